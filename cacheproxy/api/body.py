@@ -1,0 +1,81 @@
+"""Reading a request's body: bounded in bytes and in time, before anything looks at it."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+from starlette.types import Receive
+
+from cacheproxy.errors import BadRequest
+
+T = TypeVar("T")
+
+_DISCARD_FACTOR = 8
+"""How many times the limit is read and thrown away, so that a client that is still sending reads
+its 413 instead of a reset connection."""
+
+_FIELD = re.compile(r"`\$\.(\w+)")
+
+
+class ClientGone(Exception):  # noqa: N818 -- not an error: nobody is left to be told
+    """The client closed the connection before its request was whole."""
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int, timeout_s: float
+) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        BadRequest: it is too large (413), compressed (415), or did not come in time (408).
+        ClientGone: the client left.
+    """
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise BadRequest("compressed request bodies are not accepted", status=415)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(timeout_s):
+            while more and size <= _DISCARD_FACTOR * max_bytes:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(chunk)
+                if size <= max_bytes:
+                    chunks.append(chunk)
+    except TimeoutError:
+        raise BadRequest(
+            f"the request body did not come within {timeout_s:g} s", status=408
+        ) from None
+    if size > max_bytes:
+        raise BadRequest(
+            f"the request body is larger than {max_bytes} bytes",
+            status=413,
+            code="request_too_large",
+        )
+    return b"".join(chunks)
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Return the body as the decoder's type.
+
+    Raises:
+        BadRequest: it is not JSON, not UTF-8, nested without end, or not of that type.
+    """
+    if not body:
+        raise BadRequest("the request body is empty; it must be a JSON object")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        field = _FIELD.search(str(error))
+        raise BadRequest(
+            f"invalid request: {error}", param=field.group(1) if field else None
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the request body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest("the request body is nested too deeply") from None

@@ -1,0 +1,70 @@
+"""Who calls: the API key gives the tenant, a header the namespace inside it.
+
+Settled before any lookup. Nothing that a client sends can leave its tenant: the namespace's id is
+a hash over tenant and name together, and the tenant comes from the key alone.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from cacheproxy.errors import BadRequest, Unauthorized
+from cacheproxy.keys import Namespace
+
+DEFAULT_TENANT = "default"
+DEFAULT_NAMESPACE = "default"
+
+_LONGEST_NAME = 256
+
+
+def hash_key(api_key: str) -> str:
+    """Return the form in which an API key is configured.
+
+    A plain SHA-256 is enough, as keys are random and long: there is no dictionary to try.
+    """
+    return "sha256:" + hashlib.sha256(api_key.encode()).hexdigest()
+
+
+class Callers:
+    """The known API keys, as hashes, and whose they are; without any, everyone is one tenant."""
+
+    def __init__(self, api_keys: Mapping[str, list[str]]) -> None:
+        self._tenants = {
+            hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes
+        }
+        self._default = Namespace(DEFAULT_TENANT, DEFAULT_NAMESPACE)
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Namespace:
+        """Return the caller's namespace.
+
+        Raises:
+            Unauthorized: keys are configured, and the request has none of them.
+            BadRequest: the namespace's name is not usable.
+        """
+        tenant = self._tenant(headers) if self._tenants else DEFAULT_TENANT
+        raw = headers.get(b"x-cacheproxy-namespace")
+        if raw is None:
+            if tenant == DEFAULT_TENANT:
+                return self._default
+            return Namespace(tenant, DEFAULT_NAMESPACE)
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
+            raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
+        if not 1 <= len(name) <= _LONGEST_NAME:
+            raise BadRequest(f"X-Cacheproxy-Namespace takes 1 to {_LONGEST_NAME} characters")
+        return Namespace(tenant, name)
+
+    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
+        scheme, _, api_key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not api_key:
+            raise Unauthorized("an API key is needed: 'Authorization: Bearer KEY'")
+        hashed = hash_key(api_key.strip().decode("latin-1"))
+        found = None
+        for known, tenant in self._tenants.items():
+            # Every key is compared, each in constant time, so that timing tells nothing.
+            if hmac.compare_digest(known, hashed):
+                found = tenant
+        if found is None:
+            raise Unauthorized("the API key is not known", code="invalid_api_key")
+        return found

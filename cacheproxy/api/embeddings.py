@@ -1,0 +1,114 @@
+"""The embedding routes' endpoint: from an HTTP request to the pipeline and back.
+
+The caller is identified before the body is read, the limits are checked before any work, and the
+answer carries where it came from.
+"""
+
+import time
+from collections.abc import Mapping
+
+from starlette.types import Receive, Scope, Send
+
+from cacheproxy.api.body import read_body
+from cacheproxy.api.callers import Callers
+from cacheproxy.api.control import parse_control
+from cacheproxy.api.dialect import Asked, Dialect, InputLimits
+from cacheproxy.api.presentation import Headers, cache_headers, outcome_of
+from cacheproxy.api.response import send_json
+from cacheproxy.errors import ApiError, BadRequest
+from cacheproxy.exchange import Request
+from cacheproxy.metrics import Metrics
+from cacheproxy.pipeline import EmbeddingPipeline
+
+
+class EmbeddingsEndpoint:
+    """An ASGI application for one route.
+
+    `pipelines` holds each model under its name and every alias; `default_model` is taken where a
+    dialect lets the model's name out.
+    """
+
+    def __init__(
+        self,
+        route: str,
+        dialect: Dialect,
+        *,
+        pipelines: Mapping[str, EmbeddingPipeline],
+        default_model: str,
+        callers: Callers,
+        limits: InputLimits,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        metrics: Metrics,
+    ) -> None:
+        self._route = route
+        self._dialect = dialect
+        self._pipelines = pipelines
+        self._default_model = default_model
+        self._callers = callers
+        self._limits = limits
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._requests = metrics.requests
+        self._answered = {
+            pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
+            for pipeline in pipelines.values()
+        }
+        self._durations = {
+            outcome: metrics.request_duration.labels(route, outcome)
+            for outcome in ("hot", "exact", "semantic", "miss", "mixed")
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises `ApiError` before anything was sent."""
+        try:
+            body, headers = await self._answer(dict(scope["headers"]), receive)
+        except ApiError as error:
+            self._requests.labels(self._route, "", str(error.status)).inc()
+            raise
+        await send_json(send, 200, body, headers)
+
+    async def _answer(
+        self, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> tuple[bytes, Headers]:
+        namespace = self._callers.identify(headers)
+        control = parse_control(headers)
+        body = await read_body(
+            headers,
+            receive,
+            max_bytes=self._max_body_bytes,
+            timeout_s=self._body_timeout_s,
+        )
+        started = time.perf_counter()
+        asked = self._dialect.parse(body)
+        self._limits.check(asked)
+        pipeline = self._pipeline_of(asked)
+
+        answer = await pipeline.embed(Request(namespace, asked.inputs, control))
+
+        total_s = time.perf_counter() - started
+        model = pipeline.model.name
+        self._answered[model].inc()
+        self._durations[outcome_of(answer)].observe(total_s)
+        return (
+            self._dialect.render(asked, answer, model, total_s),
+            cache_headers(answer, control, total_s),
+        )
+
+    def _pipeline_of(self, asked: Asked) -> EmbeddingPipeline:
+        name = self._default_model if asked.model is None else asked.model
+        pipeline = self._pipelines.get(name)
+        if pipeline is None:
+            served = sorted({known.model.name for known in self._pipelines.values()})
+            raise BadRequest(
+                f"the model {name[:100]!r} is not served here; served: {', '.join(served)}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        most = pipeline.model.dimensions
+        if asked.dimensions is not None and not 1 <= asked.dimensions <= most:
+            raise BadRequest(
+                f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
+            )
+        return pipeline

@@ -1,0 +1,106 @@
+"""How an answer looks on the way out: vectors as JSON, and the headers that tell where from.
+
+Presentation is never part of a key: the cache holds full-size float32 vectors, which are cut and
+rendered here. A hot entry keeps its full-size renderings.
+"""
+
+import base64
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import orjson
+
+from cacheproxy.exchange import Answer, Control, Served
+
+EncodingFormat = Literal["float", "base64"]
+Headers = list[tuple[bytes, bytes]]
+
+
+def render_vector(served: Served, form: EncodingFormat, dimensions: int | None) -> bytes:
+    """Return one embedding as a JSON value: an array of floats, or base64 of float32 (LE).
+
+    `dimensions`, 1 to the model's, cuts the vector and re-normalises it; None keeps it whole.
+    """
+    entry = served.hot_entry
+    if dimensions is not None:
+        return _render(_cut(served.record.vector, dimensions), form)
+    if entry is None:
+        return _render(served.record.vector, form)
+    rendered = entry.rendered.get(form)
+    if rendered is None:
+        rendered = _render(served.record.vector, form)
+        # A miss may never be asked for again: only what has been asked for twice is kept.
+        if served.outcome == "hot":
+            entry.remember(form, rendered)
+    return rendered
+
+
+def _cut(vector: bytes, dimensions: int) -> bytes:
+    part = np.frombuffer(vector, "<f4")[:dimensions]
+    norm = np.linalg.norm(part)
+    return (part / norm if norm else part).astype("<f4").tobytes()
+
+
+def _render(vector: bytes, form: EncodingFormat) -> bytes:
+    if form == "base64":
+        return b'"' + base64.b64encode(vector) + b'"'
+    return orjson.dumps(np.frombuffer(vector, "<f4"), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def outcome_of(answer: Answer) -> str:
+    """Return the one outcome of all texts, or "mixed"."""
+    outcome = answer.served[0].outcome
+    if all(served.outcome == outcome for served in answer.served):
+        return outcome
+    return "mixed"
+
+
+def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
+    """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity."""
+    now = time.time()
+    served = answer.served
+    headers = [
+        (b"cache-status", _cache_status(served, control, now).encode()),
+        (b"server-timing", _server_timing(answer, total_s).encode()),
+    ]
+    if all(text.outcome != "miss" for text in served):
+        age_s = max(now - text.record.created_at for text in served)
+        headers.append((b"age", b"%d" % max(age_s, 0)))
+    if similarity := _similarity(served):
+        headers.append((b"x-cacheproxy-similarity", similarity.encode()))
+    return headers
+
+
+def _cache_status(served: Sequence[Served], control: Control, now: float) -> str:
+    counts = Counter(text.outcome for text in served)
+    ttl_s = int(min(text.record.expires_at for text in served) - now)
+    parts = ["cacheproxy"]
+    if counts["miss"]:
+        parts.append("fwd=miss" if control.reads else "fwd=request")
+        if not control.no_store:
+            parts += [f"ttl={ttl_s}", "stored"]
+        if all(text.collapsed for text in served if text.outcome == "miss"):
+            parts.append("collapsed")
+    else:
+        parts += ["hit", f"ttl={ttl_s}"]
+    if len(counts) > 1:
+        tiers = (tier for tier in ("hot", "exact", "semantic", "miss") if counts[tier])
+        parts.append('detail="' + ",".join(f"{tier}={counts[tier]}" for tier in tiers) + '"')
+    elif not counts["miss"]:
+        parts.append(f"detail={served[0].outcome}")
+    return "; ".join(parts)
+
+
+def _server_timing(answer: Answer, total_s: float) -> str:
+    stages = {**answer.stages_s, "total": total_s}
+    return ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in stages.items())
+
+
+def _similarity(served: Sequence[Served]) -> str:
+    scores = [(i, text.score) for i, text in enumerate(served) if text.score is not None]
+    if len(served) == 1:
+        return "".join(f"{score:.4f}" for _, score in scores)
+    return ", ".join(f"{i}={score:.4f}" for i, score in scores)

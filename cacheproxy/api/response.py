@@ -1,0 +1,36 @@
+"""Sending JSON: every body that the proxy makes itself goes out here, errors included."""
+
+import msgspec
+from starlette.types import Send
+
+from cacheproxy.api.presentation import Headers
+from cacheproxy.errors import ApiError
+
+_JSON = (b"content-type", b"application/json")
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Send a whole response with a JSON body."""
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: ApiError) -> None:
+    """Send an error in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+    body = {
+        "error": {
+            "message": error.message,
+            "type": error.kind,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+    headers: Headers = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send_json(send, error.status, msgspec.json.encode(body), headers)

@@ -1,0 +1,182 @@
+"""Puts the parts together: from settings and an installed model to an ASGI application.
+
+The only file that knows every part. `App.start` ends when the model is warm and the store is open;
+`App.stop` ends when nothing that was answered is lost.
+"""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from starlette.routing import Route
+
+import cacheproxy
+from cacheproxy.api.callers import Callers
+from cacheproxy.api.dialect import Dialect, InputLimits
+from cacheproxy.api.edge import Edge
+from cacheproxy.api.embed import EmbedDialect
+from cacheproxy.api.embeddings import EmbeddingsEndpoint
+from cacheproxy.api.openai import OpenAIDialect
+from cacheproxy.api.service import healthz, metrics_endpoint, models_endpoint, readyz_endpoint
+from cacheproxy.config import Settings
+from cacheproxy.errors import StoreError
+from cacheproxy.exchange import ModelInfo
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.metrics import Metrics
+from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.probes.static import StaticProbe
+from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.tiers.exact import ExactTier
+from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.writeback import WriteBack
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S = 10.0
+"""Longest time for which the end of the process waits for write-backs."""
+
+_WARM_UP_TOKENS = (3, 16, 64, 256)
+
+
+class App:
+    """A server's parts and their life."""
+
+    def __init__(self, settings: Settings, installed: InstalledModel) -> None:
+        self._settings = settings
+        self.metrics = metrics = Metrics()
+        self._encoder = OnnxEncoder(installed.graph)
+        self._max_tokens = installed.max_tokens
+        self._draining = False
+        self._store = EmbeddedStore(settings.store_path, max_bytes=settings.cache.store_bytes)
+        self._writeback = WriteBack(
+            self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
+        )
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._batcher = Batcher(
+            self._encoder.encode,
+            model=installed.name,
+            threads=settings.batch.threads,
+            queue=TextQueue(
+                window_s=settings.batch.window_ms / 1000,
+                max_group_tokens=settings.batch.max_tokens,
+                timeout_s=settings.batch.timeout_s,
+            ),
+            max_wait_s=settings.batch.max_wait_ms / 1000,
+            metrics=metrics,
+        )
+        self._pipeline = self._make_pipeline(installed)
+        metrics.build_info.info(
+            {
+                "version": cacheproxy.__version__,
+                "model": installed.name,
+                "fingerprint": installed.fingerprint,
+            }
+        )
+        self.asgi = self._make_edge()
+
+    def _make_pipeline(self, installed: InstalledModel) -> EmbeddingPipeline:
+        settings, metrics = self._settings, self.metrics
+        aliases = tuple(
+            alias
+            for alias, name in settings.model_aliases.items()
+            if name in (installed.name, *installed.aliases)
+        )
+        model = ModelInfo(
+            name=installed.name,
+            aliases=(*installed.aliases, *aliases),
+            fingerprint=installed.fingerprint,
+            dimensions=installed.dimensions,
+        )
+        guard = StoreGuard(
+            self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
+        )
+        return EmbeddingPipeline(
+            model,
+            tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
+            hot=HotTier(settings.cache.hot_bytes, metrics),
+            exact=ExactTier(guard, self._writeback, dimensions=model.dimensions, metrics=metrics),
+            semantic=SemanticTier(
+                guard,
+                StaticProbe(installed.probe),
+                FixedThreshold(
+                    settings.semantic.threshold,
+                    min_similarity=settings.semantic.min_similarity,
+                    model=model.name,
+                    metrics=metrics,
+                ),
+                fingerprint=model.fingerprint,
+                dimensions=model.dimensions,
+                min_tokens=settings.semantic.min_tokens,
+                model=model.name,
+                metrics=metrics,
+            ),
+            batcher=self._batcher,
+            writeback=self._writeback,
+            tokenizing=self._tokenizing,
+            ttl_s=settings.cache.ttl_s,
+            metrics=metrics,
+        )
+
+    def _make_edge(self) -> Edge:
+        model = self._pipeline.model
+        pipelines = dict.fromkeys((model.name, *model.aliases), self._pipeline)
+        limits = self._settings.limits
+        callers = Callers(self._settings.api_keys)
+
+        def embeddings(route: str, dialect: Dialect) -> EmbeddingsEndpoint:
+            return EmbeddingsEndpoint(
+                route,
+                dialect,
+                pipelines=pipelines,
+                default_model=model.name,
+                callers=callers,
+                limits=InputLimits(limits.inputs, limits.characters),
+                max_body_bytes=limits.body_bytes,
+                body_timeout_s=limits.body_timeout_s,
+                metrics=self.metrics,
+            )
+
+        openai = embeddings("embeddings", OpenAIDialect())
+        return Edge(
+            [
+                Route("/v1/embeddings", openai, methods=["POST"]),
+                Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
+                Route("/v1/models", models_endpoint([model], time.time())),
+                Route("/healthz", healthz),
+                Route("/readyz", readyz_endpoint(self._not_ready_because)),
+                Route("/metrics", metrics_endpoint(self.metrics.registry)),
+            ]
+        )
+
+    def _not_ready_because(self) -> str | None:
+        return "draining" if self._draining else None
+
+    async def start(self) -> None:
+        """Open the store and warm the model up; requests may come when it returns."""
+        for tokens in _WARM_UP_TOKENS:
+            self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
+        try:
+            await self._store.open()
+        except StoreError as error:
+            logger.error("the store cannot be opened, going on without it: %s", error)
+        self._writeback.start()
+        self._batcher.start()
+
+    def drain(self) -> None:
+        """Tell balancers, from now on, to send requests elsewhere."""
+        self._draining = True
+
+    async def stop(self) -> None:
+        """Write what is still to be stored and release everything; no request may be in flight."""
+        self._batcher.stop()
+        await self._writeback.stop(_FLUSH_S)
+        await self._store.close()
+        self._tokenizing.shutdown(wait=False)

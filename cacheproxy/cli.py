@@ -1,0 +1,213 @@
+"""The command line. Every setting is a flag of `serve`; mistakes end with exit code 2.
+
+Exit codes: 0 done, 2 a mistaken command or setting, 78 (EX_CONFIG of sysexits.h) no usable model.
+"""
+
+import json
+import logging
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+import numpy as np
+import orjson
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import cacheproxy
+from cacheproxy.api.callers import hash_key
+from cacheproxy.config import ENV_PREFIX, Settings, load_settings
+from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing
+from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
+from cacheproxy.modelkit.manifest import list_manifests, load_manifest
+
+EXIT_USAGE = 2
+EXIT_NO_MODEL = 78
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TABLES = ("api_keys", "model_aliases")
+"""Settings that are tables of the operator's own names: no flag can hold them."""
+
+
+def _leaves() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield the path and the field of every setting that a flag can hold."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for inner, inner_field in section.model_fields.items():
+                yield (name, inner), inner_field
+        elif name not in _TABLES:
+            yield (name,), field
+
+
+def _settings_flags(command: F) -> F:
+    """Add a flag for every setting, and --config."""
+    for path, field in reversed(list(_leaves())):
+        flag = "--" + "-".join(path).replace("_", "-")
+        shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
+        if field.annotation is bool:
+            option = click.option(flag, is_flag=True, default=None, help=field.description)
+        else:
+            option = click.option(flag, metavar="VALUE", help=f"{field.description}{shown}")
+        command = option(command)
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        envvar=f"{ENV_PREFIX}CONFIG",
+        help="settings file [./cacheproxy.toml if it exists]",
+    )
+    return config(command)
+
+
+def _load(config: Path | None, flags: dict[str, Any]) -> Settings:
+    nested: dict[str, Any] = {}
+    for path, _ in _leaves():
+        value = flags.get("_".join(path))
+        if value is not None:
+            *sections, name = path
+            place = nested.setdefault(sections[0], {}) if sections else nested
+            place[name] = value
+    try:
+        return load_settings(nested, config)
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
+
+
+def _end(code: int, error: Exception) -> NoReturn:
+    for line in str(error).splitlines():
+        click.echo(f"cacheproxy: {line}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(cacheproxy.__version__, package_name="cacheproxy")
+def main() -> None:
+    """A semantic caching proxy in front of inference."""
+
+
+@main.command()
+@_settings_flags
+def serve(config: Path | None, **flags: Any) -> None:
+    """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
+    settings = _load(config, flags)
+    _start_logging(settings.log_level)
+    # Imported late: a mistaken setting is told without waiting for the runtime to load.
+    from cacheproxy.app import App
+    from cacheproxy.server import bind
+    from cacheproxy.server import serve as serve_app
+
+    try:
+        listener = bind(settings.host, settings.port)
+        installed = _installed(settings)
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    serve_app(App(settings, installed), listener, settings)
+
+
+def _start_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _installed(settings: Settings) -> InstalledModel:
+    """Return the installed model, building it first where it is missing or damaged."""
+    name = load_manifest(settings.model).name
+    try:
+        return load_installed(name, settings.home)
+    except ModelMissing:
+        click.echo(f"cacheproxy: {name} is not installed yet; building it", err=True)
+    except ModelCorrupt as error:
+        click.echo(f"cacheproxy: {error}; building it again", err=True)
+    # In a process of its own, so that the server never holds the memory that building takes.
+    command = [sys.executable, "-m", "cacheproxy", "model", "build", name]
+    built = subprocess.run([*command, "--home", str(settings.home)], check=False)  # noqa: S603
+    if built.returncode:
+        raise ModelError(f"{name} could not be built; nothing is served")
+    return load_installed(name, settings.home)
+
+
+@main.command()
+@click.argument("texts", nargs=-1)
+@_settings_flags
+def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
+    """Print the vector of each TEXT, or of each line of standard input, as a line of JSON."""
+    settings = _load(config, flags)
+    from cacheproxy.inference.session import OnnxEncoder
+    from cacheproxy.inference.tokenizer import Tokenizer
+
+    try:
+        installed = _installed(settings)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    encoder = OnnxEncoder(installed.graph)
+    for text in texts or (line.rstrip("\n") for line in sys.stdin):
+        (ids,) = tokenizer.encode([text])
+        (vector,) = encoder.encode(np.array([ids], np.int64))
+        click.echo(orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+@main.command()
+@click.argument("tenant")
+def key(tenant: str) -> None:
+    """Make an API key for TENANT: the key itself, and the lines for cacheproxy.toml."""
+    api_key = "cp-" + secrets.token_urlsafe(32)
+    click.echo(f"key (shown once, give it to the caller): {api_key}", err=True)
+    click.echo(f"[api_keys]\n{json.dumps(tenant)} = [{json.dumps(hash_key(api_key))}]")
+
+
+@main.group()
+def model() -> None:
+    """Build and check the models that are served."""
+
+
+_home = click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=lambda: Settings.model_fields["home"].get_default(call_default_factory=True),
+    envvar=f"{ENV_PREFIX}HOME",
+    help="where models live [the user's cache folder]",
+)
+
+
+@model.command("build")
+@click.argument("name")
+@_home
+def model_build(name: str, home: Path) -> None:
+    """Fetch, verify, build, quantise, gate and install the model NAME."""
+    try:
+        build_model(name, home)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+
+
+@model.command("verify")
+@click.argument("name")
+@_home
+def model_verify(name: str, home: Path) -> None:
+    """Check that the installed model NAME is byte for byte what its build wrote."""
+    try:
+        installed = load_installed(load_manifest(name).name, home)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    click.echo(f"{installed.name}: intact, fingerprint {installed.fingerprint}")
+
+
+@model.command("list")
+@_home
+def model_list(home: Path) -> None:
+    """List the models that can be built, and say which are installed."""
+    for manifest in list_manifests():
+        state = "installed" if model_folder(manifest.name, home).is_dir() else "not installed"
+        click.echo(f"{manifest.name}  {manifest.dimensions} dimensions  {state}")

@@ -1,0 +1,202 @@
+"""Settings: defaults that work, then `cacheproxy.toml`, then `CACHEPROXY_*`, then flags.
+
+Each section is handed to the part that it configures, and to no other. A setting has one name
+everywhere: `[batch] window_ms` is CACHEPROXY_BATCH_WINDOW_MS and --batch-window-ms.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cacheproxy.errors import ConfigError
+
+CONFIG_FILE = Path("cacheproxy.toml")
+ENV_PREFIX = "CACHEPROXY_"
+
+_SQLITE = "sqlite:///"
+_MEMORY = "memory://"
+
+KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+TenantName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CacheSettings(_Section):
+    """What is kept, for how long, and how long a lookup may take."""
+
+    ttl_s: float = Field(7 * 86_400, ge=1, description="life of an entry, seconds")
+    hot_bytes: int = Field(128 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
+    store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
+    deadline_ms: float = Field(25, gt=0, description="longest wait for the store per request")
+    writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")
+
+
+class SemanticSettings(_Section):
+    """The semantic tier: closed unless a threshold is set."""
+
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="lowest probe score that is served; unset: closed"
+    )
+    min_similarity: float = Field(
+        0.95, gt=0, le=1, description="cosine of true vectors from which a neighbour is right"
+    )
+    min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
+
+
+class BatchSettings(_Section):
+    """Inference: threads, groups, and the longest queue."""
+
+    threads: int = Field(
+        default_factory=lambda: max(1, len(os.sched_getaffinity(0))),
+        ge=1,
+        description="groups inferred at the same time; default: one per core",
+    )
+    window_ms: float = Field(
+        5, ge=0, description="longest time for which a fuller group goes first"
+    )
+    max_tokens: int = Field(256, ge=1, description="tokens in one group")
+    max_wait_ms: float = Field(
+        2_000, gt=0, description="longer expected waits are refused with 429"
+    )
+    timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text")
+
+
+class LimitSettings(_Section):
+    """What one request may bring."""
+
+    body_bytes: int = Field(2 * 2**20, ge=1_024, description="size of a request's body")
+    inputs: int = Field(2_048, ge=1, description="inputs in one request")
+    characters: int = Field(32_768, ge=1, description="characters in one text")
+    body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
+
+
+class Settings(BaseSettings):
+    """All settings of `cacheproxy serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="forbid",
+        frozen=True,
+    )
+    config_file: ClassVar[Path | None] = None
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("cacheproxy")),
+        description="where models and the embedded store live",
+    )
+    store: str | None = Field(
+        None,
+        description="sqlite:///PATH or memory://; default: a file under the home folder",
+    )
+    model: str = Field("all-MiniLM-L6-v2", description="model to serve")
+    allow_anonymous: bool = Field(
+        False, description="listen beyond loopback although no API key is configured"
+    )
+    drain_s: float = Field(
+        1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level")
+
+    cache: CacheSettings = CacheSettings()
+    semantic: SemanticSettings = SemanticSettings()
+    batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
+    api_keys: dict[TenantName, list[KeyHash]] = Field(
+        default_factory=dict, description="hashes of API keys by tenant"
+    )
+    model_aliases: dict[str, str] = Field(
+        default_factory=dict, description="further names for models that are served"
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, store: str | None) -> str | None:
+        if store not in (None, _MEMORY) and not (store or "").startswith(_SQLITE):
+            raise ValueError("must be sqlite:///PATH or memory://")
+        return store
+
+    @property
+    def store_path(self) -> Path | None:
+        """The embedded store's file; None keeps everything in memory."""
+        if self.store is None:
+            return self.home / "cache.sqlite"
+        return None if self.store == _MEMORY else Path(self.store.removeprefix(_SQLITE))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags before the environment, before the file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.config_file)
+        return init_settings, env_settings, toml
+
+
+def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Settings:
+    """Return the settings; `flags` is nested as the settings are, and holds only what was given.
+
+    Raises:
+        ConfigError: one line per mistake, each naming the setting.
+    """
+    if config_file is None and CONFIG_FILE.exists():
+        config_file = CONFIG_FILE
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"{config_file}: there is no such file")
+    chosen = type("Settings", (Settings,), {"config_file": config_file})
+    try:
+        settings: Settings = chosen(**flags)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from None
+    except ValueError as error:
+        raise ConfigError(f"{config_file or 'settings'}: {error}") from None
+    _check_exposure(settings)
+    return settings
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for mistake in error.errors():
+        name = ".".join(str(part) for part in mistake["loc"])
+        given = "" if isinstance(mistake["input"], dict) else f" (given: {mistake['input']!r})"
+        yield f"{name}: {mistake['msg']}{given}"
+
+
+def _check_exposure(settings: Settings) -> None:
+    if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"host: listening on {settings.host} without API keys lets anybody in; "
+        "configure api_keys, or say --allow-anonymous"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+

@@ -1,0 +1,185 @@
+"""Between the pipeline and the session: threads that take groups from the queue and run them.
+
+Each thread takes its next group itself, so that a busy event loop leaves no core idle. A group
+that fails is halved until the text at fault stands alone: one bad text never fails its
+batch-mates. A vector that is not finite or has no direction is an error, and is never delivered.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
+from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Vector
+from cacheproxy.metrics import Metrics
+from cacheproxy.records import is_usable
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+Outcome = tuple[QueuedText, Vector | ApiError]
+
+_RATE_MEMORY = 0.9
+"""Weight of the past in the measured rate: about the last ten groups count."""
+
+_FIRST_RATE = 10_000.0
+"""Tokens/s of one thread assumed before the first group: below what was seen on any machine."""
+
+_SLOWDOWN = 8
+"""A request may wait for so many times its own work before it is refused: bulk work is patient."""
+
+
+class Batcher:
+    """Runs texts through a model, `threads` groups at a time."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        model: str,
+        threads: int,
+        queue: TextQueue,
+        max_wait_s: float,
+        metrics: Metrics,
+    ) -> None:
+        self._encode = encode
+        self._queue = queue
+        self._max_wait_s = max_wait_s
+        self._tokens_per_s = _FIRST_RATE
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        self._ready = threading.Condition()
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batch_texts = metrics.batch_texts.labels(model)
+        self._batch_tokens = metrics.batch_tokens.labels(model)
+        self._inference_duration = metrics.inference_duration.labels(model)
+        self._queue_wait = metrics.queue_wait.labels(model)
+        self._inference_errors = metrics.inference_errors
+        self._shed = metrics.shed
+        self._model = model
+        metrics.queue_depth.labels(model).set_function(lambda: len(queue))
+
+    def start(self) -> None:
+        """Start the threads; results are delivered on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish what is queued and wanted, then end the threads; blocks until they have ended."""
+        with self._ready:
+            self._stopping = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, texts: Sequence[Ids]) -> list[asyncio.Future[Vector]]:
+        """Queue one request's texts; each future gets its float32 [dim] unit vector.
+
+        A future fails with `InferenceFailed` or `Unavailable`. Cancelling it drops its text if its
+        inference has not begun.
+
+        Raises:
+            Overloaded: the request would wait too long; nothing of it was queued.
+            Unavailable: the batcher is stopping.
+        """
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
+        queued = [
+            QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)
+        ]
+        with self._ready:
+            if self._stopping:
+                raise Unavailable("the server is stopping", retry_after_s=1)
+            self._admit(sum(len(ids) for ids in texts))
+            self._queue.put(queued, time.monotonic())
+            self._ready.notify(len(queued))
+        return futures
+
+    def _admit(self, tokens: int) -> None:
+        rate = self._tokens_per_s * len(self._threads)
+        wait_s = self._queue.tokens_ahead(tokens) / rate
+        allowed_s = self._max_wait_s + _SLOWDOWN * tokens / rate
+        if wait_s > allowed_s:
+            self._shed.labels("queue").inc()
+            raise Overloaded(
+                f"the inference queue is {wait_s:.1f} s long; try again later",
+                code="queue_full",
+                retry_after_s=math.ceil(wait_s - allowed_s),
+            )
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                while not len(self._queue) and not self._stopping:
+                    self._ready.wait()
+                if not len(self._queue):
+                    return
+                now = time.monotonic()
+                taken = self._queue.take(now)
+            outcomes: list[Outcome] = [
+                (text, Unavailable("the text waited too long for inference", retry_after_s=1))
+                for text in taken.expired
+            ]
+            if taken.expired:
+                self._shed.labels("timeout").inc(len(taken.expired))
+            if taken.group:
+                for text in taken.group:
+                    self._queue_wait.observe(now - text.enqueued_at)
+                outcomes += zip(taken.group, self._run(taken.group), strict=True)
+            self._hand_over(outcomes)
+
+    def _run(self, group: Sequence[QueuedText]) -> list[Vector | ApiError]:
+        ids = np.array([text.ids for text in group], dtype=np.int64)
+        started = time.perf_counter()
+        try:
+            vectors = self._encode(ids)
+        except Exception as error:  # whatever the runtime raises is the group's, not the server's
+            if len(group) > 1:
+                middle = len(group) // 2
+                return self._run(group[:middle]) + self._run(group[middle:])
+            logger.exception("inference failed for a text of %d tokens", ids.size)
+            return [self._failure("raised", f"inference failed: {type(error).__name__}")]
+        duration_s = time.perf_counter() - started
+        self._inference_duration.observe(duration_s)
+        self._batch_texts.observe(len(group))
+        self._batch_tokens.observe(ids.size)
+        rate = ids.size / max(duration_s, 1e-6)
+        self._tokens_per_s = _RATE_MEMORY * self._tokens_per_s + (1 - _RATE_MEMORY) * rate
+        return [
+            vector
+            if is_usable(vector)
+            else self._failure("invalid", "the model gave no usable vector for this text")
+            for vector in vectors
+        ]
+
+    def _failure(self, reason: str, message: str) -> InferenceFailed:
+        self._inference_errors.labels(self._model, reason).inc()
+        return InferenceFailed(message, code="inference_failed")
+
+    def _hand_over(self, outcomes: Sequence[Outcome]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_deliver_all, outcomes)
+        except RuntimeError:
+            # The loop has ended, and with it everybody who waited.
+            logger.warning("%d vectors came after the event loop had ended", len(outcomes))
+
+
+def _deliver_all(outcomes: Sequence[Outcome]) -> None:
+    for text, outcome in outcomes:
+        if text.future.done():
+            continue
+        if isinstance(outcome, ApiError):
+            text.future.set_exception(outcome)
+        else:
+            text.future.set_result(outcome)

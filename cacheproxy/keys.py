@@ -1,0 +1,80 @@
+"""What makes two requests the same: namespace ids and the content-hash keys of the exact tier.
+
+A key is SHA-256 over a typed, length-prefixed encoding of (schema version, namespace, route, model
+fingerprint, input), so that no two different requests share an encoding, whatever bytes they hold:
+("ab", "c") is not ("a", "bc"), and 1 is not "1". Nothing is trimmed or Unicode-normalised here.
+For a local model the input is its token ids, after prefix and truncation (DESIGN section 1).
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+SCHEMA_VERSION = 1
+"""Part of every key: raised whenever a stored record or a key changes its meaning."""
+
+KEY_BYTES = 32
+
+_LENGTH = struct.Struct("<Q")
+
+
+def encode_fields(*fields: str | bytes | int) -> bytes:
+    """Return an injective encoding of the fields: a type tag, the length, then the bytes of each.
+
+    Raises:
+        UnicodeEncodeError: a str holds a lone surrogate, which has no UTF-8 form.
+    """
+    parts: list[bytes] = []
+    for field in fields:
+        if isinstance(field, str):
+            tag, data = b"s", field.encode()
+        elif isinstance(field, bytes):
+            tag, data = b"b", field
+        else:
+            tag, data = b"i", str(int(field)).encode()
+        parts += (tag, _LENGTH.pack(len(data)), data)
+    return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """One tenant's named part of the cache; entries of different namespaces never meet."""
+
+    tenant: str
+    name: str
+
+    @cached_property
+    def id(self) -> str:
+        """32 hex characters; the only form of a namespace that stores and metrics see."""
+        encoded = encode_fields("namespace", self.tenant, self.name)
+        return hashlib.sha256(encoded).hexdigest()[:32]
+
+
+class KeyScope:
+    """Makes the keys of one (namespace, route, model fingerprint); the shared part is hashed once."""
+
+    __slots__ = ("_ids", "_text")
+
+    def __init__(self, namespace_id: str, route: str, fingerprint: str) -> None:
+        prefix = encode_fields(SCHEMA_VERSION, namespace_id, route, fingerprint)
+        self._ids = hashlib.sha256(prefix + encode_fields("ids"))
+        self._text = hashlib.sha256(prefix + encode_fields("text"))
+
+    def of_ids(self, ids: Sequence[int]) -> bytes:
+        """Return the key [32 bytes] of token ids, each in 0..2**32-1, specials included."""
+        # Nothing follows the last field, so it needs no length of its own to stay injective.
+        digest = self._ids.copy()
+        digest.update(struct.pack(f"<{len(ids)}I", *ids))
+        return digest.digest()
+
+    def of_text(self, text: str) -> bytes:
+        """Return the key [32 bytes] of a raw text, byte for byte as the client sent it.
+
+        Raises:
+            UnicodeEncodeError: the text holds a lone surrogate.
+        """
+        digest = self._text.copy()
+        digest.update(text.encode())
+        return digest.digest()

@@ -1,0 +1,123 @@
+"""Every Prometheus series that cacheproxy exports, in one place, with bounded labels.
+
+Units are base units and stand in the names. Children of labelled series that sit in the hot path
+are bound once by their users: looking a label set up costs more than counting.
+"""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+_LATENCY_BUCKETS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+_SCORE_BUCKETS = (
+    *(0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875),
+    *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0),
+)
+
+
+class Metrics:
+    """The series, registered in a registry of their own so that tests do not share counts."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"cacheproxy_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"cacheproxy_{name}", text, labels, registry=registry)
+
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = _LATENCY_BUCKETS
+        ) -> Histogram:
+            return Histogram(
+                f"cacheproxy_{name}", text, labels, registry=registry, buckets=buckets
+            )
+
+        self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
+
+        self.requests = counter("requests", "Requests answered", "route", "model", "status")
+        self.request_duration = histogram(
+            "request_duration_seconds", "From the parsed request to its answer", "route", "outcome"
+        )
+        self.lookups = counter(
+            "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
+        )
+        self.collapsed = counter(
+            "collapsed", "Misses that joined an inference already in flight", "model"
+        )
+        self.stage_duration = histogram(
+            "stage_duration_seconds", "Time of one request in one stage", "stage"
+        )
+
+        self.batch_texts = histogram(
+            "batch_texts",
+            "Texts in one inference; the sum counts texts that the model read",
+            "model",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )
+        self.batch_tokens = histogram(
+            "batch_tokens",
+            "Tokens in one inference",
+            "model",
+            buckets=(8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        )
+        self.queue_depth = gauge("queue_depth", "Texts waiting for inference", "model")
+        self.queue_wait = histogram(
+            "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
+        )
+        self.inference_duration = histogram(
+            "inference_duration_seconds", "Time of one inference", "model"
+        )
+        self.inference_errors = counter(
+            "inference_errors", "Texts without a usable vector", "model", "reason"
+        )
+        self.truncated_texts = counter(
+            "truncated_texts", "Inputs cut at the model's longest length", "model"
+        )
+        self.shed = counter("shed", "Requests refused to protect the rest", "reason")
+
+        self.semantic_score = histogram(
+            "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
+        )
+        self.semantic_threshold = gauge(
+            "semantic_threshold", "Lowest score that is served; 2 while closed", "model"
+        )
+        self.semantic_certified = gauge(
+            "semantic_certified", "1 if the threshold is earned from evidence", "model"
+        )
+        self.semantic_labels = counter(
+            "semantic_shadow_labels",
+            "Neighbours compared with the true vector (right, wrong)",
+            "model",
+            "result",
+        )
+
+        self.store_up = gauge("store_up", "1 if the last store call was answered")
+        self.store_errors = counter(
+            "store_errors", "Store calls without an answer (timeout, error)", "kind"
+        )
+        self.store_op_duration = histogram(
+            "store_op_duration_seconds", "Time of one store call", "op"
+        )
+        self.record_errors = counter("record_errors", "Stored records that did not decode")
+        self.store_entries = gauge("store_entries", "Entries in the store")
+        self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take")
+        self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
+        self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")
+        self.writeback_queue = gauge("writeback_queue_entries", "Entries waiting to be stored")
+        self.writeback_stored = counter("writeback_stored", "Entries stored")
+        self.writeback_dropped = counter(
+            "writeback_dropped", "Entries not stored: each is a later miss", "reason"
+        )

@@ -1,0 +1,324 @@
+"""A request's way: hot tier, exact tier, semantic tier, inference, write-back.
+
+Each text of a request takes its own way, and the answer keeps the order of the inputs. This file
+decides; how each tier works is the tier's own business. The promises that hold here: a lookup
+happens only in the caller's namespace; a text is inferred once, however many ask for it at the
+same time; a cache that is sick costs time within its deadline, and never the answer.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from cacheproxy.errors import NotCached
+from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import Vector
+from cacheproxy.inference.singleflight import Flight, SingleFlight
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import KeyScope
+from cacheproxy.metrics import Metrics
+from cacheproxy.records import EmbeddingRecord, pack
+from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.tiers.exact import ExactTier
+from cacheproxy.tiers.hot import HotEntry, HotTier
+from cacheproxy.tiers.semantic import Lookup, SemanticTier
+from cacheproxy.tiers.writeback import WriteBack
+
+_ROUTE = "embeddings"
+
+_INLINE_CHARACTERS = 2_000
+"""Texts of up to so many characters in all are tokenised on the event loop: about half a
+millisecond of work, where a trip to another thread costs a tenth."""
+
+_SCOPES = 1_024
+"""Namespaces whose hashed key prefix is remembered."""
+
+
+@dataclass(slots=True)
+class _Text:
+    """One input on its way."""
+
+    input: str | list[int]
+    text_key: bytes | None = None
+    ids: Sequence[int] = ()
+    key: bytes = b""
+    lookup: Lookup = field(default_factory=Lookup)
+    served: Served | None = None
+
+
+@dataclass(slots=True)
+class _Journey:
+    """What all texts of one request share on their way."""
+
+    request: Request
+    scope: KeyScope
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def control(self) -> Control:
+        return self.request.control
+
+    @property
+    def namespace_id(self) -> str:
+        return self.request.namespace.id
+
+
+class EmbeddingPipeline:
+    """The way of embedding requests for one model."""
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        *,
+        tokenizer: Tokenizer,
+        hot: HotTier,
+        exact: ExactTier,
+        semantic: SemanticTier,
+        batcher: Batcher,
+        writeback: WriteBack,
+        tokenizing: Executor,
+        ttl_s: float,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
+        self._hot = hot
+        self._exact = exact
+        self._semantic = semantic
+        self._batcher = batcher
+        self._writeback = writeback
+        self._tokenizing = tokenizing
+        self._ttl_s = ttl_s
+        self._now = now
+        self._flights = SingleFlight[Vector]()
+        self._scope_of = lru_cache(_SCOPES)(
+            lambda namespace_id: KeyScope(namespace_id, _ROUTE, model.fingerprint)
+        )
+        self._lookups = {
+            (tier, result): metrics.lookups.labels(model.name, tier, result)
+            for tier in ("hot", "exact", "semantic")
+            for result in ("hit", "miss")
+        }
+        self._collapsed = metrics.collapsed.labels(model.name)
+        self._truncated = metrics.truncated_texts.labels(model.name)
+        self._stage_duration = {
+            stage: metrics.stage_duration.labels(stage)
+            for stage in ("tokenize", "exact", "semantic", "inference")
+        }
+
+    async def embed(self, request: Request) -> Answer:
+        """Return the embedding of every input.
+
+        Raises:
+            BadRequest: a token id is outside the vocabulary.
+            NotCached: only cached answers were wanted, and one is missing.
+            Overloaded, Unavailable, InferenceFailed: inference could not answer.
+        """
+        texts = [_Text(given) for given in request.inputs]
+        journey = _Journey(request, self._scope_of(request.namespace.id))
+
+        waiting = self._from_hot_by_text(texts, journey)
+        if waiting:
+            await self._tokenize(waiting, journey)
+            waiting = self._from_hot(waiting, journey)
+        self._count("hot", texts, journey)
+        if waiting:
+            waiting = await self._from_exact(waiting, journey)
+        if waiting:
+            waiting = await self._from_semantic(waiting, journey)
+        if waiting:
+            await self._from_inference(waiting, journey)
+        return Answer([text.served for text in texts if text.served], journey.stages_s)
+
+    def _from_hot_by_text(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
+        if not journey.control.reads:
+            return texts
+        for text in texts:
+            if isinstance(text.input, str):
+                text.text_key = journey.scope.of_text(text.input)
+                self._serve_hot(text, self._hot.get_by_text(text.text_key), journey)
+        return _unserved(texts)
+
+    async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
+        given = [text.input for text in texts]
+        strings = [value for value in given if isinstance(value, str)]
+        with self._stage("tokenize", journey):
+            if sum(map(len, strings)) <= _INLINE_CHARACTERS:
+                encoded = iter(self._tokenizer.encode(strings))
+            else:
+                loop = asyncio.get_running_loop()
+                encode = self._tokenizer.encode
+                encoded = iter(await loop.run_in_executor(self._tokenizing, encode, strings))
+        for text, value in zip(texts, given, strict=True):
+            text.ids = next(encoded) if isinstance(value, str) else self._tokenizer.accept(value)
+            text.key = journey.scope.of_ids(text.ids)
+        self._truncated.inc(sum(self._tokenizer.is_full(text.ids) for text in texts))
+
+    def _from_hot(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
+        if not journey.control.reads:
+            return texts
+        for text in texts:
+            self._serve_hot(text, self._hot.get(text.key), journey)
+        return _unserved(texts)
+
+    async def _from_exact(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
+        if not journey.control.reads:
+            return texts
+        with self._stage("exact", journey):
+            keys = [text.key for text in texts]
+            records = await self._exact.get_many(journey.namespace_id, keys)
+        for text, record in zip(texts, records, strict=True):
+            self._serve_exact(text, record, journey)
+        self._count("exact", texts, journey)
+        return _unserved(texts)
+
+    async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
+        control = journey.control
+        if control.no_store or not self._semantic.is_active:
+            return texts
+        wanted = control.reads and control.semantic
+        with self._stage("semantic", journey):
+            lookups = await self._semantic.find(
+                journey.namespace_id,
+                [text.ids for text in texts],
+                min_similarity=control.min_similarity,
+                lookup=wanted,
+            )
+        for text, lookup in zip(texts, lookups, strict=True):
+            text.lookup = lookup
+            record = lookup.neighbour
+            if lookup.is_hit and record is not None and self._is_fresh(record, control):
+                text.served = Served(record, "semantic", score=lookup.score)
+        if wanted:
+            self._count("semantic", texts, journey)
+        return _unserved(texts)
+
+    async def _from_inference(self, texts: list[_Text], journey: _Journey) -> None:
+        if journey.control.only_if_cached:
+            raise NotCached(f"{len(texts)} inputs are not cached, and only cached ones are wanted")
+        with self._stage("inference", journey):
+            await self._infer(texts, journey)
+
+    async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
+        flights: dict[bytes, Flight[Vector]] = {}
+        leading: dict[bytes, _Text] = {}
+        for text in texts:
+            self._serve_late(text, journey)
+            if text.served or text.key in leading or text.key in flights:
+                continue
+            flight = None if journey.control.no_store else self._flights.get(text.key)
+            if flight is None:
+                leading[text.key] = text
+            else:
+                flights[text.key] = flight
+        if leading:
+            futures = self._batcher.submit([text.ids for text in leading.values()])
+            for text, future in zip(leading.values(), futures, strict=True):
+                flights[text.key] = self._begin(text, future, journey)
+
+        await self._flights.wait(list(flights.values()))
+
+        for text in _unserved(texts):
+            vector = flights[text.key].future.result()
+            follows = leading.get(text.key) is not text
+            self._collapsed.inc(follows)
+            entry = None if journey.control.no_store else self._hot.get(text.key)
+            record = entry.record if entry else self._record_of(text, vector, journey)
+            self._link(text)
+            text.served = Served(record, "miss", entry, collapsed=follows)
+
+    def _serve_late(self, text: _Text, journey: _Journey) -> None:
+        """Serve what another request has finished since the text was looked up."""
+        if journey.control.reads:
+            self._serve_hot(text, self._hot.get(text.key), journey)
+            if text.served is None:
+                pending = self._exact.pending(journey.namespace_id, text.key)
+                self._serve_exact(text, pending, journey)
+
+    def _begin(
+        self, text: _Text, future: asyncio.Future[Vector], journey: _Journey
+    ) -> Flight[Vector]:
+        if journey.control.no_store:
+            return Flight(future)
+        # Added before anybody waits, so that the tiers have the vector before a waiter goes on.
+        future.add_done_callback(lambda done: self._keep(text, done, journey))
+        return self._flights.begin(text.key, future)
+
+    def _keep(self, text: _Text, done: asyncio.Future[Vector], journey: _Journey) -> None:
+        """Put a fresh vector into the tiers, even if those who asked for it have left."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        vector = done.result()
+        record = self._record_of(text, vector, journey)
+        self._hot.put(record)
+        self._writeback.put(
+            Entry(
+                key=text.key,
+                partition=Partition(journey.namespace_id, self.model.fingerprint),
+                record=pack(record),
+                expires_at=record.expires_at,
+                tags=journey.control.tags,
+                probe=text.lookup.probe,
+            )
+        )
+        self._semantic.learn(journey.namespace_id, text.lookup, vector)
+
+    def _record_of(self, text: _Text, vector: Vector, journey: _Journey) -> EmbeddingRecord:
+        created_at = self._now()
+        ttl_s = self._ttl_s if journey.control.ttl_s is None else journey.control.ttl_s
+        return EmbeddingRecord(
+            namespace_id=journey.namespace_id,
+            key=text.key,
+            created_at=created_at,
+            expires_at=created_at + ttl_s,
+            tokens=len(text.ids),
+            vector=np.ascontiguousarray(vector, "<f4").tobytes(),
+        )
+
+    def _serve_hot(self, text: _Text, entry: HotEntry | None, journey: _Journey) -> None:
+        if entry is not None and self._is_fresh(entry.record, journey.control):
+            self._link(text)
+            text.served = Served(entry.record, "hot", entry)
+
+    def _serve_exact(
+        self, text: _Text, record: EmbeddingRecord | None, journey: _Journey
+    ) -> None:
+        if record is not None and self._is_fresh(record, journey.control):
+            entry = self._hot.put(record)
+            self._link(text)
+            text.served = Served(record, "exact", entry)
+
+    def _link(self, text: _Text) -> None:
+        if text.text_key is not None and text.key:
+            self._hot.link_text(text.text_key, text.key)
+
+    def _is_fresh(self, record: EmbeddingRecord, control: Control) -> bool:
+        age_s = self._now() - record.created_at
+        return control.max_age_s is None or age_s <= control.max_age_s
+
+    def _count(self, tier: str, texts: list[_Text], journey: _Journey) -> None:
+        if journey.control.reads:
+            misses = sum(text.served is None for text in texts)
+            self._lookups[tier, "miss"].inc(misses)
+            self._lookups[tier, "hit"].inc(len(texts) - misses)
+
+    @contextmanager
+    def _stage(self, stage: str, journey: _Journey) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            journey.stages_s[stage] = duration_s = time.perf_counter() - started
+            self._stage_duration[stage].observe(duration_s)
+
+
+def _unserved(texts: list[_Text]) -> list[_Text]:
+    return [text for text in texts if text.served is None]

@@ -1,0 +1,14 @@
+"""The seam between the semantic tier and the encoders that are cheaper than inference."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Probe(Protocol):
+    """Maps a text's token ids to the vector that the KNN lookup compares."""
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [n, d] rows of unit length; an all-zero row where the ids say nothing."""

@@ -1,0 +1,101 @@
+"""The process's life: start, serve, drain, stop.
+
+SIGTERM: not ready at once, for `drain_s` still accepting, then the requests in flight are finished
+and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a second
+signal of either kind ends the process without finishing requests.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from cacheproxy.app import App
+from cacheproxy.config import Settings
+from cacheproxy.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_FINISH_S = 30
+"""Longest time for which requests in flight are waited for."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with our signals and our exit code."""
+
+    def __init__(self, config: uvicorn.Config, app: App, drain_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_s = drain_s
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals ourselves: uvicorn's way ends the process by the signal, not with 0."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._drain, loop, self._drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._drain, loop, 0.0)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop, wait_s: float) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            return
+        logger.info("draining: not ready from now on")
+        self._app.drain()
+        loop.call_later(wait_s, self._exit)
+
+    def _exit(self) -> None:
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address; binding early makes a taken port a clear error.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def serve(app: App, listener: socket.socket, settings: Settings) -> None:
+    """Serve on the bound socket until a signal ends it."""
+    config = uvicorn.Config(
+        app.asgi,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_FINISH_S,
+    )
+    server = _Server(config, app, settings.drain_s)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_live(app, server, listener))
+
+
+async def _live(app: App, server: _Server, listener: socket.socket) -> None:
+    await app.start()
+    host, port = listener.getsockname()[:2]
+    logger.info("ready: http://%s:%d/v1", f"[{host}]" if ":" in host else host, port)
+    await server.serve(sockets=[listener])
+    await app.stop()
+    logger.info("stopped")

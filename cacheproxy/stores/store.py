@@ -1,0 +1,74 @@
+"""The seam between the tiers and where entries live.
+
+A store keeps opaque records under 32-byte keys with an expiry, and finds the entry nearest to a
+probe vector inside one partition. It knows nothing of texts, models or thresholds. Every call may
+raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What a KNN lookup may see: one namespace under one model fingerprint."""
+
+    namespace_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is written: whole or not at all, and never without an expiry.
+
+    Attributes:
+        key: 32 bytes, unique over all partitions.
+        record: opaque bytes, handed back as they are.
+        expires_at: Unix time from which the entry is gone, seconds.
+        tags: names under which the entry may be purged later.
+        probe: float32 [d], unit length; None keeps the entry out of the KNN index.
+    """
+
+    key: bytes
+    partition: Partition
+    record: bytes
+    expires_at: float
+    tags: tuple[str, ...] = ()
+    probe: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The nearest live entry of a partition; `score` is the cosine of the two probes, -1 to 1."""
+
+    key: bytes
+    record: bytes
+    score: float
+
+
+class Store(Protocol):
+    """An exact and a nearest-neighbour lookup over the same entries.
+
+    Every method raises `StoreError` when the store cannot answer.
+    """
+
+    async def open(self) -> None:
+        """Make the store ready; called once before anything else."""
+
+    async def close(self) -> None:
+        """Finish what was begun and release everything; later calls raise `StoreError`."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return each key's live record, or None, in the order of the keys."""
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry."""
+
+    async def put_many(self, entries: Sequence[Entry]) -> None:
+        """Write the entries, each atomically; a key that exists is replaced."""

@@ -1,0 +1,122 @@
+"""The hot tier: the entries used last, in this process, bounded by bytes and true to their TTL.
+
+It finds an entry by its key, or, sparing the tokenizer, by the raw text that a client sent. It
+also keeps the parts of answers that were made from an entry, so that a repeated hit only joins
+bytes. Owned by the event loop; nothing here waits.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cacheproxy.metrics import Metrics
+from cacheproxy.records import EmbeddingRecord
+
+_ENTRY_BYTES = 900
+"""Python objects of one entry beside its vector and rendered parts (tracemalloc, CPython 3.11)."""
+
+_TEXT_KEY_BYTES = 220
+"""Python objects of one further text that leads to an entry (tracemalloc, CPython 3.11)."""
+
+_MOST_TEXTS = 16
+"""Spellings remembered per entry: an endless stream of them must not grow one entry."""
+
+
+class HotEntry:
+    """One entry with its expiry on the monotonic clock and the answer parts made from it."""
+
+    __slots__ = ("_tier", "expires_at", "record", "rendered", "size_bytes", "text_keys")
+
+    def __init__(self, tier: "HotTier", record: EmbeddingRecord, expires_at: float) -> None:
+        self.record = record
+        self.expires_at = expires_at
+        self.rendered: dict[str, bytes] = {}
+        self.text_keys: list[bytes] = []
+        self.size_bytes = _ENTRY_BYTES + len(record.vector)
+        self._tier = tier
+
+    def remember(self, form: str, rendered: bytes) -> None:
+        """Keep one rendered form of the vector for the next hit."""
+        self.rendered[form] = rendered
+        self._tier.grow(self, len(rendered))
+
+
+class HotTier:
+    """A least-recently-used map of entries within `max_bytes`; 0 turns it off."""
+
+    def __init__(
+        self,
+        max_bytes: int,
+        metrics: Metrics,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._entries: OrderedDict[bytes, HotEntry] = OrderedDict()
+        self._keys_by_text: dict[bytes, bytes] = {}
+        self._monotonic = monotonic
+        self._now = now
+        metrics.hot_entries.set_function(lambda: len(self._entries))
+        metrics.hot_bytes.set_function(lambda: self._size_bytes)
+
+    def get(self, key: bytes) -> HotEntry | None:
+        """Return the live entry of a key."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.expires_at <= self._monotonic():
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def get_by_text(self, text_key: bytes) -> HotEntry | None:
+        """Return the live entry that this raw text led to before."""
+        key = self._keys_by_text.get(text_key)
+        return None if key is None else self.get(key)
+
+    def put(self, record: EmbeddingRecord) -> HotEntry | None:
+        """Keep a record until it expires or is pushed out; return its entry, if it was kept."""
+        self._drop(record.key)
+        ttl_s = record.expires_at - self._now()
+        if ttl_s <= 0:
+            return None
+        # A later step of the wall clock must neither prolong nor shorten the entry's life.
+        entry = HotEntry(self, record, self._monotonic() + ttl_s)
+        if entry.size_bytes > self._max_bytes:
+            return None
+        self._entries[record.key] = entry
+        self._size_bytes += entry.size_bytes
+        self._make_room()
+        return entry
+
+    def link_text(self, text_key: bytes, key: bytes) -> None:
+        """Let a raw text lead to an entry that is kept here."""
+        entry = self._entries.get(key)
+        if entry is None or text_key in self._keys_by_text or len(entry.text_keys) >= _MOST_TEXTS:
+            return
+        entry.text_keys.append(text_key)
+        self._keys_by_text[text_key] = key
+        self.grow(entry, _TEXT_KEY_BYTES)
+
+    def grow(self, entry: HotEntry, more_bytes: int) -> None:
+        """Account for bytes that an entry has gained since it was put."""
+        if self._entries.get(entry.record.key) is not entry:
+            return
+        entry.size_bytes += more_bytes
+        self._size_bytes += more_bytes
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._size_bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: bytes) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self._size_bytes -= entry.size_bytes
+        for text_key in entry.text_keys:
+            del self._keys_by_text[text_key]

@@ -1,0 +1,99 @@
+"""The write-back queue: entries on their way from an answered request into the store.
+
+Bounded: what does not fit is dropped and counted, and is a later miss. Until the store has an
+entry, the exact tier reads it from here, so that what was answered once is not computed again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from itertools import islice
+
+from cacheproxy.errors import StoreError
+from cacheproxy.metrics import Metrics
+from cacheproxy.stores.store import Entry, Store
+
+logger = logging.getLogger(__name__)
+
+_WRITE_ENTRIES = 256
+"""Entries per store call: one SQLite transaction or one Redis pipeline of some 500 kB."""
+
+_RETRY_S = 0.5
+_ATTEMPTS = 3
+
+
+class WriteBack:
+    """Writes entries to the store, in order, in the background."""
+
+    def __init__(self, store: Store, *, max_entries: int, metrics: Metrics) -> None:
+        self._store = store
+        self._max_entries = max_entries
+        self._pending: dict[bytes, Entry] = {}
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._stored = metrics.writeback_stored
+        self._dropped = metrics.writeback_dropped
+        metrics.writeback_queue.set_function(lambda: len(self._pending))
+
+    def start(self) -> None:
+        """Start writing in the background of the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="write-back")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Write what is queued, within `timeout_s`; what is then left is dropped and counted."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            logger.warning("%d entries were not stored before the end", len(self._pending))
+            self._dropped.labels("shutdown").inc(len(self._pending))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def put(self, entry: Entry) -> bool:
+        """Queue an entry; return whether there was room for it."""
+        if entry.key not in self._pending and len(self._pending) >= self._max_entries:
+            self._dropped.labels("full").inc()
+            return False
+        self._pending[entry.key] = entry
+        self._idle.clear()
+        self._arrived.set()
+        return True
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the record of an entry that the store may not have yet."""
+        entry = self._pending.get(key)
+        return None if entry is None else entry.record
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = list(islice(self._pending.values(), _WRITE_ENTRIES))
+            if not batch:
+                self._arrived.clear()
+                self._idle.set()
+                continue
+            if await self._write(batch):
+                self._stored.inc(len(batch))
+            else:
+                self._dropped.labels("error").inc(len(batch))
+            for entry in batch:
+                # A newer entry of the same key may have come meanwhile; it is still to be written.
+                if self._pending.get(entry.key) is entry:
+                    del self._pending[entry.key]
+
+    async def _write(self, batch: Sequence[Entry]) -> bool:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._store.put_many(batch)
+            except StoreError as error:
+                logger.warning(
+                    "%d entries not stored (attempt %d of %d): %s",
+                    *(len(batch), attempt, _ATTEMPTS, error),
+                )
+                await asyncio.sleep(_RETRY_S * attempt)
+            else:
+                return True
+        return False

@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cacheproxy.api.callers import Callers, hash_key
+from cacheproxy.errors import BadRequest, Unauthorized
+from cacheproxy.keys import Namespace
+
+KEYED = Callers({"acme": [hash_key("cp-acme"), hash_key("cp-acme-2")], "zeta": [hash_key("cp-z")]})
+
+
+def bearer(key: bytes) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + key}
+
+
+def test_without_keys_everyone_is_the_default_tenant_whatever_they_send():
+    assert Callers({}).identify(bearer(b"anything")) == Namespace("default", "default")
+
+
+@pytest.mark.parametrize(("key", "tenant"), [(b"cp-acme", "acme"), (b"cp-acme-2", "acme"), (b"cp-z", "zeta")])
+def test_a_known_key_gives_its_tenant(key, tenant):
+    assert KEYED.identify(bearer(key)) == Namespace(tenant, "default")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer(b"cp-unknown"),
+        bearer(b""),
+        {b"authorization": b"Basic cp-acme"},
+        {b"authorization": b"cp-acme"},
+        bearer(hash_key("cp-acme").encode()),
+        bearer(b"\xff\xfe"),
+    ],
+)
+def test_anything_but_a_known_key_is_refused(headers):
+    with pytest.raises(Unauthorized):
+        KEYED.identify(headers)
+
+
+@given(st.binary(max_size=300))
+def test_no_namespace_header_leaves_the_tenant_of_the_key(raw):
+    headers = {**bearer(b"cp-acme"), b"x-cacheproxy-namespace": raw}
+    try:
+        namespace = KEYED.identify(headers)
+    except BadRequest:
+        return
+    assert namespace.tenant == "acme"
+    assert namespace.name.encode() == raw
+    assert namespace.id != Namespace("zeta", namespace.name).id
+
+
+def test_tenant_and_name_cannot_be_shifted_into_each_other():
+    assert Namespace("a", "b/c").id != Namespace("a/b", "c").id
+    assert Namespace("ab", "c").id != Namespace("a", "bc").id

@@ -1,0 +1,114 @@
+import base64
+import json
+import time
+
+import numpy as np
+import pytest
+
+from cacheproxy.api.presentation import cache_headers, outcome_of, render_vector
+from cacheproxy.exchange import Answer, Control, Served
+from cacheproxy.metrics import Metrics
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.tiers.hot import HotTier
+
+
+@pytest.fixture
+def vector():
+    values = np.random.default_rng(1).normal(size=384).astype(np.float32)
+    return values / np.linalg.norm(values)
+
+
+def served(vector=None, outcome="miss", age_s=0.0, ttl_s=100.0, **more) -> Served:
+    values = np.ones(4, np.float32) if vector is None else vector
+    now = time.time()
+    record = EmbeddingRecord(
+        "0" * 32, b"k" * 32, now - age_s, now + ttl_s, 5, values.astype("<f4").tobytes()
+    )
+    return Served(record, outcome, **more)
+
+
+def headers_of(*texts: Served, control: Control | None = None) -> dict[str, str]:
+    pairs = cache_headers(Answer(list(texts), {"exact": 0.0015}), control or Control(), 0.002)
+    return {name.decode(): value.decode() for name, value in pairs}
+
+
+def test_floats_come_back_as_the_same_float32(vector):
+    rendered = json.loads(render_vector(served(vector), "float", None))
+
+    assert np.array_equal(np.array(rendered, np.float32), vector)
+
+
+def test_base64_is_little_endian_float32(vector):
+    rendered = json.loads(render_vector(served(vector), "base64", None))
+
+    assert np.array_equal(np.frombuffer(base64.b64decode(rendered), "<f4"), vector)
+
+
+@pytest.mark.parametrize("dimensions", [1, 100, 384])
+def test_a_cut_vector_is_a_prefix_of_unit_length(vector, dimensions):
+    cut = np.array(json.loads(render_vector(served(vector), "float", dimensions)))
+
+    assert cut.shape == (dimensions,)
+    assert np.linalg.norm(cut) == pytest.approx(1, abs=1e-6)
+    assert np.dot(cut, vector[:dimensions]) / np.linalg.norm(vector[:dimensions]) == pytest.approx(1)
+
+
+def test_only_a_vector_that_is_asked_for_again_keeps_its_rendering(vector):
+    entry = HotTier(10_000, Metrics()).put(served(vector).record)
+
+    render_vector(served(vector, "miss", hot_entry=entry), "float", None)
+    assert entry.rendered == {}
+    first = render_vector(served(vector, "hot", hot_entry=entry), "float", None)
+    assert entry.rendered == {"float": first}
+    render_vector(served(vector, "hot", hot_entry=entry), "base64", 3)
+    assert set(entry.rendered) == {"float"}
+
+
+def test_a_hit_tells_its_tier_and_age():
+    headers = headers_of(served(outcome="exact", age_s=7.5, ttl_s=100.5))
+
+    assert headers["cache-status"] == "cacheproxy; hit; ttl=100; detail=exact"
+    assert headers["age"] == "7"
+    assert headers["server-timing"] == "exact;dur=1.500, total;dur=2.000"
+
+
+def test_a_miss_has_no_age_and_says_whether_it_was_stored():
+    stored = headers_of(served(ttl_s=100.5))
+    refused = headers_of(served(), control=Control(no_store=True))
+
+    assert stored["cache-status"] == "cacheproxy; fwd=miss; ttl=100; stored"
+    assert refused["cache-status"] == "cacheproxy; fwd=request"
+    assert "age" not in stored
+
+
+def test_a_mixed_batch_counts_its_tiers():
+    headers = headers_of(
+        *[served(outcome="hot")] * 3,
+        served(outcome="semantic", score=0.9731),
+        *[served(outcome="miss", ttl_s=50.5)] * 2,
+    )
+
+    expected = 'cacheproxy; fwd=miss; ttl=50; stored; detail="hot=3,semantic=1,miss=2"'
+    assert headers["cache-status"] == expected
+    assert headers["x-cacheproxy-similarity"] == "3=0.9731"
+    assert "age" not in headers
+
+
+def test_a_mixed_batch_of_hits_is_a_hit():
+    headers = headers_of(served(outcome="hot"), served(outcome="exact", age_s=3.5))
+
+    assert headers["cache-status"] == 'cacheproxy; hit; ttl=99; detail="hot=1,exact=1"'
+    assert headers["age"] == "3"
+
+
+def test_a_semantic_hit_tells_its_score():
+    assert headers_of(served(outcome="semantic", score=0.98765))["x-cacheproxy-similarity"] == "0.9877"
+
+
+def test_a_follower_of_another_requests_inference_is_marked_as_collapsed():
+    assert headers_of(served(collapsed=True))["cache-status"].endswith("; collapsed")
+
+
+def test_the_outcome_of_a_batch_is_its_tier_or_mixed():
+    assert outcome_of(Answer([served(outcome="hot")] * 2, {})) == "hot"
+    assert outcome_of(Answer([served(outcome="hot"), served()], {})) == "mixed"

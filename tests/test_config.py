@@ -1,0 +1,75 @@
+import pytest
+
+from cacheproxy.config import load_settings
+from cacheproxy.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CACHEPROXY_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeypatch, tmp_path):
+    (tmp_path / "cacheproxy.toml").write_text(
+        "port = 1001\nlog_level = 'debug'\n[batch]\nmax_tokens = 11\nwindow_ms = 1\nthreads = 3\n"
+    )
+    monkeypatch.setenv("CACHEPROXY_PORT", "1002")
+    monkeypatch.setenv("CACHEPROXY_BATCH_MAX_TOKENS", "12")
+    monkeypatch.setenv("CACHEPROXY_BATCH_WINDOW_MS", "2")
+
+    settings = load_settings({"batch": {"window_ms": "3"}}, None)
+
+    assert (settings.port, settings.log_level) == (1002, "debug")
+    assert (settings.batch.max_tokens, settings.batch.window_ms) == (12, 3)
+    assert settings.batch.threads == 3
+    assert settings.limits.inputs == 2_048
+
+
+def test_every_mistake_has_its_own_line_that_names_the_setting(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("prot = 1\nport = 70000\nstore = 'redis://x'\n[batch]\nwindow_ms = 'x'\nnope = 1\n")
+
+    with pytest.raises(ConfigError) as mistake:
+        load_settings({}, file)
+
+    lines = str(mistake.value).splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == [
+        *("batch.nope", "batch.window_ms", "port", "prot", "store")
+    ]
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_a_mistake(tmp_path):
+    (tmp_path / "broken.toml").write_text("[batch\n")
+    for name in ("missing.toml", "broken.toml"):
+        with pytest.raises(ConfigError, match=name):
+            load_settings({}, tmp_path / name)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+def test_listening_beyond_loopback_needs_keys_or_consent(host):
+    with pytest.raises(ConfigError, match="allow-anonymous"):
+        load_settings({"host": host}, None)
+    assert load_settings({"host": host, "allow_anonymous": True}, None).host == host
+    keys = {"acme": ["sha256:" + "0" * 64]}
+    assert load_settings({"host": host, "api_keys": keys}, None).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_neither(host):
+    assert load_settings({"host": host}, None).host == host
+
+
+def test_a_key_in_the_clear_is_refused():
+    with pytest.raises(ConfigError, match="api_keys.acme.0"):
+        load_settings({"api_keys": {"acme": ["cp-secret"]}}, None)
+
+
+def test_the_store_is_a_file_under_the_home_folder_unless_told_otherwise(tmp_path):
+    assert load_settings({"home": tmp_path}, None).store_path == tmp_path / "cache.sqlite"
+    assert load_settings({"store": "memory://"}, None).store_path is None
+    assert str(load_settings({"store": "sqlite:////a/b"}, None).store_path) == "/a/b"

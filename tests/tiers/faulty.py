@@ -1,0 +1,36 @@
+"""A store that does what a test tells it to do wrong."""
+
+import asyncio
+
+from cacheproxy.errors import StoreError
+
+
+class FaultyStore:
+    def __init__(self):
+        self.written = {}
+        self.failures = 0
+        self.stalled = None
+        self.calls = 0
+
+    def stall(self):
+        self.stalled = asyncio.Event()
+
+    async def _behave(self):
+        self.calls += 1
+        if self.stalled is not None:
+            await self.stalled.wait()
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("broken on purpose")
+
+    async def get_many(self, keys):
+        await self._behave()
+        return [self.written[key].record if key in self.written else None for key in keys]
+
+    async def nearest(self, partition, probes):
+        await self._behave()
+        return [None] * len(probes)
+
+    async def put_many(self, entries):
+        await self._behave()
+        self.written.update({entry.key: entry for entry in entries})
