@@ -10,6 +10,7 @@ from cacheproxy.tiers.hot import HotEntry
 
 Outcome = Literal["hot", "exact", "semantic", "miss"]
 
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What names a model and its vectors."""

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+KEY_BYTES = 32
+
 SCHEMA_VERSION = 1
 """Part of every key: raised whenever a stored record or a key changes its meaning."""
-
-KEY_BYTES = 32
 
 _LENGTH = struct.Struct("<Q")
 
@@ -53,7 +53,7 @@ class Namespace:
 
 
 class KeyScope:
-    """Makes the keys of one (namespace, route, model fingerprint); the shared part is hashed once."""
+    """The keys of one (namespace, route, model fingerprint); what they share is hashed once."""
 
     __slots__ = ("_ids", "_text")
 

@@ -288,9 +288,7 @@ class EmbeddingPipeline:
             self._link(text)
             text.served = Served(entry.record, "hot", entry)
 
-    def _serve_exact(
-        self, text: _Text, record: EmbeddingRecord | None, journey: _Journey
-    ) -> None:
+    def _serve_exact(self, text: _Text, record: EmbeddingRecord | None, journey: _Journey) -> None:
         if record is not None and self._is_fresh(record, journey.control):
             entry = self._hot.put(record)
             self._link(text)
@@ -306,9 +304,11 @@ class EmbeddingPipeline:
 
     def _count(self, tier: str, texts: list[_Text], journey: _Journey) -> None:
         if journey.control.reads:
-            misses = sum(text.served is None for text in texts)
-            self._lookups[tier, "miss"].inc(misses)
-            self._lookups[tier, "hit"].inc(len(texts) - misses)
+            misses = len(_unserved(texts))
+            if misses:
+                self._lookups[tier, "miss"].inc(misses)
+            if misses < len(texts):
+                self._lookups[tier, "hit"].inc(len(texts) - misses)
 
     @contextmanager
     def _stage(self, stage: str, journey: _Journey) -> Iterator[None]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cacheproxy.errors import RecordError
-from cacheproxy.keys import KEY_BYTES
 
 _MAGIC = b"CPR1"
 _HEADER = struct.Struct("<4s16s32sddII")
@@ -87,6 +86,3 @@ def is_usable(vector: np.ndarray) -> bool:
     squared_norm = float(np.dot(vector, vector))
     # A NaN or an infinity anywhere makes the sum NaN or infinite.
     return 0.0 < squared_norm < float("inf")
-
-
-assert _HEADER.size == 4 + 16 + KEY_BYTES + 8 + 8 + 4 + 4

@@ -32,7 +32,9 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeyp
 
 def test_every_mistake_has_its_own_line_that_names_the_setting(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text("prot = 1\nport = 70000\nstore = 'redis://x'\n[batch]\nwindow_ms = 'x'\nnope = 1\n")
+    file.write_text(
+        "prot = 1\nport = 70000\nstore = 'redis://x'\n[batch]\nwindow_ms = 'x'\nnope = 1\n"
+    )
 
     with pytest.raises(ConfigError) as mistake:
         load_settings({}, file)
@@ -65,7 +67,7 @@ def test_loopback_needs_neither(host):
 
 
 def test_a_key_in_the_clear_is_refused():
-    with pytest.raises(ConfigError, match="api_keys.acme.0"):
+    with pytest.raises(ConfigError, match=r"api_keys\.acme\.0"):
         load_settings({"api_keys": {"acme": ["cp-secret"]}}, None)
 
 

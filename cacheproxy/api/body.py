@@ -19,7 +19,7 @@ its 413 instead of a reset connection."""
 _FIELD = re.compile(r"`\$\.(\w+)")
 
 
-class ClientGone(Exception):  # noqa: N818 -- not an error: nobody is left to be told
+class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
 
 

@@ -29,9 +29,7 @@ class Callers:
     """The known API keys, as hashes, and whose they are; without any, everyone is one tenant."""
 
     def __init__(self, api_keys: Mapping[str, list[str]]) -> None:
-        self._tenants = {
-            hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes
-        }
+        self._tenants = {hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes}
         self._default = Namespace(DEFAULT_TENANT, DEFAULT_NAMESPACE)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Namespace:

@@ -49,8 +49,7 @@ class InputLimits:
             raise BadRequest("'input' must not be an empty list", param="input")
         if len(asked.inputs) > self.inputs:
             raise BadRequest(
-                f"{len(asked.inputs)} inputs are too many; "
-                f"one request takes up to {self.inputs}",
+                f"{len(asked.inputs)} inputs are too many; one request takes up to {self.inputs}",
                 status=422,
                 param="input",
                 code="too_many_inputs",

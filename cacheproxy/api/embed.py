@@ -1,7 +1,7 @@
 """`POST /embed` in its two forms: our own plain one, and text-embeddings-inference's.
 
-    {"texts": […]}            -> {"embeddings": […], "model": …, "latency_ms": …}
-    {"inputs": "…" or […]}    -> [[…], …]
+{"texts": […]}            -> {"embeddings": […], "model": …, "latency_ms": …}
+{"inputs": "…" or […]}    -> [[…], …]
 """
 
 import msgspec

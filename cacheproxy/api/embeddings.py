@@ -63,8 +63,10 @@ class EmbeddingsEndpoint:
         """Answer one request; raises `ApiError` before anything was sent."""
         try:
             body, headers = await self._answer(dict(scope["headers"]), receive)
-        except ApiError as error:
-            self._requests.labels(self._route, "", str(error.status)).inc()
+        except BaseException as error:
+            # No model's name: the request may have named one that is not ours.
+            status = str(error.status) if isinstance(error, ApiError) else "500"
+            self._requests.labels(self._route, "", status).inc()
             raise
         await send_json(send, 200, body, headers)
 

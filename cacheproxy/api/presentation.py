@@ -6,7 +6,6 @@ rendered here. A hot entry keeps its full-size renderings.
 
 import base64
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -52,21 +51,35 @@ def _render(vector: bytes, form: EncodingFormat) -> bytes:
 
 def outcome_of(answer: Answer) -> str:
     """Return the one outcome of all texts, or "mixed"."""
-    outcome = answer.served[0].outcome
-    if all(served.outcome == outcome for served in answer.served):
-        return outcome
-    return "mixed"
+    outcomes = {served.outcome for served in answer.served}
+    return outcomes.pop() if len(outcomes) == 1 else "mixed"
 
 
 def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
     """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity."""
     now = time.time()
     served = answer.served
+    outcome = outcome_of(answer)
+    misses = [text for text in served if text.outcome == "miss"]
+    ttl_s = int(min(text.record.expires_at for text in served) - now)
+    parts = ["cacheproxy"]
+    if misses:
+        parts.append("fwd=miss" if control.reads else "fwd=request")
+        if not control.no_store:
+            parts.append(f"ttl={ttl_s}; stored")
+        if all(text.collapsed for text in misses):
+            parts.append("collapsed")
+    else:
+        parts.append(f"hit; ttl={ttl_s}")
+    if outcome == "mixed":
+        parts.append(f'detail="{_counts(served)}"')
+    elif outcome != "miss":
+        parts.append(f"detail={outcome}")
     headers = [
-        (b"cache-status", _cache_status(served, control, now).encode()),
+        (b"cache-status", "; ".join(parts).encode()),
         (b"server-timing", _server_timing(answer, total_s).encode()),
     ]
-    if all(text.outcome != "miss" for text in served):
+    if not misses:
         age_s = max(now - text.record.created_at for text in served)
         headers.append((b"age", b"%d" % max(age_s, 0)))
     if similarity := _similarity(served):
@@ -74,33 +87,19 @@ def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
     return headers
 
 
-def _cache_status(served: Sequence[Served], control: Control, now: float) -> str:
-    counts = Counter(text.outcome for text in served)
-    ttl_s = int(min(text.record.expires_at for text in served) - now)
-    parts = ["cacheproxy"]
-    if counts["miss"]:
-        parts.append("fwd=miss" if control.reads else "fwd=request")
-        if not control.no_store:
-            parts += [f"ttl={ttl_s}", "stored"]
-        if all(text.collapsed for text in served if text.outcome == "miss"):
-            parts.append("collapsed")
-    else:
-        parts += ["hit", f"ttl={ttl_s}"]
-    if len(counts) > 1:
-        tiers = (tier for tier in ("hot", "exact", "semantic", "miss") if counts[tier])
-        parts.append('detail="' + ",".join(f"{tier}={counts[tier]}" for tier in tiers) + '"')
-    elif not counts["miss"]:
-        parts.append(f"detail={served[0].outcome}")
-    return "; ".join(parts)
+def _counts(served: Sequence[Served]) -> str:
+    outcomes = [text.outcome for text in served]
+    tiers = ("hot", "exact", "semantic", "miss")
+    return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)
 
 
 def _server_timing(answer: Answer, total_s: float) -> str:
-    stages = {**answer.stages_s, "total": total_s}
-    return ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in stages.items())
+    stages = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answer.stages_s.items()]
+    return ", ".join([*stages, f"total;dur={total_s * 1000:.3f}"])
 
 
 def _similarity(served: Sequence[Served]) -> str:
     scores = [(i, text.score) for i, text in enumerate(served) if text.score is not None]
-    if len(served) == 1:
-        return "".join(f"{score:.4f}" for _, score in scores)
+    if scores and len(served) == 1:
+        return f"{scores[0][1]:.4f}"
     return ", ".join(f"{i}={score:.4f}" for i, score in scores)

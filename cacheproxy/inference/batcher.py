@@ -58,7 +58,6 @@ class Batcher:
         ]
         self._ready = threading.Condition()
         self._stopping = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._batch_texts = metrics.batch_texts.labels(model)
         self._batch_tokens = metrics.batch_tokens.labels(model)
         self._inference_duration = metrics.inference_duration.labels(model)
@@ -94,9 +93,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
-        queued = [
-            QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)
-        ]
+        queued = [QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)]
         with self._ready:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
@@ -167,7 +164,6 @@ class Batcher:
         return InferenceFailed(message, code="inference_failed")
 
     def _hand_over(self, outcomes: Sequence[Outcome]) -> None:
-        assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(_deliver_all, outcomes)
         except RuntimeError:

@@ -17,7 +17,9 @@ def test_without_keys_everyone_is_the_default_tenant_whatever_they_send():
     assert Callers({}).identify(bearer(b"anything")) == Namespace("default", "default")
 
 
-@pytest.mark.parametrize(("key", "tenant"), [(b"cp-acme", "acme"), (b"cp-acme-2", "acme"), (b"cp-z", "zeta")])
+@pytest.mark.parametrize(
+    ("key", "tenant"), [(b"cp-acme", "acme"), (b"cp-acme-2", "acme"), (b"cp-z", "zeta")]
+)
 def test_a_known_key_gives_its_tenant(key, tenant):
     assert KEYED.identify(bearer(key)) == Namespace(tenant, "default")
 

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +72,5 @@ def test_a_value_that_cannot_be_honoured_is_refused(name, value):
     st.binary(max_size=60),
 )
 def test_any_bytes_are_either_understood_or_refused(name, value):
-    try:
+    with contextlib.suppress(BadRequest):
         assert isinstance(parse_control({name: value}), Control)
-    except BadRequest:
-        pass

@@ -50,7 +50,9 @@ def test_a_cut_vector_is_a_prefix_of_unit_length(vector, dimensions):
 
     assert cut.shape == (dimensions,)
     assert np.linalg.norm(cut) == pytest.approx(1, abs=1e-6)
-    assert np.dot(cut, vector[:dimensions]) / np.linalg.norm(vector[:dimensions]) == pytest.approx(1)
+    assert np.dot(cut, vector[:dimensions]) / np.linalg.norm(vector[:dimensions]) == pytest.approx(
+        1
+    )
 
 
 def test_only_a_vector_that_is_asked_for_again_keeps_its_rendering(vector):
@@ -102,7 +104,9 @@ def test_a_mixed_batch_of_hits_is_a_hit():
 
 
 def test_a_semantic_hit_tells_its_score():
-    assert headers_of(served(outcome="semantic", score=0.98765))["x-cacheproxy-similarity"] == "0.9877"
+    assert (
+        headers_of(served(outcome="semantic", score=0.98765))["x-cacheproxy-similarity"] == "0.9877"
+    )
 
 
 def test_a_follower_of_another_requests_inference_is_marked_as_collapsed():

@@ -114,9 +114,13 @@ async def test_a_queue_that_is_too_long_refuses_with_a_time_to_retry(recorder):
     batcher.start()
     recorder.may_run.clear()
     accepted = []
+
+    def submit_without_end():
+        while True:
+            accepted.extend(batcher.submit([[1] * 8]))
+
     with pytest.raises(Overloaded) as refused:
-        for _ in range(10_000):
-            accepted += batcher.submit([[1] * 8])
+        submit_without_end()
     recorder.may_run.set()
 
     assert refused.value.status == 429

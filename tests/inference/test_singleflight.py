@@ -50,7 +50,9 @@ async def test_a_failed_flight_does_not_stop_the_wait_for_the_others():
     flights = SingleFlight()
     loop = asyncio.get_running_loop()
     bad, good = loop.create_future(), loop.create_future()
-    waiting = asyncio.create_task(flights.wait([flights.begin(b"b", bad), flights.begin(b"g", good)]))
+    waiting = asyncio.create_task(
+        flights.wait([flights.begin(b"b", bad), flights.begin(b"g", good)])
+    )
     await asyncio.sleep(0)
 
     bad.set_exception(ValueError("bad"))

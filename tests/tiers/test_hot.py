@@ -25,7 +25,9 @@ def make(max_bytes=1_000_000):
 
 
 def record(name: bytes, ttl_s: float = 60.0, size: int = 16) -> EmbeddingRecord:
-    return EmbeddingRecord("0" * 32, name.ljust(32), 1_000_000.0, 1_000_000.0 + ttl_s, 3, b"v" * size)
+    return EmbeddingRecord(
+        "0" * 32, name.ljust(32), 1_000_000.0, 1_000_000.0 + ttl_s, 3, b"v" * size
+    )
 
 
 def test_an_entry_is_found_by_its_key_and_by_a_linked_text():

@@ -1,0 +1,47 @@
+"""What tests of all kinds share: the installed model and the evaluation data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+import pytest
+from cacheproxy.modelkit.install import load_installed
+
+from cacheproxy.errors import ModelError
+
+MODEL = "all-MiniLM-L6-v2"
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def model_home() -> Path:
+    """A home folder in which the default model is installed, built on first use."""
+    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
+    try:
+        load_installed(MODEL, home)
+    except ModelError:
+        command = [sys.executable, "-m", "cacheproxy", "model", "build", MODEL, "--home", str(home)]
+        subprocess.run(command, check=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def installed(model_home):
+    return load_installed(MODEL, model_home)
+
+
+@pytest.fixture(scope="session")
+def shared_rows():
+    """Return a function that reads an evaluation file, or skips the test where there is none."""
+
+    def read(name: str) -> list[dict]:
+        path = SHARED_DATA / name
+        if not path.is_file():
+            pytest.skip(f"the evaluation data {name} is not here")
+        with path.open() as lines:
+            return [json.loads(line) for line in lines]
+
+    return read

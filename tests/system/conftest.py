@@ -1,0 +1,103 @@
+"""Starts the real server process, as a user does, and speaks to it through official clients."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+READY = re.compile(r"ready: (http://\S+)/v1")
+
+
+class Server:
+    """One `cacheproxy serve` process and its log."""
+
+    def __init__(self, home: Path, store: str, *flags: str, env: dict[str, str] | None = None):
+        command = [sys.executable, "-m", "cacheproxy", "serve", "--port", "0"]
+        command += ["--home", str(home), "--store", store, *flags]
+        self.process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self.lines: list[str] = []
+        self.url = ""
+        self._said_ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._said_ready.wait(60) or not self.url:
+            self.process.kill()
+            raise AssertionError("the server did not become ready:\n" + self.log)
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := READY.search(line):
+                self.url = found.group(1)
+                self._said_ready.set()
+        self._said_ready.set()
+
+    def client(self, api_key: str = "unused", **more) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, **more)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a series' samples that carry these labels."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    def inferred(self) -> float:
+        """Return how many texts the model has read."""
+        return self.metric("batch_texts_sum")
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(60)
+
+
+@pytest.fixture
+def start_server(model_home, tmp_path) -> Iterator:
+    """Return a function that starts a server on a store of this test's own."""
+    servers: list[Server] = []
+
+    def start(*flags: str, **more) -> Server:
+        store = f"sqlite:///{tmp_path / 'cache.sqlite'}"
+        servers.append(Server(model_home, store, "--drain-s", "0", *flags, **more))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(model_home) -> Iterator[Server]:
+    """One server for a module's tests, on a store in memory."""
+    server = Server(model_home, "memory://", "--drain-s", "0")
+    yield server
+    assert server.stop() == 0, server.log

@@ -1,0 +1,328 @@
+"""The decisions of a request's way, over real tiers, with a store that can be made to fail."""
+
+import asyncio
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from faulty import FaultyStore
+from tokenizers import Tokenizer as TokenizerBuilder
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from cacheproxy.errors import InferenceFailed, NotCached
+from cacheproxy.exchange import Control, ModelInfo, Request
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import Namespace
+from cacheproxy.metrics import Metrics
+from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.probes.static import StaticProbe
+from cacheproxy.stores.store import Neighbour
+from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.tiers.exact import ExactTier
+from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.writeback import WriteBack
+
+WORDS = ["[CLS]", "[SEP]", "[UNK]", "poison", *"abcdefghijklmnopqrstuvwxyz"]
+DIMENSIONS = 8
+NAMESPACE = Namespace("default", "default")
+
+
+def small_tokenizer() -> Tokenizer:
+    """An uncased tokenizer of single-letter words."""
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    builder = TokenizerBuilder(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    builder.normalizer = normalizers.Lowercase()
+    builder.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    builder.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    return Tokenizer(builder.to_str().encode(), max_tokens=16)
+
+
+def encode(ids):
+    """A "model": the direction of a text is the histogram of its ids."""
+    if (ids == WORDS.index("poison")).any():
+        raise RuntimeError("poisoned")
+    vectors = np.zeros((len(ids), DIMENSIONS), np.float32)
+    for row, text in zip(vectors, ids, strict=True):
+        for token in text:
+            row[token % DIMENSIONS] += 1 + token
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Harness:
+    """A pipeline with its parts at hand."""
+
+    def __init__(self, *, hot_bytes=1_000_000, threshold=None, deadline_s=5.0):
+        self.metrics = Metrics()
+        self.store = FaultyStore()
+        self.inferences = 0
+        self.tokenizer = small_tokenizer()
+        guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
+        self.writeback = WriteBack(self.store, max_entries=100, metrics=self.metrics)
+        self.hot = HotTier(hot_bytes, self.metrics)
+        self.batcher = Batcher(
+            self._encode,
+            model="m",
+            threads=1,
+            queue=TextQueue(window_s=0.005, max_group_tokens=64, timeout_s=60),
+            max_wait_s=10,
+            metrics=self.metrics,
+        )
+        self.pipeline = EmbeddingPipeline(
+            ModelInfo("m", (), "f" * 64, DIMENSIONS),
+            tokenizer=self.tokenizer,
+            hot=self.hot,
+            exact=ExactTier(
+                guard, self.writeback, dimensions=DIMENSIONS, metrics=self.metrics
+            ),
+            semantic=SemanticTier(
+                guard,
+                StaticProbe(np.eye(len(WORDS), dtype=np.float16)),
+                FixedThreshold(threshold, min_similarity=0.95, model="m", metrics=self.metrics),
+                fingerprint="f" * 64,
+                dimensions=DIMENSIONS,
+                min_tokens=4,
+                model="m",
+                metrics=self.metrics,
+            ),
+            batcher=self.batcher,
+            writeback=self.writeback,
+            tokenizing=ThreadPoolExecutor(1),
+            ttl_s=3_600,
+            metrics=self.metrics,
+        )
+
+    def _encode(self, ids):
+        self.inferences += len(ids)
+        return encode(ids)
+
+    async def embed(self, *inputs, **control):
+        return await self.pipeline.embed(Request(NAMESPACE, list(inputs), Control(**control)))
+
+    async def outcomes(self, *inputs, **control):
+        return [served.outcome for served in (await self.embed(*inputs, **control)).served]
+
+    def value(self, name, **labels):
+        return self.metrics.registry.get_sample_value(f"cacheproxy_{name}", labels)
+
+    async def settled(self):
+        """Wait until everything that was queued has been written."""
+        await asyncio.wait_for(self.writeback._idle.wait(), 10)
+
+
+@pytest.fixture
+async def start():
+    started = []
+
+    def make(**settings):
+        harness = Harness(**settings)
+        harness.writeback.start()
+        harness.batcher.start()
+        started.append(harness)
+        return harness
+
+    yield make
+    for harness in started:
+        await asyncio.to_thread(harness.batcher.stop)
+        await harness.writeback.stop(timeout_s=0)
+
+
+async def test_each_text_of_a_batch_takes_its_own_way_and_the_order_is_kept(start):
+    harness = start()
+    await harness.embed("a b", "c d")
+
+    answer = await harness.embed("x y", "a b", "z", "c d")
+
+    assert [served.outcome for served in answer.served] == ["miss", "hot", "miss", "hot"]
+    for served, text in zip(answer.served, ["x y", "a b", "z", "c d"], strict=True):
+        (ids,) = harness.tokenizer.encode([text])
+        assert served.record.vector == encode(np.array([ids])).astype("<f4").tobytes()
+
+
+async def test_texts_of_equal_ids_share_an_entry_in_text_and_in_ids(start):
+    harness = start()
+    await harness.embed("a b")
+
+    assert await harness.outcomes("A  b", "A  B ", [4, 5], [0, 4, 5, 1]) == ["hot"] * 4
+    assert harness.inferences == 1
+
+
+async def test_without_the_hot_tier_the_exact_tier_answers_before_and_after_the_write(start):
+    harness = start(hot_bytes=0)
+    harness.store.stall()
+    inferring = asyncio.create_task(harness.embed("a b", no_cache=True))
+    await inferring
+    assert await harness.outcomes("a b") == ["exact"]
+
+    harness.store.stalled.set()
+    await harness.settled()
+    assert await harness.outcomes("a b") == ["exact"]
+    assert harness.inferences == 1
+
+
+async def test_a_store_that_always_fails_costs_no_request(start):
+    harness = start(hot_bytes=0)
+    harness.store.failures = 10**9
+
+    assert await harness.outcomes("a b", "c d") == ["miss", "miss"]
+    assert harness.value("store_errors_total", kind="error") == 1
+
+
+async def test_a_store_that_stalls_costs_its_deadline_and_no_request(start):
+    harness = start(hot_bytes=0, deadline_s=0.01)
+    harness.store.stall()
+
+    answer = await asyncio.wait_for(harness.embed("a b"), 10)
+
+    assert answer.served[0].outcome == "miss"
+    assert harness.value("store_errors_total", kind="timeout") == 1
+
+
+async def damaged(harness, damage):
+    await harness.embed("a b")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+    harness.store.written[key] = dataclasses.replace(entry, record=damage(entry.record))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record[:-1],
+        lambda record: record[:60] + bytes([record[60] ^ 1]) + record[61:],
+        lambda record: b"foreign",
+        lambda record: b"",
+    ],
+)
+async def test_a_damaged_record_is_a_miss_and_is_overwritten(start, damage):
+    harness = start(hot_bytes=0)
+    await damaged(harness, damage)
+
+    assert await harness.outcomes("a b") == ["miss"]
+    await harness.settled()
+    assert await harness.outcomes("a b") == ["exact"]
+    assert harness.value("record_errors_total") == 1
+
+
+async def test_another_keys_record_is_never_served(start):
+    harness = start(hot_bytes=0)
+    await harness.embed("a b", "c d")
+    await harness.settled()
+    (one, first), (two, second) = harness.store.written.items()
+    harness.store.written.update({one: second, two: first})
+
+    assert await harness.outcomes("a b", "c d") == ["miss", "miss"]
+
+
+async def test_a_neighbour_of_another_namespace_is_never_served(start):
+    harness = start(threshold=0.5)
+    other = Request(Namespace("other", "default"), ["a b c d"], Control())
+    await harness.pipeline.embed(other)
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, 0.99)] * len(probes)
+
+    harness.store.nearest = nearest
+
+    assert await harness.outcomes("a b c e") == ["miss"]
+    assert harness.value("record_errors_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("threshold", "score", "expected"),
+    [(None, 1.0, "miss"), (0.9, 0.89, "miss"), (0.9, 0.9, "semantic")],
+)
+async def test_a_neighbour_is_served_from_the_threshold_on_and_never_while_closed(
+    start, threshold, score, expected
+):
+    harness = start(threshold=threshold)
+    await harness.embed("a b c d")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, score)] * len(probes)
+
+    harness.store.nearest = nearest
+
+    assert await harness.outcomes("a b c e") == [expected]
+    assert harness.inferences == (1 if expected == "semantic" else 2)
+
+
+async def test_a_miss_with_a_neighbour_teaches_whether_it_would_have_been_right(start):
+    harness = start(threshold=0.99)
+    await harness.embed("a b c d")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, 0.5)] * len(probes)
+
+    harness.store.nearest = nearest
+    await harness.embed("a b c d d d d d", "x y z x")
+
+    right = harness.value("semantic_shadow_labels_total", model="m", result="right")
+    wrong = harness.value("semantic_shadow_labels_total", model="m", result="wrong")
+    assert right + wrong == 2
+
+
+async def test_a_text_that_cannot_be_inferred_fails_its_request_and_not_its_mates(start):
+    harness = start()
+    with pytest.raises(InferenceFailed):
+        await harness.embed("a b", "poison", "c d")
+
+    assert await harness.outcomes("a b", "c d") == ["hot", "hot"]
+    with pytest.raises(InferenceFailed):
+        await harness.embed("poison")
+
+
+async def test_no_store_joins_no_flight_and_leaves_nothing(start):
+    harness = start()
+
+    assert await harness.outcomes("a b", no_store=True) == ["miss"]
+    await harness.settled()
+    assert harness.store.written == {}
+    assert await harness.outcomes("a b", only_if_cached=False) == ["miss"]
+
+
+async def test_only_if_cached_raises_rather_than_infer(start):
+    harness = start()
+    await harness.embed("a b")
+
+    assert await harness.outcomes("a b", only_if_cached=True) == ["hot"]
+    with pytest.raises(NotCached):
+        await harness.embed("a b", "c d", only_if_cached=True)
+    assert harness.inferences == 1
+
+
+async def test_a_client_that_leaves_takes_nothing_from_one_that_stays(start):
+    harness = start()
+    leaver = asyncio.create_task(harness.embed("a b"))
+    stayer = asyncio.create_task(harness.embed("a b"))
+    while not harness.pipeline._flights._flights:
+        await asyncio.sleep(0)
+    leaver.cancel()
+
+    assert (await stayer).served[0].outcome in ("miss", "hot")
+    assert harness.inferences == 1
+
+
+async def test_what_is_stored_carries_its_expiry_tags_and_partition(start):
+    harness = start(threshold=0.9)
+    await harness.embed("a b c d", ttl_s=60.0, tags=("docs",))
+    await harness.settled()
+    (entry,) = harness.store.written.values()
+
+    assert entry.tags == ("docs",)
+    assert entry.partition.namespace_id == NAMESPACE.id
+    assert entry.probe is not None
+    record = (await harness.embed("a b c d")).served[0].record
+    assert entry.expires_at == record.expires_at == record.created_at + 60
