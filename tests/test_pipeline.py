@@ -78,9 +78,7 @@ class Harness:
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
             tokenizer=self.tokenizer,
             hot=self.hot,
-            exact=ExactTier(
-                guard, self.writeback, dimensions=DIMENSIONS, metrics=self.metrics
-            ),
+            exact=ExactTier(guard, self.writeback, dimensions=DIMENSIONS, metrics=self.metrics),
             semantic=SemanticTier(
                 guard,
                 StaticProbe(np.eye(len(WORDS), dtype=np.float16)),

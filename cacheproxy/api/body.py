@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 from starlette.types import Receive
 
+from cacheproxy.api.connection import ClientGone
 from cacheproxy.errors import BadRequest
 
 T = TypeVar("T")
@@ -17,10 +18,6 @@ _DISCARD_FACTOR = 8
 its 413 instead of a reset connection."""
 
 _FIELD = re.compile(r"`\$\.(\w+)")
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its request was whole."""
 
 
 async def read_body(

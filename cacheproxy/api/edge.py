@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from cacheproxy.api.body import ClientGone
+from cacheproxy.api.connection import ClientGone
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest
 

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.connection import ClientGone, WhileConnected
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
 from cacheproxy.api.presentation import Headers, cache_headers, outcome_of
@@ -63,10 +64,9 @@ class EmbeddingsEndpoint:
         """Answer one request; raises `ApiError` before anything was sent."""
         try:
             body, headers = await self._answer(dict(scope["headers"]), receive)
-        except BaseException as error:
+        except Exception as error:
             # No model's name: the request may have named one that is not ours.
-            status = str(error.status) if isinstance(error, ApiError) else "500"
-            self._requests.labels(self._route, "", status).inc()
+            self._requests.labels(self._route, "", _status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
@@ -86,7 +86,8 @@ class EmbeddingsEndpoint:
         self._limits.check(asked)
         pipeline = self._pipeline_of(asked)
 
-        answer = await pipeline.embed(Request(namespace, asked.inputs, control))
+        async with WhileConnected(receive):
+            answer = await pipeline.embed(Request(namespace, asked.inputs, control))
 
         total_s = time.perf_counter() - started
         model = pipeline.model.name
@@ -114,3 +115,9 @@ class EmbeddingsEndpoint:
                 f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
         return pipeline
+
+
+def _status_of(error: Exception) -> str:
+    if isinstance(error, ClientGone):
+        return "499"  # nginx's word for a client that did not wait for its answer
+    return str(error.status) if isinstance(error, ApiError) else "500"

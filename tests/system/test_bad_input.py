@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import httpx
 import openai
@@ -187,3 +188,21 @@ def test_a_queue_that_is_full_answers_429_with_a_time_to_retry(start_server):
     assert assert_openai_shaped(refused[0])["code"] == "queue_full"
     assert int(refused[0].headers["retry-after"]) >= 1
     assert server.metric("shed_total", reason="queue") == len(refused)
+
+
+def test_texts_of_a_client_that_has_left_are_not_inferred(start_server):
+    server = start_server("--batch-threads", "1")
+    host, port = server.url.removeprefix("http://").split(":")
+    content = body(input=[f"{i} " + "word " * 250 for i in range(1_000)])
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode() + content)
+        deadline = time.monotonic() + 30
+        while not server.inferred():
+            assert time.monotonic() < deadline
+
+    while server.metric("requests_total", status="499") == 0:
+        assert time.monotonic() < deadline
+    assert server.client().embeddings.create(input="next", model=MODEL).data
+    assert server.metric("queue_depth") == 0
+    assert server.inferred() < 1_000
