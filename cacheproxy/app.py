@@ -4,7 +4,6 @@ The only file that knows every part. `App.start` ends when the model is warm and
 `App.stop` ends when nothing that was answered is lost.
 """
 
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +19,6 @@ from cacheproxy.api.embeddings import EmbeddingsEndpoint
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import healthz, metrics_endpoint, models_endpoint, readyz_endpoint
 from cacheproxy.config import Settings
-from cacheproxy.errors import StoreError
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
@@ -38,8 +36,6 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
 
-logger = logging.getLogger(__name__)
-
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
 
@@ -56,6 +52,8 @@ class App:
         self._max_tokens = installed.max_tokens
         self._draining = False
         self._store = EmbeddedStore(settings.store_path, max_bytes=settings.cache.store_bytes)
+        metrics.store_entries.set_function(lambda: self._store.stats().entries)
+        metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -160,13 +158,14 @@ class App:
         return "draining" if self._draining else None
 
     async def start(self) -> None:
-        """Open the store and warm the model up; requests may come when it returns."""
+        """Open the store and warm the model up; requests may come when it returns.
+
+        Raises:
+            StoreError: the store cannot be opened.
+        """
+        await self._store.open()
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
-        try:
-            await self._store.open()
-        except StoreError as error:
-            logger.error("the store cannot be opened, going on without it: %s", error)
         self._writeback.start()
         self._batcher.start()
 

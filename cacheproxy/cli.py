@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 import cacheproxy
 from cacheproxy.api.callers import hash_key
 from cacheproxy.config import ENV_PREFIX, Settings, load_settings
-from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing
+from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing, StoreError
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
 
@@ -103,12 +103,12 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     try:
         listener = bind(settings.host, settings.port)
-        installed = _installed(settings)
-    except ConfigError as error:
+        app = App(settings, _installed(settings))
+        serve_app(app, listener, settings)
+    except (ConfigError, StoreError) as error:
         _end(EXIT_USAGE, error)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
-    serve_app(App(settings, installed), listener, settings)
 
 
 def _start_logging(level: str) -> None:

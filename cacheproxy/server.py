@@ -20,6 +20,8 @@ from cacheproxy.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG = 2_048
+
 _FINISH_S = 30
 """Longest time for which requests in flight are waited for."""
 
@@ -80,6 +82,7 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
         app.asgi,
         loop="uvloop",
         http="httptools",
+        backlog=_BACKLOG,
         lifespan="off",
         ws="none",
         access_log=False,
@@ -94,6 +97,7 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
 
 async def _live(app: App, server: _Server, listener: socket.socket) -> None:
     await app.start()
+    listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
     host, port = listener.getsockname()[:2]
     logger.info("ready: http://%s:%d/v1", f"[{host}]" if ":" in host else host, port)
     await server.serve(sockets=[listener])

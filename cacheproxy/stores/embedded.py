@@ -1,20 +1,21 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
-The default store: no server, warm again after a restart or a kill -9. This module decides which
-thread does what and in which slices; `rows` has the SQL, `vectors` the graphs, `database` the file.
+The default store: no server, and warm again after a restart or a kill -9. This module decides
+which thread does what, in which slices; `rows` has the SQL, `vectors` the graphs, `database` the
+file and its threads.
 
 A file is served by three threads with a connection each, so that a batch being written delays no
 read (WAL readers never wait), and indexing, the slowest work, delays neither. A database in memory
-exists within one connection only: there, one thread does all, and slices let others in between.
+exists within one connection only: one thread does all, and slices let others in between.
 """
 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,274 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores import rows
-from cacheproxy.stores.database import Connection, Database, Worker
-from cacheproxy.stores.rows import WRITE_ROWS, Removed
+from cacheproxy.stores.database import Connection, Database
+from cacheproxy.stores.rows import Removed
 from cacheproxy.stores.store import Entry, Neighbour, Partition
 from cacheproxy.stores.vectors import CATCH_UP_ROWS, VectorIndexes
+from cacheproxy.stores.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_INTERVAL_S = 5.0
+
+_LOADED_PARTITIONS = 64
+"""Graphs kept in memory. One that is unloaded costs misses until it is built again."""
+
+_LOAD_SLICES = 8
+"""Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
+
+_LAG_ROWS = 1024
+"""How many rows of other writers a write indexes along with its own before it leaves them, and the
+promise that its entries are seen at once, to the background."""
+
+_NEAREST_ROWS = 32
+"""Probes looked up in one go: some 5 ms, then others have their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedStats:
+    """What the store holds, as of its last write or sweep, and what it has removed since `open`.
+
+    Attributes:
+        entries: includes expired ones that no sweep has met yet.
+        live_bytes: SQLite pages in use, which `max_bytes` bounds.
+        free_bytes: pages of the file that wait for the next writes.
+        evicted: entries removed to stay within `max_bytes`.
+        expired: entries removed after their time.
+    """
+
+    entries: int = 0
+    live_bytes: int = 0
+    free_bytes: int = 0
+    evicted: int = 0
+    expired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    neighbours: list[Neighbour | None]
+    behind: bool
+
+
+class EmbeddedStore:
+    """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
+
+    Any number of processes may open the same file. What one wrote, the others' lookups see.
+    """
+
+    def __init__(
+        self, path: Path | None, *, max_bytes: int, now: Callable[[], float] = time.time
+    ) -> None:
+        """Prepare a store in the file at `path`, or in memory if that is None.
+
+        Args:
+            path: created, with its folders, by `open`.
+            max_bytes: beyond this, the entries that were written first are evicted.
+            now: Unix time, seconds.
+        """
+        self._max_bytes = max_bytes
+        self._now = now
+        self._database = Database(path)
+        self._writer = Worker(self._database, "store-writer")
+        self._reader = Worker(self._database, "store-reader") if path else self._writer
+        self._indexer = Worker(self._database, "store-indexer") if path else self._writer
+        self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
+        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
+        self._stats = EmbeddedStats()  # replaced on the writer's thread only
+        self._is_open = False
+        self._is_closed = False
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
+        self._rebuild_turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open or create the database; what cannot be used in its place is set aside.
+
+        Raises:
+            StoreError: there can be no database at the path; `open` may be tried again.
+        """
+        if self._is_closed:
+            raise StoreError("the store is closed")
+        try:
+            await self._connect()
+        except StoreError:
+            # What the first try found to be corrupt, the second sets aside.
+            await self._connect()
+        self._is_open = True
+        self._sweeping = asyncio.create_task(self._sweep_for_ever())
+
+    async def close(self) -> None:
+        """Let the calls in progress end, then release threads and file."""
+        if self._is_closed:
+            return
+        self._is_open, self._is_closed = False, True
+        tasks = [*self._rebuilds.values(), *([self._sweeping] if self._sweeping else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._calls:
+            self._idle.clear()
+            await self._idle.wait()
+        for worker in self._workers:
+            await worker.close()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return each key's live record, or None, in the order of the keys: one thread hop."""
+        with self._call():
+            if not keys:
+                return []
+            return await self._reader.run(rows.get_many, keys, self._now())
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
+
+        All are None while the partition's graph is being rebuilt after a restart or an unloading.
+        Entries whose probes have another length than d are not looked at.
+        """
+        if probes.ndim != 2:
+            raise StoreError("probes are not a matrix")
+        queries = np.ascontiguousarray(probes, np.float32)
+        found: list[Neighbour | None] = []
+        with self._call():
+            for start in range(0, len(queries), _NEAREST_ROWS):
+                part = queries[start : start + _NEAREST_ROWS]
+                lookup = await self._indexer.run(self._nearest, partition, part)
+                found += lookup.neighbours
+                if lookup.behind:
+                    self._rebuild_soon(partition, queries.shape[1])
+        return found
+
+    async def put_many(self, entries: Sequence[Entry]) -> None:
+        """Write the entries, each atomically; lookups that begin afterwards see them."""
+        with self._call():
+            for start in range(0, len(entries), rows.WRITE_ROWS):
+                part = entries[start : start + rows.WRITE_ROWS]
+                removed = await self._writer.run(self._write, part)
+                await self._indexer.run(self._indexes.discard, removed)
+                await self._index(part)
+
+    async def sweep(self) -> None:
+        """Remove what has expired, evict what is too much, give free pages back; in slices.
+
+        The store does so by itself every 5 s.
+        """
+        with self._call():
+            await self._writer.run(lambda _: self._database.check_in_place())
+            while removed := await self._writer.run(self._remove_expired):
+                await self._indexer.run(self._indexes.discard, removed)
+            evicted = await self._writer.run(self._evict)
+            await self._indexer.run(self._indexes.discard, evicted)
+            while await self._writer.run(rows.give_back_pages):
+                pass
+            await self._writer.run(self._measure)
+
+    def stats(self) -> EmbeddedStats:
+        """Return figures for metrics, without touching the database."""
+        return self._stats
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Count a call as in progress; `close` waits for it."""
+        if not self._is_open:
+            raise StoreError("the store is not open")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _connect(self) -> None:
+        await self._writer.run(self._measure)
+        for worker in self._workers:
+            await worker.run(rows.measure)
+
+    async def _index(self, entries: Sequence[Entry]) -> None:
+        """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
+        written = Counter(
+            (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
+        )
+        for (partition, dimensions), count in written.items():
+            for _ in range((count + _LAG_ROWS) // CATCH_UP_ROWS):
+                if await self._indexer.run(self._catch_up, partition, dimensions):
+                    break
+            else:
+                self._rebuild_soon(partition, dimensions)
+
+    def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
+        """Have the graph catch up in the background, one partition at a time."""
+        key = (partition, dimensions)
+        if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
+            task = asyncio.create_task(self._rebuild(partition, dimensions))
+            self._rebuilds[key] = task
+            task.add_done_callback(lambda _: self._rebuilds.pop(key))
+
+    async def _rebuild(self, partition: Partition, dimensions: int) -> None:
+        try:
+            async with self._rebuild_turn:
+                while not await self._indexer.run(self._catch_up, partition, dimensions):
+                    pass
+        except StoreError as error:
+            _log.warning("a graph could not be rebuilt and will be when it is next used: %s", error)
+
+    async def _sweep_for_ever(self) -> None:
+        failing = False
+        while True:
+            try:
+                await self.sweep()
+                failing = False
+            except StoreError as error:
+                if not failing:
+                    _log.warning("the store cannot be swept, trying on: %s", error)
+                failing = True
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    # What follows runs on the workers' threads.
+
+    def _nearest(
+        self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
+    ) -> _Lookup:
+        now = self._now()
+        index = self._indexes.load(connection, partition, probes.shape[1])
+        for _ in range(_LOAD_SLICES):
+            if index.ready:
+                break
+            index.catch_up(connection, now)
+        if not index.ready:
+            return _Lookup([None] * len(probes), behind=True)
+        return _Lookup(index.nearest(connection, probes, now), index.is_behind(connection))
+
+    def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
+        index = self._indexes.load(connection, partition, dimensions)
+        return index.catch_up(connection, self._now())
+
+    def _write(self, connection: Connection, entries: Sequence[Entry]) -> list[Removed]:
+        replaced = rows.put_many(connection, entries)
+        return replaced + self._evict(connection)
+
+    def _evict(self, connection: Connection) -> list[Removed]:
+        evicted: list[Removed] = []
+        while some := rows.evict(connection, self._max_bytes):
+            evicted += some
+        self._measure(connection, evicted=len(evicted))
+        return evicted
+
+    def _remove_expired(self, connection: Connection) -> list[Removed]:
+        removed = rows.remove_expired(connection, self._now())
+        self._measure(connection, expired=len(removed))
+        return removed
+
+    def _measure(self, connection: Connection, *, evicted: int = 0, expired: int = 0) -> None:
+        usage = rows.measure(connection)
+        self._stats = EmbeddedStats(
+            entries=usage.entries,
+            live_bytes=usage.live_bytes,
+            free_bytes=usage.free_bytes,
+            evicted=self._stats.evicted + evicted,
+            expired=self._stats.expired + expired,
+        )

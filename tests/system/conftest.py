@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,13 +51,17 @@ class Server:
                 self._said_ready.set()
         self._said_ready.set()
 
+    @cached_property
+    def http(self) -> httpx.Client:
+        """A plain client of this server, kept: making one costs more than most requests."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
     def client(self, api_key: str = "unused", **more) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, **more)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a series' samples that carry these labels."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        text = self.http.get("/metrics").text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)

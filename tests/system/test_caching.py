@@ -13,8 +13,8 @@ MODEL = "all-MiniLM-L6-v2"
 def ask(server, text, **headers):
     """Return the first vector's JSON text and the response."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = httpx.post(
-        f"{server.url}/v1/embeddings", json={"input": text, "model": MODEL}, headers=headers
+    response = server.http.post(
+        "/v1/embeddings", json={"input": text, "model": MODEL}, headers=headers
     )
     response.raise_for_status()
     return response.text.split('"embedding":[')[1].split("]")[0], response
@@ -62,8 +62,8 @@ def test_a_text_gets_the_same_bits_alone_and_among_31_others(server):
     text = "bits that must not depend on the company they keep"
     others = [("filler " * (1 + i % 9)) + str(i) for i in range(31)]
     alone, _ = ask(server, text, cache_control="no-store")
-    response = httpx.post(
-        f"{server.url}/v1/embeddings",
+    response = server.http.post(
+        "/v1/embeddings",
         json={"input": [*others[:16], text, *others[16:]], "model": MODEL},
         headers={"cache-control": "no-store"},
     )
@@ -92,8 +92,8 @@ async def test_a_thousand_concurrent_identical_misses_cause_one_inference(server
 
 def test_a_text_twice_in_one_request_is_inferred_once(server):
     before = server.inferred()
-    response = httpx.post(
-        f"{server.url}/v1/embeddings",
+    response = server.http.post(
+        "/v1/embeddings",
         json={"input": ["twin text", "TWIN text", "twin text"], "model": MODEL},
     )
 
@@ -125,13 +125,13 @@ def test_only_if_cached_answers_504_on_a_miss_and_infers_nothing(server):
     headers = {"cache-control": "only-if-cached"}
     before = server.inferred()
 
-    response = httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers)
+    response = server.http.post("/v1/embeddings", json=body, headers=headers)
 
     assert response.status_code == 504
     assert response.json()["error"]["type"] == "cache_miss"
     assert server.inferred() == before
     ask(server, "never seen before")
-    response = httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers)
+    response = server.http.post("/v1/embeddings", json=body, headers=headers)
     assert response.status_code == 200
 
 
@@ -148,7 +148,7 @@ def test_an_entry_lives_as_long_as_its_request_said_and_is_then_computed_again(s
     deadline = time.monotonic() + 10
     headers = {"cache-control": "only-if-cached"}
     body = {"input": "expires", "model": MODEL}
-    while httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers).status_code == 200:
+    while server.http.post("/v1/embeddings", json=body, headers=headers).status_code == 200:
         assert time.monotonic() < deadline
 
     assert "fwd=miss" in status_of(ask(server, "expires")[1])
@@ -156,8 +156,8 @@ def test_an_entry_lives_as_long_as_its_request_said_and_is_then_computed_again(s
 
 def test_a_mixed_batch_says_how_many_came_from_where(server):
     ask(server, "mixed one")
-    response = httpx.post(
-        f"{server.url}/v1/embeddings",
+    response = server.http.post(
+        "/v1/embeddings",
         json={"input": ["mixed one", "mixed two", "mixed three"], "model": MODEL},
     )
 

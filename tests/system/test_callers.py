@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 
-import httpx
 import openai
 import pytest
 
@@ -46,7 +45,7 @@ def test_a_key_is_checked_before_any_lookup_and_even_for_what_is_cached(keyed):
 
     with pytest.raises(openai.AuthenticationError):
         cache_status(server, "cp-wrong", "cached text")
-    answer = httpx.post(f"{server.url}/v1/embeddings", content=b"not even JSON")
+    answer = server.http.post("/v1/embeddings", content=b"not even JSON")
 
     assert answer.status_code == 401
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

@@ -15,11 +15,21 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 def embed(server, text, **headers) -> httpx.Response:
-    return httpx.post(
-        f"{server.url}/v1/embeddings",
+    return server.http.post(
+        "/v1/embeddings",
         json={"input": text, "model": MODEL},
         headers=headers,
         timeout=60,
+    )
+
+
+def cacheproxy(*arguments: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "cacheproxy", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
     )
 
 
@@ -33,10 +43,10 @@ def test_sigterm_is_not_ready_at_once_and_still_finishes_what_is_in_flight(start
             assert time.monotonic() < deadline
         server.process.send_signal(signal.SIGTERM)
 
-        while (ready := httpx.get(f"{server.url}/readyz")).status_code == 200:
+        while (ready := server.http.get("/readyz")).status_code == 200:
             assert time.monotonic() < deadline
         assert ready.status_code == 503
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert server.http.get("/healthz").status_code == 200
         assert in_flight.result().status_code == 200
     assert server.process.wait(60) == 0
 
@@ -82,59 +92,54 @@ def test_a_store_file_that_is_garbage_does_not_keep_the_server_from_starting(
 
 def test_a_taken_port_is_told_in_one_line_with_exit_code_2(server, model_home):
     port = server.url.rsplit(":", 1)[1]
-    refused = subprocess.run(
-        [sys.executable, "-m", "cacheproxy", "serve", "--port", port, "--home", str(model_home)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    refused = cacheproxy("serve", "--port", port, "--home", str(model_home))
 
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert port in refused.stderr
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip"])
-def test_a_damaged_model_is_never_served_but_said_and_built_again(
-    model_home, tmp_path, start_server, damage, installed
-):
-    home = tmp_path / "home"
-    shutil.copytree(model_home / "models", home / "models")
-    shutil.copytree(model_home / "sources", home / "sources")
-    graph = next((home / "models" / MODEL).glob("*.onnx"))
-    data = bytearray(graph.read_bytes())
-    if damage == "truncate":
-        del data[len(data) // 2 :]
-    else:
-        data[len(data) // 2] ^= 1
-    graph.write_bytes(data)
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) // 2]
 
-    verified = subprocess.run(
-        [sys.executable, "-m", "cacheproxy", "model", "verify", MODEL, "--home", str(home)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped])
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "probe.npy", "model.json"])
+def test_a_damaged_model_file_is_refused_in_one_clear_line(model_home, tmp_path, damage, file):
+    shutil.copytree(model_home / "models", tmp_path / "models")
+    victim = tmp_path / "models" / MODEL / file
+    victim.write_bytes(damage(victim.read_bytes()))
+
+    verified = cacheproxy("model", "verify", MODEL, "--home", str(tmp_path))
+
     assert verified.returncode == 78
     assert len(verified.stderr.splitlines()) == 1
+    assert file in verified.stderr
 
-    rebuilt = subprocess.run(
-        [sys.executable, "-m", "cacheproxy", "embed", "hello", "--home", str(home)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+def test_a_damaged_model_is_never_served_but_built_again(model_home, tmp_path):
+    shutil.copytree(model_home / "models", tmp_path / "models")
+    shutil.copytree(model_home / "sources", tmp_path / "sources")
+    graph = tmp_path / "models" / MODEL / "model.onnx"
+    intact = graph.read_bytes()
+    graph.write_bytes(flipped(intact))
+
+    rebuilt = cacheproxy("embed", "hello", "--home", str(tmp_path))
+
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert graph.name in rebuilt.stderr
     assert rebuilt.stdout.startswith("[")
+    assert graph.read_bytes() == intact
 
 
 def test_no_model_and_no_way_to_get_one_is_exit_code_78(tmp_path):
-    refused = subprocess.run(
-        [sys.executable, "-m", "cacheproxy", "serve", "--port", "0", "--home", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
+    refused = cacheproxy(
+        *("serve", "--port", "0", "--home", str(tmp_path)),
         env={"PATH": "/nonexistent", "PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1"},
     )
 

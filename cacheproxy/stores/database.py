@@ -1,0 +1,229 @@
+"""The SQLite file behind the embedded store, opened whatever state it is in.
+
+A cache must never stop the server that it speeds up. A file that is corrupt, of another version or
+of another program is therefore set aside under another name, kept, and replaced by an empty one.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+_log = logging.getLogger(__name__)
+
+_APPLICATION_ID = int.from_bytes(b"CPXY", "big")
+_FORMAT = 1
+"""Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
+
+_BUSY_S = 5.0
+"""How long a write waits for another process's; its transactions take some 20 ms each."""
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of writing, never used twice
+    key BLOB NOT NULL UNIQUE,
+    partition BLOB NOT NULL,
+    expires_at REAL NOT NULL,
+    record BLOB NOT NULL,
+    probe_hash INTEGER,
+    probe BLOB
+);
+CREATE INDEX entries_by_expiry ON entries (expires_at);
+CREATE INDEX entries_by_partition ON entries (partition);
+CREATE INDEX entries_by_probe ON entries (partition, probe_hash, expires_at)
+    WHERE probe_hash IS NOT NULL;
+CREATE TABLE tags (tag BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (tag, key)) WITHOUT ROWID;
+CREATE INDEX tags_by_key ON tags (key);
+CREATE TABLE totals (entries INTEGER NOT NULL);
+INSERT INTO totals VALUES (0);
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    UPDATE totals SET entries = entries + 1;
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE totals SET entries = entries - 1;
+    DELETE FROM tags WHERE key = OLD.key;
+END;
+"""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows which incarnation of the file it sees (`Database.generation`)."""
+
+    generation = 0
+
+
+class _UnusableError(Exception):
+    """The file cannot be the store's; the message ends the sentence "set aside because it ..."."""
+
+
+class Database:
+    """One SQLite database, in a file (mode 0600: vectors invert to text) or in memory.
+
+    Attributes:
+        generation: rises whenever what a connection sees has been replaced by something new:
+            row ids learnt under another generation mean nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.generation = 0
+        self.path = path
+        self._lock = threading.Lock()
+        self._suspect = False
+        self._inode: tuple[int, int] | None = None
+
+    def connect(self) -> Connection:
+        """Return a new connection; create the database, or set aside what is in its place.
+
+        Raises:
+            sqlite3.Error, OSError: there can be no database at the path.
+        """
+        with self._lock:
+            if self.path is None:
+                connection = _open(":memory:")
+                self.generation += 1
+            else:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Two processes that start on one corrupt file must not set aside each other's new
+                # one; the second looks again once it has the lock.
+                with FileLock(f"{self.path}.lock", timeout=2 * _BUSY_S, mode=0o600):
+                    connection = self._open_or_replace(self.path)
+                inode = _inode(self.path)
+                if inode != self._inode:
+                    self.generation += 1
+                self._inode = inode
+                self._suspect = False
+            connection.generation = self.generation
+            return connection
+
+    def report_damage(self) -> None:
+        """Have the next connection read the whole file, and set it aside if it is corrupt."""
+        with self._lock:
+            self._suspect = True
+            self.generation += 1
+
+    def check_in_place(self) -> None:
+        """Have all connections opened anew if somebody removed or replaced the file."""
+        with self._lock:
+            if self.path is not None and _inode(self.path) != self._inode:
+                self.generation += 1
+
+    def _open_or_replace(self, path: Path) -> Connection:
+        try:
+            return self._open_file(path)
+        except _UnusableError as error:
+            aside = _set_aside(path)
+            _log.warning("%s set aside as %s because it %s", path, aside.name, error)
+            return self._open_file(path)
+
+    def _open_file(self, path: Path) -> Connection:
+        # Never open and close an existing database beside SQLite: that drops this process's POSIX
+        # locks on it (sqlite.org/howtocorrupt.html, 2.2). A new one has no locks yet.
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            path.chmod(0o600)
+        try:
+            connection = _open(str(path))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise _UnusableError(f"is not a readable SQLite database ({error})") from error
+        if self._suspect:
+            try:
+                (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.DatabaseError as error:
+                finding = str(error)
+            if finding != "ok":
+                connection.close()
+                raise _UnusableError(f"is corrupt ({finding})")
+        return connection
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block wrote; or, if it or the commit failed, nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _open(target: str) -> Connection:
+    connection = sqlite3.connect(target, _BUSY_S, isolation_level=None, factory=Connection)
+    try:
+        _adopt(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _adopt(connection: Connection) -> None:
+    application_id, version, tables = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_application_id, pragma_user_version"
+    ).fetchone()
+    fresh = (application_id, version, tables) == (0, 0, 0)
+    if not fresh and application_id != _APPLICATION_ID:
+        raise _UnusableError("belongs to another program")
+    if not fresh and version != _FORMAT:
+        raise _UnusableError(f"is of format {version}, and this is format {_FORMAT}")
+    if fresh:
+        # A 384-d embedding and its 256-d probe make a row of 2.7 kB. A 4 kB page holds one (4.3 kB
+        # of file an entry, measured); one of 8 kB three with hardly a byte to spare; one of 16 kB
+        # always so many that little is lost: 2.9 kB an entry.
+        connection.execute("PRAGMA page_size = 16384")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # With WAL a power cut may lose the last commits, never damage the file; a cache can afford it.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(f"PRAGMA cache_size = -{16 * 2**10}")
+    if fresh:
+        connection.executescript(
+            f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
+            f" PRAGMA user_version = {_FORMAT}; COMMIT;"
+        )
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the database, and the journals that belong to it; return its new name."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    aside = path.with_name(f"{path.name}.set-aside-{stamp}-{os.urandom(2).hex()}")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+    return aside
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """Return SQLite's primary result code; errors of the Python module itself have none."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code if code is None else code & 0xFF
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether the error says that the file is corrupt, or no SQLite database."""
+    return primary_code(error) in _DAMAGED
