@@ -33,6 +33,7 @@ from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
 
@@ -96,11 +97,12 @@ class App:
         guard = StoreGuard(
             self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
         )
+        reader = RecordReader(model.dimensions, metrics)
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
             hot=HotTier(settings.cache.hot_bytes, metrics),
-            exact=ExactTier(guard, self._writeback, dimensions=model.dimensions, metrics=metrics),
+            exact=ExactTier(guard, self._writeback, reader),
             semantic=SemanticTier(
                 guard,
                 StaticProbe(installed.probe),
@@ -110,8 +112,8 @@ class App:
                     model=model.name,
                     metrics=metrics,
                 ),
+                reader=reader,
                 fingerprint=model.fingerprint,
-                dimensions=model.dimensions,
                 min_tokens=settings.semantic.min_tokens,
                 model=model.name,
                 metrics=metrics,

@@ -59,8 +59,8 @@ def pack(record: EmbeddingRecord) -> bytes:
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def unpack(data: bytes, *, namespace_id: str, dimensions: int) -> EmbeddingRecord:
-    """Return the record, checked to be whole, of this namespace, and a usable vector.
+def unpack(data: bytes, *, namespace_id: str, key: bytes, dimensions: int) -> EmbeddingRecord:
+    """Return the record, checked to be whole, of this namespace's key, and a usable vector.
 
     Raises:
         RecordError: anything else; the caller treats the entry as a miss.
@@ -68,13 +68,13 @@ def unpack(data: bytes, *, namespace_id: str, dimensions: int) -> EmbeddingRecor
     if len(data) != _HEADER.size + 4 * dimensions + _CHECKSUM.size:
         raise RecordError(f"a record of {len(data)} bytes cannot hold {dimensions} dimensions")
     body = data[: -_CHECKSUM.size]
-    magic, namespace, key, created_at, expires_at, tokens, stored = _HEADER.unpack_from(body)
+    magic, namespace, named, created_at, expires_at, tokens, stored = _HEADER.unpack_from(body)
     if magic != _MAGIC:
         raise RecordError("not a record of this version")
     if (zlib.crc32(body),) != _CHECKSUM.unpack_from(data, len(body)):
         raise RecordError("the record's checksum does not match")
-    if stored != dimensions or namespace.hex() != namespace_id:
-        raise RecordError("the record belongs to another model or namespace")
+    if stored != dimensions or namespace.hex() != namespace_id or named != key:
+        raise RecordError("the record belongs to another model, namespace or key")
     vector = body[_HEADER.size :]
     if not is_usable(np.frombuffer(vector, "<f4")):
         raise RecordError("the record's vector is not finite or has no direction")

@@ -24,6 +24,7 @@ from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
 
@@ -74,17 +75,18 @@ class Harness:
             max_wait_s=10,
             metrics=self.metrics,
         )
+        reader = RecordReader(DIMENSIONS, self.metrics)
         self.pipeline = EmbeddingPipeline(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
             tokenizer=self.tokenizer,
             hot=self.hot,
-            exact=ExactTier(guard, self.writeback, dimensions=DIMENSIONS, metrics=self.metrics),
+            exact=ExactTier(guard, self.writeback, reader),
             semantic=SemanticTier(
                 guard,
                 StaticProbe(np.eye(len(WORDS), dtype=np.float16)),
                 FixedThreshold(threshold, min_similarity=0.95, model="m", metrics=self.metrics),
                 fingerprint="f" * 64,
-                dimensions=DIMENSIONS,
+                reader=reader,
                 min_tokens=4,
                 model="m",
                 metrics=self.metrics,

@@ -34,8 +34,13 @@ def dimensions(record: EmbeddingRecord) -> int:
     return len(record.vector) // 4
 
 
-def read(record: EmbeddingRecord, data: bytes) -> EmbeddingRecord:
-    return unpack(data, namespace_id=record.namespace_id, dimensions=dimensions(record))
+def read(record: EmbeddingRecord, data: bytes, **other) -> EmbeddingRecord:
+    expected = {
+        "namespace_id": record.namespace_id,
+        "key": record.key,
+        "dimensions": dimensions(record),
+    }
+    return unpack(data, **(expected | other))
 
 
 def resealed(body: bytes) -> bytes:
@@ -75,14 +80,21 @@ def test_anything_appended_or_prepended_is_a_record_error(record, more):
 def test_another_namespaces_record_is_a_record_error(record, other):
     assume(other != record.namespace_id)
     with pytest.raises(RecordError):
-        unpack(pack(record), namespace_id=other, dimensions=dimensions(record))
+        read(record, pack(record), namespace_id=other)
+
+
+@given(records, st.binary(min_size=32, max_size=32))
+def test_another_keys_record_is_a_record_error(record, other):
+    assume(other != record.key)
+    with pytest.raises(RecordError):
+        read(record, pack(record), key=other)
 
 
 @given(records, st.integers(-5, 2**40))
 def test_a_record_of_another_dimension_is_a_record_error(record, other):
     assume(other != dimensions(record))
     with pytest.raises(RecordError):
-        unpack(pack(record), namespace_id=record.namespace_id, dimensions=other)
+        read(record, pack(record), dimensions=other)
 
 
 @given(records, st.integers(0, 2**32 - 1))
@@ -108,7 +120,7 @@ def test_another_magic_is_a_record_error_even_with_a_matching_checksum(record, m
 @example(resealed(b"CPR1" + bytes(68) + struct.pack("<I", 4) + bytes(16)), 4)
 def test_random_bytes_are_a_record_error_and_nothing_else(data, wanted):
     with pytest.raises(RecordError):
-        unpack(data, namespace_id="00" * 16, dimensions=wanted)
+        unpack(data, namespace_id="00" * 16, key=bytes(32), dimensions=wanted)
 
 
 @given(records, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())

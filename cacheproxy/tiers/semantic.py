@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.errors import RecordError
 from cacheproxy.metrics import Metrics
 from cacheproxy.probes.probe import Probe
-from cacheproxy.records import EmbeddingRecord, unpack
+from cacheproxy.records import EmbeddingRecord
 from cacheproxy.stores.store import Neighbour, Partition
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.reader import RecordReader
+
+Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Lookup:
         is_hit: whether the neighbour may be served.
     """
 
-    probe: NDArray[np.float32] | None = None
+    probe: Vector | None = None
     neighbour: EmbeddingRecord | None = None
     score: float = 0.0
     is_hit: bool = False
@@ -46,8 +48,8 @@ class SemanticTier:
         probe: Probe,
         controller: Controller,
         *,
+        reader: RecordReader,
         fingerprint: str,
-        dimensions: int,
         min_tokens: int,
         model: str,
         metrics: Metrics,
@@ -55,11 +57,10 @@ class SemanticTier:
         self._store = store
         self._probe = probe
         self._controller = controller
+        self._reader = reader
         self._fingerprint = fingerprint
-        self._dimensions = dimensions
         self._min_tokens = min_tokens
         self._scores = metrics.semantic_score.labels(model)
-        self._record_errors = metrics.record_errors
 
     @property
     def is_active(self) -> bool:
@@ -78,48 +79,43 @@ class SemanticTier:
 
         Without `lookup` the texts are only probed, so that their entries can be indexed.
         """
-        found = [Lookup()] * len(texts)
-        if not self._controller.is_active:
+        probes = self._probe_of(texts)
+        found = [Lookup(probe) for probe in probes]
+        asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
+        if not lookup or not asked:
             return found
-        probed = [i for i, ids in enumerate(texts) if len(ids) >= self._min_tokens]
-        if not probed:
-            return found
-        probes = self._probe.encode([texts[i] for i in probed])
-        neighbours: list[Neighbour | None] = [None] * len(probed)
-        if lookup:
-            neighbours = await self._store.nearest(
-                Partition(namespace_id, self._fingerprint), probes
-            )
+        neighbours = await self._store.nearest(
+            Partition(namespace_id, self._fingerprint), np.stack([probe for _, probe in asked])
+        )
         threshold = self._controller.threshold(namespace_id, min_similarity)
-        for i, probe, neighbour in zip(probed, probes, neighbours, strict=True):
-            if not probe.any():
-                continue  # only special tokens: nothing that a neighbour could share
-            record = None if neighbour is None else self._decode(namespace_id, neighbour)
-            if neighbour is None or record is None:
-                found[i] = Lookup(probe=probe)
-                continue
-            self._scores.observe(neighbour.score)
-            is_hit = threshold is not None and neighbour.score >= threshold
-            found[i] = Lookup(probe, record, neighbour.score, is_hit)
+        for (i, probe), neighbour in zip(asked, neighbours, strict=True):
+            if neighbour is not None:
+                found[i] = self._judge(namespace_id, probe, neighbour, threshold)
         return found
 
-    def learn(self, namespace_id: str, lookup: Lookup, true_vector: NDArray[np.float32]) -> None:
+    def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
+        """Return each text's probe; None where it is too short, or the probe says nothing."""
+        long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
+        if not long_enough or not self._controller.is_active:
+            return [None] * len(texts)
+        probes = iter(self._probe.encode(long_enough))
+        found = (next(probes) if len(ids) >= self._min_tokens else None for ids in texts)
+        return [probe if probe is not None and probe.any() else None for probe in found]
+
+    def _judge(
+        self, namespace_id: str, probe: Vector, neighbour: Neighbour, threshold: float | None
+    ) -> Lookup:
+        record = self._reader.read(neighbour.record, namespace_id=namespace_id, key=neighbour.key)
+        if record is None:
+            return Lookup(probe)
+        self._scores.observe(neighbour.score)
+        is_hit = threshold is not None and neighbour.score >= threshold
+        return Lookup(probe, record, neighbour.score, is_hit)
+
+    def learn(self, namespace_id: str, lookup: Lookup, true_vector: Vector) -> None:
         """Hand the controller what a miss taught: how right its neighbour would have been."""
         if lookup.neighbour is None:
             return
         served = np.frombuffer(lookup.neighbour.vector, "<f4")
         similarity = float(np.dot(served, true_vector))
         self._controller.observe(namespace_id, lookup.score, similarity)
-
-    def _decode(self, namespace_id: str, neighbour: Neighbour) -> EmbeddingRecord | None:
-        try:
-            record = unpack(
-                neighbour.record, namespace_id=namespace_id, dimensions=self._dimensions
-            )
-        except RecordError:
-            self._record_errors.inc()
-            return None
-        if record.key != neighbour.key:
-            self._record_errors.inc()
-            return None
-        return record
