@@ -5,22 +5,27 @@ Exit codes: 0 done, 2 a mistaken command or setting, 78 (EX_CONFIG of sysexits.h
 
 import json
 import logging
+import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 import numpy as np
 import orjson
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 import cacheproxy
 from cacheproxy.api.callers import hash_key
-from cacheproxy.config import ENV_PREFIX, Settings, load_settings
+from cacheproxy.config import (
+    ENV_PREFIX,
+    Settings,
+    load_settings,
+    setting_fields,
+    unknown_variables,
+)
 from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing, StoreError
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
@@ -30,24 +35,10 @@ EXIT_NO_MODEL = 78
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_TABLES = ("api_keys", "model_aliases")
-"""Settings that are tables of the operator's own names: no flag can hold them."""
-
-
-def _leaves() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield the path and the field of every setting that a flag can hold."""
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            for inner, inner_field in section.model_fields.items():
-                yield (name, inner), inner_field
-        elif name not in _TABLES:
-            yield (name,), field
-
 
 def _settings_flags(command: F) -> F:
     """Add a flag for every setting, and --config."""
-    for path, field in reversed(list(_leaves())):
+    for path, field in reversed(list(setting_fields())):
         flag = "--" + "-".join(path).replace("_", "-")
         shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
         if field.annotation is bool:
@@ -65,8 +56,10 @@ def _settings_flags(command: F) -> F:
 
 
 def _load(config: Path | None, flags: dict[str, Any]) -> Settings:
+    for variable in unknown_variables(os.environ):
+        click.echo(f"cacheproxy: {variable} names no setting and is ignored", err=True)
     nested: dict[str, Any] = {}
-    for path, _ in _leaves():
+    for path, _ in setting_fields():
         value = flags.get("_".join(path))
         if value is not None:
             *sections, name = path

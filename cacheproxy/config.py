@@ -5,7 +5,7 @@ everywhere: `[batch] window_ms` is CACHEPROXY_BATCH_WINDOW_MS and --batch-window
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,6 +32,8 @@ from cacheproxy.errors import ConfigError
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
 
+_TABLES = ("api_keys", "model_aliases")
+_TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
 
@@ -159,6 +162,28 @@ class Settings(BaseSettings):
         """Flags before the environment, before the file."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.config_file)
         return init_settings, env_settings, toml
+
+
+def setting_fields() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield the path and the field of every setting but those that are tables of their own."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            for inner, inner_field in section.model_fields.items():
+                yield (name, inner), inner_field
+        elif name not in _TABLES:
+            yield (name,), field
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Return the names that look like settings of ours and are none: mostly spelling mistakes."""
+    paths = [*(path for path, _ in setting_fields()), *((table,) for table in _TABLES), ("config",)]
+    known = {ENV_PREFIX + "_".join(path).upper() for path in paths}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(_TEST_PREFIX)
+    )
 
 
 def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Settings:

@@ -1,13 +1,13 @@
+import os
+
 import pytest
 
-from cacheproxy.config import load_settings
+from cacheproxy.config import load_settings, unknown_variables
 from cacheproxy.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
-    import os
-
     for name in list(os.environ):
         if name.startswith("CACHEPROXY_"):
             monkeypatch.delenv(name)
@@ -75,3 +75,10 @@ def test_the_store_is_a_file_under_the_home_folder_unless_told_otherwise(tmp_pat
     assert load_settings({"home": tmp_path}, None).store_path == tmp_path / "cache.sqlite"
     assert load_settings({"store": "memory://"}, None).store_path is None
     assert str(load_settings({"store": "sqlite:////a/b"}, None).store_path) == "/a/b"
+
+
+def test_a_misspelt_variable_is_found_and_a_right_one_is_not():
+    given = ["CACHEPROXY_PROT", "CACHEPROXY_PORT", "CACHEPROXY_BATCH_WINDOW_MS", "PATH"]
+    given += ["CACHEPROXY_API_KEYS", "CACHEPROXY_CONFIG", "CACHEPROXY_TEST_HOME"]
+
+    assert unknown_variables(given) == ["CACHEPROXY_PROT"]
