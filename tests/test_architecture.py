@@ -42,7 +42,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def layer_of(module: str) -> int:
-    top = (module.split(".") + [""])[1]
+    top = [*module.split("."), ""][1]
     return next(i for i, layer in enumerate(LAYERS) if top in layer)
 
 

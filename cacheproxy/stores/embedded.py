@@ -40,8 +40,8 @@ _LOAD_SLICES = 8
 """Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
 
 _LAG_ROWS = 1024
-"""How many rows of other writers a write indexes along with its own before it leaves them, and the
-promise that its entries are seen at once, to the background."""
+"""How many rows of other writers a write indexes along with its own. Where there are more, they and
+the promise that its entries are found by probe at once are left to the background."""
 
 _NEAREST_ROWS = 32
 """Probes looked up in one go: some 5 ms, then others have their turn."""
@@ -75,7 +75,8 @@ class _Lookup:
 class EmbeddedStore:
     """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
 
-    Any number of processes may open the same file. What one wrote, the others' lookups see.
+    Any number of processes may open the same file. What one wrote, the others find by key at once,
+    and by probe as soon as their own graphs have caught up, in the background.
     """
 
     def __init__(

@@ -172,10 +172,8 @@ async def test_nearest_sees_past_any_number_of_expired_neighbours(store, clock, 
     await store.put_many([entry("alive", ttl_s=60, probe=away)])
     await clock.let_pass(1.1)
     # An index may need a few lookups to shed what has expired; it may not stay blind.
-    async with asyncio.timeout(10):
-        while (await store.nearest(PARTITION, centre[None])) == [None]:
-            pass
-    assert (await store.nearest(PARTITION, centre[None]))[0].key == key("alive")
+    answers = [(await store.nearest(PARTITION, centre[None]))[0] for _ in range(20)]
+    assert answers[-1].key == key("alive")
 
 
 async def test_of_equal_probes_one_that_lives_is_found(store, clock, entry):
