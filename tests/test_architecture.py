@@ -20,7 +20,7 @@ LAYERS = [
     {"modelkit"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
-    {"keys", "records", "config", "metrics", "errors", ""},
+    {"keys", "records", "config", "metrics", "errors", "gil", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
+from cacheproxy.gil import GilYield
 from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Vector
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import is_usable
@@ -57,6 +58,7 @@ class Batcher:
             for i in range(threads)
         ]
         self._ready = threading.Condition()
+        self._gil_yield = GilYield()
         self._stopping = False
         self._batch_texts = metrics.batch_texts.labels(model)
         self._batch_tokens = metrics.batch_tokens.labels(model)
@@ -100,7 +102,13 @@ class Batcher:
             self._admit(sum(len(ids) for ids in texts))
             self._queue.put(queued, time.monotonic())
             self._ready.notify(len(queued))
+        for future in futures:
+            self._gil_yield.begin_job()
+            future.add_done_callback(self._end_job)
         return futures
+
+    def _end_job(self, _: asyncio.Future[Vector]) -> None:
+        self._gil_yield.end_job()
 
     def _admit(self, tokens: int) -> None:
         rate = self._tokens_per_s * len(self._threads)

@@ -1,7 +1,7 @@
 """Between the tiers and a store that may be slow or broken: a deadline on every call, no errors.
 
 What the store cannot answer in time is a miss, counted and logged at a bounded rate; a sick cache
-never fails a request. The abandoned call itself runs on to its end inside the store.
+never fails a request. A call that is given up is cancelled: what of it has not begun never does.
 """
 
 import asyncio
@@ -62,6 +62,7 @@ class StoreGuard:
         # has already come.
         done, _ = await asyncio.wait({task}, timeout=deadline_s)
         if not done:
+            task.cancel()
             self._abandoned.add(task)
             task.add_done_callback(self._forget)
             self._fail("timeout", f"no answer within {deadline_s * 1000:.0f} ms")

@@ -6,9 +6,10 @@ import sqlite3
 import pytest
 
 from cacheproxy.errors import StoreError
+from cacheproxy.gil import GilYield
 from cacheproxy.stores import worker as worker_module
 from cacheproxy.stores.database import Database, transaction
-from cacheproxy.stores.worker import GilYield, Worker
+from cacheproxy.stores.worker import Worker
 
 
 @pytest.fixture
