@@ -6,8 +6,6 @@ import sqlite3
 import pytest
 
 from cacheproxy.errors import StoreError
-from cacheproxy.gil import GilYield
-from cacheproxy.stores import worker as worker_module
 from cacheproxy.stores.database import Database, transaction
 from cacheproxy.stores.worker import Worker
 
@@ -70,27 +68,6 @@ async def test_jobs_run_on_one_thread_in_the_order_asked(worker):
     order = []
     await asyncio.gather(*(worker.run(lambda _, n=n: order.append(n)) for n in range(50)))
     assert order == list(range(50))
-
-
-async def test_the_loop_naps_while_a_job_is_awaited_and_only_then(monkeypatch):
-    naps = []
-    monkeypatch.setattr(worker_module.time, "sleep", naps.append)
-    gil_yield = GilYield()
-
-    async def spin_until(condition) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0)
-
-    with gil_yield.during_job():
-        with gil_yield.during_job():
-            await spin_until(lambda: len(naps) >= 2)
-        await spin_until(lambda: len(naps) >= 4)
-    napped = len(naps)
-    passed = asyncio.get_running_loop().time() + 20 * worker_module._YIELD_EVERY_S
-    await spin_until(lambda: asyncio.get_running_loop().time() > passed)
-    assert len(naps) == napped
-    assert all(0 < nap < 1e-3 for nap in naps)
 
 
 async def test_two_processes_that_find_one_corrupt_file_set_aside_only_that(tmp_path):
