@@ -1,0 +1,50 @@
+"""The static probe: one vector a token of the vocabulary, distilled from the model itself.
+
+Each token is embedded alone between the special tokens, the vectors are centred and turned to
+their 256 principal axes, and each is weighted by log(1 + rank): vocabularies are ordered by
+frequency, so that frequent words, which say little, count little (the recipe of model2vec, after
+Zipf's law). A text's probe is then the normalised mean of its tokens' rows: no forward pass.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.modelkit.weights import Floats
+
+PROBE_DIMENSIONS = 256
+
+_GROUP = 256
+"""Tokens embedded by one call: enough to keep the matrix kernels full."""
+
+
+def distill_probe(
+    encode: Callable[[NDArray[np.int64]], Floats],
+    vocabulary_size: int,
+    around: tuple[int, int],
+    special: Sequence[int],
+) -> NDArray[np.float16]:
+    """Return the table float16 [vocabulary, 256]; special tokens have zero rows.
+
+    Args:
+        encode: int64 [n, 3] ids to float32 [n, dim] unit rows.
+        vocabulary_size: number of tokens.
+        around: the special tokens in front of and behind a text.
+        special: all special tokens.
+    """
+    first, last = around
+    tokens = np.arange(vocabulary_size)
+    vectors = np.concatenate(
+        [
+            encode(np.stack([np.full_like(part, first), part, np.full_like(part, last)], axis=1))
+            for part in np.array_split(tokens, -(-vocabulary_size // _GROUP))
+        ]
+    )
+    centred = vectors - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    principal = axes[:, ::-1][:, :PROBE_DIMENSIONS]
+    table = centred @ principal * np.log(1 + tokens)[:, None]
+    table[list(special)] = 0
+    result: NDArray[np.float16] = (table / np.abs(table).max()).astype(np.float16)
+    return result

@@ -1,0 +1,187 @@
+"""Writes an encoder down as one ONNX graph: token ids of one length in, unit vectors out.
+
+`input_ids` int64 [batch, tokens] -> `embedding` float32 [batch, hidden]. There is no mask and no
+padding: the batcher groups texts by exact length, so attention always takes one path (the flash
+kernel, which ONNX Runtime uses only without a mask) and a vector never depends on its batch-mates.
+Pooling is a product with a row of ones: unlike ReduceSum and ReduceMean, its order of summation
+does not change with the batch size (measured bitwise, batches 1 to 64, lengths 3 to 256). The
+float graph and the INT8 graph are written by the same code and differ in their products only.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from cacheproxy.modelkit.quantized import QuantizedEncoder, Site
+from cacheproxy.modelkit.weights import Encoder, Norm
+
+_OPSET = 20
+_IR_VERSION = 10
+_MICROSOFT = "com.microsoft"
+
+
+def float_graph(encoder: Encoder) -> bytes:
+    """Return the float32 model: what the INT8 model is measured against."""
+    return _write(encoder, _FloatProducts(encoder))
+
+
+def int8_graph(encoder: QuantizedEncoder) -> bytes:
+    """Return the INT8 model."""
+    return _write(encoder, _Int8Products(encoder))
+
+
+class _Writer:
+    """Collects nodes and constants; every value gets a name of its own."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: NDArray[Any]) -> str:
+        name = f"c{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        name = f"n{len(self._nodes)}"
+        self._nodes.append(
+            helper.make_node(op, list(inputs), [name], name, domain=domain, **attributes)
+        )
+        return name
+
+    def model(self, ids: str, embedding: str, hidden: int) -> bytes:
+        result = helper.make_node("Identity", [embedding], ["embedding"])
+        graph = helper.make_graph(
+            [*self._nodes, result],
+            "encoder",
+            [helper.make_tensor_value_info(ids, TensorProto.INT64, ["batch", "tokens"])],
+            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", hidden])],
+            self._constants,
+        )
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
+
+
+class _Products(Protocol):
+    """How word vectors and products are computed; `site` is a field of `QuantizedLayer`."""
+
+    def words(self, writer: _Writer, ids: str) -> str: ...
+
+    def project(self, writer: _Writer, layer: int, site: str, x: str) -> list[str]: ...
+
+    def residual(self, writer: _Writer, layer: int, site: str, x: str) -> str: ...
+
+
+def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
+    writer = _Writer()
+    ids = "input_ids"
+    tokens = writer.node("Shape", ids, start=1, end=2)
+    hidden = _write_embedding(writer, encoder, products, ids, tokens)
+    for index, layer in enumerate(encoder.layers):
+        query, key, value = products.project(writer, index, "qkv", hidden)
+        context = writer.node(
+            "MultiHeadAttention", query, key, value, domain=_MICROSOFT, num_heads=encoder.heads
+        )
+        (attended,) = products.project(writer, index, "attention_out", context)
+        residual = products.residual(writer, index, "qkv", hidden)
+        middle = _write_norm(writer, layer.attention_norm, writer.node("Add", attended, residual))
+        (inner,) = products.project(writer, index, "ffn_up", middle)
+        active = writer.node("Gelu", inner, domain=_MICROSOFT)
+        (outer,) = products.project(writer, index, "ffn_down", active)
+        residual = products.residual(writer, index, "ffn_up", middle)
+        hidden = _write_norm(writer, layer.ffn_norm, writer.node("Add", outer, residual))
+    max_tokens, width = encoder.positions.shape
+    return writer.model(ids, _write_pooling(writer, hidden, tokens, max_tokens), width)
+
+
+def _write_embedding(
+    writer: _Writer,
+    encoder: Encoder | QuantizedEncoder,
+    products: _Products,
+    ids: str,
+    tokens: str,
+) -> str:
+    zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
+    table = writer.constant(encoder.positions)
+    positions = writer.node("Slice", table, zero, tokens, zero, one)
+    embedded = writer.node("Add", products.words(writer, ids), positions)
+    return _write_norm(writer, encoder.norm, embedded)
+
+
+def _write_norm(writer: _Writer, norm: Norm, x: str) -> str:
+    scale, shift = writer.constant(norm.scale), writer.constant(norm.shift)
+    return writer.node("LayerNormalization", x, scale, shift, axis=-1, epsilon=norm.epsilon)
+
+
+def _write_pooling(writer: _Writer, hidden: str, tokens: str, max_tokens: int) -> str:
+    zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
+    ones = writer.constant(np.ones((1, max_tokens), np.float32))
+    row = writer.node("Slice", ones, zero, tokens, one, one)
+    # The sum stands for the mean: the normalisation that follows takes any factor away.
+    pooled = writer.node("Squeeze", writer.node("MatMul", row, hidden), one)
+    return writer.node("LpNormalization", pooled, axis=-1, p=2)
+
+
+class _FloatProducts:
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def words(self, writer: _Writer, ids: str) -> str:
+        return writer.node("Gather", writer.constant(self._encoder.words), ids)
+
+    def project(self, writer: _Writer, layer: int, site: str, x: str) -> list[str]:
+        return [
+            writer.node(
+                "Add",
+                writer.node("MatMul", x, writer.constant(linear.weight)),
+                writer.constant(linear.bias),
+            )
+            for linear in self._encoder.layers[layer].linears(site)
+        ]
+
+    def residual(self, writer: _Writer, layer: int, site: str, x: str) -> str:
+        return x
+
+
+class _Int8Products:
+    def __init__(self, encoder: QuantizedEncoder) -> None:
+        self._encoder = encoder
+
+    def words(self, writer: _Writer, ids: str) -> str:
+        words = self._encoder.words
+        rows = writer.node("Gather", writer.constant(words.rows), ids)
+        scales = writer.node("Gather", writer.constant(words.scales), ids)
+        return writer.node("Mul", writer.node("Cast", rows, to=TensorProto.FLOAT), scales)
+
+    def project(self, writer: _Writer, layer: int, site: str, x: str) -> list[str]:
+        plan: Site = getattr(self._encoder.layers[layer], site)
+        if plan.squeeze is not None:
+            x = writer.node("Mul", x, writer.constant(plan.squeeze))
+        scale = writer.constant(np.float32(plan.scale))
+        zero_point = writer.constant(np.uint8(plan.zero_point))
+        quantized = writer.node("QuantizeLinear", x, scale, zero_point)
+        return [
+            writer.node(
+                "MatMulIntegerToFloat",
+                quantized,
+                writer.constant(product.weight),
+                scale,
+                writer.constant(product.scale),
+                zero_point,
+                "",
+                writer.constant(product.bias),
+                domain=_MICROSOFT,
+            )
+            for product in plan.products
+        ]
+
+    def residual(self, writer: _Writer, layer: int, site: str, x: str) -> str:
+        plan: Site = getattr(self._encoder.layers[layer], site)
+        if plan.stretch is None:
+            return x
+        return writer.node("Mul", x, writer.constant(plan.stretch))

@@ -1,0 +1,211 @@
+"""Installed models: what start-up loads and what a build leaves behind.
+
+`HOME/models/NAME/` holds the graph, the tokenizer, the probe and `model.json`, which names the
+SHA-256 of each. A model is loaded only if the very bytes that are used have those digests, and
+only on the class of CPU it was built for. Loading imports none of the libraries that building
+needs, and takes well under 0.3 s.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
+from cacheproxy.modelkit.isa import isa_class
+from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.modelkit.progress import say
+
+if TYPE_CHECKING:
+    from cacheproxy.modelkit.build import BuiltModel
+
+FORMAT = 1
+"""Of `model.json`; a model of another format is built again."""
+
+_GRAPH, _TOKENIZER, _PROBE = "model.onnx", "tokenizer.json", "probe.npy"
+_RECORD = "model.json"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that was verified byte for byte.
+
+    Attributes:
+        name: the manifest's name.
+        aliases: further names under which clients ask for it.
+        fingerprint: 64 hex; equal fingerprints give equal vectors for equal ids.
+        dimensions: length of its vectors.
+        max_tokens: longest input, special tokens counted.
+        vocabulary_size: number of token ids.
+        graph: the ONNX model.
+        tokenizer_json: the tokenizer's definition.
+        probe: float16 [vocabulary, 256], a row a token, zero for special tokens.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    fingerprint: str
+    dimensions: int
+    max_tokens: int
+    vocabulary_size: int
+    graph: bytes
+    tokenizer_json: bytes
+    probe: NDArray[np.float16]
+
+
+def model_folder(name: str, home: Path) -> Path:
+    """Return where the model of that name is installed, or would be."""
+    return home / "models" / name
+
+
+def load_installed(name: str, home: Path) -> InstalledModel:
+    """Return the installed model, each of its files read once and checked.
+
+    Raises:
+        ModelMissing: it is not installed.
+        ModelCorrupt: its files are not what its build wrote, or were built for another class of
+            CPU or by another format; building it again helps.
+    """
+    folder = model_folder(name, home)
+    try:
+        record = json.loads((folder / _RECORD).read_bytes())
+    except FileNotFoundError:
+        raise ModelMissing(f"{name} is not installed under {home}") from None
+    except (OSError, ValueError) as error:
+        raise ModelCorrupt(f"{name}: {_RECORD} cannot be read: {error}") from None
+    try:
+        return _load(name, folder, record)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelCorrupt(f"{name}: {_RECORD} is damaged: {error!r}") from None
+
+
+def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
+    if record["format"] != FORMAT:
+        raise ModelCorrupt(f"{name} was built by another version of cacheproxy")
+    if record["isa"] != isa_class():
+        raise ModelCorrupt(
+            f"{name} was built for CPUs of class {record['isa']}, this one is {isa_class()}"
+        )
+    digests = record["sha256"]
+    files = {file: _read(name, folder, file, digests[file]) for file in digests}
+    return InstalledModel(
+        name=record["name"],
+        aliases=tuple(record["aliases"]),
+        fingerprint=_fingerprint(record),
+        dimensions=record["dimensions"],
+        max_tokens=record["max_tokens"],
+        vocabulary_size=record["vocabulary_size"],
+        graph=files[_GRAPH],
+        tokenizer_json=files[_TOKENIZER],
+        probe=np.load(io.BytesIO(files[_PROBE]), allow_pickle=False),
+    )
+
+
+def _read(name: str, folder: Path, file: str, digest: str) -> bytes:
+    try:
+        content = (folder / file).read_bytes()
+    except OSError as error:
+        raise ModelCorrupt(f"{name}: {file} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ModelCorrupt(f"{name}: {file} is not what its build wrote")
+    return content
+
+
+def _fingerprint(record: dict[str, Any]) -> str:
+    """Return the SHA-256 over all that a vector depends on, the runtime's version included."""
+    decisive = {
+        "graph": record["sha256"][_GRAPH],
+        "tokenizer": record["sha256"][_TOKENIZER],
+        "pooling": record["pooling"],
+        "prefixes": record["prefixes"],
+        "max_tokens": record["max_tokens"],
+        "isa": record["isa"],
+        "onnxruntime": version("onnxruntime"),
+    }
+    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def build_model(name: str, home: Path) -> InstalledModel:
+    """Build and install the model of that name or alias; progress goes to standard error.
+
+    Two processes never build it at the same time: the second waits, and takes what the first has
+    installed. A model that is installed already is replaced in one step, once the new one passes.
+
+    Raises:
+        ModelError: it is unknown, its files cannot be had, or it fails its gate.
+    """
+    manifest = load_manifest(name)
+    folder = model_folder(manifest.name, home)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _sole_builder(manifest.name, folder.parent) as waited:
+        if waited:
+            with suppress(ModelError):
+                return load_installed(manifest.name, home)
+        # Imported late: building needs libraries that loading must not wait for.
+        from cacheproxy.modelkit.build import build
+
+        built = build(manifest, home)
+        _install(built, folder)
+    return load_installed(manifest.name, home)
+
+
+@contextmanager
+def _sole_builder(name: str, models: Path) -> Iterator[bool]:
+    """Hold the lock of the one process that builds a model; say whether it had to wait for it."""
+    lock = FileLock(models / f".{name}.lock")
+    waited = False
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        say(f"{name} is being built by another process; waiting for it")
+        lock.acquire()
+        waited = True
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def _install(built: "BuiltModel", folder: Path) -> None:
+    part = f".{folder.name}.part"
+    for leftover in folder.parent.glob(f"{part}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=part, dir=folder.parent))
+    probe = io.BytesIO()
+    np.save(probe, built.probe)
+    files = {_GRAPH: built.graph, _TOKENIZER: built.tokenizer_json, _PROBE: probe.getvalue()}
+    record = {
+        "format": FORMAT,
+        **built.record,
+        "isa": built.isa,
+        "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+    }
+    reports = {
+        _RECORD: json.dumps(record, indent=2) + "\n",
+        "gate.json": json.dumps(built.report.as_dict(), indent=2) + "\n",
+        "gate.txt": built.report.as_text(),
+    }
+    for file, content in files.items():
+        (scratch / file).write_bytes(content)
+    for file, text in reports.items():
+        (scratch / file).write_text(text, encoding="utf-8")
+    scratch.chmod(0o755)  # mkdtemp's 0700 would hide the model from a server of another user
+    # A folder cannot be renamed onto a full one: the old one steps aside first. Whoever looks in
+    # between finds no model, asks for a build, and so waits for this one.
+    if folder.exists():
+        folder.rename(Path(tempfile.mkdtemp(prefix=part, dir=folder.parent)) / "old")
+    scratch.rename(folder)
+    for leftover in folder.parent.glob(f"{part}*"):
+        shutil.rmtree(leftover, ignore_errors=True)

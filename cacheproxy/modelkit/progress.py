@@ -1,0 +1,28 @@
+"""What a build tells its user on standard error: bars on a terminal, a line a step elsewhere."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """Print one line."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Return whether standard error is a terminal, where bars may be drawn."""
+    return sys.stderr.isatty()
+
+
+def steps(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items, with a bar on a terminal and one line elsewhere."""
+    if not on_terminal():
+        say(what)
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=what, total=total, file=sys.stderr)
