@@ -57,9 +57,8 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
     graph = int8_graph(quantized)
     served = OnnxEncoder(graph)
     say("measuring the INT8 model against the float model")
-    report = measure(
-        served.encode, OnnxEncoder(float_graph(encoder)).encode, groups(corpus.held_out)
-    )
+    original = OnnxEncoder(float_graph(encoder))
+    report = measure(served.encode, original.encode, groups(corpus.held_out))
     require_pass(report, manifest.name)
     say("distilling the probe")
     special = _special_tokens(tokenizer_json)

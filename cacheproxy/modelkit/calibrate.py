@@ -8,6 +8,7 @@ multiplication; only attention looks at where texts begin and end.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -60,7 +61,7 @@ def _attention(heads: int) -> ort.InferenceSession:
     return _session("MultiHeadAttention", ["query", "key", "value"], num_heads=heads)
 
 
-def _session(op: str, inputs: list[str], **attributes: int) -> ort.InferenceSession:
+def _session(op: str, inputs: list[str], **attributes: Any) -> ort.InferenceSession:
     node = helper.make_node(op, inputs, ["result"], domain="com.microsoft", **attributes)
     graph = helper.make_graph(
         [node],

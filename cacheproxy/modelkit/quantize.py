@@ -146,12 +146,13 @@ class _LayerQuantizer:
         squeezed = _smoothing(active.rough, _STRENGTH["ffn_down"], moves=False)
         ffn_down, (outer,) = self._site("ffn_down", active, squeezed)
         self.norm_smoothings = [first, second]
+        squeeze = np.float32(1) / squeezed.stretch
         quantized = QuantizedLayer(
             qkv=replace(_smooth_values(qkv, inside), stretch=first.stretch),
             attention_out=_take_shift(attention_out, first),
             attention_norm=layer.attention_norm,
             ffn_up=replace(ffn_up, stretch=second.stretch),
-            ffn_down=replace(_take_shift(ffn_down, second), squeeze=1 / squeezed.stretch),
+            ffn_down=replace(_take_shift(ffn_down, second), squeeze=squeeze),
             ffn_norm=layer.ffn_norm,
         )
         return quantized, _Streams(

@@ -59,7 +59,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A BERT encoder: words float32 [vocabulary, hidden], positions float32 [max_tokens, hidden]."""
+    """A BERT encoder: words [vocabulary, hidden] and positions [max_tokens, hidden], float32."""
 
     words: Floats
     positions: Floats
