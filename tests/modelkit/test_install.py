@@ -1,0 +1,123 @@
+"""What is installed is whole, is for this CPU, and has passed its gate."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
+from cacheproxy.modelkit import install
+from cacheproxy.modelkit.gate import GateReport, require_pass
+from cacheproxy.modelkit.install import load_installed, model_folder
+from cacheproxy.modelkit.isa import weight_bits, x86_class
+from cacheproxy.modelkit.manifest import list_manifests, load_manifest, read_manifest
+
+MODEL = "all-MiniLM-L6-v2"
+GOOD = GateReport(300, 0.999, 0.99, 0.98, 0.95, 100, 0)
+
+
+@pytest.fixture
+def home(model_home, tmp_path):
+    shutil.copytree(model_home / "models", tmp_path / "models")
+    return tmp_path
+
+
+def change_record(home, **changes):
+    path = model_folder(MODEL, home) / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_model_that_is_not_there_is_missing(tmp_path):
+    with pytest.raises(ModelMissing):
+        load_installed(MODEL, tmp_path)
+
+
+def test_the_installed_model_says_what_it_is(installed):
+    assert (installed.dimensions, installed.max_tokens) == (384, 256)
+    assert installed.vocabulary_size == len(installed.probe) == 30_522
+    assert len(bytes.fromhex(installed.fingerprint)) == 32
+    assert len(installed.graph) < 25_000_000
+
+
+@pytest.mark.parametrize("changes", [{"isa": "another"}, {"format": 0}])
+def test_a_model_of_another_cpu_or_format_is_to_be_built_again(home, changes):
+    change_record(home, **changes)
+
+    with pytest.raises(ModelCorrupt):
+        load_installed(MODEL, home)
+
+
+@pytest.mark.parametrize("changes", [{"max_tokens": 128}, {"pooling": "cls"}])
+def test_the_fingerprint_changes_with_whatever_changes_vectors(home, installed, changes):
+    change_record(home, **changes)
+
+    assert load_installed(MODEL, home).fingerprint != installed.fingerprint
+
+
+def test_the_fingerprint_changes_with_the_runtime(home, installed, monkeypatch):
+    monkeypatch.setattr(install, "version", lambda _: "0.0.0")
+
+    assert load_installed(MODEL, home).fingerprint != installed.fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cosine_mean": 0.99},
+        {"cosine_p1": 0.98},
+        {"neighbour_agreement": 0.8},
+        {"invariance_failures": 1},
+    ],
+)
+def test_a_model_that_fails_one_demand_is_not_installed(changes):
+    require_pass(GOOD, MODEL)
+    with pytest.raises(ModelError, match="not installed"):
+        require_pass(dataclasses.replace(GOOD, **changes), MODEL)
+
+
+def test_cpus_without_vnni_get_narrow_weights():
+    avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2"}
+    classes = [
+        x86_class(frozenset(flags))
+        for flags in (avx512 | {"avx512_vnni"}, avx512, {"avx2", "avx_vnni"}, {"avx2"}, set())
+    ]
+
+    assert len(set(classes)) == 5
+    assert [weight_bits(isa) for isa in classes] == [8, 7, 8, 7, 7]
+    assert weight_bits("arm64") == 8
+
+
+def test_every_manifest_is_sound_and_found_by_its_aliases():
+    manifests = list_manifests()
+
+    assert MODEL in [manifest.name for manifest in manifests]
+    for manifest in manifests:
+        for name in (manifest.name, *manifest.aliases):
+            assert load_manifest(name) == manifest
+    with pytest.raises(ModelError, match="known models"):
+        load_manifest("nothing-like-it")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "all', 'nome = "all'),
+        ('pooling = "mean"', 'pooling = "median"'),
+        ("max_tokens = 256", "max_tokens = 1.5"),
+        ('"config.json" =', '"../config.json" ='),
+        ('kind = "wheel"', 'kind = "wheels"'),
+        ("dimensions = 384", "dimensions ="),
+        ("dimensions = 384", "dimensions = 384\ncolour = 'red'"),
+    ],
+)
+def test_a_mistaken_manifest_is_refused(tmp_path, old, new):
+    from cacheproxy.modelkit.manifest import models_folder
+
+    text = (models_folder() / f"{MODEL}.toml").read_text()
+    assert old in text
+    path = tmp_path / "mistaken.toml"
+    path.write_text(text.replace(old, new, 1))
+
+    with pytest.raises(ModelError, match=r"mistaken\.toml"):
+        read_manifest(path)
