@@ -8,9 +8,9 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-from cacheproxy.modelkit.install import load_installed
 
 from cacheproxy.errors import ModelError
+from cacheproxy.modelkit.install import load_installed
 
 MODEL = "all-MiniLM-L6-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
