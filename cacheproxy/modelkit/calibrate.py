@@ -1,9 +1,9 @@
 """What the encoder computes between its products, and the token vectors that flow through it.
 
-Quantisation walks the encoder site by site with two streams over the same texts: the float one,
-which is the aim, and the one that the layers quantised so far give, which is what a site will
-really be fed. Streams are flat, float32 [all tokens, width], so that a product is one matrix
-multiplication; only attention looks at where texts begin and end.
+Quantisation walks the encoder site by site with the token vectors of all calibration texts, as the
+layers quantised so far give them: that is what a site will really be fed. Such a stream is flat,
+float32 [all tokens, width], so that a product is one matrix multiplication; only attention looks
+at where texts begin and end.
 """
 
 from collections.abc import Sequence

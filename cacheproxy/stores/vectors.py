@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime (1.31),
-# loaded after them, crashes in its initialisation; loaded before them, both work.
+# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime
+# 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
 import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
 from usearch.index import Index
