@@ -6,7 +6,9 @@ frequency, so that frequent words, which say little, count little (the recipe of
 Zipf's law). A text's probe is then the normalised mean of its tokens' rows: no forward pass.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +37,10 @@ def distill_probe(
     """
     first, last = around
     tokens = np.arange(vocabulary_size)
-    vectors = np.concatenate(
-        [
-            encode(np.stack([np.full_like(part, first), part, np.full_like(part, last)], axis=1))
-            for part in np.array_split(tokens, -(-vocabulary_size // _GROUP))
-        ]
-    )
+    texts = np.stack([np.full_like(tokens, first), tokens, np.full_like(tokens, last)], axis=1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        groups = np.array_split(texts, -(-vocabulary_size // _GROUP))
+        vectors = np.concatenate(list(pool.map(encode, groups)))
     centred = vectors - vectors.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     principal = axes[:, ::-1][:, :PROBE_DIMENSIONS]

@@ -5,7 +5,9 @@ whether both find the same nearest text, and whether a text's vector is the same
 among others. A model that fails is not installed; the report is kept beside one that passes.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -84,8 +86,9 @@ class GateReport:
 
 def measure(served: Encode, original: Encode, groups: Sequence[NDArray[np.int64]]) -> GateReport:
     """Return the gate's figures for held-out texts in int64 [n, tokens] groups of one length."""
-    ours = np.concatenate([served(ids) for ids in groups])
-    theirs = np.concatenate([original(ids) for ids in groups])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ours = np.concatenate(list(pool.map(served, groups)))
+        theirs = np.concatenate(list(pool.map(original, groups)))
     cosines = np.einsum("nd,nd->n", ours.astype(np.float64), theirs.astype(np.float64))
     checks, failures = _count_batch_effects(served, groups)
     return GateReport(
