@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.weights import Floats
 
-LEAST_MEAN_COSINE = 0.996
-LEAST_P1_COSINE = 0.985
-LEAST_AGREEMENT = 0.9
+# What a build for 7-bit weights still reaches, less a little: on MiniLM 8 bits give 0.9991, 0.9967
+# and 0.97, 7 bits 0.9984, 0.9940 and 0.95.
+LEAST_MEAN_COSINE = 0.997
+LEAST_P1_COSINE = 0.99
+LEAST_AGREEMENT = 0.92
 
 _GROUP_SIZES = (2, 3, 7, 16, 64)
+_GROUP_TOKENS = 2048
+"""Largest group in the check of invariance: several times what the batcher ever forms."""
 
 Encode = Callable[[NDArray[np.int64]], Floats]
 
@@ -127,6 +131,8 @@ def _count_batch_effects(encode: Encode, groups: Sequence[NDArray[np.int64]]) ->
         text = ids[:1]
         (alone,) = encode(text)
         for size in _GROUP_SIZES:
+            if text.size * size > _GROUP_TOKENS:
+                break
             mates = np.resize(ids[::-1], (size, ids.shape[1]))
             mates[size // 2] = text[0]
             checks += 1

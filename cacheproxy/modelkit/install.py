@@ -1,9 +1,9 @@
 """Installed models: what start-up loads and what a build leaves behind.
 
 `HOME/models/NAME/` holds the graph, the tokenizer, the probe and `model.json`, which names the
-SHA-256 of each. A model is loaded only if the very bytes that are used have those digests, and
-only on the class of CPU it was built for. Loading imports none of the libraries that building
-needs, and takes well under 0.3 s.
+SHA-256 of each and carries one over itself. A model is loaded only if the very bytes that are used
+have those digests, and only on the class of CPU it was built for. Loading imports none of the
+libraries that building needs, and takes well under 0.3 s.
 """
 
 import hashlib
@@ -91,6 +91,8 @@ def load_installed(name: str, home: Path) -> InstalledModel:
 
 
 def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
+    if record["seal"] != seal_of(record):
+        raise ModelCorrupt(f"{name}: {_RECORD} is not what its build wrote")
     if record["format"] != FORMAT:
         raise ModelCorrupt(f"{name} was built by another version of cacheproxy")
     if record["isa"] != isa_class():
@@ -133,7 +135,16 @@ def _fingerprint(record: dict[str, Any]) -> str:
         "isa": record["isa"],
         "onnxruntime": version("onnxruntime"),
     }
-    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return _digest_of(decisive)
+
+
+def seal_of(record: dict[str, Any]) -> str:
+    """Return the SHA-256 (64 hex) over all of a record but its own seal."""
+    return _digest_of({field: value for field, value in record.items() if field != "seal"})
+
+
+def _digest_of(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -192,6 +203,7 @@ def _install(built: "BuiltModel", folder: Path) -> None:
         "isa": built.isa,
         "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
     }
+    record["seal"] = seal_of(record)
     reports = {
         _RECORD: json.dumps(record, indent=2) + "\n",
         "gate.json": json.dumps(built.report.as_dict(), indent=2) + "\n",

@@ -24,7 +24,7 @@ from cacheproxy.modelkit.quantized import (
     QuantizedWords,
     Site,
 )
-from cacheproxy.modelkit.rounding import choose_scale, round_linear
+from cacheproxy.modelkit.rounding import choose_scale, round_linears
 from cacheproxy.modelkit.smoothing import Smoothing, choose_smoothing
 from cacheproxy.modelkit.weights import Encoder, Floats, Layer
 
@@ -85,10 +85,8 @@ def _quantize_layer(
         smooth = smoothing.apply(x)
         scale = choose_scale(smooth)
         inputs = scale.round(smooth)
-        gram = inputs.T @ inputs
-        products = tuple(
-            round_linear(smoothing.linear(linear), gram, bits) for linear in layer.linears(name)
-        )
+        linears = [smoothing.linear(linear) for linear in layer.linears(name)]
+        products = round_linears(linears, inputs.T @ inputs, bits)
         outcomes = [inputs @ (p.weight * p.scale) + p.bias for p in products]
         return Site(scale.scale, scale.zero_point, products), outcomes
 

@@ -6,6 +6,7 @@ calibration saw them together (GPTQ: Frantar et al. 2022, arXiv 2210.17323, algo
 on MiniLM: mean cosine to float 0.9988 with plain rounding, 0.9991 so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,19 +45,20 @@ def choose_scale(x: Floats) -> ActivationScale:
     return ActivationScale(scale, round(-low / scale))
 
 
-def round_linear(linear: Linear, gram: Floats, bits: int) -> Product:
-    """Return the linear with weights of that many bits, one scale an output.
+def round_linears(linears: Sequence[Linear], gram: Floats, bits: int) -> tuple[Product, ...]:
+    """Return linears of the same inputs with weights of that many bits, one scale an output.
 
     Args:
-        linear: inputs to outputs.
-        gram: x.T @ x of its (rounded) calibration inputs, float32 [inputs, inputs].
+        linears: float32 weights, all [inputs, any number of outputs].
+        gram: x.T @ x of their (rounded) calibration inputs, float32 [inputs, inputs].
         bits: 8, or 7 for CPUs whose u8 by s8 products saturate.
     """
     top = 2 ** (bits - 1) - 1
-    scale = np.maximum(np.abs(linear.weight).max(axis=0), 1e-12) / np.float32(top)
+    weight = np.concatenate([linear.weight for linear in linears], axis=1)
+    scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / np.float32(top)
     # The busiest inputs first, while all others can still make up for their errors.
     order = np.argsort(-np.diag(gram), kind="stable")
-    weight = linear.weight[order]
+    weight = weight[order]
     factor = _compensation(gram[np.ix_(order, order)])
     rounded = np.empty(weight.shape, np.int8)
     for start in range(0, len(weight), _BLOCK):
@@ -68,8 +70,10 @@ def round_linear(linear: Linear, gram: Floats, bits: int) -> Product:
             errors[i - start] = (weight[i] - entries * scale) / factor[i, i]
             weight[i + 1 : end] -= np.outer(factor[i, i + 1 : end], errors[i - start])
         weight[end:] -= factor[start:end, end:].T @ errors
-    original_order = np.argsort(order)
-    return Product(rounded[original_order], scale, linear.bias)
+    rounded = rounded[np.argsort(order)]
+    cuts = np.cumsum([linear.weight.shape[1] for linear in linears])[:-1]
+    parts = zip(np.split(rounded, cuts, axis=1), np.split(scale, cuts), linears, strict=True)
+    return tuple(Product(entries, scales, linear.bias) for entries, scales, linear in parts)
 
 
 def _compensation(gram: Floats) -> Floats:

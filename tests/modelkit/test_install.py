@@ -9,7 +9,7 @@ import pytest
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit import install
 from cacheproxy.modelkit.gate import GateReport, require_pass
-from cacheproxy.modelkit.install import load_installed, model_folder
+from cacheproxy.modelkit.install import load_installed, model_folder, seal_of
 from cacheproxy.modelkit.isa import weight_bits, x86_class
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest, read_manifest
 
@@ -25,7 +25,8 @@ def home(model_home, tmp_path):
 
 def change_record(home, **changes):
     path = model_folder(MODEL, home) / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record | {"seal": seal_of(record)}))
 
 
 def test_a_model_that_is_not_there_is_missing(tmp_path):
