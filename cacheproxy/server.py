@@ -1,8 +1,8 @@
 """The process's life: start, serve, drain, stop.
 
 SIGTERM: not ready at once, for `drain_s` still accepting, then the requests in flight are finished
-and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a second
-signal of either kind ends the process without finishing requests.
+and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a signal that
+comes once the socket is closed ends the process without finishing requests.
 """
 
 import asyncio

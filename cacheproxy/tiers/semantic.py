@@ -96,7 +96,7 @@ class SemanticTier:
     def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
         """Return each text's probe; None where it is too short, or the probe says nothing."""
         long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
-        if not long_enough or not self._controller.is_active:
+        if not long_enough:
             return [None] * len(texts)
         probes = iter(self._probe.encode(long_enough))
         found = (next(probes) if len(ids) >= self._min_tokens else None for ids in texts)
