@@ -7,6 +7,7 @@ comes once the socket is closed ends the process without finishing requests.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -24,6 +25,11 @@ _BACKLOG = 2_048
 
 _FINISH_S = 30
 """Longest time for which requests in flight are waited for."""
+
+_GARBAGE_THRESHOLD = 50_000
+"""New objects that outlive their request before the collector looks for cycles. Python's own 700
+is passed by the requests in flight alone, which hold no cycles: a fifth of the event loop's time
+went into looking (measured, 64 clients)."""
 
 
 class _Server(uvicorn.Server):
@@ -86,6 +92,7 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
         lifespan="off",
         ws="none",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
@@ -97,6 +104,10 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
 
 async def _live(app: App, server: _Server, listener: socket.socket) -> None:
     await app.start()
+    # What start-up made lives as long as the process: the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
     host, port = listener.getsockname()[:2]
     logger.info("ready: http://%s:%d/v1", f"[{host}]" if ":" in host else host, port)

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 _WRITE_ENTRIES = 256
 """Entries per store call: one SQLite transaction or one Redis pipeline of some 500 kB."""
 
+_GATHER_S = 0.02
+"""Wait for further entries before a write: a transaction costs more than ten entries in it."""
+
 _RETRY_S = 0.5
 _ATTEMPTS = 3
 
@@ -33,6 +36,7 @@ class WriteBack:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._stored = metrics.writeback_stored
         self._dropped = metrics.writeback_dropped
         metrics.writeback_queue.set_function(lambda: len(self._pending))
@@ -43,6 +47,7 @@ class WriteBack:
 
     async def stop(self, timeout_s: float) -> None:
         """Write what is queued, within `timeout_s`; what is then left is dropped and counted."""
+        self._stopping = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
@@ -70,6 +75,8 @@ class WriteBack:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            if len(self._pending) < _WRITE_ENTRIES and not self._stopping:
+                await asyncio.sleep(_GATHER_S)
             batch = list(islice(self._pending.values(), _WRITE_ENTRIES))
             if not batch:
                 self._arrived.clear()
