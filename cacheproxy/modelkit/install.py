@@ -1,9 +1,9 @@
 """Installed models: what start-up loads and what a build leaves behind.
 
 `HOME/models/NAME/` holds the graph, the tokenizer, the probe and `model.json`, which names the
-SHA-256 of each and carries one over itself. A model is loaded only if the very bytes that are used
-have those digests, and only on the class of CPU it was built for. Loading imports none of the
-libraries that building needs, and takes well under 0.3 s.
+SHA-256 of each and carries one over itself. A model is loaded only if its files have those digests,
+and only on the class of CPU it was built for. Loading imports none of the libraries that building
+needs, and takes well under 0.3 s.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _RECORD = "model.json"
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model that was verified byte for byte.
+    """A model whose files were verified byte for byte.
 
     Attributes:
         name: the manifest's name.
@@ -48,9 +48,10 @@ class InstalledModel:
         dimensions: length of its vectors.
         max_tokens: longest input, special tokens counted.
         vocabulary_size: number of token ids.
-        graph: the ONNX model.
+        graph: the ONNX model's file.
         tokenizer_json: the tokenizer's definition.
-        probe: float16 [vocabulary, 256], a row a token, zero for special tokens.
+        probe: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped from its
+            file, so that memory holds only rows that are used.
     """
 
     name: str
@@ -59,7 +60,7 @@ class InstalledModel:
     dimensions: int
     max_tokens: int
     vocabulary_size: int
-    graph: bytes
+    graph: Path
     tokenizer_json: bytes
     probe: NDArray[np.float16]
 
@@ -100,7 +101,8 @@ def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
             f"{name} was built for CPUs of class {record['isa']}, this one is {isa_class()}"
         )
     digests = record["sha256"]
-    files = {file: _read(name, folder, file, digests[file]) for file in digests}
+    for file in digests:
+        _verify(name, folder / file, digests[file])
     return InstalledModel(
         name=record["name"],
         aliases=tuple(record["aliases"]),
@@ -108,20 +110,20 @@ def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
         dimensions=record["dimensions"],
         max_tokens=record["max_tokens"],
         vocabulary_size=record["vocabulary_size"],
-        graph=files[_GRAPH],
-        tokenizer_json=files[_TOKENIZER],
-        probe=np.load(io.BytesIO(files[_PROBE]), allow_pickle=False),
+        graph=folder / _GRAPH,
+        tokenizer_json=(folder / _TOKENIZER).read_bytes(),
+        probe=np.load(folder / _PROBE, mmap_mode="r", allow_pickle=False),
     )
 
 
-def _read(name: str, folder: Path, file: str, digest: str) -> bytes:
+def _verify(name: str, path: Path, digest: str) -> None:
     try:
-        content = (folder / file).read_bytes()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelCorrupt(f"{name}: {file} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ModelCorrupt(f"{name}: {file} is not what its build wrote")
-    return content
+        raise ModelCorrupt(f"{name}: {path.name} cannot be read: {error.strerror}") from None
+    if found != digest:
+        raise ModelCorrupt(f"{name}: {path.name} is not what its build wrote")
 
 
 def _fingerprint(record: dict[str, Any]) -> str:

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 _TEXTS_PER_DEADLINE = 128
 """A lookup of more texts gets a further deadline for each so many: one text of inference costs
-about a millisecond, so that waiting for the cache stays worth it. More than so many are not put together
-from several lookups."""
+about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
+stay below it."""
 
 _LOG_EVERY_S = 10.0
 
