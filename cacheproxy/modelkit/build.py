@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.calibrate import TokenGroups
-from cacheproxy.modelkit.corpus import group_by_length, read_corpus, tokenize
+from cacheproxy.modelkit.corpus import add_prefixes, group_by_length, read_corpus, tokenize
 from cacheproxy.modelkit.distill import distill_probe
 from cacheproxy.modelkit.fetch import fetch_files
 from cacheproxy.modelkit.gate import GateReport, measure, require_pass
@@ -47,18 +47,20 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
     isa = isa_class()
     files = fetch_files(manifest, home)
     tokenizer_json = files["tokenizer.json"].read_bytes()
-    encoder = read_encoder(files["model.safetensors"], files["config.json"], manifest.max_tokens)
+    encoder = read_encoder(files["model.safetensors"], manifest)
     corpus = read_corpus(models_folder())
 
     def groups(texts: tuple[str, ...]) -> list[NDArray[np.int64]]:
-        return group_by_length(tokenize(texts, tokenizer_json, manifest.max_tokens))
+        served_texts = add_prefixes(texts, manifest.prefixes)
+        return group_by_length(tokenize(served_texts, tokenizer_json, manifest.max_tokens))
 
     quantized = quantize(encoder, TokenGroups(groups(corpus.calibration)), weight_bits(isa))
     graph = int8_graph(quantized)
     served = OnnxEncoder(graph)
     say("measuring the INT8 model against the float model")
-    original = OnnxEncoder(float_graph(encoder))
-    report = measure(served.encode, original.encode, groups(corpus.held_out))
+    report = measure(
+        served.encode, OnnxEncoder(float_graph(encoder)).encode, groups(corpus.held_out)
+    )
     require_pass(report, manifest.name)
     say("distilling the probe")
     special = _special_tokens(tokenizer_json)

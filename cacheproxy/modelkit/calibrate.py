@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cacheproxy.modelkit.weights import Floats, Norm
+from cacheproxy.modelkit.weights import Floats, Norm, Rotary
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,18 @@ class TokenGroups:
 
     ids: Sequence[NDArray[np.int64]]
 
-    def embed(self, words: Floats, positions: Floats, norm: Norm) -> Floats:
+    def embed(self, words: Floats, offsets: Floats, norm: Norm) -> Floats:
         """Return the stream that enters the first layer."""
-        parts = [words[ids] + positions[: ids.shape[1]] for ids in self.ids]
+        parts = [words[ids] + offsets[: ids.shape[1]] for ids in self.ids]
         return normalize(np.concatenate([part.reshape(-1, words.shape[1]) for part in parts]), norm)
+
+    def turn(self, x: Floats, rotary: Rotary, heads: int) -> Floats:
+        """Return the stream of a query or a key turned by each token's position."""
+        positions = np.concatenate([np.tile(np.arange(ids.shape[1]), len(ids)) for ids in self.ids])
+        cosines, sines = rotary.cosines[positions, None], rotary.sines[positions, None]
+        first, second = np.split(x.reshape(len(x), heads, -1), 2, axis=2)
+        turned = [first * cosines - second * sines, second * cosines + first * sines]
+        return np.concatenate(turned, axis=2).reshape(x.shape)
 
     def attend(self, query: Floats, key: Floats, value: Floats, heads: int) -> Floats:
         """Return the attention's context, a stream, for the streams of query, key and value."""
@@ -51,9 +59,13 @@ def normalize(x: Floats, norm: Norm) -> Floats:
     return result
 
 
-def gelu(x: Floats) -> Floats:
-    """Return x Φ(x), by the kernel that serves (NumPy has no error function)."""
-    (result,) = _session("Gelu", ["x"]).run(None, {"x": x})
+def activate(up: Floats, gate: Floats | None = None) -> Floats:
+    """Return up silu(gate), or gelu(up) where there is no gate, by the kernels that serve."""
+    if gate is None:
+        (result,) = _session("Gelu", ["x"]).run(None, {"x": up})
+    else:
+        (result,) = _session("QuickGelu", ["x"], alpha=1.0).run(None, {"x": gate})
+        result *= up
     return np.asarray(result)
 
 

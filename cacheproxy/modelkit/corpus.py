@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import ModelError
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.modelkit.manifest import Prefixes
 
 _HELD_OUT_SHARE = 0.25
 """A quarter: some 300 texts, enough that the first percentile of the gate is not one text."""
@@ -49,6 +50,12 @@ def read_corpus(folder: Path) -> Corpus:
 
 def _is_held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] < 256 * _HELD_OUT_SHARE
+
+
+def add_prefixes(texts: Iterable[str], prefixes: Prefixes) -> list[str]:
+    """Return the texts as they are served: as a query and as a document by turns."""
+    roles = prefixes.query, prefixes.document
+    return [roles[i % 2] + text for i, text in enumerate(texts)]
 
 
 def group_by_length(texts: Iterable[list[int]]) -> list[NDArray[np.int64]]:

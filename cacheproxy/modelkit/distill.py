@@ -41,10 +41,12 @@ def distill_probe(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         groups = np.array_split(texts, -(-vocabulary_size // _GROUP))
         vectors = np.concatenate(list(pool.map(encode, groups)))
-    centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    # In place: vocabularies of 250,000 tokens make tables of half a gigabyte.
+    vectors -= vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(vectors.T @ vectors)
     principal = axes[:, ::-1][:, :PROBE_DIMENSIONS]
-    table = centred @ principal * np.log(1 + tokens)[:, None]
+    table = vectors @ principal * np.log(1 + tokens)[:, None]
     table[list(special)] = 0
-    result: NDArray[np.float16] = (table / np.abs(table).max()).astype(np.float16)
+    table /= max(table.max(), -table.min())
+    result: NDArray[np.float16] = table.astype(np.float16)
     return result

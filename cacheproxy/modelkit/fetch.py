@@ -25,7 +25,8 @@ _HUB_REACH_S = 6.0
 """Longest wait for the hub's first answer: name resolution and one request of 3 s."""
 
 _HUB_FIRST_FILE_S = 30.0
-"""Longest wait for the first and smallest file; a slow line may take all its time for the rest."""
+"""Longest wait for the first and smallest file, 9 MB at most; a slow line may take all its time for
+the rest."""
 
 
 class _SourceFailed(Exception):

@@ -3,9 +3,10 @@
 `input_ids` int64 [batch, tokens] -> `embedding` float32 [batch, hidden]. There is no mask and no
 padding: the batcher groups texts by exact length, so attention always takes one path (the flash
 kernel, which ONNX Runtime uses only without a mask) and a vector never depends on its batch-mates.
-Pooling is a product with a row of ones: unlike ReduceSum and ReduceMean, its order of summation
-does not change with the batch size (measured bitwise, batches 1 to 64, lengths 3 to 256). The
-float graph and the INT8 graph are written by the same code and differ in their products only.
+Mean pooling is a product with a row of ones: unlike ReduceSum and ReduceMean, its order of
+summation does not change with the batch size (measured bitwise, batches 1 to 64, lengths 3 to 256).
+The float graph and the INT8 graph, of every architecture, are written by the same code: graphs of
+one model differ in their products only.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cacheproxy.modelkit.quantized import QuantizedEncoder, QuantizedLayer, Site
-from cacheproxy.modelkit.weights import Encoder, Layer, Norm
+from cacheproxy.modelkit.weights import Encoder, Layer, Norm, Rotary
 
 _OPSET = 20
 _IR_VERSION = 10
@@ -83,22 +84,25 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     ids = "input_ids"
     tokens = writer.node("Shape", ids, start=1, end=2)
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
+    rotation = _Rotation(writer, encoder.rotary, encoder.heads) if encoder.rotary else None
     layers: Sequence[Layer | QuantizedLayer] = encoder.layers
     for index, layer in enumerate(layers):
         query, key, value = products.project(writer, index, "qkv", hidden)
+        if rotation is not None:
+            query, key = rotation.turn(writer, query), rotation.turn(writer, key)
         context = writer.node(
             "MultiHeadAttention", query, key, value, domain=_MICROSOFT, num_heads=encoder.heads
         )
         (attended,) = products.project(writer, index, "attention_out", context)
         residual = products.residual(writer, index, "qkv", hidden)
         middle = _write_norm(writer, layer.attention_norm, writer.node("Add", attended, residual))
-        (inner,) = products.project(writer, index, "ffn_up", middle)
-        active = writer.node("Gelu", inner, domain=_MICROSOFT)
+        active = _write_activation(writer, *products.project(writer, index, "ffn_up", middle))
         (outer,) = products.project(writer, index, "ffn_down", active)
         residual = products.residual(writer, index, "ffn_up", middle)
         hidden = _write_norm(writer, layer.ffn_norm, writer.node("Add", outer, residual))
-    max_tokens, width = encoder.positions.shape
-    return writer.model(ids, _write_pooling(writer, hidden, tokens, max_tokens), width)
+    pooled = _write_pooling(writer, encoder, hidden, tokens)
+    embedding = writer.node("LpNormalization", pooled, axis=-1, p=2)
+    return writer.model(ids, embedding, encoder.offsets.shape[1])
 
 
 def _write_embedding(
@@ -108,10 +112,13 @@ def _write_embedding(
     ids: str,
     tokens: str,
 ) -> str:
-    zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
-    table = writer.constant(encoder.positions)
-    positions = writer.node("Slice", table, zero, tokens, zero, one)
-    embedded = writer.node("Add", products.words(writer, ids), positions)
+    if len(encoder.offsets) == 1:
+        offsets = writer.constant(encoder.offsets)
+    else:
+        zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
+        table = writer.constant(encoder.offsets)
+        offsets = writer.node("Slice", table, zero, tokens, zero, one)
+    embedded = writer.node("Add", products.words(writer, ids), offsets)
     return _write_norm(writer, encoder.norm, embedded)
 
 
@@ -120,13 +127,37 @@ def _write_norm(writer: _Writer, norm: Norm, x: str) -> str:
     return writer.node("LayerNormalization", x, scale, shift, axis=-1, epsilon=norm.epsilon)
 
 
-def _write_pooling(writer: _Writer, hidden: str, tokens: str, max_tokens: int) -> str:
+class _Rotation:
+    """Turns queries and keys; all layers share its tables."""
+
+    def __init__(self, writer: _Writer, rotary: Rotary, heads: int) -> None:
+        tables = np.array([0]), rotary.cosines, rotary.sines  # counting positions from 0
+        self._tables = [writer.constant(table) for table in tables]
+        self._heads = heads
+
+    def turn(self, writer: _Writer, x: str) -> str:
+        return writer.node(
+            "RotaryEmbedding", x, *self._tables, domain=_MICROSOFT, num_heads=self._heads
+        )
+
+
+def _write_activation(writer: _Writer, up: str, gate: str | None = None) -> str:
+    if gate is None:
+        return writer.node("Gelu", up, domain=_MICROSOFT)
+    # x sigmoid(alpha x), which is SiLU for alpha 1.
+    return writer.node("Mul", up, writer.node("QuickGelu", gate, domain=_MICROSOFT, alpha=1.0))
+
+
+def _write_pooling(
+    writer: _Writer, encoder: Encoder | QuantizedEncoder, hidden: str, tokens: str
+) -> str:
+    if encoder.pooling == "cls":
+        return writer.node("Gather", hidden, writer.constant(np.array(0)), axis=1)
     zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
-    ones = writer.constant(np.ones((1, max_tokens), np.float32))
+    ones = writer.constant(np.ones((1, encoder.max_tokens), np.float32))
     row = writer.node("Slice", ones, zero, tokens, one, one)
     # The sum stands for the mean: the normalisation that follows takes any factor away.
-    pooled = writer.node("Squeeze", writer.node("MatMul", row, hidden), one)
-    return writer.node("LpNormalization", pooled, axis=-1, p=2)
+    return writer.node("Squeeze", writer.node("MatMul", row, hidden), one)
 
 
 class _FloatProducts:

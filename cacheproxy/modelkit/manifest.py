@@ -5,20 +5,21 @@ repository's own folder is read. A manifest is checked as a whole when it is rea
 later has to ask whether a field makes sense.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cacheproxy.errors import ModelError
 
 _PACKAGE = Path(__file__).parents[1]
 
-_ARCHITECTURES = ("bert",)
-_POOLINGS = ("mean",)
+Architecture = Literal["bert", "nomic-bert"]
+Pooling = Literal["mean", "cls"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -50,14 +51,30 @@ class Prefixes:
 
 
 @dataclass(frozen=True)
+class EncoderSettings:
+    """What the encoder computes and its weights do not say; layers and widths they say themselves.
+
+    Attributes:
+        heads: of attention.
+        epsilon: inside the root of every layer normalisation.
+        rotary_base: of the angles, in an architecture that places tokens by rotation, else None.
+    """
+
+    heads: int
+    epsilon: float
+    rotary_base: float | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A model that can be built.
 
     Attributes:
         name: its name here, also that of its folder.
         aliases: further names under which clients ask for it.
-        architecture: which reader of weights and which graph it needs.
-        pooling: how token vectors become one vector.
+        architecture: how its weights are named, and what is computed with them.
+        encoder: numbers of that computation.
+        pooling: how token vectors become one vector: their mean, or the first one ("cls").
         max_tokens: longest input, special tokens counted.
         dimensions: length of its vectors.
         prefixes: texts put in front of inputs.
@@ -67,8 +84,9 @@ class Manifest:
 
     name: str
     aliases: tuple[str, ...]
-    architecture: str
-    pooling: str
+    architecture: Architecture
+    encoder: EncoderSettings
+    pooling: Pooling
     max_tokens: int
     dimensions: int
     prefixes: Prefixes
@@ -120,6 +138,7 @@ def read_manifest(path: Path) -> Manifest:
             name=fields.pop("name"),
             aliases=tuple(fields.pop("aliases", ())),
             architecture=fields.pop("architecture"),
+            encoder=EncoderSettings(**fields.pop("encoder")),
             pooling=fields.pop("pooling"),
             max_tokens=fields.pop("max_tokens"),
             dimensions=fields.pop("dimensions"),
@@ -152,19 +171,39 @@ def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
         yield f"name {manifest.name!r} cannot name a folder"
     if not all(isinstance(alias, str) and alias for alias in manifest.aliases):
         yield "aliases must be texts"
-    if manifest.architecture not in _ARCHITECTURES:
-        yield f"architecture {manifest.architecture!r} is not one of {', '.join(_ARCHITECTURES)}"
-    if manifest.pooling not in _POOLINGS:
-        yield f"pooling {manifest.pooling!r} is not one of {', '.join(_POOLINGS)}"
+    for field, known in (("architecture", Architecture), ("pooling", Pooling)):
+        value = getattr(manifest, field)
+        if value not in get_args(known):
+            yield f"{field} {value!r} is not one of {', '.join(get_args(known))}"
     for field, least in (("max_tokens", 3), ("dimensions", 1)):
         value = getattr(manifest, field)
         if type(value) is not int or value < least:
             yield f"{field} must be a whole number of at least {least}"
+    for role in ("query", "document"):
+        if not isinstance(getattr(manifest.prefixes, role), str):
+            yield f"prefixes: {role} must be a text"
+    yield from _encoder_mistakes(manifest)
     for name, digest in manifest.files.items():
         # File names come to lie under the home folder: none may lead out of it.
         if PurePosixPath(name).name != name or name in ("", "..", "."):
             yield f"files: {name!r} is not a plain file name"
         if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
             yield f"files: {name} needs a SHA-256 of 64 lower-case hex digits"
+    for name in ("tokenizer.json", "model.safetensors"):
+        if name not in manifest.files:
+            yield f"files: {name} is missing"
     if not manifest.sources:
         yield "sources must name at least one source"
+
+
+def _encoder_mistakes(manifest: Manifest) -> Iterator[str]:
+    encoder = manifest.encoder
+    if type(encoder.heads) is not int or encoder.heads < 1 or manifest.dimensions % encoder.heads:
+        yield "encoder: heads must be a whole number that divides dimensions"
+    if type(encoder.epsilon) is not float or not 0 < encoder.epsilon < 1:
+        yield "encoder: epsilon must be a number between 0 and 1"
+    base = encoder.rotary_base
+    if (manifest.architecture == "nomic-bert") != (base is not None):
+        yield "encoder: rotary_base belongs to nomic-bert, and only to it"
+    elif base is not None and (type(base) not in (int, float) or not 1 < base < math.inf):
+        yield "encoder: rotary_base must be a number above 1"

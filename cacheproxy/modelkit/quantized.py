@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.modelkit.weights import Floats, Norm
+from cacheproxy.modelkit.manifest import Pooling
+from cacheproxy.modelkit.weights import Floats, Norm, Rotary
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Site:
     Attributes:
         scale: of the activation's u8 values.
         zero_point: the u8 value that stands for 0.
-        products: in the order query, key, value where there are three.
+        products: query, key, value, or the feed-forward's up and gate, where there are several.
         squeeze: float32 [inputs], multiplied into the activation before it is quantised, or None
             where whatever computes the activation has that factor already.
         stretch: float32 [inputs] that turns the activation into the residual branch, or None.
@@ -67,10 +68,13 @@ class QuantizedWords:
 
 @dataclass(frozen=True)
 class QuantizedEncoder:
-    """A BERT encoder in INT8; positions float32 [max_tokens, hidden]."""
+    """`weights.Encoder` in INT8: fields of the same name say the same."""
 
     words: QuantizedWords
-    positions: Floats
+    offsets: Floats
     norm: Norm
     layers: tuple[QuantizedLayer, ...]
     heads: int
+    rotary: Rotary | None
+    pooling: Pooling
+    max_tokens: int

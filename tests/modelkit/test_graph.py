@@ -1,7 +1,6 @@
 """The graphs compute what the model's definition says, and nothing depends on batch-mates."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,13 @@ from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.calibrate import TokenGroups
 from cacheproxy.modelkit.graph import float_graph, int8_graph
+from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.modelkit.quantize import quantize
 from cacheproxy.modelkit.weights import encoder_from_tensors, read_encoder
 
 MODEL = "all-MiniLM-L6-v2"
-LENGTHS = (3, 4, 7, 16, 33, 64)
+LENGTHS = (3, 4, 7, 16, 33, 64, 130)
+KINDS = ("bert, mean", "bert, cls", "nomic-bert, mean")
 
 _spec = importlib.util.spec_from_file_location("reference", Path(__file__).parent / "reference.py")
 reference = importlib.util.module_from_spec(_spec)
@@ -30,9 +31,15 @@ def random_groups(vocabulary: int, rows: int = 24, seed: int = 1) -> list[np.nda
     return [rng.integers(0, vocabulary, (rows, length)) for length in LENGTHS]
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def model(request, small_model):
+    return small_model(request.param)
+
+
 @pytest.fixture(scope="module")
-def small_encoder(small_tensors, small_config):
-    return encoder_from_tensors(small_tensors, small_config, 64)
+def small_encoder(model):
+    manifest, tensors = model
+    return encoder_from_tensors(tensors, manifest)
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +47,41 @@ def small_int8(small_encoder):
     return quantize(small_encoder, TokenGroups(random_groups(200)), 8)
 
 
-def test_the_float_graph_is_bert_with_mean_pooling(small_encoder, small_tensors, small_config):
+def test_the_float_graph_is_the_architectures_definition(small_encoder, model):
+    manifest, tensors = model
     encoder = OnnxEncoder(float_graph(small_encoder))
     for ids in random_groups(200, rows=3):
-        expected = [reference.embed(small_tensors, small_config, row.tolist()) for row in ids]
+        expected = [reference.embed(tensors, manifest, row.tolist()) for row in ids]
         assert np.abs(encoder.encode(ids) - expected).max() < 1e-5
 
 
 def test_the_float_graph_of_the_real_model_is_its_definition(model_home, installed):
     sources = model_home / "sources" / MODEL
-    config = json.loads((sources / "config.json").read_text())
+    manifest = load_manifest(MODEL)
     tensors = load_file(sources / "model.safetensors")
-    encoder = read_encoder(sources / "model.safetensors", sources / "config.json", 256)
+    encoder = read_encoder(sources / "model.safetensors", manifest)
     session = OnnxEncoder(float_graph(encoder))
     texts = ["hello", "How do I reset my password?", "Der Himmel ist blau. " * 20]
     for ids in Tokenizer(installed.tokenizer_json, 256).encode(texts):
         (vector,) = session.encode(np.array([ids]))
-        assert np.abs(vector - reference.embed(tensors, config, ids)).max() < 1e-5
+        assert np.abs(vector - reference.embed(tensors, manifest, ids)).max() < 1e-5
 
 
 def test_the_int8_graph_is_near_the_float_graph(small_encoder, small_int8):
     exact, rough = OnnxEncoder(float_graph(small_encoder)), OnnxEncoder(int8_graph(small_int8))
     for ids in random_groups(200, seed=2):
         assert np.sum(exact.encode(ids) * rough.encode(ids), axis=1).min() > 0.99
+
+
+def test_a_vector_has_the_same_bits_in_any_company(small_int8):
+    encoder = OnnxEncoder(int8_graph(small_int8))
+    rng = np.random.default_rng(3)
+    for ids in random_groups(200, rows=40, seed=4):
+        alone = np.concatenate([encoder.encode(ids[i : i + 1]) for i in range(len(ids))])
+        for size in (2, 3, 8, 31, 40):
+            rows = rng.permutation(len(ids))[:size]
+            grouped = encoder.encode(ids[rows])
+            assert np.array_equal(grouped.view(np.int32), alone[rows].view(np.int32))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -95,29 +114,38 @@ def test_weights_keep_to_seven_bits_where_the_cpu_would_saturate(small_encoder):
     assert max(np.abs(weight.astype(int)).max() for weight in weights) == 63
 
 
+def test_smoothing_behind_a_gate_is_part_of_the_gated_product(small_int8, model):
+    gated = model[0].architecture == "nomic-bert"
+
+    assert {layer.ffn_down.squeeze is None for layer in small_int8.layers} == {gated}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("kind", "name"),
     [
-        {"model_type": "roberta"},
-        {"hidden_act": "relu"},
-        {"position_embedding_type": "relative_key"},
+        ("bert, mean", "encoder.layer.1.output.dense.weight"),
+        ("bert, mean", "embeddings.position_embeddings.weight"),
+        ("nomic-bert, mean", "encoder.layers.1.attn.Wqkv.weight"),
+        ("nomic-bert, mean", "encoder.layers.0.mlp.fc12.weight"),
     ],
 )
-def test_another_architecture_is_refused(tmp_path, small_tensors, small_config, change):
-    from safetensors.numpy import save_file
+def test_missing_or_misshapen_weights_are_refused(small_model, kind, name):
+    manifest, tensors = small_model(kind)
+    lacking = {key: value for key, value in tensors.items() if key != name}
+    misshapen = tensors | {name: tensors[name].T}
 
-    save_file(small_tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(small_config | change))
-
-    with pytest.raises(ModelError):
-        read_encoder(tmp_path / "model.safetensors", tmp_path / "config.json", 64)
+    for mistaken in (lacking, misshapen):
+        with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+            encoder_from_tensors(mistaken, manifest)
 
 
-def test_missing_or_misshapen_weights_are_refused(small_tensors, small_config):
-    name = "encoder.layer.1.output.dense.weight"
-    lacking = {key: value for key, value in small_tensors.items() if key != name}
-    misshapen = small_tensors | {name: small_tensors[name].T}
+def test_the_weights_of_another_architecture_are_refused(small_model, nomic_bert_tensors):
+    manifest, _ = small_model("bert, mean")
 
-    for tensors in (lacking, misshapen):
-        with pytest.raises(ModelError, match=r"encoder\.layer\.1\.output\.dense"):
-            encoder_from_tensors(tensors, small_config, 64)
+    with pytest.raises(ModelError, match="lack"):
+        encoder_from_tensors(nomic_bert_tensors, manifest)
+
+
+def test_fewer_positions_than_the_manifests_tokens_are_refused(make_manifest, bert_tensors):
+    with pytest.raises(ModelError, match="160 positions are fewer"):
+        encoder_from_tensors(bert_tensors, make_manifest(max_tokens=161))

@@ -9,14 +9,15 @@ import pytest
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.fetch import fetch_files
-from cacheproxy.modelkit.manifest import HubSource, Manifest, Prefixes
+from cacheproxy.modelkit.manifest import EncoderSettings, HubSource, Manifest, Prefixes
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-CONTENT = {"config.json": b"{}", "model.safetensors": b"weights" * 100_000}
+CONTENT = {"tokenizer.json": b"{}", "model.safetensors": b"weights" * 100_000}
 MANIFEST = Manifest(
     name="small",
     aliases=(),
     architecture="bert",
+    encoder=EncoderSettings(4, 1e-12),
     pooling="mean",
     max_tokens=64,
     dimensions=48,

@@ -11,7 +11,12 @@ from cacheproxy.modelkit import install
 from cacheproxy.modelkit.gate import GateReport, require_pass
 from cacheproxy.modelkit.install import load_installed, model_folder, seal_of
 from cacheproxy.modelkit.isa import weight_bits, x86_class
-from cacheproxy.modelkit.manifest import list_manifests, load_manifest, read_manifest
+from cacheproxy.modelkit.manifest import (
+    list_manifests,
+    load_manifest,
+    models_folder,
+    read_manifest,
+)
 
 MODEL = "all-MiniLM-L6-v2"
 GOOD = GateReport(300, 0.999, 0.99, 0.98, 0.95, 100, 0)
@@ -92,7 +97,12 @@ def test_cpus_without_vnni_get_narrow_weights():
 def test_every_manifest_is_sound_and_found_by_its_aliases():
     manifests = list_manifests()
 
-    assert MODEL in [manifest.name for manifest in manifests]
+    assert {manifest.name for manifest in manifests} == {
+        MODEL,
+        "bge-small-en-v1.5",
+        "nomic-embed-text-v1.5",
+        "paraphrase-multilingual-MiniLM-L12-v2",
+    }
     for manifest in manifests:
         for name in (manifest.name, *manifest.aliases):
             assert load_manifest(name) == manifest
@@ -103,19 +113,30 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('name = "all', 'nome = "all'),
+        ('name = "nomic', 'nome = "nomic'),
         ('pooling = "mean"', 'pooling = "median"'),
-        ("max_tokens = 256", "max_tokens = 1.5"),
-        ('"config.json" =', '"../config.json" ='),
-        ('kind = "wheel"', 'kind = "wheels"'),
-        ("dimensions = 384", "dimensions ="),
-        ("dimensions = 384", "dimensions = 384\ncolour = 'red'"),
+        ('architecture = "nomic-bert"', 'architecture = "gpt"'),
+        ('architecture = "nomic-bert"', 'architecture = "bert"'),
+        ("max_tokens = 8192", "max_tokens = 1.5"),
+        ('"tokenizer.json" =', '"../tokenizer.json" ='),
+        ('"tokenizer.json" =', '"tokens.json" ='),
+        ('kind = "hub"', 'kind = "hubs"'),
+        ("dimensions = 768", "dimensions ="),
+        ("dimensions = 768", "dimensions = 768\ncolour = 'red'"),
+        ("[encoder]", "[decoder]"),
+        ("heads = 12", "heads = 7"),
+        ("heads = 12", "heads = '12'"),
+        ("heads = 12", "heads = 12\nlayers = 12"),
+        ("epsilon = 1e-12", ""),
+        ("epsilon = 1e-12", "epsilon = 0.0"),
+        ("rotary_base = 1000", ""),
+        ("rotary_base = 1000", "rotary_base = 1"),
+        ('query = "search_query: "', "query = 1"),
+        ('query = "search_query: "', 'question = "search_query: "'),
     ],
 )
 def test_a_mistaken_manifest_is_refused(tmp_path, old, new):
-    from cacheproxy.modelkit.manifest import models_folder
-
-    text = (models_folder() / f"{MODEL}.toml").read_text()
+    text = (models_folder() / "nomic-embed-text-v1.5.toml").read_text()
     assert old in text
     path = tmp_path / "mistaken.toml"
     path.write_text(text.replace(old, new, 1))

@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.graph import float_graph
+from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.modelkit.weights import read_encoder
 
 MODEL = "all-MiniLM-L6-v2"
@@ -24,7 +25,7 @@ VARIED = {
 def embed_float(model_home, installed):
     """Return a function that embeds texts with the float32 graph, one at a time."""
     sources = model_home / "sources" / MODEL
-    encoder = read_encoder(sources / "model.safetensors", sources / "config.json", MAX_TOKENS)
+    encoder = read_encoder(sources / "model.safetensors", load_manifest(MODEL))
     session = OnnxEncoder(float_graph(encoder))
     tokenizer = Tokenizer.from_str(installed.tokenizer_json.decode())
     tokenizer.no_padding()
