@@ -67,6 +67,7 @@ class App:
                 window_s=settings.batch.window_ms / 1000,
                 max_group_tokens=settings.batch.max_tokens,
                 timeout_s=settings.batch.timeout_s,
+                workers=settings.batch.threads,
             ),
             max_wait_s=settings.batch.max_wait_ms / 1000,
             metrics=metrics,

@@ -15,8 +15,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def make_queue(window_s: float = 0.0, budget: int = 64, timeout_s: float = 60.0) -> TextQueue:
-    return TextQueue(window_s=window_s, max_group_tokens=budget, timeout_s=timeout_s)
+def make_queue(
+    window_s: float = 0.0, budget: int = 64, timeout_s: float = 60.0, workers: int = 1
+) -> TextQueue:
+    return TextQueue(
+        window_s=window_s, max_group_tokens=budget, timeout_s=timeout_s, workers=workers
+    )
 
 
 def texts_of(loop: asyncio.AbstractEventLoop, *lengths: int) -> list[QueuedText]:
@@ -30,6 +34,17 @@ def test_a_group_holds_one_length_within_the_token_budget(loop):
     group = queue.take(now=1.0).group
 
     assert [len(text.ids) for text in group] == [10, 10, 10]
+
+
+def test_what_waits_is_shared_among_the_workers_to_its_end(loop):
+    queue = make_queue(budget=50, workers=2)
+    queue.put(texts_of(loop, *[10] * 16), now=0.0)
+
+    sizes = []
+    while group := queue.take(now=1.0).group:
+        sizes.append(len(group))
+
+    assert sizes == [5, 5, 3, 2, 1]
 
 
 def test_a_text_longer_than_the_budget_goes_alone(loop):

@@ -1,0 +1,1 @@
+"""Measures speed and memory: never run by the tests, never imported by the package."""
