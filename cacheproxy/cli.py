@@ -197,6 +197,34 @@ def model_verify(name: str, home: Path) -> None:
     click.echo(f"{installed.name}: intact, fingerprint {installed.fingerprint}")
 
 
+@model.command("bench")
+@click.argument("name")
+@_home
+def model_bench(name: str, home: Path) -> None:
+    """Measure the installed model NAME on this machine, by threads and by size of groups."""
+    from cacheproxy.modelkit.bench import measure_latency, measure_throughput
+
+    cores = len(os.sched_getaffinity(0))
+    try:
+        installed = load_installed(load_manifest(name).name, home)
+        latencies, throughputs = measure_latency(installed), measure_throughput(installed, cores)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    click.echo("one text on one core:")
+    for tokens, seconds in latencies.items():
+        click.echo(f"{tokens:8d} tokens {1000 * seconds:8.2f} ms")
+    click.echo(f"\nall cores ({cores}), texts in the mix that ships with the package:")
+    click.echo("  threads  cores each  tokens a group   texts/s  tokens/s")
+    best = max(throughputs, key=lambda found: found.texts_per_s)
+    for found in throughputs:
+        click.echo(
+            f"{found.threads:9d}{found.cores_a_group:12d}{found.group_tokens:16d}"
+            f"{found.texts_per_s:10.0f}{found.tokens_per_s:10.0f}"
+            + ("  fastest" if found is best else "")
+        )
+    click.echo("\nserve takes --batch-threads (one per core) and --batch-max-tokens (256)")
+
+
 @model.command("list")
 @_home
 def model_list(home: Path) -> None:

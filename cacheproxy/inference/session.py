@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 class OnnxEncoder:
     """The model's graph, ready to run from several threads at once."""
 
-    def __init__(self, graph: bytes | Path) -> None:
-        """Load a graph; from a file it costs less memory, as ONNX Runtime keeps given bytes."""
+    def __init__(self, graph: bytes | Path, *, cores: int = 1) -> None:
+        """Load a graph; from a file it costs less memory, as ONNX Runtime keeps given bytes.
+
+        With more than one core a call is spread over them: slower, unless there is only one call.
+        """
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = cores
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Group shapes vary without end, so a plan per shape would only cost memory.
