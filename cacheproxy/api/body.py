@@ -1,6 +1,5 @@
-"""Reading a request's body: bounded in bytes and in time, before anything looks at it."""
+"""Reading a request's body: bounded in bytes, before anything looks at it."""
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -20,41 +19,33 @@ its 413 instead of a reset connection."""
 _FIELD = re.compile(r"`\$\.(\w+)")
 
 
-async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int, timeout_s: float
-) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int) -> bytes:
     """Return the whole body.
 
     Raises:
-        BadRequest: it is too large (413), compressed (415), or did not come in time (408).
+        BadRequest: it is too large (413) or compressed (415).
         ClientGone: the client left.
     """
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise BadRequest("compressed request bodies are not accepted", status=415)
     chunks: list[bytes] = []
     size, more = 0, True
-    try:
-        async with asyncio.timeout(timeout_s):
-            while more and size <= _DISCARD_FACTOR * max_bytes:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                more = message.get("more_body", False)
-                size += len(chunk)
-                if size <= max_bytes:
-                    chunks.append(chunk)
-    except TimeoutError:
-        raise BadRequest(
-            f"the request body did not come within {timeout_s:g} s", status=408
-        ) from None
+    while more and size <= _DISCARD_FACTOR * max_bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
     if size > max_bytes:
         raise BadRequest(
             f"the request body is larger than {max_bytes} bytes",
             status=413,
             code="request_too_large",
         )
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -8,12 +8,14 @@ from cacheproxy.exchange import Control
 
 _DEFAULT = Control()
 
-_HEADERS = (
-    b"cache-control",
-    b"x-cacheproxy-semantic",
-    b"x-cacheproxy-min-similarity",
-    b"x-cacheproxy-ttl",
-    b"x-cacheproxy-tags",
+_HEADERS = frozenset(
+    (
+        b"cache-control",
+        b"x-cacheproxy-semantic",
+        b"x-cacheproxy-min-similarity",
+        b"x-cacheproxy-ttl",
+        b"x-cacheproxy-tags",
+    )
 )
 
 _MOST_TTL_S = 10 * 365 * 86_400.0
@@ -29,7 +31,7 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     Raises:
         BadRequest: a header of ours, or a directive that is honoured, has no usable value.
     """
-    if not any(name in headers for name in _HEADERS):
+    if _HEADERS.isdisjoint(headers):
         return _DEFAULT
     directives = _directives(_text(headers, b"cache-control"))
     max_age_s = None

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cacheproxy.api.presentation import EncodingFormat
 from cacheproxy.errors import BadRequest
 from cacheproxy.exchange import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request's body, understood.
 
     Attributes:

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.connection import ClientGone
 from cacheproxy.api.response import send_error
@@ -17,23 +17,22 @@ logger = logging.getLogger(__name__)
 class Edge:
     """Serves the routes; what they raise is answered here and nowhere else."""
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         self._router = Router(routes, redirect_slashes=False)
+        # The router tries one route after the other; the busy ones have fixed paths.
+        self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not spoken here")
-        scope["app"] = self  # makes the router raise, rather than answer, what it does not know
-        begun = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
         try:
-            await self._router(scope, receive, watched_send)
+            if app is not None:
+                await app(scope, receive, send)
+            else:
+                scope["app"] = self  # makes the router raise, not answer, what it does not know
+                await self._router(scope, receive, send)
         except ClientGone:
             return
         except ApiError as error:
@@ -43,8 +42,7 @@ class Edge:
         except Exception:
             # The traceback may name what the code was doing, never what the request held.
             logger.exception("request failed: %s", scope["path"])
-            if begun:
-                raise
+            # Where the answer had begun already, uvicorn refuses this and closes the connection.
             await send_error(send, ApiError("internal error", code="internal_error"))
 
 

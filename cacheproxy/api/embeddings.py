@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
-from cacheproxy.api.connection import ClientGone, WhileConnected
+from cacheproxy.api.connection import ClientGone, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
 from cacheproxy.api.presentation import Headers, cache_headers, outcome_of
@@ -75,27 +75,22 @@ class EmbeddingsEndpoint:
     ) -> tuple[bytes, Headers]:
         namespace = self._callers.identify(headers)
         control = parse_control(headers)
-        body = await read_body(
-            headers,
-            receive,
-            max_bytes=self._max_body_bytes,
-            timeout_s=self._body_timeout_s,
-        )
-        started = time.perf_counter()
-        asked = self._dialect.parse(body)
-        self._limits.check(asked)
-        pipeline = self._pipeline_of(asked)
-
-        async with WhileConnected(receive):
+        async with Watched(receive, body_timeout_s=self._body_timeout_s) as exchange:
+            body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+            exchange.body_has_come()
+            started = time.perf_counter()
+            asked = self._dialect.parse(body)
+            self._limits.check(asked)
+            pipeline = self._pipeline_of(asked)
             answer = await pipeline.embed(Request(namespace, asked.inputs, control))
-
         total_s = time.perf_counter() - started
         model = pipeline.model.name
+        outcome = outcome_of(answer)
         self._answered[model].inc()
-        self._durations[outcome_of(answer)].observe(total_s)
+        self._durations[outcome].observe(total_s)
         return (
             self._dialect.render(asked, answer, model, total_s),
-            cache_headers(answer, control, total_s),
+            cache_headers(answer, outcome, control, total_s),
         )
 
     def _pipeline_of(self, asked: Asked) -> EmbeddingPipeline:

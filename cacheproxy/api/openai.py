@@ -37,16 +37,15 @@ class OpenAIDialect:
 
     def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
-        data = b",".join(
-            b'{"object":"embedding","index":%d,"embedding":%b}'
-            % (i, render_vector(served, asked.form, asked.dimensions))
-            for i, served in enumerate(answer.served)
-        )
-        tokens = sum(served.record.tokens for served in answer.served)
+        data, tokens = [], 0
+        for i, served in enumerate(answer.served):
+            vector = render_vector(served, asked.form, asked.dimensions)
+            data.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (i, vector))
+            tokens += served.record.tokens
         return (
             b'{"object":"list","data":[%b],"model":%b,'
             b'"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-            % (data, msgspec.json.encode(model), tokens, tokens)
+            % (b",".join(data), msgspec.json.encode(model), tokens, tokens)
         )
 
 

@@ -51,15 +51,21 @@ def _render(vector: bytes, form: EncodingFormat) -> bytes:
 
 def outcome_of(answer: Answer) -> str:
     """Return the one outcome of all texts, or "mixed"."""
+    if len(answer.served) == 1:
+        return answer.served[0].outcome
     outcomes = {served.outcome for served in answer.served}
     return outcomes.pop() if len(outcomes) == 1 else "mixed"
 
 
-def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
-    """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity."""
+def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float) -> Headers:
+    """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity.
+
+    `outcome` is the answer's, as `outcome_of` gives it.
+    """
+    if outcome == "hot":
+        return _hot_headers(answer, total_s)
     now = time.time()
     served = answer.served
-    outcome = outcome_of(answer)
     misses = [text for text in served if text.outcome == "miss"]
     ttl_s = int(min(text.record.expires_at for text in served) - now)
     parts = ["cacheproxy"]
@@ -77,7 +83,7 @@ def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
         parts.append(f"detail={outcome}")
     headers = [
         (b"cache-status", "; ".join(parts).encode()),
-        (b"server-timing", _server_timing(answer, total_s).encode()),
+        (b"server-timing", _server_timing(answer, total_s)),
     ]
     if not misses:
         age_s = max(now - text.record.created_at for text in served)
@@ -87,15 +93,35 @@ def cache_headers(answer: Answer, control: Control, total_s: float) -> Headers:
     return headers
 
 
+def _hot_headers(answer: Answer, total_s: float) -> Headers:
+    """Return the headers of an answer from the hot tier alone: the one that comes most often."""
+    now = time.time()
+    created_at, expires_at = now, float("inf")
+    for text in answer.served:
+        created_at = min(created_at, text.record.created_at)
+        expires_at = min(expires_at, text.record.expires_at)
+    return [
+        (b"cache-status", b"cacheproxy; hit; ttl=%d; detail=hot" % (expires_at - now)),
+        (b"server-timing", _server_timing(answer, total_s)),
+        (b"age", b"%d" % (now - created_at)),
+    ]
+
+
 def _counts(served: Sequence[Served]) -> str:
     outcomes = [text.outcome for text in served]
     tiers = ("hot", "exact", "semantic", "miss")
     return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)
 
 
-def _server_timing(answer: Answer, total_s: float) -> str:
-    stages = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answer.stages_s.items()]
-    return ", ".join([*stages, f"total;dur={total_s * 1000:.3f}"])
+def _server_timing(answer: Answer, total_s: float) -> bytes:
+    total = b"total;dur=%.3f" % (total_s * 1000)
+    if not answer.stages_s:
+        return total
+    stages = [
+        b"%b;dur=%.3f" % (stage.encode(), seconds * 1000)
+        for stage, seconds in answer.stages_s.items()
+    ]
+    return b", ".join([*stages, total])
 
 
 def _similarity(served: Sequence[Served]) -> str:

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from cacheproxy.api.connection import ClientGone, WhileConnected
+from cacheproxy.api.connection import ClientGone, Watched
+from cacheproxy.errors import BadRequest
 
 
 class Client:
@@ -20,7 +21,8 @@ async def test_work_for_a_client_that_leaves_is_cancelled():
 
     async def work():
         nonlocal cancelled
-        async with WhileConnected(client.receive):
+        async with Watched(client.receive, body_timeout_s=60) as exchange:
+            exchange.body_has_come()
             try:
                 await asyncio.sleep(3_600)
             except asyncio.CancelledError:
@@ -35,13 +37,15 @@ async def test_work_for_a_client_that_leaves_is_cancelled():
 
 
 async def test_work_for_a_client_that_stays_is_not_disturbed():
-    async with WhileConnected(Client().receive):
+    async with Watched(Client().receive, body_timeout_s=60) as exchange:
+        exchange.body_has_come()
         await asyncio.sleep(0.1)
 
 
 async def test_a_cancellation_from_elsewhere_stays_a_cancellation():
     async def work():
-        async with WhileConnected(Client().receive):
+        async with Watched(Client().receive, body_timeout_s=60) as exchange:
+            exchange.body_has_come()
             await asyncio.sleep(3_600)
 
     working = asyncio.create_task(work())
@@ -49,3 +53,23 @@ async def test_a_cancellation_from_elsewhere_stays_a_cancellation():
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
+
+
+async def test_a_body_that_does_not_come_ends_the_exchange():
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(BadRequest) as raised:
+        async with Watched(Client().receive, body_timeout_s=0.1):
+            await asyncio.sleep(3_600)
+
+    assert raised.value.status == 408
+    assert asyncio.get_running_loop().time() - started < 10
+
+
+async def test_a_client_that_leaves_after_a_slow_body_is_seen():
+    client = Client()
+    with pytest.raises(ClientGone):
+        async with Watched(client.receive, body_timeout_s=60) as exchange:
+            await asyncio.sleep(0.1)  # longer than the watch's patience
+            exchange.body_has_come()
+            client.left.set()
+            await asyncio.sleep(3_600)

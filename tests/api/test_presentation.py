@@ -28,7 +28,8 @@ def served(vector=None, outcome="miss", age_s=0.0, ttl_s=100.0, **more) -> Serve
 
 
 def headers_of(*texts: Served, control: Control | None = None) -> dict[str, str]:
-    pairs = cache_headers(Answer(list(texts), {"exact": 0.0015}), control or Control(), 0.002)
+    answer = Answer(list(texts), {"exact": 0.0015})
+    pairs = cache_headers(answer, outcome_of(answer), control or Control(), 0.002)
     return {name.decode(): value.decode() for name, value in pairs}
 
 
