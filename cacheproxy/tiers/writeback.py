@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 _WRITE_ENTRIES = 256
 """Entries per store call: one SQLite transaction or one Redis pipeline of some 500 kB."""
 
-_GATHER_S = 0.02
-"""Wait for further entries before a write: a transaction costs more than ten entries in it."""
+_INTERVAL_S = 0.02
+"""From the start of one write to the next, unless a full one waits: a transaction costs more than
+ten entries in it."""
 
 _RETRY_S = 0.5
 _ATTEMPTS = 3
@@ -73,10 +74,13 @@ class WriteBack:
         return None if entry is None else entry.record
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        next_at = now()
         while True:
             await self._arrived.wait()
             if len(self._pending) < _WRITE_ENTRIES and not self._stopping:
-                await asyncio.sleep(_GATHER_S)
+                await asyncio.sleep(max(next_at - now(), 0))
+            next_at = now() + _INTERVAL_S
             batch = list(islice(self._pending.values(), _WRITE_ENTRIES))
             if not batch:
                 self._arrived.clear()

@@ -67,9 +67,13 @@ async def test_a_body_that_does_not_come_ends_the_exchange():
 
 async def test_a_client_that_leaves_after_a_slow_body_is_seen():
     client = Client()
-    with pytest.raises(ClientGone):
+
+    async def work():
         async with Watched(client.receive, body_timeout_s=60) as exchange:
             await asyncio.sleep(0.1)  # longer than the watch's patience
             exchange.body_has_come()
             client.left.set()
             await asyncio.sleep(3_600)
+
+    with pytest.raises(ClientGone):
+        await asyncio.wait_for(work(), 10)
