@@ -108,7 +108,7 @@ class Metrics:
 
         self.store_up = gauge("store_up", "1 if the last store call was answered")
         self.store_errors = counter(
-            "store_errors", "Store calls without an answer (timeout, error)", "kind"
+            "store_errors", "Store calls that failed, by what they failed of", "kind"
         )
         self.store_op_duration = histogram(
             "store_op_duration_seconds", "Time of one store call", "op"

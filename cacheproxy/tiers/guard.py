@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.errors import StoreError
+from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.metrics import Metrics
 from cacheproxy.stores.store import Neighbour, Partition, Store
 
@@ -70,7 +70,7 @@ class StoreGuard:
         try:
             answer = task.result()
         except StoreError as error:
-            self._fail("error", str(error))
+            self._fail(error.kind, str(error))
             return None
         self._up.set(1)
         return answer
@@ -80,7 +80,7 @@ class StoreGuard:
         if not task.cancelled():
             task.exception()
 
-    def _fail(self, kind: str, message: str) -> None:
+    def _fail(self, kind: StoreErrorKind, message: str) -> None:
         self._errors.labels(kind).inc()
         self._up.set(0)
         if time.monotonic() >= self._next_log_at:

@@ -35,6 +35,7 @@ class WriteBack:
         self._task: asyncio.Task[None] | None = None
         self._stored = metrics.writeback_stored
         self._dropped = metrics.writeback_dropped
+        self._errors = metrics.store_errors
         metrics.writeback_queue.set_function(lambda: len(self._pending))
 
     def start(self) -> None:
@@ -89,6 +90,7 @@ class WriteBack:
             try:
                 await self._store.put_many(batch)
             except StoreError as error:
+                self._errors.labels(error.kind).inc()
                 logger.warning(
                     "%d entries not stored (attempt %d of %d): %s",
                     *(len(batch), attempt, _ATTEMPTS, error),
