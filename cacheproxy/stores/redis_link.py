@@ -78,7 +78,6 @@ def make_pool(url: str) -> ConnectionPool:
         socket_timeout=None,
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
-        socket_keepalive=True,
     )
     return pool
 
