@@ -34,7 +34,7 @@ from cacheproxy.stores.redis_index import (
     is_gone,
 )
 from cacheproxy.stores.redis_link import Command, RedisLink, as_store_error, make_pool
-from cacheproxy.stores.store import Entry, Neighbour, Partition, unit_probe
+from cacheproxy.stores.store import Entry, Neighbour, Partition, StoreStats, unit_probe
 
 _log = logging.getLogger(__name__)
 
@@ -173,6 +173,10 @@ class RedisStore:
             for index, reply in zip(indexes, replies[len(commands) :], strict=True):
                 if is_gone(reply):
                     self._indexes.lost(index)
+
+    def stats(self) -> StoreStats:
+        """Return that nothing is counted here: Redis is shared, and has exporters of its own."""
+        return StoreStats(math.nan, math.nan)
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -59,6 +59,19 @@ class Neighbour:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Figures for metrics; NaN where a store keeps no count.
+
+    Attributes:
+        entries: may include expired ones that are still to be removed.
+        live_bytes: what the entries take.
+    """
+
+    entries: float = 0
+    live_bytes: float = 0
+
+
 class Store(Protocol):
     """An exact and a nearest-neighbour lookup over the same entries.
 
@@ -81,6 +94,9 @@ class Store(Protocol):
 
     async def put_many(self, entries: Sequence[Entry]) -> None:
         """Write the entries, each atomically; a key that exists is replaced."""
+
+    def stats(self) -> StoreStats:
+        """Return what the store holds, as far as it knows without looking."""
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
