@@ -149,15 +149,20 @@ def _debian_mirrors() -> list[str]:
 
 
 class RedisServer:
-    """One Redis process that keeps nothing on disk; `start` again after `stop` or `kill`."""
+    """One Redis process that keeps nothing on disk; `start` again after `stop` or `kill`.
+
+    Attributes:
+        port, socket, url: where it listens, the same after each start.
+        search: whether the next start loads the Query Engine.
+    """
 
     def __init__(self, *flags: str, search: bool = True) -> None:
-        """Prepare a server; `flags` are redis-server's own, `search` loads the Query Engine."""
+        """Prepare a server; `flags` are redis-server's own."""
         self._program = find_program()
         self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-redis-")
         self._process: subprocess.Popen | None = None
         self._flags = flags
-        self._search = search
+        self.search = search
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -169,7 +174,7 @@ class RedisServer:
         command = [str(self._program.server), "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
         command += ["--appendonly", "no", "--enable-debug-command", "local"]
-        if self._search:
+        if self.search:
             command += ["--loadmodule", str(self._program.search)]
         log = Path(self._folder.name) / "log"
         with log.open("ab") as output:

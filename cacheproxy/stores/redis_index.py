@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -32,6 +33,8 @@ NAMESPACE_FIELD = "namespace"
 TAGS_FIELD = "tags"
 
 _PREPARE_S = 5.0
+_CLOSE_S = 1.0
+
 _LOCK_S = 10.0
 """How long others leave an index to the process that is making it."""
 
@@ -41,6 +44,8 @@ _LOOK_AGAIN_S = 30.0
 _LOCKED_PAUSE_S = 0.05
 
 _KNOWN_INDEXES = 64
+
+_UNKNOWN_COMMAND = "unknown command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +120,28 @@ def hex_id(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known of an index: ready, or when to look again (monotonic, seconds)."""
+    """What is known of an index: ready, or why not, and when to look again (monotonic, seconds)."""
 
     is_ready: bool
     look_again_at: float = 0.0
+    reason: str | None = None
 
 
 class ProbeIndexes:
-    """Makes and checks indexes; knows which are ready.
-
-    Attributes:
-        off_because: why lookups by probe are off, in a sentence; None while they are not.
-    """
+    """Makes and checks indexes; knows which are ready."""
 
     def __init__(self, pool: ConnectionPool, hnsw: Hnsw) -> None:
         self._client = Redis(connection_pool=pool)
         self._hnsw = hnsw
         self._states: dict[ProbeIndex, _State] = {}
         self._preparing: dict[ProbeIndex, asyncio.Task[None]] = {}
-        self.off_because: str | None = None
+        self._missing: str | None = None  # what this Redis lacks to search at all
+
+    @property
+    def off_because(self) -> str | None:
+        """Why lookups by probe are off, in a sentence; None while they are not."""
+        reasons = [state.reason for state in self._states.values()]
+        return next((reason for reason in reasons if reason is not None), self._missing)
 
     async def look(self) -> None:
         """Find out, and say, whether this Redis can search at all.
@@ -145,7 +153,8 @@ class ProbeIndexes:
             async with asyncio.timeout(_PREPARE_S):
                 await self._client.execute_command("FT._LIST")
         except (exceptions.RedisError, OSError) as error:
-            self._turn_off(_reason(error))
+            self._missing = _reason(error)
+            _say_off(self._missing)
 
     async def close(self) -> None:
         """Stop what is being prepared, and let go of the connections used for it."""
@@ -153,7 +162,10 @@ class ProbeIndexes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.connection_pool.disconnect()
+        # A frozen Redis may never take leave.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._client.connection_pool.disconnect()
 
     async def is_ready(self, index: ProbeIndex) -> bool:
         """Return whether the index can be asked; where that is not known, look, or make it.
@@ -186,23 +198,24 @@ class ProbeIndexes:
         try:
             async with asyncio.timeout(_PREPARE_S):
                 state = await self._find_or_make(index)
-            self.off_because = None
         except _UnusableError as error:
-            state = self._turn_off(str(error))
+            state = self._off(str(error))
         except RedisSearchError as error:
             # redisvl's wrapping of redis-py's error, which is its cause.
-            state = self._turn_off(_reason(error.__cause__ or error))
+            state = self._off(_reason(error.__cause__ or error))
         except (exceptions.RedisError, OSError) as error:
-            state = self._turn_off(_reason(error))
+            state = self._off(_reason(error))
+        if state.is_ready:
+            self._missing = None
         if len(self._states) >= _KNOWN_INDEXES:
             self._states.pop(next(iter(self._states)))
         self._states[index] = state
 
-    def _turn_off(self, reason: str) -> _State:
-        if reason != self.off_because:
-            _log.warning("lookups by probe are off, exact ones go on: %s", reason)
-        self.off_because = reason
-        return _State(False, time.monotonic() + _LOOK_AGAIN_S)
+    def _off(self, reason: str) -> _State:
+        known = (self._missing, *(state.reason for state in self._states.values()))
+        if reason not in known:
+            _say_off(reason)
+        return _State(False, time.monotonic() + _LOOK_AGAIN_S, reason)
 
     async def _find_or_make(self, index: ProbeIndex) -> _State:
         if await self._find(index):
@@ -260,10 +273,25 @@ class _UnusableError(Exception):
     """An index is there and cannot be used; the message says why, and what to do."""
 
 
-def is_gone(error: BaseException | None) -> bool:
+def is_gone(reply: object) -> bool:
     """Return whether a reply says that there is no such index."""
-    said = str(error).lower()
-    return any(words in said for words in ("no such index", "unknown index", "index not found"))
+    return _says(reply, "no such index", "unknown index", "index not found")
+
+
+def is_useless(reply: object) -> bool:
+    """Return whether a reply says that what was found ready is gone, index or Query Engine."""
+    return is_gone(reply) or _says(reply, _UNKNOWN_COMMAND)
+
+
+def _says(reply: object, *phrases: str) -> bool:
+    if not isinstance(reply, exceptions.ResponseError):
+        return False
+    said = str(reply).lower()
+    return any(phrase in said for phrase in phrases)
+
+
+def _say_off(reason: str) -> None:
+    _log.warning("lookups by probe are off, exact ones go on: %s", reason)
 
 
 def _kind(field: BaseField | None) -> str:
@@ -288,6 +316,6 @@ def _reason(error: BaseException) -> str:
     passing = (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)
     if not isinstance(error, exceptions.ResponseError) or isinstance(error, passing):
         raise as_store_error(error) from error
-    if "unknown command" in str(error).lower():
+    if _says(error, _UNKNOWN_COMMAND):
         return "this Redis has no Query Engine"
     return str(error)

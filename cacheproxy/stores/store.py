@@ -51,7 +51,7 @@ class Neighbour:
     """The nearest live entry of a partition.
 
     `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at
-    the least, which leaves some 3e-5 of doubt.
+    the least, which leaves some 1e-5 of doubt.
     """
 
     key: bytes

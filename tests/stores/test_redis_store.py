@@ -345,6 +345,32 @@ async def test_without_the_query_engine_exact_lookups_work_and_it_is_said_once(s
     assert len(caplog.records) == 1
 
 
+async def test_a_server_that_comes_back_without_the_query_engine_costs_no_exact_lookup(
+    start_redis,
+):
+    server = start_redis()
+    rows = random_probes(2)
+    async with opened(server.url) as store:
+        await store.put_many(entries(range(2), probes=rows))
+        server.kill()
+        server.search = False
+        server.start()
+        await until(lambda: store.get_many([key("a")]))
+        assert await store.nearest(PARTITION, rows) == [None, None]
+        await store.put_many(entries(range(2), probes=rows))
+        assert names_of(await store.get_many([key(1)])) == ["1"]
+        await until_off(store)
+        assert await store.nearest(PARTITION, rows) == [None, None]
+        assert store.semantic_off_because == "this Redis has no Query Engine"
+
+
+async def until_off(store):
+    async def is_off():
+        return store.semantic_off_because
+
+    await until(is_off)
+
+
 async def test_in_a_database_other_than_the_first_only_exact_lookups_work(start_redis):
     server = start_redis()
     async with opened(server.url.removesuffix("/0") + "/3") as store:
