@@ -148,6 +148,14 @@ def _debian_mirrors() -> list[str]:
     return sorted(set(re.findall(r"https?://\S+/debian(?=/?(?:\s|$))", "\n".join(lines))))
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 class RedisServer:
     """One Redis process that keeps nothing on disk; `start` again after `stop` or `kill`.
 
@@ -163,9 +171,7 @@ class RedisServer:
         self._process: subprocess.Popen | None = None
         self._flags = flags
         self.search = search
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.socket = str(Path(self._folder.name) / "redis.sock")
         self.url = f"redis://127.0.0.1:{self.port}/0"
 

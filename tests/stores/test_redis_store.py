@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import logging
+import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import ResponseError
+from redis_server import free_port
 from relay import Relay
 
 import cacheproxy.stores.redis_index as redis_index
@@ -589,6 +591,31 @@ async def test_a_unix_socket_does_as_well(start_redis):
     async with opened(f"unix://{server.socket}") as store:
         await store.put_many(entries(["a"]))
         assert names_of(await store.get_many([key("a")])) == ["a"]
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 and its key."""
+    certificate, private = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    command += " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(private), "-out", str(certificate)]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    return certificate, private
+
+
+async def test_tls_works_with_a_known_certificate_and_only_then(start_redis, certificate):
+    public, private = certificate
+    port = free_port()
+    tls = {"port": port, "cert-file": public, "key-file": private, "ca-cert-file": public}
+    flags = [part for name, value in tls.items() for part in (f"--tls-{name}", str(value))]
+    start_redis(*flags, "--tls-auth-clients", "no")
+    async with opened(f"rediss://127.0.0.1:{port}?ssl_ca_certs={public}") as store:
+        await store.put_many(entries(["a"], probes=random_probes(1)))
+        assert names_of(await store.get_many([key("a")])) == ["a"]
+        assert (await store.nearest(PARTITION, random_probes(1)))[0].key == key("a")
+    async with opened(f"rediss://127.0.0.1:{port}") as store:
+        assert await failure_of(store.get_many([key("a")])) == "connection"
 
 
 async def test_more_calls_than_connections_wait_for_their_turn(start_redis):
