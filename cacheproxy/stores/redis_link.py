@@ -69,7 +69,7 @@ def make_pool(url: str) -> ConnectionPool:
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
-            # With these, redis-py does not see that an idle connection has been closed.
+            # With these on, redis-py goes on using idle connections that the server has closed.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
     except ValueError:
@@ -112,14 +112,10 @@ class RedisLink:
         self._recovering: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    @property
-    def is_up(self) -> bool:
-        """Whether Redis could be reached when that was last tried."""
-        return self._failure is None
-
-    async def open(self) -> None:
-        """Try once to reach Redis; if that fails, go on trying in the background."""
+    async def open(self) -> bool:
+        """Return whether Redis can be reached; if not, go on trying in the background."""
         await self._open()
+        return self._failure is None
 
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
@@ -133,6 +129,17 @@ class RedisLink:
         self._idle.clear()
         self._refuse_waiting(StoreError("the store is closed"))
 
+    def check(self) -> None:
+        """Return if a call may be tried.
+
+        Raises:
+            StoreError: the link is closed, or Redis could not be reached when that was last tried.
+        """
+        if self._is_closed:
+            raise StoreError("the store is closed")
+        if self._failure is not None:
+            raise StoreError(str(self._failure), self._failure.kind)
+
     async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
         """Return the replies to the commands, in one round trip.
 
@@ -141,10 +148,7 @@ class RedisLink:
         Raises:
             StoreError: Redis could not be asked or did not answer all; some commands may have run.
         """
-        if self._is_closed:
-            raise StoreError("the store is closed")
-        if self._failure is not None:
-            raise StoreError(str(self._failure), self._failure.kind)
+        self.check()
         try:
             async with asyncio.timeout(timeout_s):
                 connection = await self._take()
@@ -214,7 +218,7 @@ class RedisLink:
             self._fall(error)
 
     def _fall(self, error: StoreError) -> None:
-        _log.warning("%s; trying on", error)
+        _log.warning("cannot reach the store, trying on: %s", error)
         self._failure = error
         self._refuse_waiting(error)
         self._recovering = asyncio.create_task(self._recover())
@@ -239,7 +243,7 @@ class RedisLink:
         self._failure = None
         self._alive += 1
         self._give(connection)
-        _log.info("Redis answers again")
+        _log.info("the store can be reached again")
 
 
 async def _connect(connection: AbstractConnection) -> StoreError | None:

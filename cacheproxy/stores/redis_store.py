@@ -89,13 +89,13 @@ class RedisStore:
         """Try to reach Redis; it may also come later."""
         if self._is_closed:
             raise StoreError("the store is closed")
-        await self._link.open()
+        is_reached = await self._link.open()
         self._is_open = True
-        if self._link.is_up:
+        if is_reached:
             try:
                 await self._indexes.look()
             except StoreError as error:
-                _log.warning("%s; trying on", error)
+                _log.warning("the store was reached, and did not answer: %s", error)
 
     async def close(self) -> None:
         """Let the calls in progress end, then release the connections."""
@@ -130,7 +130,10 @@ class RedisStore:
         with self._call():
             found: list[Neighbour | None] = [None] * len(probes)
             index = _index(partition.fingerprint, probes.shape[1])
-            if not len(probes) or not await self._indexes.is_ready(index):
+            if not len(probes):
+                return found
+            self._link.check()
+            if not await self._indexes.is_ready(index):
                 return found
             search = _Search(index, partition, self._hnsw.ef_runtime)
             rows, expired = list(range(len(probes))), list[bytes]()
@@ -167,6 +170,7 @@ class RedisStore:
                 if entry.probe is not None
             }
             commands = [command for entry in latest.values() for command in _write(entry)]
+            self._link.check()
             # Made before the first entry, which lookups then find at once.
             ready = [index for index in indexes if await self._indexes.is_ready(index)]
             # A write would not notice that its index is gone; a search that finds nothing does.

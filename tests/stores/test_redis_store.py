@@ -386,10 +386,11 @@ async def test_in_a_database_other_than_the_first_only_exact_lookups_work(start_
 # A server that fails
 
 
-async def test_a_store_opens_without_its_server_and_finds_it_later(start_redis):
+async def test_a_store_opens_without_its_server_and_finds_it_later(start_redis, caplog):
     server = start_redis()
     server.stop()
     async with opened(server.url) as store:
+        assert len(caplog.records) == 1
         begun = time.monotonic()
         for _ in range(100):
             assert await failure_of(store.get_many([key("a")])) == "connection"
