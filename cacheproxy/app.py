@@ -28,7 +28,7 @@ from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -52,7 +52,7 @@ class App:
         self._encoder = OnnxEncoder(installed.graph)
         self._max_tokens = installed.max_tokens
         self._draining = False
-        self._store = EmbeddedStore(settings.store_path, max_bytes=settings.cache.store_bytes)
+        self._store = make_store(settings)
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
         self._writeback = WriteBack(

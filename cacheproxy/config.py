@@ -36,6 +36,8 @@ _TABLES = ("api_keys", "model_aliases")
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
+_REDIS = ("redis://", "rediss://", "unix://")
+_STORES = "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT or unix://PATH"
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TenantName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -114,7 +116,7 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(
         None,
-        description="sqlite:///PATH or memory://; default: a file under the home folder",
+        description=f"{_STORES}; default: a file under the home folder",
     )
     model: str = Field("all-MiniLM-L6-v2", description="model to serve")
     allow_anonymous: bool = Field(
@@ -139,13 +141,18 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, store: str | None) -> str | None:
-        if store not in (None, _MEMORY) and not (store or "").startswith(_SQLITE):
-            raise ValueError("must be sqlite:///PATH or memory://")
+        if store not in (None, _MEMORY) and not (store or "").startswith((_SQLITE, *_REDIS)):
+            raise ValueError(f"must be {_STORES}")
         return store
 
     @property
+    def redis_url(self) -> str | None:
+        """Where the store is, if it is in Redis; may hold a password."""
+        return self.store if self.store and self.store.startswith(_REDIS) else None
+
+    @property
     def store_path(self) -> Path | None:
-        """The embedded store's file; None keeps everything in memory."""
+        """The embedded store's file, if that is the store; None keeps everything in memory."""
         if self.store is None:
             return self.home / "cache.sqlite"
         return None if self.store == _MEMORY else Path(self.store.removeprefix(_SQLITE))
@@ -210,7 +217,9 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
 def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
-        given = "" if isinstance(mistake["input"], dict) else f" (given: {mistake['input']!r})"
+        # A store's URL may hold a password.
+        is_shown = name != "store" and not isinstance(mistake["input"], dict)
+        given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
 
 

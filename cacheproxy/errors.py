@@ -5,6 +5,8 @@ an OpenAI-shaped body. Errors that no request sees (a store that is sick, a mode
 installed, a mistaken setting) share the root, so that start-up can report each in one line.
 """
 
+from typing import Literal
+
 
 class CacheproxyError(Exception):
     """Root of all errors that cacheproxy raises on purpose; its message is one clear line."""
@@ -83,8 +85,22 @@ class InferenceFailed(ApiError):
     kind = "api_error"
 
 
+StoreErrorKind = Literal[
+    "timeout", "connection", "readonly", "oom", "loading", "noauth", "protocol", "other"
+]
+"""Why a store did not answer: few words, so that a metric can be labelled with them."""
+
+
 class StoreError(CacheproxyError):
-    """The store could not do what was asked; the request goes on without it."""
+    """The store could not do what was asked; the request goes on without it.
+
+    Attributes:
+        kind: what it failed of.
+    """
+
+    def __init__(self, message: str, kind: StoreErrorKind = "other") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class RecordError(CacheproxyError):

@@ -108,14 +108,16 @@ class Metrics:
 
         self.store_up = gauge("store_up", "1 if the last store call was answered")
         self.store_errors = counter(
-            "store_errors", "Store calls without an answer (timeout, error)", "kind"
+            "store_errors", "Store calls that failed, by what they failed of", "kind"
         )
         self.store_op_duration = histogram(
             "store_op_duration_seconds", "Time of one store call", "op"
         )
         self.record_errors = counter("record_errors", "Stored records that did not decode")
-        self.store_entries = gauge("store_entries", "Entries in the store")
-        self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take")
+        self.store_entries = gauge(
+            "store_entries", "Entries in the store; NaN if it keeps no count"
+        )
+        self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take; NaN as above")
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")
         self.writeback_queue = gauge("writeback_queue_entries", "Entries waiting to be stored")

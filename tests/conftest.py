@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
+from redis_server import NoRedis, RedisServer
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.install import load_installed
@@ -45,3 +47,40 @@ def shared_rows():
             return [json.loads(line) for line in lines]
 
     return read
+
+
+def start_or_skip(*flags: str, **more) -> RedisServer:
+    """Return a Redis that runs; where there can be none, fail in CI and skip the test elsewhere."""
+    try:
+        server = RedisServer(*flags, **more)
+    except NoRedis as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis with the Query Engine that tests share; they empty its database as they please."""
+    if given := os.environ.get("CACHEPROXY_TEST_REDIS_URL"):
+        yield given
+        return
+    server = start_or_skip()
+    yield server.url
+    server.remove()
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Return a function that starts a Redis of this test's own, to be broken on purpose."""
+    servers: list[RedisServer] = []
+
+    def start(*flags: str, **more) -> RedisServer:
+        servers.append(start_or_skip(*flags, **more))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.remove()

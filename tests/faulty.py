@@ -21,7 +21,7 @@ class FaultyStore:
             await self.stalled.wait()
         if self.failures:
             self.failures -= 1
-            raise StoreError("broken on purpose")
+            raise StoreError("broken on purpose", "readonly")
 
     async def get_many(self, keys):
         await self._behave()

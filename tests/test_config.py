@@ -33,7 +33,7 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeyp
 def test_every_mistake_has_its_own_line_that_names_the_setting(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(
-        "prot = 1\nport = 70000\nstore = 'redis://x'\n[batch]\nwindow_ms = 'x'\nnope = 1\n"
+        "prot = 1\nport = 70000\nstore = 'mysql://x'\n[batch]\nwindow_ms = 'x'\nnope = 1\n"
     )
 
     with pytest.raises(ConfigError) as mistake:
@@ -75,6 +75,18 @@ def test_the_store_is_a_file_under_the_home_folder_unless_told_otherwise(tmp_pat
     assert load_settings({"home": tmp_path}, None).store_path == tmp_path / "cache.sqlite"
     assert load_settings({"store": "memory://"}, None).store_path is None
     assert str(load_settings({"store": "sqlite:////a/b"}, None).store_path) == "/a/b"
+
+
+@pytest.mark.parametrize("url", ["redis://a:b@host:1/0", "rediss://host", "unix:///run/redis.sock"])
+def test_the_store_may_be_in_redis(url):
+    assert load_settings({"store": url}, None).redis_url == url
+    assert load_settings({}, None).redis_url is None
+
+
+def test_a_mistaken_store_is_told_without_its_password():
+    with pytest.raises(ConfigError, match="store: ") as mistake:
+        load_settings({"store": "redi://user:secret@host"}, None)
+    assert "secret" not in str(mistake.value)
 
 
 def test_a_misspelt_variable_is_found_and_a_right_one_is_not():

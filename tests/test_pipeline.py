@@ -171,7 +171,7 @@ async def test_a_store_that_always_fails_costs_no_request(start):
     harness.store.failures = 10**9
 
     assert await harness.outcomes("a b", "c d") == ["miss", "miss"]
-    assert harness.value("store_errors_total", kind="error") == 1
+    assert harness.value("store_errors_total", kind="readonly") >= 1
 
 
 async def test_a_store_that_stalls_costs_its_deadline_and_no_request(start):

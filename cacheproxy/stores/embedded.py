@@ -25,7 +25,7 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores import rows
 from cacheproxy.stores.database import Connection, Database
 from cacheproxy.stores.rows import Removed
-from cacheproxy.stores.store import Entry, Neighbour, Partition
+from cacheproxy.stores.store import Entry, Neighbour, Partition, StoreStats
 from cacheproxy.stores.vectors import CATCH_UP_ROWS, VectorIndexes
 from cacheproxy.stores.worker import Worker
 
@@ -48,19 +48,17 @@ _NEAREST_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedStats:
+class EmbeddedStats(StoreStats):
     """What the store holds, as of its last write or sweep, and what it has removed since `open`.
 
+    `live_bytes` are SQLite pages in use, which `max_bytes` bounds.
+
     Attributes:
-        entries: includes expired ones that no sweep has met yet.
-        live_bytes: SQLite pages in use, which `max_bytes` bounds.
         free_bytes: pages of the file that wait for the next writes.
         evicted: entries removed to stay within `max_bytes`.
         expired: entries removed after their time.
     """
 
-    entries: int = 0
-    live_bytes: int = 0
     free_bytes: int = 0
     evicted: int = 0
     expired: int = 0

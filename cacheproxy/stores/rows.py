@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import KEY_BYTES, encode_fields
 from cacheproxy.stores.database import Connection, transaction
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.stores.store import Entry, Partition, unit_probe
 
 WRITE_ROWS = 256
 """Entries per transaction of writing or removing: some 20 ms, then others have their turn."""
-
-_UNIT_TOLERANCE = 1e-3
-"""Of a probe's length; float16 weights upstream leave up to 5e-4."""
 
 _FREE_PAGES_KEPT = 512
 """8 MiB of free pages stay in the file for the next writes before any are given back."""
@@ -186,10 +183,7 @@ def _row(entry: Entry) -> tuple[bytes, bytes, float, bytes, int | None, bytes | 
     if entry.probe is None:
         where = partition_id(entry.partition, 0)
         return entry.key, where, entry.expires_at, entry.record, None, None
-    probe = np.asarray(entry.probe, np.float32)
-    # Also refuses NaN and infinities, which would spoil the graph for their neighbours.
-    if probe.ndim != 1 or not abs(float(probe @ probe) - 1.0) < 2 * _UNIT_TOLERANCE:
-        raise StoreError("a probe is not a vector of unit length")
+    probe = unit_probe(entry.probe)
     where = partition_id(entry.partition, probe.size)
     stored = probe.astype("<f4").tobytes()
     return entry.key, where, entry.expires_at, entry.record, probe_hash(probe), stored

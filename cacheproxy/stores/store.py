@@ -12,6 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.errors import StoreError
+
+_UNIT_TOLERANCE = 1e-3
+"""Of a probe's length; float16 weights upstream leave up to 5e-4."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -43,11 +48,28 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """The nearest live entry of a partition; `score` is the cosine of the two probes, -1 to 1."""
+    """The nearest live entry of a partition.
+
+    `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at
+    the least, which leaves some 1e-5 of doubt.
+    """
 
     key: bytes
     record: bytes
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Figures for metrics; NaN where a store keeps no count.
+
+    Attributes:
+        entries: may include expired ones that are still to be removed.
+        live_bytes: what the entries take.
+    """
+
+    entries: float = 0
+    live_bytes: float = 0
 
 
 class Store(Protocol):
@@ -72,3 +94,19 @@ class Store(Protocol):
 
     async def put_many(self, entries: Sequence[Entry]) -> None:
         """Write the entries, each atomically; a key that exists is replaced."""
+
+    def stats(self) -> StoreStats:
+        """Return what the store holds, as far as it knows without looking."""
+
+
+def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an entry's probe as float32 [d].
+
+    Raises:
+        StoreError: it is no vector of unit length.
+    """
+    vector = np.asarray(probe, np.float32)
+    # Also refuses NaN and infinities, which would spoil an index for their neighbours.
+    if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
+        raise StoreError("a probe is not a vector of unit length")
+    return vector

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.errors import StoreError
+from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.metrics import Metrics
 from cacheproxy.stores.store import Neighbour, Partition, Store
 
@@ -81,10 +81,16 @@ class StoreGuard:
         while self._asked and len(keys) + len(self._asked[0].keys) <= _TEXTS_PER_DEADLINE:
             together.append(self._asked.popleft())
             keys += together[-1].keys
-        with self._get_duration.time():
-            answer = await self._answer(
-                self._store.get_many(keys), len(keys), asked_at=together[0].at
-            )
+        try:
+            with self._get_duration.time():
+                answer = await self._answer(
+                    self._store.get_many(keys), len(keys), asked_at=together[0].at
+                )
+        except Exception as error:  # a mistake of ours: told to those who wait, not to nobody
+            for asked in together:
+                if not asked.found.done():
+                    asked.found.set_exception(error)
+            return
         found: list[bytes | None] = [None] * len(keys) if answer is None else answer
         start = 0
         for asked in together:
@@ -121,7 +127,7 @@ class StoreGuard:
         try:
             answer = task.result()
         except StoreError as error:
-            self._fail("error", str(error))
+            self._fail(error.kind, str(error))
             return None
         self._up.set(1)
         return answer
@@ -131,7 +137,7 @@ class StoreGuard:
         if not task.cancelled():
             task.exception()
 
-    def _fail(self, kind: str, message: str) -> None:
+    def _fail(self, kind: StoreErrorKind, message: str) -> None:
         self._errors.labels(kind).inc()
         self._up.set(0)
         if time.monotonic() >= self._next_log_at:

@@ -40,6 +40,7 @@ class WriteBack:
         self._stopping = False
         self._stored = metrics.writeback_stored
         self._dropped = metrics.writeback_dropped
+        self._errors = metrics.store_errors
         metrics.writeback_queue.set_function(lambda: len(self._pending))
 
     def start(self) -> None:
@@ -100,6 +101,7 @@ class WriteBack:
             try:
                 await self._store.put_many(batch)
             except StoreError as error:
+                self._errors.labels(error.kind).inc()
                 logger.warning(
                     "%d entries not stored (attempt %d of %d): %s",
                     *(len(batch), attempt, _ATTEMPTS, error),

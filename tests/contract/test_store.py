@@ -1,21 +1,24 @@
 """What every `Store` promises; each implementation passes this one suite.
 
-An implementation joins by adding to IMPLEMENTATIONS an async context manager that gives an open,
-empty store and a clock by which its entries expire.
+An implementation joins by adding to IMPLEMENTATIONS an async context manager that gives an
+`Opened`.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from redis.asyncio import Redis
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.stores.redis_store import RedisStore
 from cacheproxy.stores.store import Entry, Partition, Store
 
 
@@ -32,27 +35,59 @@ class SetClock:
         self._now += seconds
 
 
+class RealClock:
+    """Time as a server reads it; passes by itself."""
+
+    def now(self) -> float:
+        return time.time()
+
+    async def let_pass(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open, empty store, the clock by which its entries expire, and how exact its scores are."""
+
+    store: Store
+    clock: SetClock | RealClock
+    score_error: float = 1e-5
+
+
 @asynccontextmanager
-async def embedded_file(folder: Path) -> AsyncIterator[tuple[Store, SetClock]]:
-    clock = SetClock()
+async def embedded_file(request) -> AsyncIterator[Opened]:
+    clock, folder = SetClock(), request.getfixturevalue("tmp_path")
     store = EmbeddedStore(folder / "cache.sqlite", max_bytes=2**30, now=clock.now)
     await store.open()
-    yield store, clock
+    yield Opened(store, clock)
     await store.close()
 
 
 @asynccontextmanager
-async def embedded_memory(folder: Path) -> AsyncIterator[tuple[Store, SetClock]]:
+async def embedded_memory(request) -> AsyncIterator[Opened]:
     clock = SetClock()
     store = EmbeddedStore(None, max_bytes=2**30, now=clock.now)
     await store.open()
-    yield store, clock
+    yield Opened(store, clock)
     await store.close()
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], AbstractAsyncContextManager]] = {
+@asynccontextmanager
+async def redis_server(request) -> AsyncIterator[Opened]:
+    url = request.getfixturevalue("redis_url")
+    async with Redis.from_url(url) as client:
+        await client.flushall()
+    store = RedisStore(url)
+    await store.open()
+    # float16 rounds each number of a probe by at most 2**-12 of it.
+    yield Opened(store, RealClock(), score_error=2**-12)
+    await store.close()
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., AbstractAsyncContextManager[Opened]]] = {
     "embedded-file": embedded_file,
     "embedded-memory": embedded_memory,
+    "redis": redis_server,
 }
 
 DIMENSIONS = 32
@@ -62,19 +97,24 @@ OTHER_MODEL = Partition(PARTITION.namespace_id, "model-b")
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-async def opened(request, tmp_path):
-    async with IMPLEMENTATIONS[request.param](tmp_path) as opened:
+async def opened(request):
+    async with IMPLEMENTATIONS[request.param](request) as opened:
         yield opened
 
 
 @pytest.fixture
 def store(opened):
-    return opened[0]
+    return opened.store
 
 
 @pytest.fixture
 def clock(opened):
-    return opened[1]
+    return opened.clock
+
+
+@pytest.fixture
+def score_error(opened):
+    return opened.score_error
 
 
 def key(name) -> bytes:
@@ -121,7 +161,9 @@ async def test_asking_for_nothing_gives_nothing(store):
     await store.put_many([])
 
 
-async def test_writing_a_key_again_replaces_record_expiry_and_probe(store, clock, entry):
+async def test_writing_a_key_again_replaces_record_expiry_and_probe(
+    store, clock, score_error, entry
+):
     before, after = probes(2)
     await store.put_many([entry("a", b"old", ttl_s=1, probe=before)])
     await store.put_many([entry("a", b"new", ttl_s=60, probe=after)])
@@ -129,7 +171,7 @@ async def test_writing_a_key_again_replaces_record_expiry_and_probe(store, clock
     assert await store.get_many([key("a")]) == [b"new"]
     (found,) = await store.nearest(PARTITION, before[None])
     assert found.record == b"new"
-    assert found.score == pytest.approx(float(before @ after), abs=1e-5)
+    assert found.score == pytest.approx(float(before @ after), abs=score_error)
 
 
 async def test_the_last_of_equal_keys_in_a_batch_stays(store, entry):
@@ -222,7 +264,7 @@ async def test_probes_of_another_length_find_nothing(store, entry):
     assert (await store.nearest(PARTITION, probes(1)))[0].key == key("a")
 
 
-async def test_nearest_is_the_brute_force_neighbour_with_its_exact_cosine(store, entry):
+async def test_nearest_is_the_brute_force_neighbour_with_its_cosine(store, score_error, entry):
     stored, asked = probes(600), probes(200, seed=1)
     await store.put_many([entry(n, str(n).encode(), probe=row) for n, row in enumerate(stored)])
     found = await store.nearest(PARTITION, asked)
@@ -231,7 +273,7 @@ async def test_nearest_is_the_brute_force_neighbour_with_its_exact_cosine(store,
     for row, neighbour in enumerate(found):
         place = int(neighbour.record)
         assert neighbour.key == key(place)
-        assert neighbour.score == pytest.approx(float(cosines[row, place]), abs=1e-5)
+        assert neighbour.score == pytest.approx(float(cosines[row, place]), abs=score_error)
         hits += place == int(cosines[row].argmax())
     assert hits >= 0.99 * len(asked)
 
@@ -276,7 +318,7 @@ async def test_an_entry_is_seen_by_every_lookup_after_its_write(store, entry):
     await asyncio.gather(*(write_and_read(writer) for writer in range(8)))
 
 
-async def test_an_entry_is_replaced_whole_before_the_eyes_of_readers(store, entry):
+async def test_an_entry_is_replaced_whole_before_the_eyes_of_readers(store, score_error, entry):
     versions = probes(50)
     name, finished = "contested", asyncio.Event()
 
@@ -295,7 +337,9 @@ async def test_an_entry_is_replaced_whole_before_the_eyes_of_readers(store, entr
             (found,) = await store.nearest(PARTITION, query[None])
             if found is not None:
                 version = int(found.record)
-                assert found.score == pytest.approx(float(query @ versions[version]), abs=1e-5)
+                assert found.score == pytest.approx(
+                    float(query @ versions[version]), abs=score_error
+                )
         return seen
 
     await store.put_many([entry(name, b"0", probe=versions[0])])

@@ -87,11 +87,11 @@ class Server:
 
 @pytest.fixture
 def start_server(model_home, tmp_path) -> Iterator:
-    """Return a function that starts a server on a store of this test's own."""
+    """Return a function that starts a server, on a store of this test's own unless told which."""
     servers: list[Server] = []
+    own_store = f"sqlite:///{tmp_path / 'cache.sqlite'}"
 
-    def start(*flags: str, **more) -> Server:
-        store = f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    def start(*flags: str, store: str = own_store, **more) -> Server:
         servers.append(Server(model_home, store, "--drain-s", "0", *flags, **more))
         return servers[-1]
 

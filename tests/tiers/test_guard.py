@@ -36,7 +36,7 @@ async def test_a_store_that_fails_is_a_miss_and_counted(metrics):
 
     assert await guard.get_many([b"k"]) == [None]
     assert await guard.nearest(PARTITION, np.ones((2, 3), np.float32)) == [None, None]
-    assert value(metrics, "store_errors_total", kind="error") == 2
+    assert value(metrics, "store_errors_total", kind="readonly") == 2
     assert value(metrics, "store_up") == 0
 
 

