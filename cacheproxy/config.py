@@ -51,7 +51,7 @@ class CacheSettings(_Section):
     """What is kept, for how long, and how long a lookup may take."""
 
     ttl_s: float = Field(7 * 86_400, ge=1, description="life of an entry, seconds")
-    hot_bytes: int = Field(128 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
+    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
     store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
     deadline_ms: float = Field(25, gt=0, description="longest wait for the store per request")
     writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")

@@ -3,7 +3,8 @@
 Texts are grouped by exact length, so nothing is padded and no mask is needed. Between requests the
 order is start-time fair queueing (Goyal, Vin and Cheng, 1996): a text's virtual start is the
 number of tokens that its own request asked for before it, counted from the moment of arrival, so
-that a request of one text is never stuck behind one of 2,048.
+that a request of one text is never stuck behind one of 2,048. Time is the start of the text whose
+turn it is: that of its group's mates lies ahead, and would put whoever comes next behind them.
 
 The batching window is the longest time for which a fuller group may go ahead of the text whose
 turn it is. Nothing ever waits while a core is idle: one text fills a core nearly as well as eight
@@ -20,6 +21,13 @@ from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
+
+_SHARED_TOKENS = 64
+"""Largest group while requests share the queue: a text that comes waits for the groups in progress
+(64 tokens: 5 ms). Groups of 256 cost an eighth less, for a request that is alone."""
+
+_SHARED_S = 1.0
+"""For how long the queue counts as shared after two requests have met in it."""
 
 Ids = Sequence[int]
 Vector = NDArray[np.float32]
@@ -64,6 +72,7 @@ class TextQueue:
         self._tokens_by_request: dict[int, int] = {}
         self._tokens = 0
         self._virtual_time = 0.0
+        self._shared_until = 0.0
         self._sequence = count()
         self._requests = count()
         self._texts = 0
@@ -81,6 +90,8 @@ class TextQueue:
     def put(self, texts: Sequence[QueuedText], now: float) -> None:
         """Queue one request's texts at monotonic time `now`, seconds."""
         request, start = next(self._requests), self._virtual_time
+        if self._texts:
+            self._shared_until = now + _SHARED_S
         for text in texts:
             text.enqueued_at, text.request = now, request
             waiting = self._by_length.setdefault(len(text.ids), [])
@@ -100,27 +111,35 @@ class TextQueue:
         while self._by_length and not taken.group:
             length = self._next_length(now)
             waiting = self._by_length[length]
+            self._virtual_time = max(self._virtual_time, self._earliest_start())
             share = -(-self._tokens // (self._workers * length))
-            most_texts = max(1, min(self._max_group_tokens // length, share))
+            most_texts = max(1, min(self._most_tokens(now) // length, share))
             while waiting and len(taken.group) < most_texts:
-                start, _, text = heapq.heappop(waiting)
+                text = heapq.heappop(waiting)[2]
                 self._forget(text)
                 if text.future.cancelled():
                     continue
                 if now - text.enqueued_at > self._timeout_s:
                     taken.expired.append(text)
                     continue
-                self._virtual_time = max(self._virtual_time, start)
                 taken.group.append(text)
             if not waiting:
                 del self._by_length[length]
         return taken
+
+    def _most_tokens(self, now: float) -> int:
+        if now < self._shared_until:
+            return min(self._max_group_tokens, _SHARED_TOKENS)
+        return self._max_group_tokens
 
     def _next_length(self, now: float) -> int:
         turn = min(self._by_length, key=lambda length: self._by_length[length][0][:2])
         if now - self._by_length[turn][0][2].enqueued_at >= self._window_s:
             return turn
         return max(self._by_length, key=lambda length: (self._group_tokens(length), length == turn))
+
+    def _earliest_start(self) -> float:
+        return min(waiting[0][0] for waiting in self._by_length.values())
 
     def _group_tokens(self, length: int) -> int:
         return min(length * len(self._by_length[length]), self._max_group_tokens)

@@ -47,6 +47,16 @@ def test_what_waits_is_shared_among_the_workers_to_its_end(loop):
     assert sizes == [5, 5, 3, 2, 1]
 
 
+def test_groups_are_small_while_requests_share_the_queue(loop):
+    queue = make_queue(budget=256)
+    queue.put(texts_of(loop, *[16] * 100), now=0.0)
+    sizes = [len(queue.take(now=0.0).group)]
+    queue.put(texts_of(loop, 16), now=1.0)
+    sizes += [len(queue.take(now=now).group) for now in (1.0, 1.5, 3.0)]
+
+    assert sizes == [16, 4, 4, 16]
+
+
 def test_a_text_longer_than_the_budget_goes_alone(loop):
     queue = make_queue(budget=30)
     queue.put(texts_of(loop, 200, 200), now=0.0)
@@ -84,6 +94,19 @@ def test_one_text_is_not_stuck_behind_a_request_of_many(loop):
     groups = [queue.take(now=0.3).group for _ in range(2)]
 
     assert [single] in groups
+
+
+def test_mates_of_a_group_do_not_put_later_requests_behind_them(loop):
+    queue = make_queue(budget=64)
+    queue.put(texts_of(loop, *[4 + i % 13 for i in range(500)]), now=0.0)
+    for _ in range(3):
+        queue.take(now=1.0)
+    single = texts_of(loop, 9)
+    queue.put(single, now=1.0)
+
+    taken = [queue.take(now=2.0 + turn).group for turn in range(4)]
+
+    assert any(single[0] in group for group in taken)
 
 
 def test_requests_of_many_share_the_turns(loop):

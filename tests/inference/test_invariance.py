@@ -1,0 +1,49 @@
+"""A vector is a function of its token ids alone, whatever the engine does beside it."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.metrics import Metrics
+
+COMPOSITIONS = 500
+"""For each number of threads."""
+
+
+def short_texts(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(3 + rng.geometric(0.12, count), 80)
+    return [[101, *rng.integers(1_000, 30_000, length - 2).tolist(), 102] for length in lengths]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_a_text_has_the_same_bits_in_every_composition(installed, threads):
+    encoder = OnnxEncoder(installed.graph)
+    texts = short_texts(60)
+    alone = [encoder.encode(np.array([ids]))[0].tobytes() for ids in texts]
+    queue = TextQueue(window_s=0.005, max_group_tokens=256, timeout_s=600, workers=threads)
+    batcher = Batcher(
+        encoder.encode,
+        model=installed.name,
+        threads=threads,
+        queue=queue,
+        max_wait_s=600,
+        metrics=Metrics(),
+    )
+    rng = np.random.default_rng(threads)
+    batcher.start()
+
+    async def compose() -> None:
+        chosen = rng.integers(0, len(texts), rng.integers(1, 30))
+        vectors = await asyncio.gather(*batcher.submit([texts[i] for i in chosen]))
+        for i, vector in zip(chosen, vectors, strict=True):
+            assert vector.tobytes() == alone[i]
+
+    # Several requests at once, so that groups are also made of texts of different requests.
+    for _ in range(COMPOSITIONS // 5):
+        await asyncio.gather(*(compose() for _ in range(5)))
+    await asyncio.to_thread(batcher.stop)
