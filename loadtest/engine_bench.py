@@ -24,8 +24,8 @@ from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import load_manifest, models_folder
 from loadtest.contenders import BASELINE, OURS, Contender, float_encoder, make_contenders
-from loadtest.http_bench import HttpResult, has_wrk, load, running_server
 from loadtest.roofline import Roofline
+from loadtest.wrk import WrkResult, body_of, has_wrk, load, load_once, running_server
 
 _GRID = tuple((texts, tokens) for texts in (1, 8, 32) for tokens in (16, 50, 128, 256))
 _ROOFLINE_BATCH = (32, 50)
@@ -52,8 +52,8 @@ class Round:
     roofline_s: float = 0.0
     batch_s: float = 0.0
     bare_s: float = 0.0
-    http: HttpResult | None = None
-    idle: HttpResult | None = None
+    http: WrkResult | None = None
+    idle: WrkResult | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,15 @@ class Bench:
 
     def _run_http(self, result: Round) -> None:
         name = self.model.name
+        bodies = [body_of(text, name) for text in self.unseen]
         with running_server(self.home, name) as url:
-            load(url, self.unseen[-5_000:], name, clients=1, seconds=1)  # wakes the machine up
-            idle = load(url, self.unseen, name, clients=1, seconds=3)
+            load(url, bodies[-1:], clients=1, seconds=1)  # wakes the machine up
+            idle = load_once(url, bodies, clients=1, seconds=3)
             result.idle = idle
             asked = self.unseen[: idle.requests]
             result.bare_s = _time_bare(self.model, self.encoder, asked)
         with running_server(self.home, name) as url:
-            result.http = load(url, self.unseen, name, clients=_HTTP_CLIENTS, seconds=8)
+            result.http = load_once(url, bodies, clients=_HTTP_CLIENTS, seconds=8)
 
 
 def _seconds(work: Callable[[], Any]) -> float:
