@@ -17,6 +17,8 @@ from cacheproxy.exchange import Answer, Control, Served
 EncodingFormat = Literal["float", "base64"]
 Headers = list[tuple[bytes, bytes]]
 
+_SIMPLE_HITS = {"hot": b"hot", "exact": b"exact"}
+
 
 def render_vector(served: Served, form: EncodingFormat, dimensions: int | None) -> bytes:
     """Return one embedding as a JSON value: an array of floats, or base64 of float32 (LE).
@@ -62,12 +64,18 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
 
     `outcome` is the answer's, as `outcome_of` gives it.
     """
-    if outcome == "hot":
-        return _hot_headers(answer, total_s)
     now = time.time()
     served = answer.served
+    created_at, expires_at = now, float("inf")
+    for text in served:
+        created_at = min(created_at, text.record.created_at)
+        expires_at = min(expires_at, text.record.expires_at)
+    ttl_s = int(expires_at - now)
+    timing = (b"server-timing", _server_timing(answer, total_s))
+    if outcome in _SIMPLE_HITS:  # one text or many, from one tier without scores
+        status = b"cacheproxy; hit; ttl=%d; detail=%b" % (ttl_s, _SIMPLE_HITS[outcome])
+        return [(b"cache-status", status), timing, (b"age", b"%d" % (now - created_at))]
     misses = [text for text in served if text.outcome == "miss"]
-    ttl_s = int(min(text.record.expires_at for text in served) - now)
     parts = ["cacheproxy"]
     if misses:
         parts.append("fwd=miss" if control.reads else "fwd=request")
@@ -81,30 +89,12 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
         parts.append(f'detail="{_counts(served)}"')
     elif outcome != "miss":
         parts.append(f"detail={outcome}")
-    headers = [
-        (b"cache-status", "; ".join(parts).encode()),
-        (b"server-timing", _server_timing(answer, total_s)),
-    ]
+    headers = [(b"cache-status", "; ".join(parts).encode()), timing]
     if not misses:
-        age_s = max(now - text.record.created_at for text in served)
-        headers.append((b"age", b"%d" % max(age_s, 0)))
+        headers.append((b"age", b"%d" % (now - created_at)))
     if similarity := _similarity(served):
         headers.append((b"x-cacheproxy-similarity", similarity.encode()))
     return headers
-
-
-def _hot_headers(answer: Answer, total_s: float) -> Headers:
-    """Return the headers of an answer from the hot tier alone: the one that comes most often."""
-    now = time.time()
-    created_at, expires_at = now, float("inf")
-    for text in answer.served:
-        created_at = min(created_at, text.record.created_at)
-        expires_at = min(expires_at, text.record.expires_at)
-    return [
-        (b"cache-status", b"cacheproxy; hit; ttl=%d; detail=hot" % (expires_at - now)),
-        (b"server-timing", _server_timing(answer, total_s)),
-        (b"age", b"%d" % (now - created_at)),
-    ]
 
 
 def _counts(served: Sequence[Served]) -> str:
