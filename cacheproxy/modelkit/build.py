@@ -5,6 +5,7 @@ ones, distil the probe. What is measured runs in the session that serves.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from numpy.typing import NDArray
 
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.calibrate import TokenGroups
-from cacheproxy.modelkit.corpus import add_prefixes, group_by_length, read_corpus, tokenize
+from cacheproxy.modelkit.corpus import (
+    Corpus,
+    add_prefixes,
+    group_by_length,
+    make_search,
+    read_corpus,
+    tokenize,
+)
 from cacheproxy.modelkit.distill import distill_probe
 from cacheproxy.modelkit.fetch import fetch_files
-from cacheproxy.modelkit.gate import GateReport, measure, require_pass
+from cacheproxy.modelkit.gate import GateReport, require_pass
 from cacheproxy.modelkit.graph import float_graph, int8_graph
 from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import Manifest, models_folder
+from cacheproxy.modelkit.measure import GateTexts, measure
 from cacheproxy.modelkit.progress import say
 from cacheproxy.modelkit.quantize import quantize
 from cacheproxy.modelkit.weights import read_encoder
@@ -50,17 +59,14 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
     encoder = read_encoder(files["model.safetensors"], manifest)
     corpus = read_corpus(models_folder())
 
-    def groups(texts: tuple[str, ...]) -> list[NDArray[np.int64]]:
-        served_texts = add_prefixes(texts, manifest.prefixes)
-        return group_by_length(tokenize(served_texts, tokenizer_json, manifest.max_tokens))
-
-    quantized = quantize(encoder, TokenGroups(groups(corpus.calibration)), weight_bits(isa))
+    calibration = add_prefixes(corpus.calibration, manifest.prefixes)
+    groups = group_by_length(tokenize(calibration, tokenizer_json, manifest.max_tokens))
+    quantized = quantize(encoder, TokenGroups(groups), weight_bits(isa))
     graph = int8_graph(quantized)
     served = OnnxEncoder(graph)
     say("measuring the INT8 model against the float model")
-    report = measure(
-        served.encode, OnnxEncoder(float_graph(encoder)).encode, groups(corpus.held_out)
-    )
+    texts = _gate_texts(corpus, manifest, tokenizer_json)
+    report = measure(served.encode, OnnxEncoder(float_graph(encoder)).encode, texts)
     require_pass(report, manifest.name)
     say("distilling the probe")
     special = _special_tokens(tokenizer_json)
@@ -85,6 +91,24 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
             },
             "sources_sha256": dict(manifest.files),
         },
+    )
+
+
+def _gate_texts(corpus: Corpus, manifest: Manifest, tokenizer_json: bytes) -> GateTexts:
+    query, document = manifest.prefixes.query, manifest.prefixes.document
+    search = make_search(corpus)
+
+    def ids(texts: Iterable[str], prefix: str = "") -> list[list[int]]:
+        prefixed = [prefix + text for text in texts]
+        return tokenize(prefixed, tokenizer_json, manifest.max_tokens)
+
+    return GateTexts(
+        held_out=ids(add_prefixes(corpus.held_out, manifest.prefixes)),
+        firsts=ids((pair.a for pair in corpus.pairs), query),
+        seconds=ids((pair.b for pair in corpus.pairs), query),
+        scores=[pair.score for pair in corpus.pairs],
+        queries=ids(search.queries, query),
+        documents=ids(search.documents, document),
     )
 
 

@@ -1,15 +1,17 @@
 """The shipped texts: on one part a model is calibrated, on the held-out part its gate is measured.
 
-`models/calibration/texts.jsonl`, one object a line with `text` and `source`; its NOTICE gives the
-sources' licences. Which part a text belongs to depends on its own bytes only, so that adding texts
-moves no other text across.
+`models/calibration/` has texts.jsonl, one object a line with `text` and `source`, and pairs.jsonl,
+`a`, `b` and how alike they are, `score`, 0 to 5; its NOTICE gives the sources' licences. Which part
+a text belongs to depends on its own bytes only, so that adding texts moves no other text across.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,35 @@ _HELD_OUT_SHARE = 0.25
 """A quarter: some 300 texts, enough that the first percentile of the gate is not one text."""
 
 
+_SENTENCE_END = re.compile(r"[.?!]\s+")
+_LEAST_QUERY, _LEAST_DOCUMENT = 30, 60
+"""Characters: shorter ones say too little to be found, or to be told from others."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts and how alike they are, from 0 (unrelated) to 5 (the same meaning)."""
+
+    a: str
+    b: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """Queries, and documents to find: the first ones belong to the queries, the others distract."""
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Texts by their use."""
 
     calibration: tuple[str, ...]
     held_out: tuple[str, ...]
+    pairs: tuple[Pair, ...]
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -36,20 +61,47 @@ def read_corpus(folder: Path) -> Corpus:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / "calibration" / "texts.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        texts = [str(json.loads(line)["text"]) for line in lines]
+        texts = [str(row["text"]) for row in _rows(folder / "calibration" / "texts.jsonl")]
+        pairs = [
+            Pair(str(row["a"]), str(row["b"]), float(row["score"]))
+            for row in _rows(folder / "calibration" / "pairs.jsonl")
+        ]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the calibration texts cannot be read: {error}") from None
     return Corpus(
         calibration=tuple(text for text in texts if not _is_held_out(text)),
         held_out=tuple(text for text in texts if _is_held_out(text)),
+        pairs=tuple(pairs),
     )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _is_held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] < 256 * _HELD_OUT_SHARE
+
+
+def make_search(corpus: Corpus) -> Search:
+    """Return a search made of texts of several sentences: the first asks for the others.
+
+    Queries are of held-out texts only; the other texts' documents distract.
+    """
+    asked = list(_split(corpus.held_out))
+    others = [document for _, document in _split(corpus.calibration)]
+    return Search(
+        queries=tuple(query for query, _ in asked),
+        documents=(*(document for _, document in asked), *others),
+    )
+
+
+def _split(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        query, *rest = _SENTENCE_END.split(text, maxsplit=1)
+        if len(query) >= _LEAST_QUERY and rest and len(rest[0]) >= _LEAST_DOCUMENT:
+            yield query, rest[0]
 
 
 def add_prefixes(texts: Iterable[str], prefixes: Prefixes) -> list[str]:

@@ -11,10 +11,11 @@ from cacheproxy.errors import ModelCorrupt, ModelError
 from cacheproxy.modelkit.build import BuiltModel
 from cacheproxy.modelkit.corpus import add_prefixes, group_by_length, read_corpus
 from cacheproxy.modelkit.distill import PROBE_DIMENSIONS, distill_probe
-from cacheproxy.modelkit.gate import GateReport, measure
+from cacheproxy.modelkit.gate import GateReport, Quality
 from cacheproxy.modelkit.install import build_model, load_installed, model_folder
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import Prefixes, models_folder
+from cacheproxy.modelkit.measure import count_batch_effects
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -30,7 +31,7 @@ def built(graph: bytes) -> BuiltModel:
         "prefixes": {"query": "", "document": ""},
     }
     probe = np.zeros((4, PROBE_DIMENSIONS), np.float16)
-    report = GateReport(1, 1, 1, 1, 1, 1, 0)
+    report = GateReport(1, 1, 1, 1, 1, 1, 1, Quality(1, 1, 1), Quality(1, 1, 1), 1, 0)
     return BuiltModel(graph, b"{}", probe, report, isa_class(), record)
 
 
@@ -151,7 +152,8 @@ def test_the_gate_sees_a_vector_that_depends_on_its_batch():
 
     groups = [np.arange(5)[:, None] + np.zeros((1, length), int) for length in (3, 4, 9)]
 
-    assert measure(encode, encode, groups).invariance_failures > 0
+    checks, failures = count_batch_effects(encode, groups)
+    assert checks == failures > 0
 
 
 def test_the_probe_has_no_direction_for_special_tokens_and_keeps_meaning():

@@ -8,7 +8,7 @@ import pytest
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit import install
-from cacheproxy.modelkit.gate import GateReport, require_pass
+from cacheproxy.modelkit.gate import GateReport, Quality, require_pass
 from cacheproxy.modelkit.install import load_installed, model_folder, seal_of
 from cacheproxy.modelkit.isa import weight_bits, x86_class
 from cacheproxy.modelkit.manifest import (
@@ -19,7 +19,8 @@ from cacheproxy.modelkit.manifest import (
 )
 
 MODEL = "all-MiniLM-L6-v2"
-GOOD = GateReport(300, 0.999, 0.99, 0.98, 0.95, 100, 0)
+FLOAT = Quality(sts=0.82, recall_at_1=0.6, recall_at_10=0.9)
+GOOD = GateReport(300, 0.999, 0.99, 0.98, 0.95, 200, 46, FLOAT, FLOAT, 100, 0)
 
 
 @pytest.fixture
@@ -72,7 +73,11 @@ def test_the_fingerprint_changes_with_the_runtime(home, installed, monkeypatch):
     [
         {"cosine_mean": 0.99},
         {"cosine_p1": 0.98},
+        {"cosine_mean": float("nan")},
         {"neighbour_agreement": 0.8},
+        {"served": dataclasses.replace(FLOAT, sts=0.81)},
+        {"served": dataclasses.replace(FLOAT, recall_at_1=0.5)},
+        {"served": dataclasses.replace(FLOAT, recall_at_10=0.8)},
         {"invariance_failures": 1},
     ],
 )
