@@ -1,7 +1,8 @@
 """The miss path against what else runs on this machine: `python -m loadtest.engine_bench`.
 
-Every round measures all engines one after the other, and ratios are taken within a round: the
-machine may be noisy, but it is so for all. Shown are medians over the rounds.
+Every round measures all engines in turns of a few hundred milliseconds, and ratios are taken within
+a round: a shared machine may be slower for seconds at a time, but then it is so for all. Shown are
+medians over the rounds.
 """
 
 import json
@@ -29,6 +30,8 @@ from loadtest.wrk import WrkResult, body_of, has_wrk, load, load_once, running_s
 
 _GRID = tuple((texts, tokens) for texts in (1, 8, 32) for tokens in (16, 50, 128, 256))
 _ROOFLINE_BATCH = (32, 50)
+_ROOFLINE_TURNS = 10
+_TURN_TEXTS = 200
 _HTTP_CLIENTS = 64
 _FIELDS = ("text", "query", "a", "prompt")
 
@@ -72,14 +75,18 @@ class Bench:
     def run(self) -> Round:
         """Measure everything once."""
         result = Round()
-        for name, contender in self.contenders.items():
-            seconds = _seconds(lambda c=contender: c.embed(self.texts))  # type: ignore[misc]
-            result.texts_per_s[name] = len(self.texts) / seconds
+        seconds = dict.fromkeys(self.contenders, 0.0)
+        for start in range(0, len(self.texts), _TURN_TEXTS):
+            part = self.texts[start : start + _TURN_TEXTS]
+            for name, contender in self.contenders.items():
+                seconds[name] += _seconds(lambda c=contender, p=part: c.embed(p))  # type: ignore[misc]
+        result.texts_per_s = {name: len(self.texts) / spent for name, spent in seconds.items()}
         for name, contender in self.contenders.items():
             result.grid_s[name] = [_time_batch(contender, *shape) for shape in _GRID]
-        ours = self.contenders[OURS]
-        result.roofline_s = min(self.roofline.run() for _ in range(5))
-        result.batch_s = _time_batch(ours, *_ROOFLINE_BATCH)
+        for _ in range(_ROOFLINE_TURNS):
+            result.roofline_s += self.roofline.run() / _ROOFLINE_TURNS
+            batch_s = _time_batch(self.contenders[OURS], *_ROOFLINE_BATCH)
+            result.batch_s += batch_s / _ROOFLINE_TURNS
         if self.with_http:
             self._run_http(result)
         return result
