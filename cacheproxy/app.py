@@ -49,7 +49,7 @@ class App:
     def __init__(self, settings: Settings, installed: InstalledModel) -> None:
         self._settings = settings
         self.metrics = metrics = Metrics()
-        self._encoder = OnnxEncoder(installed.graph)
+        self._encoder = OnnxEncoder(installed.graph, device=installed.device)
         self._max_tokens = installed.max_tokens
         self._draining = False
         self._store = make_store(settings)
@@ -59,17 +59,19 @@ class App:
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        batching = settings.batching
         self._batcher = Batcher(
             self._encoder.encode,
             model=installed.name,
-            threads=settings.batch.threads,
+            threads=batching.threads,
             queue=TextQueue(
-                window_s=settings.batch.window_ms / 1000,
-                max_group_tokens=settings.batch.max_tokens,
-                timeout_s=settings.batch.timeout_s,
-                workers=settings.batch.threads,
+                window_s=batching.window_ms / 1000,
+                max_group_tokens=batching.max_tokens,
+                shared_group_tokens=batching.shared_tokens,
+                timeout_s=batching.timeout_s,
+                workers=batching.threads,
             ),
-            max_wait_s=settings.batch.max_wait_ms / 1000,
+            max_wait_s=batching.max_wait_ms / 1000,
             metrics=metrics,
         )
         self._pipeline = self._make_pipeline(installed)
@@ -78,6 +80,7 @@ class App:
                 "version": cacheproxy.__version__,
                 "model": installed.name,
                 "fingerprint": installed.fingerprint,
+                "device": installed.device,
             }
         )
         self.asgi = self._make_edge()

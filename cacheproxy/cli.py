@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import click
 import numpy as np
@@ -26,6 +26,7 @@ from cacheproxy.config import (
     setting_fields,
     unknown_variables,
 )
+from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing, StoreError
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
@@ -115,19 +116,25 @@ def _start_logging(level: str) -> None:
 
 def _installed(settings: Settings) -> InstalledModel:
     """Return the installed model, building it first where it is missing or damaged."""
+    if settings.device != "cpu":
+        # Imported late, and told before anything is built in vain.
+        from cacheproxy.inference.session import require_device
+
+        require_device(settings.device)
     name = load_manifest(settings.model).name
     try:
-        return load_installed(name, settings.home)
+        return load_installed(name, settings.home, settings.device)
     except ModelMissing:
         click.echo(f"cacheproxy: {name} is not installed yet; building it", err=True)
     except ModelCorrupt as error:
         click.echo(f"cacheproxy: {error}; building it again", err=True)
     # In a process of its own, so that the server never holds the memory that building takes.
     command = [sys.executable, "-m", "cacheproxy", "model", "build", name]
-    built = subprocess.run([*command, "--home", str(settings.home)], check=False)  # noqa: S603
+    command += ["--home", str(settings.home), "--device", settings.device]
+    built = subprocess.run(command, check=False)  # noqa: S603
     if built.returncode:
         raise ModelError(f"{name} could not be built; nothing is served")
-    return load_installed(name, settings.home)
+    return load_installed(name, settings.home, settings.device)
 
 
 @main.command()
@@ -141,10 +148,12 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 
     try:
         installed = _installed(settings)
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-    encoder = OnnxEncoder(installed.graph)
+    encoder = OnnxEncoder(installed.graph, device=installed.device)
     for text in texts or (line.rstrip("\n") for line in sys.stdin):
         (ids,) = tokenizer.encode([text])
         (vector,) = encoder.encode(np.array([ids], np.int64))
@@ -173,14 +182,25 @@ _home = click.option(
     help="where models live [the user's cache folder]",
 )
 
+_device = click.option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="cpu",
+    show_default=True,
+    help="what the model runs on",
+)
+
 
 @model.command("build")
 @click.argument("name")
 @_home
-def model_build(name: str, home: Path) -> None:
+@_device
+def model_build(name: str, home: Path, device: Device) -> None:
     """Fetch, verify, build, quantise, gate and install the model NAME."""
     try:
-        build_model(name, home)
+        build_model(name, home, device)
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
 
@@ -188,10 +208,11 @@ def model_build(name: str, home: Path) -> None:
 @model.command("verify")
 @click.argument("name")
 @_home
-def model_verify(name: str, home: Path) -> None:
+@_device
+def model_verify(name: str, home: Path, device: Device) -> None:
     """Check that the installed model NAME is byte for byte what its build wrote."""
     try:
-        installed = load_installed(load_manifest(name).name, home)
+        installed = load_installed(load_manifest(name).name, home, device)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
     click.echo(f"{installed.name}: intact, fingerprint {installed.fingerprint}")
@@ -230,5 +251,10 @@ def model_bench(name: str, home: Path) -> None:
 def model_list(home: Path) -> None:
     """List the models that can be built, and say which are installed."""
     for manifest in list_manifests():
-        state = "installed" if model_folder(manifest.name, home).is_dir() else "not installed"
+        devices = [
+            device
+            for device in get_args(Device)
+            if model_folder(manifest.name, home, device).is_dir()
+        ]
+        state = f"installed for {', '.join(devices)}" if devices else "not installed"
         click.echo(f"{manifest.name}  {manifest.dimensions} dimensions  {state}")

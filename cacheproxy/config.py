@@ -27,6 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
 
 CONFIG_FILE = Path("cacheproxy.toml")
@@ -38,6 +39,9 @@ _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
 _REDIS = ("redis://", "rediss://", "unix://")
 _STORES = "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT or unix://PATH"
+
+_GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
+"""One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 TenantName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -81,6 +85,9 @@ class BatchSettings(_Section):
         5, ge=0, description="longest time for which a fuller group goes first"
     )
     max_tokens: int = Field(256, ge=1, description="tokens in one group")
+    shared_tokens: int = Field(
+        64, ge=1, description="tokens in one group while several requests wait"
+    )
     max_wait_ms: float = Field(
         2_000, gt=0, description="longer expected waits are refused with 429"
     )
@@ -119,6 +126,7 @@ class Settings(BaseSettings):
         description=f"{_STORES}; default: a file under the home folder",
     )
     model: str = Field("all-MiniLM-L6-v2", description="model to serve")
+    device: Device = Field("cpu", description="cpu (INT8) or cuda (float16 on an NVIDIA GPU)")
     allow_anonymous: bool = Field(
         False, description="listen beyond loopback although no API key is configured"
     )
@@ -144,6 +152,16 @@ class Settings(BaseSettings):
         if store not in (None, _MEMORY) and not (store or "").startswith((_SQLITE, *_REDIS)):
             raise ValueError(f"must be {_STORES}")
         return store
+
+    @property
+    def batching(self) -> BatchSettings:
+        """The batch section, with what suits a GPU in place of defaults that suit CPUs."""
+        if self.device == "cpu":
+            return self.batch
+        given = self.batch.model_fields_set
+        return self.batch.model_copy(
+            update={name: value for name, value in _GPU_BATCH.items() if name not in given}
+        )
 
     @property
     def redis_url(self) -> str | None:

@@ -47,7 +47,11 @@ class Ours:
     def __init__(self, model: InstalledModel, *, threads: int, max_tokens: int) -> None:
         self._tokenizer = Tokenizer(model.tokenizer_json, model.max_tokens)
         queue = TextQueue(
-            window_s=0.005, max_group_tokens=max_tokens, timeout_s=600, workers=threads
+            window_s=0.005,
+            max_group_tokens=max_tokens,
+            shared_group_tokens=64,
+            timeout_s=600,
+            workers=threads,
         )
         self._batcher = Batcher(
             OnnxEncoder(model.graph).encode,

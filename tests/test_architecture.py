@@ -20,7 +20,7 @@ LAYERS = [
     {"modelkit"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
-    {"keys", "records", "config", "metrics", "errors", "gil", ""},
+    {"keys", "records", "config", "metrics", "errors", "gil", "device", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 

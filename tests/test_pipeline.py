@@ -71,7 +71,9 @@ class Harness:
             self._encode,
             model="m",
             threads=1,
-            queue=TextQueue(window_s=0.005, max_group_tokens=64, timeout_s=60, workers=2),
+            queue=TextQueue(
+                window_s=0.005, max_group_tokens=64, shared_group_tokens=64, timeout_s=60, workers=2
+            ),
             max_wait_s=10,
             metrics=self.metrics,
         )

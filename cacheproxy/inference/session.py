@@ -10,15 +10,25 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from cacheproxy.device import Device
+from cacheproxy.errors import ConfigError
+
+_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 
 class OnnxEncoder:
     """The model's graph, ready to run from several threads at once."""
 
-    def __init__(self, graph: bytes | Path, *, cores: int = 1) -> None:
+    def __init__(self, graph: bytes | Path, *, device: Device = "cpu", cores: int = 1) -> None:
         """Load a graph; from a file it costs less memory, as ONNX Runtime keeps given bytes.
 
         With more than one core a call is spread over them: slower, unless there is only one call.
+
+        Raises:
+            ConfigError: ONNX Runtime cannot use the device.
         """
+        require_device(device)
+        provider = _PROVIDERS[device]
         options = ort.SessionOptions()
         options.intra_op_num_threads = cores
         options.inter_op_num_threads = 1
@@ -30,11 +40,32 @@ class OnnxEncoder:
         self._session = ort.InferenceSession(
             graph,
             options,
-            providers=["CPUExecutionProvider"],
+            providers=[provider],
             disabled_optimizers=["SkipLayerNormFusion"],
         )
+        # Where a provider cannot be loaded, ONNX Runtime falls back to the CPU without a word.
+        if self._session.get_providers()[0] != provider:
+            raise _unusable(device, f"{provider} could not be loaded")
 
     def encode(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 [n, dim] unit rows for int64 [n, tokens] ids of one length, unpadded."""
         (vectors,) = self._session.run(None, {"input_ids": ids})
         return np.asarray(vectors, dtype=np.float32)
+
+
+def require_device(device: Device) -> None:
+    """Return if ONNX Runtime knows the device.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise _unusable(device, f"this onnxruntime has no {provider}")
+
+
+def _unusable(device: Device, reason: str) -> ConfigError:
+    return ConfigError(
+        f"device: {device} cannot be used: {reason}; "
+        "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+    )

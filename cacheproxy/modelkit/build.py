@@ -1,7 +1,7 @@
 """The recipe: from a manifest to a model that has passed its gate, all in memory.
 
-Fetch, read, write the float graph, quantise on the calibration texts, measure on the held-out
-ones, distil the probe. What is measured runs in the session that serves.
+Fetch, read, quantise on the calibration texts (or, for a GPU, round to float16), measure on the
+held-out ones, distil the probe. What is measured runs in the session that serves.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.device import Device
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.calibrate import TokenGroups
 from cacheproxy.modelkit.corpus import (
@@ -26,13 +27,17 @@ from cacheproxy.modelkit.corpus import (
 from cacheproxy.modelkit.distill import distill_probe
 from cacheproxy.modelkit.fetch import fetch_files
 from cacheproxy.modelkit.gate import GateReport, require_pass
-from cacheproxy.modelkit.graph import float_graph, int8_graph
+from cacheproxy.modelkit.graph import float_graph, half_graph, int8_graph
 from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import Manifest, models_folder
 from cacheproxy.modelkit.measure import GateTexts, measure
 from cacheproxy.modelkit.progress import say
 from cacheproxy.modelkit.quantize import quantize
-from cacheproxy.modelkit.weights import read_encoder
+from cacheproxy.modelkit.weights import Encoder, read_encoder
+
+_GPU_TOLERANCE = 1e-3
+"""By how much a value of a vector may change with its batch on a GPU: cuBLAS picks its kernels by
+shape, and float16 rounds at 5e-4."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +52,29 @@ class BuiltModel:
     record: dict[str, Any]
 
 
-def build(manifest: Manifest, home: Path) -> BuiltModel:
-    """Return the model of a manifest.
+def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
+    """Return the model of a manifest, for a device.
 
     Raises:
+        ConfigError: ONNX Runtime cannot use the device.
         ModelError: its files cannot be had or are not what they should be, or it fails its gate.
     """
-    isa = isa_class()
     files = fetch_files(manifest, home)
     tokenizer_json = files["tokenizer.json"].read_bytes()
     encoder = read_encoder(files["model.safetensors"], manifest)
     corpus = read_corpus(models_folder())
 
-    calibration = add_prefixes(corpus.calibration, manifest.prefixes)
-    groups = group_by_length(tokenize(calibration, tokenizer_json, manifest.max_tokens))
-    quantized = quantize(encoder, TokenGroups(groups), weight_bits(isa))
-    graph = int8_graph(quantized)
-    served = OnnxEncoder(graph)
-    say("measuring the INT8 model against the float model")
+    if device == "cuda":
+        graph = half_graph(encoder)
+    else:
+        graph = _quantize(encoder, manifest, corpus, tokenizer_json)
+    served = OnnxEncoder(graph, device=device)
+    say("measuring the model against the float model")
     texts = _gate_texts(corpus, manifest, tokenizer_json)
-    report = measure(served.encode, OnnxEncoder(float_graph(encoder)).encode, texts)
+    original = OnnxEncoder(float_graph(encoder))
+    tolerance = _GPU_TOLERANCE if device == "cuda" else 0.0
+    report = measure(served.encode, original.encode, texts, batch_tolerance=tolerance)
+    del original
     require_pass(report, manifest.name)
     say("distilling the probe")
     special = _special_tokens(tokenizer_json)
@@ -77,7 +85,7 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
         tokenizer_json=tokenizer_json,
         probe=probe,
         report=report,
-        isa=isa,
+        isa=isa_class(device),
         record={
             "name": manifest.name,
             "aliases": list(manifest.aliases),
@@ -92,6 +100,12 @@ def build(manifest: Manifest, home: Path) -> BuiltModel:
             "sources_sha256": dict(manifest.files),
         },
     )
+
+
+def _quantize(encoder: Encoder, manifest: Manifest, corpus: Corpus, tokenizer_json: bytes) -> bytes:
+    texts = add_prefixes(corpus.calibration, manifest.prefixes)
+    groups = group_by_length(tokenize(texts, tokenizer_json, manifest.max_tokens))
+    return int8_graph(quantize(encoder, TokenGroups(groups), weight_bits(isa_class())))
 
 
 def _gate_texts(corpus: Corpus, manifest: Manifest, tokenizer_json: bytes) -> GateTexts:

@@ -30,6 +30,11 @@ def float_graph(encoder: Encoder) -> bytes:
     return _write(encoder, _FloatProducts(encoder))
 
 
+def half_graph(encoder: Encoder) -> bytes:
+    """Return the float16 model, for GPUs: norms, residuals and pooling stay in float32."""
+    return _write(encoder, _HalfProducts(encoder))
+
+
 def int8_graph(encoder: QuantizedEncoder) -> bytes:
     """Return the INT8 model."""
     return _write(encoder, _Int8Products(encoder))
@@ -70,7 +75,12 @@ class _Writer:
 
 
 class _Products(Protocol):
-    """How word vectors and products are computed; `site` is a field of `QuantizedLayer`."""
+    """How word vectors and products are computed; `site` is a field of `QuantizedLayer`.
+
+    `dtype` is that of queries, keys and values.
+    """
+
+    dtype: np.dtype[Any]
 
     def words(self, writer: _Writer, ids: str) -> str: ...
 
@@ -84,7 +94,9 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     ids = "input_ids"
     tokens = writer.node("Shape", ids, start=1, end=2)
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
-    rotation = _Rotation(writer, encoder.rotary, encoder.heads) if encoder.rotary else None
+    rotation = None
+    if encoder.rotary is not None:
+        rotation = _Rotation(writer, encoder.rotary, encoder.heads, products.dtype)
     layers: Sequence[Layer | QuantizedLayer] = encoder.layers
     for index, layer in enumerate(layers):
         query, key, value = products.project(writer, index, "qkv", hidden)
@@ -130,9 +142,10 @@ def _write_norm(writer: _Writer, norm: Norm, x: str) -> str:
 class _Rotation:
     """Turns queries and keys; all layers share its tables."""
 
-    def __init__(self, writer: _Writer, rotary: Rotary, heads: int) -> None:
-        tables = np.array([0]), rotary.cosines, rotary.sines  # counting positions from 0
-        self._tables = [writer.constant(table) for table in tables]
+    def __init__(self, writer: _Writer, rotary: Rotary, heads: int, dtype: np.dtype[Any]) -> None:
+        tables = rotary.cosines.astype(dtype), rotary.sines.astype(dtype)
+        start = np.array([0])  # positions are counted from here
+        self._tables = [writer.constant(value) for value in (start, *tables)]
         self._heads = heads
 
     def turn(self, writer: _Writer, x: str) -> str:
@@ -161,6 +174,8 @@ def _write_pooling(
 
 
 class _FloatProducts:
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
@@ -181,7 +196,34 @@ class _FloatProducts:
         return x
 
 
+class _HalfProducts(_FloatProducts):
+    """Everything between two norms in float16."""
+
+    dtype: np.dtype[Any] = np.dtype(np.float16)
+
+    def words(self, writer: _Writer, ids: str) -> str:
+        words = writer.constant(self._encoder.words.astype(np.float16))
+        return writer.node("Cast", writer.node("Gather", words, ids), to=TensorProto.FLOAT)
+
+    def project(self, writer: _Writer, layer: int, site: str, x: str) -> list[str]:
+        if site in ("qkv", "ffn_up"):  # behind a norm
+            x = writer.node("Cast", x, to=TensorProto.FLOAT16)
+        products = [
+            writer.node(
+                "Add",
+                writer.node("MatMul", x, writer.constant(linear.weight.astype(np.float16))),
+                writer.constant(linear.bias.astype(np.float16)),
+            )
+            for linear in self._encoder.layers[layer].linears(site)
+        ]
+        if site in ("attention_out", "ffn_down"):  # in front of one
+            return [writer.node("Cast", product, to=TensorProto.FLOAT) for product in products]
+        return products
+
+
 class _Int8Products:
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
     def __init__(self, encoder: QuantizedEncoder) -> None:
         self._encoder = encoder
 

@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from cacheproxy.device import Device
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import load_manifest
@@ -50,6 +51,7 @@ class InstalledModel:
         vocabulary_size: number of token ids.
         graph: the ONNX model's file.
         tokenizer_json: the tokenizer's definition.
+        device: where it runs.
         probe: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped from its
             file, so that memory holds only rows that are used.
     """
@@ -62,15 +64,16 @@ class InstalledModel:
     vocabulary_size: int
     graph: Path
     tokenizer_json: bytes
+    device: Device
     probe: NDArray[np.float16]
 
 
-def model_folder(name: str, home: Path) -> Path:
-    """Return where the model of that name is installed, or would be."""
-    return home / "models" / name
+def model_folder(name: str, home: Path, device: Device = "cpu") -> Path:
+    """Return where the model of that name is installed for a device, or would be."""
+    return home / "models" / (name if device == "cpu" else f"{name}-{device}")
 
 
-def load_installed(name: str, home: Path) -> InstalledModel:
+def load_installed(name: str, home: Path, device: Device = "cpu") -> InstalledModel:
     """Return the installed model, each of its files read once and checked.
 
     Raises:
@@ -78,7 +81,7 @@ def load_installed(name: str, home: Path) -> InstalledModel:
         ModelCorrupt: its files are not what its build wrote, or were built for another class of
             CPU or by another format; building it again helps.
     """
-    folder = model_folder(name, home)
+    folder = model_folder(name, home, device)
     try:
         record = json.loads((folder / _RECORD).read_bytes())
     except FileNotFoundError:
@@ -86,20 +89,19 @@ def load_installed(name: str, home: Path) -> InstalledModel:
     except (OSError, ValueError) as error:
         raise ModelCorrupt(f"{name}: {_RECORD} cannot be read: {error}") from None
     try:
-        return _load(name, folder, record)
+        return _load(name, folder, record, device)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelCorrupt(f"{name}: {_RECORD} is damaged: {error!r}") from None
 
 
-def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
+def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> InstalledModel:
     if record["seal"] != seal_of(record):
         raise ModelCorrupt(f"{name}: {_RECORD} is not what its build wrote")
     if record["format"] != FORMAT:
         raise ModelCorrupt(f"{name} was built by another version of cacheproxy")
-    if record["isa"] != isa_class():
-        raise ModelCorrupt(
-            f"{name} was built for CPUs of class {record['isa']}, this one is {isa_class()}"
-        )
+    isa = isa_class(device)
+    if record["isa"] != isa:
+        raise ModelCorrupt(f"{name} was built for the class {record['isa']}, this is {isa}")
     digests = record["sha256"]
     for file in digests:
         _verify(name, folder / file, digests[file])
@@ -112,6 +114,7 @@ def _load(name: str, folder: Path, record: dict[str, Any]) -> InstalledModel:
         vocabulary_size=record["vocabulary_size"],
         graph=folder / _GRAPH,
         tokenizer_json=(folder / _TOKENIZER).read_bytes(),
+        device=device,
         probe=np.load(folder / _PROBE, mmap_mode="r", allow_pickle=False),
     )
 
@@ -150,28 +153,29 @@ def _digest_of(fields: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def build_model(name: str, home: Path) -> InstalledModel:
+def build_model(name: str, home: Path, device: Device = "cpu") -> InstalledModel:
     """Build and install the model of that name or alias; progress goes to standard error.
 
     Two processes never build it at the same time: the second waits, and takes what the first has
     installed. A model that is installed already is replaced in one step, once the new one passes.
 
     Raises:
+        ConfigError: ONNX Runtime cannot use the device.
         ModelError: it is unknown, its files cannot be had, or it fails its gate.
     """
     manifest = load_manifest(name)
-    folder = model_folder(manifest.name, home)
+    folder = model_folder(manifest.name, home, device)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _sole_builder(manifest.name, folder.parent) as waited:
+    with _sole_builder(folder.name, folder.parent) as waited:
         if waited:
             with suppress(ModelError):
-                return load_installed(manifest.name, home)
+                return load_installed(manifest.name, home, device)
         # Imported late: building needs libraries that loading must not wait for.
         from cacheproxy.modelkit.build import build
 
-        built = build(manifest, home)
+        built = build(manifest, home, device)
         _install(built, folder)
-    return load_installed(manifest.name, home)
+    return load_installed(manifest.name, home, device)
 
 
 @contextmanager

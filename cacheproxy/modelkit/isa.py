@@ -10,11 +10,15 @@ fingerprint. It also decides the width of weights: without VNNI, x86 multiplies 
 import platform
 from pathlib import Path
 
+from cacheproxy.device import Device
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def isa_class() -> str:
-    """Return this CPU's class, for instance "x86-64-avx512-vnni" or "arm64"."""
+def isa_class(device: Device = "cpu") -> str:
+    """Return this CPU's class, for instance "x86-64-avx512-vnni" or "arm64"; "cuda" for a GPU."""
+    if device == "cuda":
+        return device
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64"):
         return "arm64"

@@ -50,7 +50,11 @@ async def batcher(recorder):
 def make_batcher(encode, **changes):
     settings = {"max_wait_s": 5.0, "timeout_s": 60.0, "threads": 1} | changes
     queue = TextQueue(
-        window_s=0.005, max_group_tokens=64, timeout_s=settings.pop("timeout_s"), workers=1
+        window_s=0.005,
+        max_group_tokens=64,
+        shared_group_tokens=64,
+        timeout_s=settings.pop("timeout_s"),
+        workers=1,
     )
     return Batcher(encode, model="m", queue=queue, metrics=Metrics(), **settings)
 

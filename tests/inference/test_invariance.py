@@ -25,7 +25,9 @@ async def test_a_text_has_the_same_bits_in_every_composition(installed, threads)
     encoder = OnnxEncoder(installed.graph)
     texts = short_texts(60)
     alone = [encoder.encode(np.array([ids]))[0].tobytes() for ids in texts]
-    queue = TextQueue(window_s=0.005, max_group_tokens=256, timeout_s=600, workers=threads)
+    queue = TextQueue(
+        window_s=0.005, max_group_tokens=256, shared_group_tokens=64, timeout_s=600, workers=threads
+    )
     batcher = Batcher(
         encoder.encode,
         model=installed.name,

@@ -19,7 +19,11 @@ def make_queue(
     window_s: float = 0.0, budget: int = 64, timeout_s: float = 60.0, workers: int = 1
 ) -> TextQueue:
     return TextQueue(
-        window_s=window_s, max_group_tokens=budget, timeout_s=timeout_s, workers=workers
+        window_s=window_s,
+        max_group_tokens=budget,
+        shared_group_tokens=64,
+        timeout_s=timeout_s,
+        workers=workers,
     )
 
 

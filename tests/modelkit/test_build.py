@@ -152,7 +152,7 @@ def test_the_gate_sees_a_vector_that_depends_on_its_batch():
 
     groups = [np.arange(5)[:, None] + np.zeros((1, length), int) for length in (3, 4, 9)]
 
-    checks, failures = count_batch_effects(encode, groups)
+    checks, failures = count_batch_effects(encode, groups, 0.0)
     assert checks == failures > 0
 
 

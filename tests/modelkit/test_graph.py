@@ -12,7 +12,7 @@ from cacheproxy.errors import ModelError
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.calibrate import TokenGroups
-from cacheproxy.modelkit.graph import float_graph, int8_graph
+from cacheproxy.modelkit.graph import float_graph, half_graph, int8_graph
 from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.modelkit.quantize import quantize
 from cacheproxy.modelkit.weights import encoder_from_tensors, read_encoder
@@ -71,6 +71,12 @@ def test_the_int8_graph_is_near_the_float_graph(small_encoder, small_int8):
     exact, rough = OnnxEncoder(float_graph(small_encoder)), OnnxEncoder(int8_graph(small_int8))
     for ids in random_groups(200, seed=2):
         assert np.sum(exact.encode(ids) * rough.encode(ids), axis=1).min() > 0.99
+
+
+def test_the_float16_graph_is_next_to_the_float_graph(small_encoder):
+    exact, half = OnnxEncoder(float_graph(small_encoder)), OnnxEncoder(half_graph(small_encoder))
+    for ids in random_groups(200, seed=2):
+        assert np.sum(exact.encode(ids) * half.encode(ids), axis=1).min() > 0.9999
 
 
 def test_a_vector_has_the_same_bits_in_any_company(small_int8):

@@ -9,6 +9,7 @@ import sys
 import time
 
 import httpx
+import onnxruntime
 import pytest
 
 MODEL = "all-MiniLM-L6-v2"
@@ -135,6 +136,18 @@ def test_a_damaged_model_is_never_served_but_built_again(model_home, tmp_path):
     assert graph.name in rebuilt.stderr
     assert rebuilt.stdout.startswith("[")
     assert graph.read_bytes() == intact
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this onnxruntime can use a GPU",
+)
+def test_a_gpu_that_cannot_be_used_is_told_in_one_line_with_exit_code_2(model_home):
+    refused = cacheproxy("serve", "--device", "cuda", "--home", str(model_home))
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("cacheproxy: device: cuda cannot be used")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_no_model_and_no_way_to_get_one_is_exit_code_78(tmp_path):
