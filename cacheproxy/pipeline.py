@@ -8,7 +8,7 @@ same time; a cache that is sick costs time within its deadline, and never the an
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ import numpy as np
 from cacheproxy.errors import NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
 from cacheproxy.inference.batcher import Batcher
-from cacheproxy.inference.queue import Vector
+from cacheproxy.inference.queue import Turn, Vector
 from cacheproxy.inference.singleflight import Flight, SingleFlight
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
@@ -36,6 +36,9 @@ _ROUTE = "embeddings"
 _INLINE_CHARACTERS = 2_000
 """Texts of up to so many characters in all are tokenised on the event loop: about half a
 millisecond of work, where a trip to another thread costs a tenth."""
+
+_PART = 128
+"""Texts of one request between two turns of the event loop: a millisecond or two of work."""
 
 _SCOPES = 1_024
 """Namespaces whose hashed key prefix is remembered."""
@@ -229,6 +232,29 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
         leading: dict[bytes, _Text] = {}
+        in_flight = self._flights.get
+        turn = self._batcher.begin(sum(len(text.ids) for text in texts if not in_flight(text.key)))
+        try:
+            async for part in _in_parts(texts):
+                self._take_off(part, flights, leading, turn, journey)
+            await self._flights.wait(list(flights.values()))
+        finally:
+            self._flights.release(flights.values())
+
+        async for part in _in_parts(_unserved(texts)):
+            for text in part:
+                self._serve_inferred(text, flights, leading, journey)
+
+    def _take_off(
+        self,
+        texts: list[_Text],
+        flights: dict[bytes, Flight[Vector]],
+        leading: dict[bytes, _Text],
+        turn: Turn,
+        journey: _Journey,
+    ) -> None:
+        """Join the flights of the texts that are in the air, and begin those of the others."""
+        started: list[_Text] = []
         for text in texts:
             self._serve_late(text, journey)
             if text.served or text.key in leading or text.key in flights:
@@ -236,23 +262,30 @@ class EmbeddingPipeline:
             flight = None if journey.control.no_store else self._flights.get(text.key)
             if flight is None:
                 leading[text.key] = text
+                started.append(text)
             else:
+                self._flights.hold(flight)
                 flights[text.key] = flight
-        if leading:
-            futures = self._batcher.submit([text.ids for text in leading.values()])
-            for text, future in zip(leading.values(), futures, strict=True):
-                flights[text.key] = self._begin(text, future, journey)
+        if started:
+            futures = self._batcher.submit([text.ids for text in started], turn)
+            for text, future in zip(started, futures, strict=True):
+                flights[text.key] = flight = self._begin(text, future, journey)
+                self._flights.hold(flight)
 
-        await self._flights.wait(list(flights.values()))
-
-        for text in _unserved(texts):
-            vector = flights[text.key].future.result()
-            follows = leading.get(text.key) is not text
-            self._collapsed.inc(follows)
-            entry = None if journey.control.no_store else self._hot.get(text.key)
-            record = entry.record if entry else self._record_of(text, vector, journey)
-            self._link(text)
-            text.served = Served(record, "miss", entry, collapsed=follows)
+    def _serve_inferred(
+        self,
+        text: _Text,
+        flights: dict[bytes, Flight[Vector]],
+        leading: dict[bytes, _Text],
+        journey: _Journey,
+    ) -> None:
+        vector = flights[text.key].future.result()
+        follows = leading.get(text.key) is not text
+        self._collapsed.inc(follows)
+        entry = None if journey.control.no_store else self._hot.get(text.key)
+        record = entry.record if entry else self._record_of(text, vector, journey)
+        self._link(text)
+        text.served = Served(record, "miss", entry, collapsed=follows)
 
     def _serve_late(self, text: _Text, journey: _Journey) -> None:
         """Serve what another request has finished since the text was looked up."""
@@ -340,3 +373,11 @@ class EmbeddingPipeline:
 
 def _unserved(texts: list[_Text]) -> list[_Text]:
     return [text for text in texts if text.served is None]
+
+
+async def _in_parts(texts: list[_Text]) -> AsyncIterator[list[_Text]]:
+    """Yield the texts in parts, and let others have the event loop in between."""
+    for start in range(0, len(texts), _PART):
+        if start:
+            await asyncio.sleep(0)
+        yield texts[start : start + _PART]

@@ -8,16 +8,19 @@ batch-mates. A vector that is not finite or has no direction is an error, and is
 import asyncio
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.gil import GilYield
-from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Vector
+from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Turn, Vector
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import is_usable
 
@@ -31,6 +34,8 @@ _RATE_MEMORY = 0.9
 
 _FIRST_RATE = 10_000.0
 """Tokens/s of one thread assumed before the first group: below what was seen on any machine."""
+
+_NICENESS = 10
 
 _SLOWDOWN = 8
 """A request may wait for so many times its own work before it is refused: bulk work is patient."""
@@ -83,24 +88,38 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, texts: Sequence[Ids]) -> list[asyncio.Future[Vector]]:
-        """Queue one request's texts; each future gets its float32 [dim] unit vector.
-
-        A future fails with `InferenceFailed` or `Unavailable`. Cancelling it drops its text if its
-        inference has not begun.
+    def begin(self, tokens: int) -> Turn:
+        """Admit a request of so many tokens; its texts may then be submitted in parts.
 
         Raises:
-            Overloaded: the request would wait too long; nothing of it was queued.
+            Overloaded: the request would wait too long.
             Unavailable: the batcher is stopping.
         """
+        with self._ready:
+            if self._stopping:
+                raise Unavailable("the server is stopping", retry_after_s=1)
+            self._admit(tokens)
+            return self._queue.begin()
+
+    def submit(
+        self, texts: Sequence[Ids], turn: Turn | None = None
+    ) -> list[asyncio.Future[Vector]]:
+        """Queue texts of a request that was begun, or of one of their own.
+
+        Each future gets its float32 [dim] unit vector, or fails with `InferenceFailed` or
+        `Unavailable`. Cancelling it drops its text if its inference has not begun.
+
+        Raises:
+            Overloaded, Unavailable: as `begin` does; nothing of these texts was queued.
+        """
         loop = asyncio.get_running_loop()
+        turn = turn or self.begin(sum(len(ids) for ids in texts))
         futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queued = [QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)]
         with self._ready:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
-            self._admit(sum(len(ids) for ids in texts))
-            self._queue.put(queued, time.monotonic())
+            self._queue.put(queued, time.monotonic(), turn)
             self._ready.notify(len(queued))
         for future in futures:
             self._gil_yield.begin_job()
@@ -123,6 +142,7 @@ class Batcher:
             )
 
     def _work(self) -> None:
+        _step_back()
         while True:
             with self._ready:
                 while not len(self._queue) and not self._stopping:
@@ -177,6 +197,17 @@ class Batcher:
         except RuntimeError:
             # The loop has ended, and with it everybody who waited.
             logger.warning("%d vectors came after the event loop had ended", len(outcomes))
+
+
+def _step_back() -> None:
+    """Let the event loop and the store's threads go first where cores are scarce.
+
+    They need moments, but need them at once: beside inference on all cores each of a request's
+    wake-ups would else wait for some milliseconds.
+    """
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _deliver_all(outcomes: Sequence[Outcome]) -> None:

@@ -48,6 +48,14 @@ class QueuedText:
 
 
 @dataclass(slots=True)
+class Turn:
+    """One request's place in the queue: its number, and the virtual start of its next text."""
+
+    request: int
+    start: float
+
+
+@dataclass(slots=True)
 class Taken:
     """What `TextQueue.take` hands out: a group to infer, and texts whose time ran out."""
 
@@ -91,18 +99,23 @@ class TextQueue:
         """
         return sum(min(waiting, tokens) for waiting in self._tokens_by_request.values())
 
-    def put(self, texts: Sequence[QueuedText], now: float) -> None:
-        """Queue one request's texts at monotonic time `now`, seconds."""
-        request, start = next(self._requests), self._virtual_time
-        if self._texts:
-            self._shared_until = now + _SHARED_S
+    def begin(self) -> Turn:
+        """Return a new request's turn; its texts may be put in parts."""
+        return Turn(next(self._requests), self._virtual_time)
+
+    def put(self, texts: Sequence[QueuedText], now: float, turn: Turn | None = None) -> None:
+        """Queue texts at monotonic time `now`, seconds: of a request of their own, or of `turn`."""
+        turn = turn or self.begin()
         for text in texts:
-            text.enqueued_at, text.request = now, request
+            text.enqueued_at, text.request = now, turn.request
             waiting = self._by_length.setdefault(len(text.ids), [])
-            heapq.heappush(waiting, (start, next(self._sequence), text))
-            start += len(text.ids)
+            heapq.heappush(waiting, (turn.start, next(self._sequence), text))
+            turn.start += len(text.ids)
         tokens = sum(len(text.ids) for text in texts)
-        self._tokens_by_request[request] = tokens
+        before = self._tokens_by_request.get(turn.request, 0)
+        if len(self._tokens_by_request) > bool(before):
+            self._shared_until = now + _SHARED_S
+        self._tokens_by_request[turn.request] = before + tokens
         self._tokens += tokens
         self._texts += len(texts)
 

@@ -5,7 +5,7 @@ others, and only when the last has left is the work dropped, if it has not begun
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -40,19 +40,27 @@ class SingleFlight(Generic[T]):
         future.add_done_callback(lambda _: self._end(key, flight))
         return flight
 
+    def hold(self, flight: Flight[T]) -> None:
+        """Count one more who wants the flight's result."""
+        flight.waiters += 1
+
+    def release(self, flights: Iterable[Flight[T]]) -> None:
+        """Count one less for each flight; one that nobody wants any more is cancelled."""
+        for flight in flights:
+            flight.waiters -= 1
+            if not flight.waiters:
+                flight.future.cancel()  # without effect on one that is done
+
     async def wait(self, flights: Sequence[Flight[T]]) -> None:
         """Return when all flights are done, failed ones too; cancelling it leaves each of them."""
         if not flights:
             return
         for flight in flights:
-            flight.waiters += 1
+            self.hold(flight)
         try:
             await asyncio.wait({flight.future for flight in flights})
         finally:
-            for flight in flights:
-                flight.waiters -= 1
-                if not flight.waiters:
-                    flight.future.cancel()  # without effect on one that is done
+            self.release(flights)
 
     def _end(self, key: bytes, flight: Flight[T]) -> None:
         if self._flights.get(key) is flight:

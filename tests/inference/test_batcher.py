@@ -156,3 +156,12 @@ async def test_stopping_finishes_what_is_queued_and_refuses_what_comes_after(rec
     assert [vector[0] for vector in await asyncio.gather(*futures)] == list(range(1, 20))
     with pytest.raises(Unavailable):
         batcher.submit([[1]])
+
+
+async def test_a_request_may_be_submitted_in_parts(batcher):
+    turn = batcher.begin(6)
+    futures = [future for i in range(1, 4) for future in batcher.submit([[i], [i, 1]], turn)]
+
+    vectors = await asyncio.gather(*futures)
+
+    assert [vector[0] for vector in vectors] == [1, 1, 2, 2, 3, 3]

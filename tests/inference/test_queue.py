@@ -61,6 +61,20 @@ def test_groups_are_small_while_requests_share_the_queue(loop):
     assert sizes == [16, 4, 4, 16]
 
 
+def test_a_request_put_in_parts_is_one_request(loop):
+    queue = make_queue(budget=256)
+    turn = queue.begin()
+    queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
+    queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
+    assert queue.tokens_ahead(1_000_000) == 80 * 16
+    assert len(queue.take(now=0.0).group) == 16  # not shared with anybody
+
+    queue.put(texts_of(loop, 8), now=0.0)
+
+    assert [len(text.ids) for text in queue.take(now=1.0).group] in ([16] * 4, [8])
+    assert queue.tokens_ahead(8) <= 16
+
+
 def test_a_text_longer_than_the_budget_goes_alone(loop):
     queue = make_queue(budget=30)
     queue.put(texts_of(loop, 200, 200), now=0.0)
