@@ -24,6 +24,7 @@ from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
@@ -33,6 +34,7 @@ from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
@@ -53,6 +55,9 @@ class App:
         self._max_tokens = installed.max_tokens
         self._draining = False
         self._store = make_store(settings)
+        self._guard = StoreGuard(
+            self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
+        )
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
         self._writeback = WriteBack(
@@ -98,17 +103,14 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        guard = StoreGuard(
-            self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
-        )
         reader = RecordReader(model.dimensions, metrics)
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
             hot=HotTier(settings.cache.hot_bytes, metrics),
-            exact=ExactTier(guard, self._writeback, reader),
+            exact=ExactTier(self._guard, self._writeback, reader),
             semantic=SemanticTier(
-                guard,
+                self._guard,
                 StaticProbe(installed.probe),
                 FixedThreshold(
                     settings.semantic.threshold,
@@ -125,7 +127,15 @@ class App:
             batcher=self._batcher,
             writeback=self._writeback,
             tokenizing=self._tokenizing,
-            ttl_s=settings.cache.ttl_s,
+            lifetimes=Lifetimes(
+                settings.cache.ttl_s,
+                by_namespace_id={
+                    Namespace(tenant, name).id: ttl_s
+                    for tenant, lives in settings.namespace_ttl_s.items()
+                    for name, ttl_s in lives.items()
+                },
+                jitter=settings.cache.ttl_jitter,
+            ),
             metrics=metrics,
         )
 
@@ -183,5 +193,6 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         self._batcher.stop()
         await self._writeback.stop(_FLUSH_S)
+        await self._guard.close()
         await self._store.close()
         self._tokenizing.shutdown(wait=False)

@@ -106,9 +106,17 @@ class Metrics:
             "result",
         )
 
-        self.store_up = gauge("store_up", "1 if the last store call was answered")
+        self.store_up = gauge("store_up", "1 if the last store call was answered, if by a refusal")
+        self.store_breaker_state = gauge(
+            "store_breaker_state",
+            "0 closed: calls are made; 1 half-open: one is made; 2 open: none (get, nearest, put)",
+            "op",
+        )
         self.store_errors = counter(
             "store_errors", "Store calls that failed, by what they failed of", "kind"
+        )
+        self.store_skipped = counter(
+            "store_skipped", "Lookups not made: the breaker was open, or their time was up", "op"
         )
         self.store_op_duration = histogram(
             "store_op_duration_seconds", "Time of one store call", "op"

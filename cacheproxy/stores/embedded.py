@@ -43,6 +43,9 @@ _LAG_ROWS = 1024
 """How many rows of other writers a write indexes along with its own. Where there are more, they and
 the promise that its entries are found by probe at once are left to the background."""
 
+_GET_KEYS = 128
+"""Keys looked up in one go: a millisecond or two, then others have their turn."""
+
 _NEAREST_ROWS = 32
 """Probes looked up in one go: some 5 ms, then others have their turn."""
 
@@ -76,6 +79,8 @@ class EmbeddedStore:
     Any number of processes may open the same file. What one wrote, the others find by key at once,
     and by probe as soon as their own graphs have caught up, in the background.
     """
+
+    lookups_at_once = 1  # one thread does them all
 
     def __init__(
         self, path: Path | None, *, max_bytes: int, now: Callable[[], float] = time.time
@@ -136,11 +141,13 @@ class EmbeddedStore:
             await worker.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's live record, or None, in the order of the keys: one thread hop."""
+        """Return each key's live record, or None, in the order of the keys."""
+        found: list[bytes | None] = []
         with self._call():
-            if not keys:
-                return []
-            return await self._reader.run(rows.get_many, keys, self._now())
+            for start in range(0, len(keys), _GET_KEYS):
+                part = keys[start : start + _GET_KEYS]
+                found += await self._reader.run(rows.get_many, part, self._now())
+        return found
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -151,7 +158,7 @@ class EmbeddedStore:
         Entries whose probes have another length than d are not looked at.
         """
         if probes.ndim != 2:
-            raise StoreError("probes are not a matrix")
+            raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
         found: list[Neighbour | None] = []
         with self._call():

@@ -60,6 +60,8 @@ class RedisStore:
     `StoreError` until it is.
     """
 
+    lookups_at_once = 4
+
     def __init__(self, url: str, *, max_connections: int = 32, hnsw: Hnsw | None = None) -> None:
         """Prepare a store.
 
@@ -126,7 +128,7 @@ class RedisStore:
         background. Probes are stored as float16: scores are off by some 1e-5.
         """
         if probes.ndim != 2:
-            raise StoreError("probes are not a matrix")
+            raise StoreError("probes are not a matrix", "invalid")
         with self._call():
             found: list[Neighbour | None] = [None] * len(probes)
             index = _index(partition.fingerprint, probes.shape[1])
@@ -279,7 +281,7 @@ def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
 
 def _name(key: bytes) -> bytes:
     if len(key) != KEY_BYTES:
-        raise StoreError(f"a key is not {KEY_BYTES} bytes long")
+        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
     # Base64, and not hex: Redis keeps each name twice, and it makes 75 bytes less an entry.
     return ENTRY_PREFIX + b2a_base64(key, newline=False).rstrip(b"=")
 
