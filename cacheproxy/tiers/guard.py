@@ -10,6 +10,7 @@ background: no request waits for that.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ Call = Callable[[], Coroutine[Any, Any, T]]
 _TEXTS_PER_DEADLINE = 128
 """A lookup of more texts gets a further deadline for each so many: one text of inference costs
 about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
-stay below it."""
+keep to it."""
 
 _LEAST_SHARE = 0.5
 """Of its deadline: a call that has waited longer for its turn is not made. A store that is well
@@ -117,7 +118,7 @@ class _Calls:
             texts: texts that are looked up.
             asked_at: from when the deadline counts; monotonic, seconds.
         """
-        deadline_s = self._deadline_s * (1 + texts // _TEXTS_PER_DEADLINE)
+        deadline_s = self._deadline_s * math.ceil(texts / _TEXTS_PER_DEADLINE)
         left_s = asked_at + deadline_s - time.monotonic()
         if not self._circuit.is_closed or left_s < _LEAST_SHARE * deadline_s:
             self._skipped.inc()
