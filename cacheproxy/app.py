@@ -60,6 +60,14 @@ class App:
         )
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
+        metrics.semantic_index_up.set_function(lambda: self._store.stats().index.is_up)
+        metrics.semantic_index_documents.set_function(lambda: self._store.stats().index.documents)
+        metrics.semantic_index_failures.set_function(lambda: self._store.stats().index.failures)
+        metrics.semantic_index_bytes.set_function(lambda: self._store.stats().index.size_bytes)
+        metrics.semantic_index_indexed_ratio.set_function(
+            lambda: self._store.stats().index.indexed_ratio
+        )
+        metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )

@@ -126,6 +126,24 @@ class Metrics:
             "store_entries", "Entries in the store; NaN if it keeps no count"
         )
         self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take; NaN as above")
+        self.semantic_index_up = gauge(
+            "semantic_index_up", "1 while the store can look entries up by probe"
+        )
+        self.semantic_index_documents = gauge(
+            "semantic_index_documents", "Entries that the index finds; NaN where not known"
+        )
+        self.semantic_index_failures = gauge(
+            "semantic_index_failures", "Entries that could not be indexed; NaN where not known"
+        )
+        self.semantic_index_bytes = gauge(
+            "semantic_index_bytes", "Memory that the index takes; NaN where not known"
+        )
+        self.semantic_index_indexed_ratio = gauge(
+            "semantic_index_indexed_ratio", "Share of entries indexed already; NaN where not known"
+        )
+        self.semantic_index_rebuilds = gauge(
+            "semantic_index_rebuilds", "Indexes made anew as they found nothing, since the start"
+        )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")
         self.writeback_queue = gauge("writeback_queue_entries", "Entries waiting to be stored")

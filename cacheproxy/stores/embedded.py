@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores import rows
 from cacheproxy.stores.database import Connection, Database
 from cacheproxy.stores.rows import Removed
-from cacheproxy.stores.store import Entry, Neighbour, Partition, StoreStats
+from cacheproxy.stores.store import Entry, IndexStats, Neighbour, Partition, StoreStats
 from cacheproxy.stores.vectors import CATCH_UP_ROWS, VectorIndexes
 from cacheproxy.stores.worker import Worker
 
@@ -101,6 +101,7 @@ class EmbeddedStore:
         self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
         self._stats = EmbeddedStats()  # replaced on the writer's thread only
+        self._index_stats = IndexStats()  # replaced on the indexer's thread only
         self._is_open = False
         self._is_closed = False
         self._calls = 0
@@ -193,10 +194,11 @@ class EmbeddedStore:
             while await self._writer.run(rows.give_back_pages):
                 pass
             await self._writer.run(self._measure)
+            await self._indexer.run(self._measure_indexes)
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return self._stats
+        return replace(self._stats, index=self._index_stats)
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -299,4 +301,9 @@ class EmbeddedStore:
             free_bytes=usage.free_bytes,
             evicted=self._stats.evicted + evicted,
             expired=self._stats.expired + expired,
+        )
+
+    def _measure_indexes(self, _: Connection) -> None:
+        self._index_stats = IndexStats(
+            documents=self._indexes.probes, failures=0, size_bytes=self._indexes.size_bytes
         )

@@ -66,7 +66,8 @@ class IndexStats:
 
     Attributes:
         is_up: whether they can be answered.
-        documents: entries that can be found.
+        documents: entries that can be found; the embedded store counts distinct probes that it has
+            in memory.
         failures: entries that could not be indexed.
         size_bytes: what the indexes take in memory.
         indexed_ratio: the share of the entries that is indexed already, 0 to 1.
