@@ -24,7 +24,7 @@ from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.keys import Namespace
+from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
@@ -188,6 +188,7 @@ class App:
             StoreError: the store cannot be opened.
         """
         await self._store.open()
+        await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
         self._writeback.start()
