@@ -65,7 +65,7 @@ class CacheSettings(_Section):
     )
     hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
     store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
-    deadline_ms: float = Field(25, gt=0, description="longest wait for the store per request")
+    deadline_ms: float = Field(25, gt=0, description="longest wait for a lookup in the store")
     writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")
 
 

@@ -2,8 +2,13 @@
 
 Closed, every call may be made. After a run of failures, or too many among the last calls, it opens:
 none may. After a pause it is half-open: one call, the probe, may find out. Its success closes the
-breaker; its failure opens it again, for twice as long. It does no I/O, and is told the time
-(monotonic, seconds).
+breaker; its failure opens it again, for twice as long.
+
+Calls that were under way at the same time and all failed count as one failure: many clients make
+many of one hiccup. (A store that is well, on a machine whose cores are all busy with inference,
+was cut off for most of the time by five such in a row; measured.)
+
+It does no I/O, and is told the time (monotonic, seconds).
 """
 
 from collections import deque
@@ -62,6 +67,7 @@ class Breaker:
         self._chance = chance
         self._recent: deque[_Outcome] = deque(maxlen=policy.calls)
         self._pause_s = 0.0
+        self._failed_at = float("-inf")
         self._closed_at = float("-inf")
 
     def begin_probe(self, now: float) -> bool:
@@ -79,15 +85,15 @@ class Breaker:
             self.state = "closed"
             self._closed_at = now
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, *, began_at: float) -> None:
         """Take note of a call that was not answered, or not in time."""
         if self.state == "half-open":
             self._open(now)
-        elif self.state == "closed":
+        elif self.state == "closed" and began_at >= self._failed_at:
+            self._failed_at = now
             self._recent.append(_Outcome(now, is_failure=True))
             if self._is_too_much(now):
                 self._open(now)
-        # While open, it is a call from before, of which the breaker has seen enough.
 
     def _is_too_much(self, now: float) -> bool:
         since = now - self._policy.window_s

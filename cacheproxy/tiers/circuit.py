@@ -75,8 +75,8 @@ class Circuit:
             if self._is_opening_logged:
                 logger.info("the store answers again (%s)", self._op)
 
-    def failed(self, error: StoreError) -> None:
-        """Take note of a call that was not answered as it should be."""
+    def failed(self, error: StoreError, *, took_s: float) -> None:
+        """Take note of a call that was not answered as it should be, after `took_s`."""
         self._errors.labels(error.kind).inc()
         self._up.set(int(error.kind in _ANSWERS))
         was_closed, now = self.is_closed, self._monotonic()
@@ -84,7 +84,7 @@ class Circuit:
             # A mistake in the call, answered in time, which is all that a probe wants to know.
             self._breaker.succeeded(now)
         else:
-            self._breaker.failed(now)
+            self._breaker.failed(now, began_at=now - took_s)
         self._show()
         if was_closed:
             self._log(error, now)

@@ -146,14 +146,17 @@ class WriteBack:
         return batch
 
     async def _write_some(self, batch: Sequence[Entry]) -> None:
+        began_at = time.monotonic()
         error = await self._write(batch)
+        took_s = time.monotonic() - began_at
+        self._duration.observe(took_s)
         if error is None:
             self._circuit.succeeded()
             self._stored.inc(len(batch))
             self._forget(batch)
             self._write_entries = min(2 * self._write_entries, _WRITE_ENTRIES)
             return
-        self._circuit.failed(error)
+        self._circuit.failed(error, took_s=took_s)
         if len(batch) == 1 and error.kind in _OF_THE_ENTRY:
             self._drop(batch, "error")
         # From one on again: that finds the entry at fault, or how many a slow store takes in time.
@@ -163,9 +166,8 @@ class WriteBack:
         """Return what went wrong, if anything did; some entries may be stored even so."""
         timeout_s = _WRITE_S + _ENTRY_S * len(batch)
         try:
-            with self._duration.time():
-                async with asyncio.timeout(timeout_s):
-                    await self._store.put_many(batch)
+            async with asyncio.timeout(timeout_s):
+                await self._store.put_many(batch)
         except StoreError as error:
             return error
         except TimeoutError:

@@ -207,7 +207,7 @@ async def test_a_request_that_has_spent_its_time_on_one_lookup_makes_no_other(me
     store = FaultyStore()
     guard = guard_of(store, deadline_s=5)
 
-    assert await guard.nearest(PARTITION, PROBES, spent_s=4) == [None, None]
+    assert await guard.nearest(PARTITION, PROBES, spent_s=5) == [None, None]
     assert store.calls == 0
     assert value(metrics, "store_breaker_state", op="nearest") == 0
     assert value(metrics, "store_skipped_total", op="nearest") == 1
