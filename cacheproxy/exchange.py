@@ -54,6 +54,10 @@ class Control:
         return not (self.no_cache or self.no_store)
 
 
+DEFAULT_CONTROL = Control()
+"""Of every request without a header of ours."""
+
+
 class Request(NamedTuple):
     """Inputs to embed: each a text or a list of token ids, at least one."""
 

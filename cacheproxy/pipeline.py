@@ -145,6 +145,17 @@ class EmbeddingPipeline:
             await self._from_inference(waiting, journey)
         return Answer([text.served for text in texts if text.served], journey.stages_s)
 
+    def find_rendered(self, key: bytes, form: str) -> tuple[EmbeddingRecord, bytes] | None:
+        """Return an entry of the hot tier and its vector as it was rendered before.
+
+        A find is counted as a lookup; who finds nothing goes the whole way, which is.
+        """
+        entry = self._hot.get(key)
+        if entry is None or (vector := entry.rendered.get(form)) is None:
+            return None
+        self._lookups["hot", "hit"].inc()
+        return entry.record, vector
+
     def _all_hot(self, request: Request, scope: KeyScope) -> list[Served] | None:
         """Return the answers if the hot tier has every input as it stands, else None.
 

@@ -1,8 +1,9 @@
-"""Watching over one exchange: a body that does not come, a client that has left.
+"""Watching over exchanges: a body that does not come, a client that has left.
 
 uvicorn tells of a closed connection only to who asks for the next message. Asking costs a task, so
-that it begins only when a request has taken a while: shorter work is done sooner than dropped. Both
-watches share one timer, as most exchanges end before it rings.
+that it begins only when a request has taken a while: shorter work is done sooner than dropped. All
+exchanges share one timer, as most end before it rings: one of their own would cost as much as a
+whole lookup in the hot tier.
 """
 
 import asyncio
@@ -13,36 +14,64 @@ from starlette.types import Receive
 from cacheproxy.errors import BadRequest
 
 _PATIENCE_S = 0.05
+"""From one look at the exchanges to the next; one that two looks have met is watched."""
 
 
 class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-class Watched:
-    """An `async with` block around reading a body and working on it.
+class Watch:
+    """Watches over the exchanges of one event loop."""
 
-    It ends with `BadRequest` (408) when the body takes longer than `body_timeout_s`, and with
-    `ClientGone` when the client leaves after `body_has_come`.
+    def __init__(self, *, body_timeout_s: float) -> None:
+        self.body_timeout_s = body_timeout_s
+        self._new: set[Watched] = set()
+        self._seen: set[Watched] = set()
+        self._is_ticking = False
+
+    def add(self, exchange: "Watched") -> None:
+        """Have the exchange watched if it takes a while."""
+        self._new.add(exchange)
+        if not self._is_ticking:
+            self._is_ticking = True
+            asyncio.get_running_loop().call_later(_PATIENCE_S, self._tick)
+
+    def remove(self, exchange: "Watched") -> None:
+        """Forget an exchange that has ended."""
+        self._new.discard(exchange)
+        self._seen.discard(exchange)
+
+    def _tick(self) -> None:
+        for exchange in self._seen:
+            exchange.begin()
+        self._seen, self._new = self._new, set()
+        self._is_ticking = bool(self._seen)
+        if self._is_ticking:
+            asyncio.get_running_loop().call_later(_PATIENCE_S, self._tick)
+
+
+class Watched:
+    """A `with` block around reading a body and working on it, within one task.
+
+    It ends with `BadRequest` (408) when the body takes longer than the watch's `body_timeout_s`,
+    and with `ClientGone` when the client leaves after `body_has_come`.
     """
 
-    __slots__ = (
-        *("_body_timeout_s", "_came", "_ended", "_receive"),
-        *("_timer", "_waits", "_watcher", "_worker"),
-    )
+    __slots__ = ("_came", "_ended", "_receive", "_waits", "_watch", "_watcher", "_worker")
 
-    def __init__(self, receive: Receive, *, body_timeout_s: float) -> None:
+    def __init__(self, watch: Watch, receive: Receive) -> None:
+        self._watch = watch
         self._receive = receive
-        self._body_timeout_s = body_timeout_s
         self._waits = True
         self._came: asyncio.Event | None = None
         self._ended: Exception | None = None
         self._watcher: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Watched":
+    def __enter__(self) -> "Watched":
         """Begin to watch, after a while."""
         self._worker = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._begin)
+        self._watch.add(self)
         return self
 
     def body_has_come(self) -> None:
@@ -51,29 +80,31 @@ class Watched:
         if self._came is not None:
             self._came.set()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         """Stop watching; raise what was seen in place of the cancellation that it caused."""
-        self._timer.cancel()
+        self._watch.remove(self)
         if self._watcher is not None:
             self._watcher.cancel()
         if self._ended is not None and self._worker is not None and self._worker.uncancel() == 0:
             raise self._ended from None
 
-    def _begin(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
+    def begin(self) -> None:
+        """Watch from now on: the exchange takes a while."""
+        self._watcher = asyncio.create_task(self._see())
 
-    async def _watch(self) -> None:
+    async def _see(self) -> None:
         if self._waits:
             self._came = asyncio.Event()
+            timeout_s = self._watch.body_timeout_s
             try:
-                await asyncio.wait_for(self._came.wait(), self._body_timeout_s - _PATIENCE_S)
+                await asyncio.wait_for(self._came.wait(), timeout_s - _PATIENCE_S)
             except TimeoutError:
-                message = f"the request body did not come within {self._body_timeout_s:g} s"
+                message = f"the request body did not come within {timeout_s:g} s"
                 self._end(BadRequest(message, status=408))
                 return
         if (await self._receive())["type"] == "http.disconnect":

@@ -4,9 +4,7 @@ import re
 from collections.abc import Mapping
 
 from cacheproxy.errors import BadRequest
-from cacheproxy.exchange import Control
-
-_DEFAULT = Control()
+from cacheproxy.exchange import DEFAULT_CONTROL, Control
 
 _HEADERS = frozenset(
     (
@@ -32,7 +30,7 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
         BadRequest: a header of ours, or a directive that is honoured, has no usable value.
     """
     if _HEADERS.isdisjoint(headers):
-        return _DEFAULT
+        return DEFAULT_CONTROL
     directives = _directives(_text(headers, b"cache-control"))
     max_age_s = None
     if "max-age" in directives:

@@ -34,6 +34,12 @@ class Dialect(Protocol):
     def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
         """Return the answer's JSON body."""
 
+    def frame(self, model: str, tokens: int) -> tuple[bytes, bytes] | None:
+        """Return what stands around the vector in the answer to one input of so many tokens.
+
+        None where that is not always the same.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:

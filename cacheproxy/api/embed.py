@@ -58,3 +58,6 @@ class EmbedDialect:
             msgspec.json.encode(model),
             total_s * 1000,
         )
+
+    def frame(self, model: str, tokens: int) -> None:
+        """Return that answers are not always the same: they tell their time."""

@@ -21,6 +21,9 @@ class _Body(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(_Body)
 
+_HEAD = b'{"object":"list","data":['
+_ITEM = b'{"object":"embedding","index":%d,"embedding":'
+
 
 class OpenAIDialect:
     """OpenAI's create-embeddings request and response."""
@@ -40,13 +43,18 @@ class OpenAIDialect:
         data, tokens = [], 0
         for i, served in enumerate(answer.served):
             vector = render_vector(served, asked.form, asked.dimensions)
-            data.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (i, vector))
+            data.append(_ITEM % i + vector)
             tokens += served.record.tokens
-        return (
-            b'{"object":"list","data":[%b],"model":%b,'
-            b'"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-            % (b",".join(data), msgspec.json.encode(model), tokens, tokens)
-        )
+        return _HEAD + b"},".join(data) + _tail(model, tokens)
+
+    def frame(self, model: str, tokens: int) -> tuple[bytes, bytes]:
+        """Return what stands around the vector in the answer to one input."""
+        return _HEAD + _ITEM % 0, _tail(model, tokens)
+
+
+def _tail(model: str, tokens: int) -> bytes:
+    usage = b'"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
+    return b'}],"model":%b,%b}' % (msgspec.json.encode(model), usage)
 
 
 def _inputs(given: str | list[str | int | list[int]]) -> list[str | list[int]]:

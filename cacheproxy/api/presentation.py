@@ -17,7 +17,7 @@ from cacheproxy.exchange import Answer, Control, Served
 EncodingFormat = Literal["float", "base64"]
 Headers = list[tuple[bytes, bytes]]
 
-_SIMPLE_HITS = {"hot": b"hot", "exact": b"exact"}
+_PLAIN_HITS = ("hot", "exact")
 
 
 def render_vector(served: Served, form: EncodingFormat, dimensions: int | None) -> bytes:
@@ -59,6 +59,26 @@ def outcome_of(answer: Answer) -> str:
     return outcomes.pop() if len(outcomes) == 1 else "mixed"
 
 
+def hit_headers(
+    outcome: str, created_at: float, expires_at: float, timing: bytes | None, total_s: float
+) -> Headers:
+    """Return the headers of an answer that one tier without scores gave, for one text or many.
+
+    `created_at` is the oldest entry's, `expires_at` the first one's (Unix time); `timing` that of
+    the stages, if there were any.
+    """
+    now = time.time()
+    total = b"total;dur=%.3f" % (total_s * 1000)
+    return [
+        (
+            b"cache-status",
+            b"cacheproxy; hit; ttl=%d; detail=%b" % (expires_at - now, outcome.encode()),
+        ),
+        (b"server-timing", total if timing is None else b"%b, %b" % (timing, total)),
+        (b"age", b"%d" % (now - created_at)),
+    ]
+
+
 def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float) -> Headers:
     """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity.
 
@@ -70,11 +90,11 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
     for text in served:
         created_at = min(created_at, text.record.created_at)
         expires_at = min(expires_at, text.record.expires_at)
+    if outcome in _PLAIN_HITS:
+        stages = _server_timing(answer) if answer.stages_s else None
+        return hit_headers(outcome, created_at, expires_at, stages, total_s)
     ttl_s = int(expires_at - now)
-    timing = (b"server-timing", _server_timing(answer, total_s))
-    if outcome in _SIMPLE_HITS:  # one text or many, from one tier without scores
-        status = b"cacheproxy; hit; ttl=%d; detail=%b" % (ttl_s, _SIMPLE_HITS[outcome])
-        return [(b"cache-status", status), timing, (b"age", b"%d" % (now - created_at))]
+    timing = (b"server-timing", b"%b, total;dur=%.3f" % (_server_timing(answer), total_s * 1000))
     misses = [text for text in served if text.outcome == "miss"]
     parts = ["cacheproxy"]
     if misses:
@@ -103,15 +123,11 @@ def _counts(served: Sequence[Served]) -> str:
     return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)
 
 
-def _server_timing(answer: Answer, total_s: float) -> bytes:
-    total = b"total;dur=%.3f" % (total_s * 1000)
-    if not answer.stages_s:
-        return total
-    stages = [
+def _server_timing(answer: Answer) -> bytes:
+    return b", ".join(
         b"%b;dur=%.3f" % (stage.encode(), seconds * 1000)
         for stage, seconds in answer.stages_s.items()
-    ]
-    return b", ".join([*stages, total])
+    )
 
 
 def _similarity(served: Sequence[Served]) -> str:

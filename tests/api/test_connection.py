@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from cacheproxy.api.connection import ClientGone, Watched
+from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.errors import BadRequest
 
 
@@ -21,7 +21,7 @@ async def test_work_for_a_client_that_leaves_is_cancelled():
 
     async def work():
         nonlocal cancelled
-        async with Watched(client.receive, body_timeout_s=60) as exchange:
+        with Watched(Watch(body_timeout_s=60), client.receive) as exchange:
             exchange.body_has_come()
             try:
                 await asyncio.sleep(3_600)
@@ -37,14 +37,14 @@ async def test_work_for_a_client_that_leaves_is_cancelled():
 
 
 async def test_work_for_a_client_that_stays_is_not_disturbed():
-    async with Watched(Client().receive, body_timeout_s=60) as exchange:
+    with Watched(Watch(body_timeout_s=60), Client().receive) as exchange:
         exchange.body_has_come()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
 
 
 async def test_a_cancellation_from_elsewhere_stays_a_cancellation():
     async def work():
-        async with Watched(Client().receive, body_timeout_s=60) as exchange:
+        with Watched(Watch(body_timeout_s=60), Client().receive) as exchange:
             exchange.body_has_come()
             await asyncio.sleep(3_600)
 
@@ -57,9 +57,9 @@ async def test_a_cancellation_from_elsewhere_stays_a_cancellation():
 
 async def test_a_body_that_does_not_come_ends_the_exchange():
     started = asyncio.get_running_loop().time()
-    with pytest.raises(BadRequest) as raised:
-        async with Watched(Client().receive, body_timeout_s=0.1):
-            await asyncio.sleep(3_600)
+    watch = Watch(body_timeout_s=0.1)
+    with pytest.raises(BadRequest) as raised, Watched(watch, Client().receive):
+        await asyncio.sleep(3_600)
 
     assert raised.value.status == 408
     assert asyncio.get_running_loop().time() - started < 10
@@ -69,8 +69,8 @@ async def test_a_client_that_leaves_after_a_slow_body_is_seen():
     client = Client()
 
     async def work():
-        async with Watched(client.receive, body_timeout_s=60) as exchange:
-            await asyncio.sleep(0.1)  # longer than the watch's patience
+        with Watched(Watch(body_timeout_s=60), client.receive) as exchange:
+            await asyncio.sleep(0.2)  # longer than the watch's patience
             exchange.body_has_come()
             client.left.set()
             await asyncio.sleep(3_600)

@@ -37,6 +37,35 @@ def test_the_same_text_again_is_a_hit_and_byte_identical(server):
     assert "total;dur=" in hit.headers["server-timing"]
 
 
+def test_a_request_that_comes_again_and_again_gets_the_same_answer_and_is_counted(server):
+    hits = server.metric("lookups_total", tier="hot", result="hit")
+    answered = server.metric("requests_total", route="embeddings", status="200")
+    bodies = set()
+    for _ in range(5):
+        _, response = ask(server, "asked again and again")
+        bodies.add(response.text)
+
+    assert len(bodies) == 1
+    assert "detail=hot" in status_of(response)
+    assert server.metric("lookups_total", tier="hot", result="hit") == hits + 4
+    assert server.metric("requests_total", route="embeddings", status="200") == answered + 5
+
+
+def test_a_request_that_came_again_and_again_is_a_miss_elsewhere_and_after_its_time(server):
+    text = "the same bytes, in another namespace or too late"
+    for _ in range(4):
+        ask(server, text, x_cacheproxy_ttl="1")
+    _, elsewhere = ask(server, text, x_cacheproxy_namespace="elsewhere")
+    assert "fwd=miss" in status_of(elsewhere)
+
+    for _ in range(4):
+        ask(server, text)
+    end = time.monotonic() + 10
+    while "fwd=miss" not in status_of(ask(server, text)[1]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_text_that_differs_only_in_case_and_spacing_is_an_exact_hit(server):
     first, _ = ask(server, "How do I reset my password?")
     for variant in ("how  do i RESET my password ?", "\tHow do I reset\nmy password?"):

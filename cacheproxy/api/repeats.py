@@ -1,0 +1,51 @@
+"""Requests that come again byte for byte: the shortest way to an entry in the hot tier.
+
+Clients ask for the same text in the same words, and their libraries write the same JSON. Such a
+request need not be read again: what it asks for is remembered under its bytes and its namespace.
+Only the way is kept here, never the entry: an entry that has left the hot tier is not found.
+"""
+
+from typing import NamedTuple
+
+from cacheproxy.api.presentation import EncodingFormat
+
+_MOST_REQUESTS = 4_096
+_MOST_BYTES = 2_048
+"""Requests remembered, and the size of one: at the most some 10 MB, for texts of that length."""
+
+
+class Repeat(NamedTuple):
+    """What a request's bytes ask for.
+
+    Attributes:
+        model: the model's name as it is answered.
+        key: of the entry [32 bytes].
+        form: how the vector is rendered.
+        head: the answer's bytes before the vector.
+        tail: those after it.
+    """
+
+    model: str
+    key: bytes
+    form: EncodingFormat
+    head: bytes
+    tail: bytes
+
+
+class Repeats:
+    """What is known of requests that were answered from the hot tier; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], Repeat] = {}
+
+    def get(self, namespace_id: str, body: bytes) -> Repeat | None:
+        """Return what this body asked for when it came before."""
+        return self._known.get((namespace_id, body))
+
+    def put(self, namespace_id: str, body: bytes, repeat: Repeat) -> None:
+        """Remember what a body asks for, unless it is long."""
+        if len(body) > _MOST_BYTES:
+            return
+        if len(self._known) >= _MOST_REQUESTS:
+            del self._known[next(iter(self._known))]
+        self._known[namespace_id, body] = repeat
