@@ -239,7 +239,9 @@ class ProbeIndexes:
             async with asyncio.timeout(_PREPARE_S), self._lock(index) as is_ours:
                 if not is_ours or not await is_blind(index):
                     return False
-                _log.warning("the index %s finds nothing of what is there: new", index.name)
+                _log.warning(
+                    "the index %s finds nothing of what is there; making it anew", index.name
+                )
                 await self._client.ft(index.name).dropindex()
                 await self._make(index)
         except (exceptions.RedisError, OSError) as error:
