@@ -6,9 +6,12 @@ from cacheproxy.errors import StoreError
 
 
 class FaultyStore:
+    lookups_at_once = 1
+
     def __init__(self):
         self.written = {}
         self.failures = 0
+        self.kind = "connection"
         self.stalled = None
         self.calls = 0
 
@@ -21,7 +24,7 @@ class FaultyStore:
             await self.stalled.wait()
         if self.failures:
             self.failures -= 1
-            raise StoreError("broken on purpose", "readonly")
+            raise StoreError("broken on purpose", self.kind)
 
     async def get_many(self, keys):
         await self._behave()

@@ -9,9 +9,8 @@ import hmac
 from collections.abc import Mapping
 
 from cacheproxy.errors import BadRequest, Unauthorized
-from cacheproxy.keys import Namespace
+from cacheproxy.keys import DEFAULT_TENANT, Namespace
 
-DEFAULT_TENANT = "default"
 DEFAULT_NAMESPACE = "default"
 
 _LONGEST_NAME = 256

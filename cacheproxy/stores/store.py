@@ -5,6 +5,7 @@ probe vector inside one partition. It knows nothing of texts, models or threshol
 raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,23 +61,52 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexStats:
+    """How lookups by probe are doing, over all models; NaN where that is not known.
+
+    Attributes:
+        is_up: whether they can be answered.
+        documents: entries that can be found; the embedded store counts distinct probes that it has
+            in memory.
+        failures: entries that could not be indexed.
+        size_bytes: what the indexes take in memory.
+        indexed_ratio: the share of the entries that is indexed already, 0 to 1.
+        rebuilds: indexes made anew because they answered nothing, since the store was opened.
+    """
+
+    is_up: bool = True
+    documents: float = math.nan
+    failures: float = math.nan
+    size_bytes: float = math.nan
+    indexed_ratio: float = math.nan
+    rebuilds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreStats:
     """Figures for metrics; NaN where a store keeps no count.
 
     Attributes:
         entries: may include expired ones that are still to be removed.
         live_bytes: what the entries take.
+        index: what is known of the lookups by probe.
     """
 
     entries: float = 0
     live_bytes: float = 0
+    index: IndexStats = IndexStats()
 
 
 class Store(Protocol):
     """An exact and a nearest-neighbour lookup over the same entries.
 
     Every method raises `StoreError` when the store cannot answer.
+
+    Attributes:
+        lookups_at_once: calls of `get_many` that gain from being made at the same time.
     """
+
+    lookups_at_once: int
 
     async def open(self) -> None:
         """Make the store ready; called once before anything else."""
@@ -108,5 +138,5 @@ def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
     vector = np.asarray(probe, np.float32)
     # Also refuses NaN and infinities, which would spoil an index for their neighbours.
     if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
-        raise StoreError("a probe is not a vector of unit length")
+        raise StoreError("a probe is not a vector of unit length", "invalid")
     return vector
