@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from prometheus_client import generate_latest
 from starlette.routing import Route
 
 import cacheproxy
@@ -17,7 +18,13 @@ from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
 from cacheproxy.api.openai import OpenAIDialect
-from cacheproxy.api.service import healthz, metrics_endpoint, models_endpoint, readyz_endpoint
+from cacheproxy.api.service import (
+    Exposition,
+    healthz,
+    metrics_endpoint,
+    models_endpoint,
+    readyz_endpoint,
+)
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -48,8 +55,15 @@ _WARM_UP_TOKENS = (3, 16, 64, 256)
 class App:
     """A server's parts and their life."""
 
-    def __init__(self, settings: Settings, installed: InstalledModel) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        installed: InstalledModel,
+        exposition: Exposition | None = None,
+    ) -> None:
+        """Make the parts; `exposition` gives the metrics if there are other workers' to add."""
         self._settings = settings
+        self._exposition = exposition or self._own_exposition
         self.metrics = metrics = Metrics()
         self._encoder = OnnxEncoder(installed.graph, device=installed.device)
         self._max_tokens = installed.max_tokens
@@ -174,9 +188,12 @@ class App:
                 Route("/v1/models", models_endpoint([model], time.time())),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
-                Route("/metrics", metrics_endpoint(self.metrics.registry)),
+                Route("/metrics", metrics_endpoint(self._exposition)),
             ]
         )
+
+    async def _own_exposition(self) -> bytes:
+        return generate_latest(self.metrics.registry)
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None

@@ -1,10 +1,10 @@
 """The command line. Every setting is a flag of `serve`; mistakes end with exit code 2.
 
-Exit codes: 0 done, 2 a mistaken command or setting, 78 (EX_CONFIG of sysexits.h) no usable model.
+Exit codes: 0 done, 1 a worker died before all were ready, 2 a mistaken command or setting, 78
+(EX_CONFIG of sysexits.h) no usable model.
 """
 
 import json
-import logging
 import os
 import secrets
 import subprocess
@@ -27,10 +27,20 @@ from cacheproxy.config import (
     unknown_variables,
 )
 from cacheproxy.device import Device
-from cacheproxy.errors import ConfigError, ModelCorrupt, ModelError, ModelMissing, StoreError
+from cacheproxy.errors import (
+    ConfigError,
+    ModelCorrupt,
+    ModelError,
+    ModelMissing,
+    StoreError,
+    WorkerDied,
+)
+from cacheproxy.listeners import bind, reserve
+from cacheproxy.logs import start_logging
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
 
+EXIT_WORKER_DIED = 1
 EXIT_USAGE = 2
 EXIT_NO_MODEL = 78
 
@@ -89,29 +99,35 @@ def main() -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     settings = _load(config, flags)
-    _start_logging(settings.log_level)
-    # Imported late: a mistaken setting is told without waiting for the runtime to load.
-    from cacheproxy.app import App
-    from cacheproxy.server import bind
-    from cacheproxy.server import serve as serve_app
-
+    start_logging(settings.log_level, process_id=settings.workers > 1)
     try:
-        listener = bind(settings.host, settings.port)
-        app = App(settings, _installed(settings))
-        serve_app(app, listener, settings)
+        if settings.workers > 1:
+            _serve_by_workers(settings)
+        else:
+            _serve_by_itself(settings)
     except (ConfigError, StoreError) as error:
         _end(EXIT_USAGE, error)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
+    except WorkerDied as error:
+        _end(EXIT_WORKER_DIED, error)
 
 
-def _start_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+def _serve_by_itself(settings: Settings) -> None:
+    # Imported late: a mistaken setting is told without waiting for the runtime to load.
+    from cacheproxy.app import App
+    from cacheproxy.server import serve as serve_app
+
+    listener = bind(settings.host, settings.port)
+    serve_app(App(settings, _installed(settings)), listener, settings)
+
+
+def _serve_by_workers(settings: Settings) -> None:
+    from cacheproxy.supervisor import supervise
+
+    reserved = {"public": reserve(settings.host, settings.port)}
+    _installed(settings)  # built once, not by each worker
+    supervise(settings, reserved)
 
 
 def _installed(settings: Settings) -> InstalledModel:

@@ -3,6 +3,9 @@
 SIGTERM: not ready at once, for `drain_s` still accepting, then the requests in flight are finished
 and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a signal that
 comes once the socket is closed ends the process without finishing requests.
+
+A worker is told by its supervisor what a single process is told by signals; signals that reach it
+as well, as from a service manager, change nothing then.
 """
 
 import asyncio
@@ -17,7 +20,8 @@ import uvicorn
 
 from cacheproxy.app import App
 from cacheproxy.config import Settings
-from cacheproxy.errors import ConfigError
+from cacheproxy.link import Stop, WorkerLink
+from cacheproxy.listeners import url_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,55 +39,46 @@ went into looking (measured, 64 clients)."""
 class _Server(uvicorn.Server):
     """uvicorn's server, with our signals and our exit code."""
 
-    def __init__(self, config: uvicorn.Config, app: App, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: App, drain_s: float, *, is_worker: bool
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
+        self._is_worker = is_worker
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals ourselves: uvicorn's way ends the process by the signal, not with 0."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._drain, loop, self._drain_s)
-        loop.add_signal_handler(signal.SIGINT, self._drain, loop, 0.0)
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
 
-    def _drain(self, loop: asyncio.AbstractEventLoop, wait_s: float) -> None:
-        if self.should_exit:
-            self.force_exit = True
+    def _on_signal(self, wait_s: float) -> None:
+        self.stop(Stop(wait_s, at_once=self.should_exit and not self._is_worker))
+
+    def stop(self, order: Stop) -> None:
+        """Be ready no more, and end as ordered; the earliest of several orders holds."""
+        if order.at_once:
+            self.should_exit = self.force_exit = True
             return
         logger.info("draining: not ready from now on")
         self._app.drain()
-        loop.call_later(wait_s, self._exit)
+        asyncio.get_running_loop().call_later(order.wait_s, self._exit)
 
     def _exit(self) -> None:
         self.should_exit = True
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address; binding early makes a taken port a clear error.
-
-    Raises:
-        ConfigError: the address cannot be bound.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listener
-
-
-def serve(app: App, listener: socket.socket, settings: Settings) -> None:
-    """Serve on the bound socket until a signal ends it."""
+def serve(
+    app: App, listener: socket.socket, settings: Settings, link: WorkerLink | None = None
+) -> None:
+    """Serve on the bound socket until a signal ends it, or the supervisor, if there is a link."""
     config = uvicorn.Config(
         app.asgi,
         loop="uvloop",
@@ -97,20 +92,28 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
     )
-    server = _Server(config, app, settings.drain_s)
+    server = _Server(config, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listener))
+        runner.run(_live(app, server, listener, link))
 
 
-async def _live(app: App, server: _Server, listener: socket.socket) -> None:
+async def _live(
+    app: App, server: _Server, listener: socket.socket, link: WorkerLink | None
+) -> None:
+    if link is not None:
+        await link.open(app.metrics, server.stop)
     await app.start()
     # What start-up made lives as long as the process: the collector need not walk it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
     listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
-    host, port = listener.getsockname()[:2]
-    logger.info("ready: http://%s:%d/v1", f"[{host}]" if ":" in host else host, port)
+    if link is not None:
+        link.say_ready()
+    else:
+        logger.info("ready: %s/v1", url_of(listener))
     await server.serve(sockets=[listener])
     await app.stop()
+    if link is not None:
+        await link.close()
     logger.info("stopped")
