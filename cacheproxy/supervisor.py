@@ -228,7 +228,7 @@ class _Supervisor:
             return
 
     def _on_ready(self, worker: _Worker) -> None:
-        if self._was_ready:
+        if self._was_ready or self._stopping.is_set():
             logger.info("worker %d is ready", worker.pid)
         elif len(self._ready()) == self._settings.workers:
             self._was_ready = True

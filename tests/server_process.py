@@ -71,6 +71,13 @@ class Server:
         """Return how many texts the model has read."""
         return self.metric("batch_texts_sum")
 
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers that run, where there are several."""
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
