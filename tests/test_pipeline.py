@@ -27,6 +27,7 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 WORDS = ["[CLS]", "[SEP]", "[UNK]", "poison", *"abcdefghijklmnopqrstuvwxyz"]
@@ -78,6 +79,7 @@ class Harness:
             max_wait_s=10,
             metrics=self.metrics,
         )
+        self.spare_work = SpareWork(self.batcher.has_spare, most=10)
         reader = RecordReader(DIMENSIONS, self.metrics)
         self.pipeline = EmbeddingPipeline(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
@@ -96,6 +98,7 @@ class Harness:
             ),
             batcher=self.batcher,
             writeback=self.writeback,
+            spare_work=self.spare_work,
             tokenizing=ThreadPoolExecutor(1),
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0.1),
             metrics=self.metrics,
@@ -127,11 +130,13 @@ async def start():
         harness = Harness(**settings)
         harness.writeback.start()
         harness.batcher.start()
+        harness.spare_work.start()
         started.append(harness)
         return harness
 
     yield make
     for harness in started:
+        await harness.spare_work.stop()
         await asyncio.to_thread(harness.batcher.stop)
         await harness.writeback.stop(timeout_s=0)
         await harness.guard.close()
