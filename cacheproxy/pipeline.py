@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from cacheproxy.errors import NotCached
+from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import Turn, Vector
@@ -25,11 +25,12 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.stores.store import Entry
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
+from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 _ROUTE = "embeddings"
@@ -87,6 +88,7 @@ class EmbeddingPipeline:
         semantic: SemanticTier,
         batcher: Batcher,
         writeback: WriteBack,
+        spare_work: SpareWork,
         tokenizing: Executor,
         lifetimes: Lifetimes,
         metrics: Metrics,
@@ -99,6 +101,7 @@ class EmbeddingPipeline:
         self._semantic = semantic
         self._batcher = batcher
         self._writeback = writeback
+        self._spare_work = spare_work
         self._tokenizing = tokenizing
         self._lifetimes = lifetimes
         self._now = now
@@ -216,15 +219,17 @@ class EmbeddingPipeline:
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control
-        if control.no_store or not self._semantic.is_active:
+        if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
         wanted = control.reads and control.semantic
         with self._stage("semantic", journey):
             lookups = await self._semantic.find(
                 journey.namespace_id,
                 [text.ids for text in texts],
+                [text.key for text in texts],
                 min_similarity=control.min_similarity,
                 lookup=wanted,
+                can_check=not self._spare_work.is_full,
                 spent_s=journey.stages_s.get("exact", 0.0),
             )
         for text, lookup in zip(texts, lookups, strict=True):
@@ -232,15 +237,30 @@ class EmbeddingPipeline:
             record = lookup.neighbour
             if lookup.is_hit and record is not None and self._is_fresh(record, control):
                 text.served = Served(record, "semantic", score=lookup.score)
+                if lookup.check:
+                    self._spare_work.put(partial(self._check, text, journey))
         if wanted:
             self._count("semantic", texts, journey)
         return _unserved(texts)
+
+    def _check(self, text: _Text, journey: _Journey) -> asyncio.Future[Vector] | None:
+        """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""
+        if self._hot.get(text.key) or self._flights.get(text.key):
+            return None  # compared already, or about to be
+        try:
+            (future,) = self._batcher.submit([text.ids])
+        except ApiError:
+            return None  # refused as the server stops
+        self._begin(text, future, journey)
+        return future
 
     async def _from_inference(self, texts: list[_Text], journey: _Journey) -> None:
         if journey.control.only_if_cached:
             raise NotCached(f"{len(texts)} inputs are not cached, and only cached ones are wanted")
         with self._stage("inference", journey):
             await self._infer(texts, journey)
+        seconds = journey.stages_s["inference"]
+        self._semantic.inferred(journey.namespace_id, seconds, len(texts))
 
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
@@ -332,7 +352,7 @@ class EmbeddingPipeline:
         flight.is_stored = self._writeback.put(
             Entry(
                 key=text.key,
-                partition=Partition(journey.namespace_id, self.model.fingerprint),
+                partition=self._semantic.partition_of(journey.namespace_id),
                 record=pack(record),
                 expires_at=record.expires_at,
                 tags=journey.control.tags,
