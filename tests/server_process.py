@@ -16,6 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 READY = re.compile(r"ready: (http://\S+)/v1")
 
 
+def sum_of(exposition: str, name: str, **labels: str) -> float:
+    """Return the sum of a series' samples that carry these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
+    )
+
+
 class Server:
     """One `cacheproxy serve` process and its log."""
 
@@ -59,13 +69,7 @@ class Server:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a series' samples that carry these labels."""
-        text = self.http.get("/metrics").text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
-        )
+        return sum_of(self.http.get("/metrics").text, name, **labels)
 
     def inferred(self) -> float:
         """Return how many texts the model has read."""
