@@ -12,7 +12,7 @@ ROOT = Path(cacheproxy.__file__).parent
 
 LAYERS = [
     {"cli", "__main__"},
-    {"server"},
+    {"server", "evaluation"},
     {"app"},
     {"api"},
     {"pipeline"},
