@@ -13,7 +13,7 @@ ROOT = Path(cacheproxy.__file__).parent
 LAYERS = [
     {"cli", "__main__"},
     {"supervisor", "worker"},
-    {"server"},
+    {"server", "evaluation"},
     {"app"},
     {"api"},
     {"pipeline"},
