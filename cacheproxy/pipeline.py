@@ -3,7 +3,8 @@
 Each text of a request takes its own way, and the answer keeps the order of the inputs. This file
 decides; how each tier works is the tier's own business. The promises that hold here: a lookup
 happens only in the caller's namespace; a text is inferred once, however many ask for it at the
-same time; a cache that is sick costs time within its deadline, and never the answer.
+same time; what was begun before a purge is not served to who asks after it; a cache that is sick
+costs time within its deadline, and never the answer.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
+from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.store import Entry, Partition
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
@@ -73,6 +76,13 @@ class _Journey:
         return self.request.namespace.id
 
 
+class _Begun(NamedTuple):
+    """What had been heard of purges when an inference began (`Purges`)."""
+
+    moment: int
+    generation: int
+
+
 class EmbeddingPipeline:
     """The way of embedding requests for one model."""
 
@@ -86,6 +96,7 @@ class EmbeddingPipeline:
         semantic: SemanticTier,
         batcher: Batcher,
         writeback: WriteBack,
+        purges: Purges,
         tokenizing: Executor,
         ttl_s: float,
         metrics: Metrics,
@@ -98,6 +109,7 @@ class EmbeddingPipeline:
         self._semantic = semantic
         self._batcher = batcher
         self._writeback = writeback
+        self._purges = purges
         self._tokenizing = tokenizing
         self._ttl_s = ttl_s
         self._now = now
@@ -143,6 +155,10 @@ class EmbeddingPipeline:
         if waiting:
             await self._from_inference(waiting, journey)
         return Answer([text.served for text in texts if text.served], journey.stages_s)
+
+    def key_of_text(self, namespace_id: str, text: str) -> bytes:
+        """Return the key [32 bytes] of a text's entry in a namespace."""
+        return key_of_text(self._tokenizer, self.model.fingerprint, namespace_id, text)
 
     def find_rendered(self, key: bytes, form: str) -> tuple[EmbeddingRecord, bytes] | None:
         """Return an entry of the hot tier and its vector as it was rendered before.
@@ -207,9 +223,10 @@ class EmbeddingPipeline:
             return texts
         with self._stage("exact", journey):
             keys = [text.key for text in texts]
+            since = self._purges.moment
             records = await self._exact.get_many(journey.namespace_id, keys)
         for text, record in zip(texts, records, strict=True):
-            self._serve_exact(text, record, journey)
+            self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
         return _unserved(texts)
 
@@ -243,8 +260,8 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
         leading: dict[bytes, _Text] = {}
-        in_flight = self._flights.get
-        turn = self._batcher.begin(sum(len(text.ids) for text in texts if not in_flight(text.key)))
+        new = (text for text in texts if not self._flight_of(text, journey))
+        turn = self._batcher.begin(sum(len(text.ids) for text in new))
         try:
             async for part in _in_parts(texts):
                 self._take_off(part, flights, leading, turn, journey)
@@ -270,7 +287,7 @@ class EmbeddingPipeline:
             self._serve_late(text, journey)
             if text.served or text.key in leading or text.key in flights:
                 continue
-            flight = None if journey.control.no_store else self._flights.get(text.key)
+            flight = None if journey.control.no_store else self._flight_of(text, journey)
             if flight is None:
                 leading[text.key] = text
                 started.append(text)
@@ -304,24 +321,36 @@ class EmbeddingPipeline:
             self._serve_hot(text, self._hot.get(text.key), journey)
             if text.served is None:
                 pending = self._exact.pending(journey.namespace_id, text.key)
-                self._serve_exact(text, pending, journey)
+                self._serve_exact(text, pending, self._purges.moment, journey)
+
+    def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
+        """Return the text's flight, unless it began before a purge of what it brings."""
+        flight = self._flights.get(text.key)
+        if flight is None:
+            return None
+        namespace_id = journey.namespace_id
+        is_untouched = self._purges.is_untouched(namespace_id, text.key, flight.since)
+        return flight if is_untouched else None
 
     def _begin(
         self, text: _Text, future: asyncio.Future[Vector], journey: _Journey
     ) -> Flight[Vector]:
         if journey.control.no_store:
             return Flight(future)
+        begun = _Begun(self._purges.moment, self._purges.generation)
         # Added before anybody waits, so that the tiers have the vector before a waiter goes on.
-        future.add_done_callback(lambda done: self._keep(text, done, journey))
-        return self._flights.begin(text.key, future)
+        future.add_done_callback(lambda done: self._keep(text, done, begun, journey))
+        return self._flights.begin(text.key, future, begun.moment)
 
-    def _keep(self, text: _Text, done: asyncio.Future[Vector], journey: _Journey) -> None:
+    def _keep(
+        self, text: _Text, done: asyncio.Future[Vector], begun: _Begun, journey: _Journey
+    ) -> None:
         """Put a fresh vector into the tiers, even if those who asked for it have left."""
         if done.cancelled() or done.exception() is not None:
             return
         vector = done.result()
         record = self._record_of(text, vector, journey)
-        self._hot.put(record)
+        self._hot.put(record, begun.moment)
         self._writeback.put(
             Entry(
                 key=text.key,
@@ -330,7 +359,9 @@ class EmbeddingPipeline:
                 expires_at=record.expires_at,
                 tags=journey.control.tags,
                 probe=text.lookup.probe,
-            )
+                generation=begun.generation,
+            ),
+            begun.moment,
         )
         self._semantic.learn(journey.namespace_id, text.lookup, vector)
 
@@ -351,9 +382,11 @@ class EmbeddingPipeline:
             self._link(text)
             text.served = Served(entry.record, "hot", entry)
 
-    def _serve_exact(self, text: _Text, record: EmbeddingRecord | None, journey: _Journey) -> None:
+    def _serve_exact(
+        self, text: _Text, record: EmbeddingRecord | None, since: int, journey: _Journey
+    ) -> None:
         if record is not None and self._is_fresh(record, journey.control):
-            entry = self._hot.put(record)
+            entry = self._hot.put(record, since)
             self._link(text)
             text.served = Served(record, "exact", entry)
 
@@ -380,6 +413,12 @@ class EmbeddingPipeline:
         finally:
             journey.stages_s[stage] = duration_s = time.perf_counter() - started
             self._stage_duration[stage].observe(duration_s)
+
+
+def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
+    """Return the key [32 bytes] of a text's entry under a model."""
+    (ids,) = tokenizer.encode([text])
+    return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,7 @@ from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Neighbour
 from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
@@ -63,10 +65,11 @@ class Harness:
         self.metrics = Metrics()
         self.store = FaultyStore()
         self.inferences = 0
+        self.hold = None  # an event that inference waits for
         self.tokenizer = small_tokenizer()
         guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
         self.writeback = WriteBack(self.store, max_entries=100, metrics=self.metrics)
-        self.hot = HotTier(hot_bytes, self.metrics)
+        self.hot = HotTier(hot_bytes, self.store.purges, self.metrics)
         self.batcher = Batcher(
             self._encode,
             model="m",
@@ -95,6 +98,7 @@ class Harness:
             ),
             batcher=self.batcher,
             writeback=self.writeback,
+            purges=self.store.purges,
             tokenizing=ThreadPoolExecutor(1),
             ttl_s=3_600,
             metrics=self.metrics,
@@ -102,6 +106,8 @@ class Harness:
 
     def _encode(self, ids):
         self.inferences += len(ids)
+        if self.hold is not None:
+            self.hold.wait(10)
         return encode(ids)
 
     async def embed(self, *inputs, **control):
@@ -328,3 +334,83 @@ async def test_what_is_stored_carries_its_expiry_tags_and_partition(start):
     assert entry.probe is not None
     record = (await harness.embed("a b c d")).served[0].record
     assert entry.expires_at == record.expires_at == record.created_at + 60
+
+
+# Purges that this process hears of
+
+
+def key_of(harness, text):
+    return harness.pipeline.key_of_text(NAMESPACE.id, text)
+
+
+def purged(harness):
+    harness.store.purges.purged(Scope(NAMESPACE.id), harness.store.purges.generation + 1)
+
+
+async def test_what_is_purged_is_not_found_in_the_hot_tier_by_key_or_by_text(start):
+    harness = start()
+    await harness.embed("a b")
+    await harness.settled()
+    harness.store.written.clear()
+    purged(harness)
+
+    assert await harness.outcomes("a b", [4, 5]) == ["miss", "miss"]
+    assert harness.inferences == 2
+    assert await harness.outcomes("a b") == ["hot"]
+
+
+async def test_what_was_read_before_a_purge_does_not_stay_in_the_hot_tier(start):
+    harness = start()
+    await harness.embed("a b")
+    await harness.settled()
+    purged(harness)
+    harness.store.stall()
+    before = harness.store.calls
+    reading = asyncio.create_task(harness.embed("a b"))
+    while harness.store.calls == before:
+        await asyncio.sleep(0)
+    purged(harness)
+    harness.store.stalled.set()
+
+    assert (await reading).served[0].outcome == "exact"
+    assert harness.hot.get(key_of(harness, "a b")) is None
+
+
+async def test_what_was_begun_before_a_purge_is_not_joined_after_it_nor_kept(start):
+    harness = start()
+    began = harness.store.purges.generation
+    release = threading.Event()
+    harness.hold = release
+    before = asyncio.create_task(harness.embed("a b"))
+    while not harness.inferences:
+        await asyncio.sleep(0.001)
+    purged(harness)
+    after = asyncio.create_task(harness.embed("a b"))
+    while not harness.pipeline._flights.get(key_of(harness, "a b")).since:
+        await asyncio.sleep(0.001)
+    release.set()
+
+    assert [(await each).served[0].outcome for each in (before, after)] == ["miss", "miss"]
+    assert harness.inferences == 2
+    await harness.settled()
+    (entry,) = harness.store.written.values()
+    assert entry.generation == harness.store.purges.generation > began
+    assert await harness.outcomes("a b") == ["hot"]
+
+
+async def test_an_entry_carries_what_was_heard_when_its_inference_began(start):
+    harness = start()
+    harness.hold = threading.Event()
+    purged(harness)
+    began = harness.store.purges.generation
+    asking = asyncio.create_task(harness.embed("a b"))
+    while not harness.inferences:
+        await asyncio.sleep(0.001)
+    harness.store.purges.purged(Scope(NAMESPACE.id, tag="docs"), began + 1)
+    harness.hold.set()
+    await asking
+    await harness.settled()
+
+    (entry,) = harness.store.written.values()
+    assert entry.generation == began
+    assert harness.hot.get(key_of(harness, "a b")) is None

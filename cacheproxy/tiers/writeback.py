@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from cacheproxy.errors import StoreError
 from cacheproxy.metrics import Metrics
@@ -26,13 +27,20 @@ _RETRY_S = 0.5
 _ATTEMPTS = 3
 
 
+class _Pending(NamedTuple):
+    """An entry, and the moment (`Purges`) at which the work that made it began."""
+
+    entry: Entry
+    since: int
+
+
 class WriteBack:
     """Writes entries to the store, in order, in the background."""
 
     def __init__(self, store: Store, *, max_entries: int, metrics: Metrics) -> None:
         self._store = store
         self._max_entries = max_entries
-        self._pending: dict[bytes, Entry] = {}
+        self._pending: dict[bytes, _Pending] = {}
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -59,20 +67,34 @@ class WriteBack:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    def put(self, entry: Entry) -> bool:
-        """Queue an entry; return whether there was room for it."""
-        if entry.key not in self._pending and len(self._pending) >= self._max_entries:
+    def put(self, entry: Entry, since: int) -> bool:
+        """Queue an entry; return whether there was room for it.
+
+        `since` is the moment at which the work that made it began: the entry is not read here once
+        it is purged, and the store decides whether it is written.
+        """
+        known = self._pending.get(entry.key)
+        if known is None and len(self._pending) >= self._max_entries:
             self._dropped.labels("full").inc()
             return False
-        self._pending[entry.key] = entry
+        if known is not None and known.entry.generation > entry.generation:
+            # Begun before a purge, and it must not take the place of what was begun after it.
+            self._dropped.labels("purged").inc()
+            return True
+        self._pending[entry.key] = _Pending(entry, since)
         self._idle.clear()
         self._arrived.set()
         return True
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the record of an entry that the store may not have yet."""
-        entry = self._pending.get(key)
-        return None if entry is None else entry.record
+        """Return the record of an entry that the store may not have yet, unless it is purged."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return None
+        entry, since = pending
+        namespace_id = entry.partition.namespace_id
+        is_untouched = self._store.purges.is_untouched(namespace_id, key, since)
+        return entry.record if is_untouched else None
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
@@ -87,19 +109,22 @@ class WriteBack:
                 self._arrived.clear()
                 self._idle.set()
                 continue
-            if await self._write(batch):
-                self._stored.inc(len(batch))
+            written = await self._write([pending.entry for pending in batch])
+            if written is not None:
+                self._stored.inc(written)
+                self._dropped.labels("purged").inc(len(batch) - written)
             else:
                 self._dropped.labels("error").inc(len(batch))
-            for entry in batch:
+            for pending in batch:
                 # A newer entry of the same key may have come meanwhile; it is still to be written.
-                if self._pending.get(entry.key) is entry:
-                    del self._pending[entry.key]
+                if self._pending.get(pending.entry.key) is pending:
+                    del self._pending[pending.entry.key]
 
-    async def _write(self, batch: Sequence[Entry]) -> bool:
+    async def _write(self, batch: Sequence[Entry]) -> int | None:
+        """Return how many entries were written, None if the store would not take them."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._store.put_many(batch)
+                return await self._store.put_many(batch)
             except StoreError as error:
                 self._errors.labels(error.kind).inc()
                 logger.warning(
@@ -107,6 +132,4 @@ class WriteBack:
                     *(len(batch), attempt, _ATTEMPTS, error),
                 )
                 await asyncio.sleep(_RETRY_S * attempt)
-            else:
-                return True
-        return False
+        return None
