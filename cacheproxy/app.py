@@ -6,11 +6,14 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from starlette.routing import Route
 
 import cacheproxy
+from cacheproxy.administration import describe_store
+from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
@@ -55,6 +58,9 @@ class App:
         self._store = make_store(settings)
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
+        metrics.purge_generation.set_function(lambda: self._store.purges.generation)
+        metrics.purges_heard.set_function(lambda: self._store.purges.is_listening)
+        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -84,6 +90,13 @@ class App:
             }
         )
         self.asgi = self._make_edge()
+        token = settings.admin.token
+        self.admin_asgi = make_admin_app(
+            self._store,
+            lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
+            self._describe,
+            token=token.get_secret_value() if token else None,
+        )
 
     def _make_pipeline(self, installed: InstalledModel) -> EmbeddingPipeline:
         settings, metrics = self._settings, self.metrics
@@ -105,7 +118,7 @@ class App:
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
-            hot=HotTier(settings.cache.hot_bytes, metrics),
+            hot=self._hot,
             exact=ExactTier(guard, self._writeback, reader),
             semantic=SemanticTier(
                 guard,
@@ -124,6 +137,7 @@ class App:
             ),
             batcher=self._batcher,
             writeback=self._writeback,
+            purges=self._store.purges,
             tokenizing=self._tokenizing,
             ttl_s=settings.cache.ttl_s,
             metrics=metrics,
@@ -159,6 +173,17 @@ class App:
                 Route("/metrics", metrics_endpoint(self.metrics.registry)),
             ]
         )
+
+    async def _describe(self) -> dict[str, Any]:
+        settings, purges = self._settings, self._store.purges
+        return {
+            "version": cacheproxy.__version__,
+            "models": [self._pipeline.model.name],
+            "lookups": self.metrics.lookup_counts(),
+            "hot": {"entries": len(self._hot), "size_bytes": self._hot.size_bytes},
+            "purges": {"generation": purges.generation, "heard": purges.is_listening},
+            "store": await describe_store(self._store, settings.store_kind, settings.api_keys),
+        }
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None

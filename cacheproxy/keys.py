@@ -14,6 +14,9 @@ from functools import cached_property
 
 KEY_BYTES = 32
 
+DEFAULT_TENANT = "default"
+DEFAULT_NAMESPACE = "default"
+
 SCHEMA_VERSION = 1
 """Part of every key: raised whenever a stored record or a key changes its meaning."""
 

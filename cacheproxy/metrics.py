@@ -118,6 +118,12 @@ class Metrics:
             "store_entries", "Entries in the store; NaN if it keeps no count"
         )
         self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take; NaN as above")
+        self.purge_generation = gauge(
+            "purge_generation", "Number of the newest purge heard of, the same in all servers"
+        )
+        self.purges_heard = gauge(
+            "purges_heard", "1 while purges by other processes are being heard"
+        )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")
         self.writeback_queue = gauge("writeback_queue_entries", "Entries waiting to be stored")
@@ -125,3 +131,13 @@ class Metrics:
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
         )
+
+    def lookup_counts(self) -> dict[str, dict[str, int]]:
+        """Return the texts that were looked up in each tier of this process, by result."""
+        counts: dict[str, dict[str, int]] = {}
+        for family in self.lookups.collect():
+            for sample in family.samples:
+                tier = counts.setdefault(sample.labels["tier"], {})
+                result = sample.labels["result"]
+                tier[result] = tier.get(result, 0) + int(sample.value)
+        return counts

@@ -11,9 +11,10 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cacheproxy.app import App
 from cacheproxy.config import Settings
@@ -64,6 +65,15 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+class _AdminServer(uvicorn.Server):
+    """uvicorn's server beside ours: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the main server."""
+        yield
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to the address; binding early makes a taken port a clear error.
 
@@ -82,10 +92,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: App, listener: socket.socket, settings: Settings) -> None:
-    """Serve on the bound socket until a signal ends it."""
-    config = uvicorn.Config(
-        app.asgi,
+def serve(
+    app: App, listener: socket.socket, settings: Settings, admin_listener: socket.socket | None
+) -> None:
+    """Serve on the bound sockets until a signal ends it."""
+    config = _configure(app.asgi)
+    server = _Server(config, app, settings.drain_s)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_live(app, server, listener, admin_listener))
+
+
+def _configure(asgi: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        asgi,
         loop="uvloop",
         http="httptools",
         backlog=_BACKLOG,
@@ -97,20 +116,44 @@ def serve(app: App, listener: socket.socket, settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
     )
-    server = _Server(config, app, settings.drain_s)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listener))
 
 
-async def _live(app: App, server: _Server, listener: socket.socket) -> None:
+async def _live(
+    app: App,
+    server: _Server,
+    listener: socket.socket,
+    admin_listener: socket.socket | None,
+) -> None:
     await app.start()
     # What start-up made lives as long as the process: the collector need not walk it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
-    host, port = listener.getsockname()[:2]
-    logger.info("ready: http://%s:%d/v1", f"[{host}]" if ":" in host else host, port)
-    await server.serve(sockets=[listener])
+    async with _administering(app, admin_listener):
+        listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
+        logger.info("ready: http://%s/v1", _address(listener))
+        await server.serve(sockets=[listener])
     await app.stop()
     logger.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _administering(app: App, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve operators on a socket of their own during the block."""
+    if listener is None:
+        yield
+        return
+    server = _AdminServer(_configure(app.admin_asgi))
+    listener.listen()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    logger.info("for operators: http://%s/admin", _address(listener))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,10 +12,10 @@ ROOT = Path(cacheproxy.__file__).parent
 
 LAYERS = [
     {"cli", "__main__"},
-    {"server"},
+    {"server", "admin_client", "figures"},
     {"app"},
     {"api"},
-    {"pipeline"},
+    {"pipeline", "administration"},
     {"exchange"},
     {"modelkit"},
     {"tiers"},
