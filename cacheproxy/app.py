@@ -27,6 +27,7 @@ from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
@@ -36,6 +37,7 @@ from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
@@ -56,10 +58,21 @@ class App:
         self._max_tokens = installed.max_tokens
         self._draining = False
         self._store = make_store(settings)
+        self._guard = StoreGuard(
+            self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
+        )
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
         metrics.purge_generation.set_function(lambda: self._store.purges.generation)
         metrics.purges_heard.set_function(lambda: self._store.purges.is_listening)
+        metrics.semantic_index_up.set_function(lambda: self._store.stats().index.is_up)
+        metrics.semantic_index_documents.set_function(lambda: self._store.stats().index.documents)
+        metrics.semantic_index_failures.set_function(lambda: self._store.stats().index.failures)
+        metrics.semantic_index_bytes.set_function(lambda: self._store.stats().index.size_bytes)
+        metrics.semantic_index_indexed_ratio.set_function(
+            lambda: self._store.stats().index.indexed_ratio
+        )
+        metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
         self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
@@ -111,17 +124,14 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        guard = StoreGuard(
-            self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
-        )
         reader = RecordReader(model.dimensions, metrics)
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
             hot=self._hot,
-            exact=ExactTier(guard, self._writeback, reader),
+            exact=ExactTier(self._guard, self._writeback, reader),
             semantic=SemanticTier(
-                guard,
+                self._guard,
                 StaticProbe(installed.probe),
                 FixedThreshold(
                     settings.semantic.threshold,
@@ -139,7 +149,15 @@ class App:
             writeback=self._writeback,
             purges=self._store.purges,
             tokenizing=self._tokenizing,
-            ttl_s=settings.cache.ttl_s,
+            lifetimes=Lifetimes(
+                settings.cache.ttl_s,
+                by_namespace_id={
+                    Namespace(tenant, name).id: ttl_s
+                    for tenant, lives in settings.namespace_ttl_s.items()
+                    for name, ttl_s in lives.items()
+                },
+                jitter=settings.cache.ttl_jitter,
+            ),
             metrics=metrics,
         )
 
@@ -195,6 +213,7 @@ class App:
             StoreError: the store cannot be opened.
         """
         await self._store.open()
+        await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
         self._writeback.start()
@@ -208,5 +227,6 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         self._batcher.stop()
         await self._writeback.stop(_FLUSH_S)
+        await self._guard.close()
         await self._store.close()
         self._tokenizing.shutdown(wait=False)

@@ -30,11 +30,12 @@ from pydantic_settings import (
 
 from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
+from cacheproxy.keys import DEFAULT_TENANT
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
 
-_TABLES = ("api_keys", "model_aliases")
+_TABLES = ("api_keys", "model_aliases", "namespace_ttl_s")
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
@@ -45,7 +46,11 @@ _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-TenantName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+"""Of a tenant, or of a namespace in it."""
+
+_MOST_TTL_S = 10 * 365 * 86_400.0
+TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
 
 
 class _Section(BaseModel):
@@ -55,10 +60,13 @@ class _Section(BaseModel):
 class CacheSettings(_Section):
     """What is kept, for how long, and how long a lookup may take."""
 
-    ttl_s: float = Field(7 * 86_400, ge=1, description="life of an entry, seconds")
+    ttl_s: TtlS = Field(7 * 86_400, description="life of an entry, seconds")
+    ttl_jitter: float = Field(
+        0.1, ge=0, lt=1, description="share by which lives are shortened at random, at most"
+    )
     hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
     store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
-    deadline_ms: float = Field(25, gt=0, description="longest wait for the store per request")
+    deadline_ms: float = Field(25, gt=0, description="longest wait for a lookup in the store")
     writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")
 
 
@@ -153,11 +161,14 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
-    api_keys: dict[TenantName, list[KeyHash]] = Field(
+    api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="further names for models that are served"
+    )
+    namespace_ttl_s: dict[Name, dict[Name, TtlS]] = Field(
+        default_factory=dict, description="life of an entry by tenant and namespace, seconds"
     )
 
     @field_validator("store")
@@ -253,6 +264,7 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
     except ValueError as error:
         raise ConfigError(f"{config_file or 'settings'}: {error}") from None
     _check_exposure(settings)
+    _check_tenants(settings)
     return settings
 
 
@@ -277,6 +289,15 @@ def _check_exposure(settings: Settings) -> None:
         f"host: listening on {settings.host} without API keys lets anybody in; "
         "configure api_keys, or say --allow-anonymous"
     )
+
+
+def _check_tenants(settings: Settings) -> None:
+    known = settings.api_keys or {DEFAULT_TENANT}
+    unknown = [tenant for tenant in settings.namespace_ttl_s if tenant not in known]
+    if unknown:
+        raise ConfigError(
+            "\n".join(f"namespace_ttl_s.{tenant}: there is no such tenant" for tenant in unknown)
+        )
 
 
 def _is_loopback(host: str) -> bool:

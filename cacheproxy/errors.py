@@ -93,9 +93,19 @@ class InferenceFailed(ApiError):
 
 
 StoreErrorKind = Literal[
-    "timeout", "connection", "readonly", "oom", "loading", "noauth", "protocol", "other"
+    "timeout",
+    "connection",
+    "readonly",
+    "oom",
+    "loading",
+    "unavailable",
+    "noauth",
+    "protocol",
+    "invalid",
+    "other",
 ]
-"""Why a store did not answer: few words, so that a metric can be labelled with them."""
+"""Why a store did not answer: few words, so that a metric can be labelled with them. All but
+"invalid", a call or an entry that no store would take, say that the store is not well."""
 
 
 class StoreError(CacheproxyError):

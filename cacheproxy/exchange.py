@@ -75,6 +75,7 @@ class Served(NamedTuple):
         hot_entry: where rendered forms of this vector may be kept, or None.
         score: the neighbour's score, for a semantic hit.
         collapsed: whether it joined an inference that another request had begun.
+        is_stored: whether what was inferred for it is on its way into the store.
     """
 
     record: EmbeddingRecord
@@ -82,6 +83,7 @@ class Served(NamedTuple):
     hot_entry: HotEntry | None = None
     score: float | None = None
     collapsed: bool = False
+    is_stored: bool = False
 
 
 class Answer(NamedTuple):

@@ -15,6 +15,8 @@ from functools import cached_property
 KEY_BYTES = 32
 
 DEFAULT_TENANT = "default"
+"""Whose requests are, where no API keys are configured."""
+
 DEFAULT_NAMESPACE = "default"
 
 SCHEMA_VERSION = 1

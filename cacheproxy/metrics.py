@@ -106,9 +106,17 @@ class Metrics:
             "result",
         )
 
-        self.store_up = gauge("store_up", "1 if the last store call was answered")
+        self.store_up = gauge("store_up", "1 if the last store call was answered, if by a refusal")
+        self.store_breaker_state = gauge(
+            "store_breaker_state",
+            "0 closed: calls are made; 1 half-open: one is made; 2 open: none (get, nearest, put)",
+            "op",
+        )
         self.store_errors = counter(
             "store_errors", "Store calls that failed, by what they failed of", "kind"
+        )
+        self.store_skipped = counter(
+            "store_skipped", "Lookups not made: the breaker was open, or their time was up", "op"
         )
         self.store_op_duration = histogram(
             "store_op_duration_seconds", "Time of one store call", "op"
@@ -123,6 +131,24 @@ class Metrics:
         )
         self.purges_heard = gauge(
             "purges_heard", "1 while purges by other processes are being heard"
+        )
+        self.semantic_index_up = gauge(
+            "semantic_index_up", "1 while the store can look entries up by probe"
+        )
+        self.semantic_index_documents = gauge(
+            "semantic_index_documents", "Entries that the index finds; NaN where not known"
+        )
+        self.semantic_index_failures = gauge(
+            "semantic_index_failures", "Entries that could not be indexed; NaN where not known"
+        )
+        self.semantic_index_bytes = gauge(
+            "semantic_index_bytes", "Memory that the index takes; NaN where not known"
+        )
+        self.semantic_index_indexed_ratio = gauge(
+            "semantic_index_indexed_ratio", "Share of entries indexed already; NaN where not known"
+        )
+        self.semantic_index_rebuilds = gauge(
+            "semantic_index_rebuilds", "Indexes made anew as they found nothing, since the start"
         )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")

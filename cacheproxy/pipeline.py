@@ -14,7 +14,6 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.store import Entry, Partition
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
+from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
 
@@ -76,13 +76,6 @@ class _Journey:
         return self.request.namespace.id
 
 
-class _Begun(NamedTuple):
-    """What had been heard of purges when an inference began (`Purges`)."""
-
-    moment: int
-    generation: int
-
-
 class EmbeddingPipeline:
     """The way of embedding requests for one model."""
 
@@ -98,7 +91,7 @@ class EmbeddingPipeline:
         writeback: WriteBack,
         purges: Purges,
         tokenizing: Executor,
-        ttl_s: float,
+        lifetimes: Lifetimes,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -111,7 +104,7 @@ class EmbeddingPipeline:
         self._writeback = writeback
         self._purges = purges
         self._tokenizing = tokenizing
-        self._ttl_s = ttl_s
+        self._lifetimes = lifetimes
         self._now = now
         self._flights = SingleFlight[Vector]()
         self._scope_of = lru_cache(_SCOPES)(
@@ -241,6 +234,7 @@ class EmbeddingPipeline:
                 [text.ids for text in texts],
                 min_similarity=control.min_similarity,
                 lookup=wanted,
+                spent_s=journey.stages_s.get("exact", 0.0),
             )
         for text, lookup in zip(texts, lookups, strict=True):
             text.lookup = lookup
@@ -307,13 +301,16 @@ class EmbeddingPipeline:
         leading: dict[bytes, _Text],
         journey: _Journey,
     ) -> None:
-        vector = flights[text.key].future.result()
+        flight = flights[text.key]
+        vector = flight.future.result()
         follows = leading.get(text.key) is not text
         self._collapsed.inc(follows)
         entry = None if journey.control.no_store else self._hot.get(text.key)
-        record = entry.record if entry else self._record_of(text, vector, journey)
+        record = entry.record if entry else flight.record
+        if record is None:
+            record = self._record_of(text, vector, journey)
         self._link(text)
-        text.served = Served(record, "miss", entry, collapsed=follows)
+        text.served = Served(record, "miss", entry, collapsed=follows, is_stored=flight.is_stored)
 
     def _serve_late(self, text: _Text, journey: _Journey) -> None:
         """Serve what another request has finished since the text was looked up."""
@@ -337,21 +334,23 @@ class EmbeddingPipeline:
     ) -> Flight[Vector]:
         if journey.control.no_store:
             return Flight(future)
-        begun = _Begun(self._purges.moment, self._purges.generation)
+        generation = self._purges.generation
+        flight = self._flights.begin(text.key, future, self._purges.moment)
         # Added before anybody waits, so that the tiers have the vector before a waiter goes on.
-        future.add_done_callback(lambda done: self._keep(text, done, begun, journey))
-        return self._flights.begin(text.key, future, begun.moment)
+        future.add_done_callback(lambda _: self._keep(text, flight, generation, journey))
+        return flight
 
     def _keep(
-        self, text: _Text, done: asyncio.Future[Vector], begun: _Begun, journey: _Journey
+        self, text: _Text, flight: Flight[Vector], generation: int, journey: _Journey
     ) -> None:
         """Put a fresh vector into the tiers, even if those who asked for it have left."""
+        done = flight.future
         if done.cancelled() or done.exception() is not None:
             return
         vector = done.result()
-        record = self._record_of(text, vector, journey)
-        self._hot.put(record, begun.moment)
-        self._writeback.put(
+        flight.record = record = self._record_of(text, vector, journey)
+        self._hot.put(record, flight.since)
+        flight.is_stored = self._writeback.put(
             Entry(
                 key=text.key,
                 partition=Partition(journey.namespace_id, self.model.fingerprint),
@@ -359,15 +358,15 @@ class EmbeddingPipeline:
                 expires_at=record.expires_at,
                 tags=journey.control.tags,
                 probe=text.lookup.probe,
-                generation=begun.generation,
+                generation=generation,
             ),
-            begun.moment,
+            flight.since,
         )
         self._semantic.learn(journey.namespace_id, text.lookup, vector)
 
     def _record_of(self, text: _Text, vector: Vector, journey: _Journey) -> EmbeddingRecord:
         created_at = self._now()
-        ttl_s = self._ttl_s if journey.control.ttl_s is None else journey.control.ttl_s
+        ttl_s = self._lifetimes.choose(journey.namespace_id, journey.control.ttl_s)
         return EmbeddingRecord(
             namespace_id=journey.namespace_id,
             key=text.key,

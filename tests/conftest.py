@@ -72,6 +72,14 @@ def redis_url() -> Iterator[str]:
     server.remove()
 
 
+@pytest.fixture(scope="module")
+def breakable_redis() -> Iterator[RedisServer]:
+    """A Redis of this module's own, to be broken on purpose."""
+    server = start_or_skip()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def start_redis() -> Iterator[Callable[..., RedisServer]]:
     """Return a function that starts a Redis of this test's own, to be broken on purpose."""

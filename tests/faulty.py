@@ -7,9 +7,12 @@ from cacheproxy.stores.purges import Purges
 
 
 class FaultyStore:
+    lookups_at_once = 1
+
     def __init__(self):
         self.written = {}
         self.failures = 0
+        self.kind = "connection"
         self.stalled = None
         self.calls = 0
         self.purges = Purges()
@@ -23,7 +26,7 @@ class FaultyStore:
             await self.stalled.wait()
         if self.failures:
             self.failures -= 1
-            raise StoreError("broken on purpose", "readonly")
+            raise StoreError("broken on purpose", self.kind)
 
     async def get_many(self, keys):
         await self._behave()

@@ -209,6 +209,11 @@ class RedisServer:
         """Return a client of this server."""
         return redis.Redis(port=self.port, protocol=2, **more)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """End it as an operator does; nothing is kept."""
         self._end(signal.SIGTERM)
@@ -218,7 +223,7 @@ class RedisServer:
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self._process.send_signal(how)
             self._process.send_signal(signal.SIGCONT)
             self._process.wait(30)

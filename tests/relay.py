@@ -14,6 +14,7 @@ class Relay:
         delay_s: waited before each piece of a reply is handed on.
         piece_bytes: size of those pieces.
         garbage: handed on in place of what the server says, if any.
+        cut_at: bytes after which replies that are longer are cut, with their connection, if any.
         requests_left: bytes of requests after which connections are cut, if any.
     """
 
@@ -29,6 +30,7 @@ class Relay:
         self.delay_s = 0.0
         self.piece_bytes = 65536
         self.garbage: bytes | None = None
+        self.cut_at: int | None = None
         self.requests_left: int | None = None
 
     async def __aenter__(self):
@@ -88,6 +90,11 @@ class Relay:
                     if self.delay_s:
                         await asyncio.sleep(self.delay_s)
                     piece = data[start : start + self.piece_bytes]
+                    if self.cut_at is not None and len(data) > self.cut_at:
+                        writer.write(data[: self.cut_at])
+                        await writer.drain()
+                        writer.transport.abort()
+                        return
                     writer.write(piece if self.garbage is None else self.garbage)
                     await writer.drain()
             writer.close()

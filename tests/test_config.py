@@ -94,3 +94,37 @@ def test_a_misspelt_variable_is_found_and_a_right_one_is_not():
     given += ["CACHEPROXY_API_KEYS", "CACHEPROXY_CONFIG", "CACHEPROXY_TEST_HOME"]
 
     assert unknown_variables(given) == ["CACHEPROXY_PROT"]
+
+
+def test_a_namespace_may_have_a_life_of_its_own(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[namespace_ttl_s.default]\ndocs = 3600\n'news, today' = 60\n")
+
+    lives = load_settings({}, file).namespace_ttl_s
+
+    assert lives == {"default": {"docs": 3_600, "news, today": 60}}
+
+
+@pytest.mark.parametrize("life", ["0", "'long'", "inf", "nan"])
+def test_a_life_that_is_none_is_a_mistake_that_names_the_namespace(tmp_path, life):
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[namespace_ttl_s.default]\ndocs = {life}\n")
+
+    with pytest.raises(ConfigError, match=r"namespace_ttl_s\.default\.docs"):
+        load_settings({}, file)
+
+
+def test_a_life_for_a_tenant_that_there_is_not_is_a_mistake(tmp_path):
+    keys = {"acme": ["sha256:" + "0" * 64]}
+    lives = {"acme": {"docs": 60}, "amce": {"docs": 60}}
+
+    with pytest.raises(ConfigError, match=r"namespace_ttl_s\.amce"):
+        load_settings({"api_keys": keys, "namespace_ttl_s": lives}, None)
+    with pytest.raises(ConfigError, match=r"namespace_ttl_s\.acme"):
+        load_settings({"namespace_ttl_s": lives}, None)
+
+
+@pytest.mark.parametrize("jitter", ["-0.1", "1", "nan"])
+def test_a_share_of_a_life_is_from_0_to_below_1(jitter):
+    with pytest.raises(ConfigError, match=r"cache\.ttl_jitter"):
+        load_settings({"cache": {"ttl_jitter": jitter}}, None)

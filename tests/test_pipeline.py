@@ -26,6 +26,7 @@ from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.writeback import WriteBack
@@ -61,14 +62,14 @@ def encode(ids):
 class Harness:
     """A pipeline with its parts at hand."""
 
-    def __init__(self, *, hot_bytes=1_000_000, threshold=None, deadline_s=5.0):
+    def __init__(self, *, hot_bytes=1_000_000, threshold=None, deadline_s=5.0, queue_entries=100):
         self.metrics = Metrics()
         self.store = FaultyStore()
         self.inferences = 0
         self.hold = None  # an event that inference waits for
         self.tokenizer = small_tokenizer()
-        guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
-        self.writeback = WriteBack(self.store, max_entries=100, metrics=self.metrics)
+        self.guard = guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
+        self.writeback = WriteBack(self.store, max_entries=queue_entries, metrics=self.metrics)
         self.hot = HotTier(hot_bytes, self.store.purges, self.metrics)
         self.batcher = Batcher(
             self._encode,
@@ -100,7 +101,7 @@ class Harness:
             writeback=self.writeback,
             purges=self.store.purges,
             tokenizing=ThreadPoolExecutor(1),
-            ttl_s=3_600,
+            lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0.1),
             metrics=self.metrics,
         )
 
@@ -139,6 +140,7 @@ async def start():
     for harness in started:
         await asyncio.to_thread(harness.batcher.stop)
         await harness.writeback.stop(timeout_s=0)
+        await harness.guard.close()
 
 
 async def test_each_text_of_a_batch_takes_its_own_way_and_the_order_is_kept(start):
@@ -179,7 +181,7 @@ async def test_a_store_that_always_fails_costs_no_request(start):
     harness.store.failures = 10**9
 
     assert await harness.outcomes("a b", "c d") == ["miss", "miss"]
-    assert harness.value("store_errors_total", kind="readonly") >= 1
+    assert harness.value("store_errors_total", kind="connection") >= 1
 
 
 async def test_a_store_that_stalls_costs_its_deadline_and_no_request(start):
@@ -334,6 +336,38 @@ async def test_what_is_stored_carries_its_expiry_tags_and_partition(start):
     assert entry.probe is not None
     record = (await harness.embed("a b c d")).served[0].record
     assert entry.expires_at == record.expires_at == record.created_at + 60
+
+
+async def test_only_what_is_on_its_way_into_the_store_is_said_to_be_stored(start):
+    harness = start(queue_entries=1)
+    harness.store.stall()
+    asked = [harness.embed("a b"), harness.embed("c d"), harness.embed("c d")]
+    answers = await asyncio.gather(*asked)
+
+    assert [answer.served[0].is_stored for answer in answers] == [True, False, False]
+    (dropped,) = (await harness.embed("e f", no_store=True)).served
+    assert not dropped.is_stored
+    harness.store.stalled.set()
+
+
+@pytest.mark.parametrize("hot_bytes", [0, 1_000_000])
+async def test_entries_of_one_request_expire_apart_and_the_answers_say_when(start, hot_bytes):
+    harness = start(hot_bytes=hot_bytes)
+    texts = [f"{a} {b}" for a in "abcde" for b in "vwxyz"]
+    served = (await harness.embed(*texts)).served
+    await harness.settled()
+
+    lives_s = [one.record.expires_at - one.record.created_at for one in served]
+    assert len({round(life_s, 3) for life_s in lives_s}) == 25
+    assert all(3_240 <= life_s <= 3_600.001 for life_s in lives_s)
+    for one in served:
+        assert harness.store.written[one.record.key].expires_at == one.record.expires_at
+
+
+async def test_a_life_that_the_client_asked_for_is_kept_to_the_second(start):
+    harness = start()
+    for one in (await harness.embed("a b", "c d", "e f", ttl_s=60.0)).served:
+        assert one.record.expires_at - one.record.created_at == pytest.approx(60, abs=1e-3)
 
 
 # Purges that this process hears of

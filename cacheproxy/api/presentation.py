@@ -99,7 +99,7 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
     parts = ["cacheproxy"]
     if misses:
         parts.append("fwd=miss" if control.reads else "fwd=request")
-        if not control.no_store:
+        if all(text.is_stored for text in misses):
             parts.append(f"ttl={ttl_s}; stored")
         if all(text.collapsed for text in misses):
             parts.append("collapsed")

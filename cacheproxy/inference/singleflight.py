@@ -8,18 +8,28 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
+from cacheproxy.records import EmbeddingRecord
+
 T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """One piece of work in flight, and how many wait for it; `since` is its owner's mark."""
+    """One piece of work in flight, and how many wait for it.
 
-    __slots__ = ("future", "since", "waiters")
+    Attributes:
+        since: its owner's mark of when it began.
+        record: what the tiers were given of its result, once it is done.
+        is_stored: whether that is on its way into the store.
+    """
+
+    __slots__ = ("future", "is_stored", "record", "since", "waiters")
 
     def __init__(self, future: asyncio.Future[T], since: int = 0) -> None:
         self.future = future
         self.since = since
         self.waiters = 0
+        self.record: EmbeddingRecord | None = None
+        self.is_stored = False
 
 
 class SingleFlight(Generic[T]):

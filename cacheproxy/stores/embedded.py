@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,15 @@ from cacheproxy.stores.notices import Purge
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.rows import Removed
 from cacheproxy.stores.shielded import Shielded
-from cacheproxy.stores.store import Census, Entry, Neighbour, Partition, Progress, StoreStats
+from cacheproxy.stores.store import (
+    Census,
+    Entry,
+    IndexStats,
+    Neighbour,
+    Partition,
+    Progress,
+    StoreStats,
+)
 from cacheproxy.stores.vectors import CATCH_UP_ROWS, VectorIndexes
 from cacheproxy.stores.worker import Worker
 
@@ -47,6 +55,9 @@ _LOAD_SLICES = 8
 _LAG_ROWS = 1024
 """How many rows of other writers a write indexes along with its own. Where there are more, they and
 the promise that its entries are found by probe at once are left to the background."""
+
+_GET_KEYS = 128
+"""Keys looked up in one go: a millisecond or two, then others have their turn."""
 
 _NEAREST_ROWS = 32
 """Probes looked up in one go: some 5 ms, then others have their turn."""
@@ -89,6 +100,8 @@ class EmbeddedStore:
     others find no more at once, and hear of as they look for announcements.
     """
 
+    lookups_at_once = 1  # one thread does them all
+
     def __init__(
         self, path: Path | None, *, max_bytes: int, now: Callable[[], float] = time.time
     ) -> None:
@@ -110,6 +123,7 @@ class EmbeddedStore:
         self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
         self._stats = EmbeddedStats()  # replaced on the writer's thread only
+        self._index_stats = IndexStats()  # replaced on the indexer's thread only
         self._is_open = False
         self._is_closed = False
         self._calls = 0
@@ -158,11 +172,13 @@ class EmbeddedStore:
             await worker.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's live record, or None, in the order of the keys: one thread hop."""
+        """Return each key's live record, or None, in the order of the keys."""
+        found: list[bytes | None] = []
         with self._call():
-            if not keys:
-                return []
-            return await self._reader.run(rows.get_many, keys, self._now())
+            for start in range(0, len(keys), _GET_KEYS):
+                part = keys[start : start + _GET_KEYS]
+                found += await self._reader.run(rows.get_many, part, self._now())
+        return found
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -173,7 +189,7 @@ class EmbeddedStore:
         Entries whose probes have another length than d are not looked at.
         """
         if probes.ndim != 2:
-            raise StoreError("probes are not a matrix")
+            raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
         found: list[Neighbour | None] = []
         with self._call():
@@ -233,10 +249,11 @@ class EmbeddedStore:
             while await self._writer.run(rows.give_back_pages):
                 pass
             await self._writer.run(self._measure)
+            await self._indexer.run(self._measure_indexes)
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return self._stats
+        return replace(self._stats, index=self._index_stats)
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -364,4 +381,9 @@ class EmbeddedStore:
             free_bytes=usage.free_bytes,
             evicted=self._stats.evicted + evicted,
             expired=self._stats.expired + expired,
+        )
+
+    def _measure_indexes(self, _: Connection) -> None:
+        self._index_stats = IndexStats(
+            documents=self._indexes.probes, failures=0, size_bytes=self._indexes.size_bytes
         )

@@ -39,7 +39,7 @@ def entry_name(key: bytes) -> bytes:
         StoreError: the key has another length.
     """
     if len(key) != KEY_BYTES:
-        raise StoreError(f"a key is not {KEY_BYTES} bytes long")
+        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
     # Base64, and not hex: Redis keeps each name twice, and it makes 75 bytes less an entry.
     return ENTRY_PREFIX + b2a_base64(key, newline=False).rstrip(b"=")
 

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,6 +115,20 @@ class ProbeIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexFigures:
+    """What Redis says of one index; `indexed_ratio` is below 1 while it is being filled."""
+
+    documents: int
+    failures: int
+    size_bytes: float
+    indexed_ratio: float
+
+
+IsBlind = Callable[[ProbeIndex], Awaitable[bool]]
+"""Whether an index does not find an entry that is there; raises `StoreError`."""
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """What is known of an index: ready, or why not, and when to look again (monotonic, seconds)."""
 
@@ -180,6 +195,54 @@ class ProbeIndexes:
         self._states.pop(index, None)
         self._prepare_soon(index)
 
+    def ready(self) -> list[ProbeIndex]:
+        """Return the indexes that are known to answer."""
+        return [index for index, state in self._states.items() if state.is_ready]
+
+    async def measure(self, index: ProbeIndex) -> IndexFigures | None:
+        """Return what Redis says of an index; None if there is none of its name.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        try:
+            async with asyncio.timeout(_PREPARE_S):
+                info = await self._client.ft(index.name).info()
+        except (exceptions.RedisError, OSError) as error:
+            if is_useless(error):
+                self.lost(index)
+                return None
+            raise as_store_error(error) from error
+        return IndexFigures(
+            documents=int(info["num_docs"]),
+            failures=int(info["hash_indexing_failures"]),
+            # The graphs are not in the total (Redis 7.4).
+            size_bytes=2**20
+            * (float(info["total_index_memory_sz_mb"]) + float(info["vector_index_sz_mb"])),
+            indexed_ratio=float(info["percent_indexed"]),
+        )
+
+    async def rebuild(self, index: ProbeIndex, is_blind: IsBlind) -> bool:
+        """Make an index anew, which Redis then fills from the entries; return whether it was.
+
+        It is not if another process is at it, or was in time.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        try:
+            async with asyncio.timeout(_PREPARE_S), self._lock(index) as is_ours:
+                if not is_ours or not await is_blind(index):
+                    return False
+                _log.warning(
+                    "the index %s finds nothing of what is there; making it anew", index.name
+                )
+                await self._client.ft(index.name).dropindex()
+                await self._make(index)
+        except (exceptions.RedisError, OSError) as error:
+            raise as_store_error(error) from error
+        return True
+
     def _prepare_soon(self, index: ProbeIndex) -> asyncio.Task[None]:
         task = self._preparing.get(index)
         if task is None:
@@ -215,22 +278,32 @@ class ProbeIndexes:
     async def _find_or_make(self, index: ProbeIndex) -> _State:
         if await self._find(index):
             return _State(True)
+        async with self._lock(index) as is_ours:
+            if not is_ours:
+                return _State(False, time.monotonic() + _LOCKED_PAUSE_S)
+            try:
+                if not await self._find(index):
+                    await self._make(index)
+            except exceptions.ResponseError as error:
+                if not _says(error, "already exists"):
+                    raise
+                return _State(False)  # somebody was faster, the lock having run out; look again
+        return _State(True)
+
+    @asynccontextmanager
+    async def _lock(self, index: ProbeIndex) -> AsyncIterator[bool]:
+        """Hold the lock under which one process makes an index; yield False if another does."""
         lock, token = f"cp:lock:{index.name}", secrets.token_hex(8).encode()
         if not await self._client.set(lock, token, nx=True, px=int(1000 * _LOCK_S)):
-            return _State(False, time.monotonic() + _LOCKED_PAUSE_S)
+            yield False
+            return
         try:
-            if not await self._find(index):
-                await self._make(index)
-        except exceptions.ResponseError as error:
-            if not _says(error, "already exists"):
-                raise
-            return _State(False)  # somebody was faster, the lock having run out; look again
+            yield True
         finally:
             # Should the lock run out between the two, another's is removed: then two processes make
             # the index, and Redis refuses the second.
             if await self._client.get(lock) == token:
                 await self._client.delete(lock)
-        return _State(True)
 
     async def _find(self, index: ProbeIndex) -> bool:
         """Return whether there is an index of this name, checked to be as it has to be."""

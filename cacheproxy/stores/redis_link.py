@@ -48,10 +48,19 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.NoPermissionError, "noauth"),
     (exceptions.ReadOnlyError, "readonly"),
     (exceptions.OutOfMemoryError, "oom"),
+    (exceptions.ClusterDownError, "unavailable"),
+    (exceptions.MasterDownError, "unavailable"),
+    (exceptions.TryAgainError, "unavailable"),
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
+    # What is left says that it was the command: an outage has a word of its own.
+    (exceptions.ResponseError, "invalid"),
 )
+
+_UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""How replies begin that redis-py has no class for: a script that runs on, a disk that is full,
+replicas that are missing."""
 
 
 def as_store_error(error: BaseException) -> StoreError:
@@ -60,6 +69,8 @@ def as_store_error(error: BaseException) -> StoreError:
         (kind for known, kind in _KINDS if isinstance(error, known)), "other"
     )
     message = str(error) or ("no answer in time" if kind == "timeout" else type(error).__name__)
+    if message.startswith(_UNAVAILABLE):
+        kind = "unavailable"
     return StoreError(f"Redis: {message}", kind)
 
 

@@ -201,7 +201,7 @@ class RedisPurges:
                 begun = await self._try_to_begin(ask, scope)
             if begun is not None:
                 return begun
-        raise StoreError("too many purges at the same time")
+        raise StoreError("too many purges at the same time", "unavailable")
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
         """Return None if another purge, or a write of the same key, came between."""

@@ -198,7 +198,7 @@ def split(joined: bytes, lengths: Sequence[int]) -> list[bytes]:
 
 def _joined(keys: Sequence[bytes]) -> bytes:
     if any(len(key) != KEY_BYTES for key in keys):
-        raise StoreError(f"a key is not {KEY_BYTES} bytes long")
+        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
     return b"".join(keys)
 
 

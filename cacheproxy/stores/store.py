@@ -5,6 +5,7 @@ probe vector inside one partition. It knows nothing of texts, models or threshol
 raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -65,16 +66,40 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexStats:
+    """How lookups by probe are doing, over all models; NaN where that is not known.
+
+    Attributes:
+        is_up: whether they can be answered.
+        documents: entries that can be found; the embedded store counts distinct probes that it has
+            in memory.
+        failures: entries that could not be indexed.
+        size_bytes: what the indexes take in memory.
+        indexed_ratio: the share of the entries that is indexed already, 0 to 1.
+        rebuilds: indexes made anew because they answered nothing, since the store was opened.
+    """
+
+    is_up: bool = True
+    documents: float = math.nan
+    failures: float = math.nan
+    size_bytes: float = math.nan
+    indexed_ratio: float = math.nan
+    rebuilds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreStats:
     """Figures for metrics; NaN where a store keeps no count.
 
     Attributes:
         entries: may include expired ones that are still to be removed.
         live_bytes: what the entries take.
+        index: what is known of the lookups by probe.
     """
 
     entries: float = 0
     live_bytes: float = 0
+    index: IndexStats = IndexStats()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +126,13 @@ class Store(Protocol):
 
     Every method raises `StoreError` when the store cannot answer. Any number of processes may use
     one store; what another of them purged or replaced is told to `purges` within 100 ms.
+
+    Attributes:
+        lookups_at_once: calls of `get_many` that gain from being made at the same time.
+        purges: what this process has heard of purges.
     """
 
+    lookups_at_once: int
     purges: Purges
 
     async def open(self) -> None:
@@ -154,5 +184,5 @@ def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
     vector = np.asarray(probe, np.float32)
     # Also refuses NaN and infinities, which would spoil an index for their neighbours.
     if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
-        raise StoreError("a probe is not a vector of unit length")
+        raise StoreError("a probe is not a vector of unit length", "invalid")
     return vector

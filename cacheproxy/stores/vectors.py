@@ -97,6 +97,16 @@ class PartitionIndex:
         self._most_nodes = 0
         self._last_id = 0
 
+    @property
+    def probes(self) -> int:
+        """How many distinct probes the graph has."""
+        return len(self._graph)
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the graph takes."""
+        return int(self._graph.memory_usage)
+
     def catch_up(self, connection: Connection, now: float) -> bool:
         """Index a slice of the rows written since the last call; return whether none are left.
 
@@ -232,6 +242,16 @@ class VectorIndexes:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(key)
         return index
+
+    @property
+    def probes(self) -> int:
+        """How many distinct probes can be found."""
+        return sum(index.probes for index in self._loaded.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the graphs take."""
+        return sum(index.size_bytes for index in self._loaded.values())
 
     def discard(self, connection: Connection, removed: Iterable[Removed]) -> None:
         """Take the probes of removed rows out of the indexes that are loaded."""

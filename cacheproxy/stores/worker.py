@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
-from cacheproxy.errors import StoreError
+from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.gil import GilYield
 from cacheproxy.stores.database import Connection, Database, is_damage, primary_code
 
@@ -23,6 +23,10 @@ _PASSING = {
     sqlite3.SQLITE_TOOBIG,
 }
 """Errors that say nothing against the connection; after any other it is opened anew."""
+
+_INVALID = {None, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG}
+"""Errors that say nothing against the database, but something against what was to be written. Those
+of the Python module itself, which has no code for them, are of this kind."""
 
 
 class Worker:
@@ -75,7 +79,8 @@ class Worker:
                 self._database.report_damage()
             if primary_code(error) not in _PASSING:
                 self._disconnect()
-            raise StoreError(f"SQLite: {error}") from error
+            kind: StoreErrorKind = "invalid" if primary_code(error) in _INVALID else "unavailable"
+            raise StoreError(f"SQLite: {error}", kind) from error
         except Exception as error:
             raise StoreError(f"{type(error).__name__}: {error}") from error
 

@@ -1,145 +1,194 @@
-"""Between the tiers and a store that may be slow or broken: a deadline on every call, no errors.
+"""Between the tiers and a store that may be slow or broken: deadlines, circuit breakers, no errors.
 
 What the store cannot answer in time is a miss, counted and logged at a bounded rate; a sick cache
 never fails a request. A call that is given up is cancelled: what of it has not begun never does.
 
-Lookups by key that come while another is under way are asked together, in one call: each call
-costs several turns of the interpreter lock, which a busy inference does not give for nothing.
+After some failures in a row the store is not asked any more, so that requests stop paying for it.
+Whether it is well again is found out by repeating the call that failed last, for one text, in the
+background: no request waits for that.
 """
 
 import asyncio
 import logging
+import math
 import time
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.errors import StoreError, StoreErrorKind
+from cacheproxy.errors import StoreError
 from cacheproxy.metrics import Metrics
 from cacheproxy.stores.store import Neighbour, Partition, Store
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.circuit import Circuit, StoreOp
+from cacheproxy.tiers.lookups import KeyLookups
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Call = Callable[[], Coroutine[Any, Any, T]]
 
 _TEXTS_PER_DEADLINE = 128
 """A lookup of more texts gets a further deadline for each so many: one text of inference costs
 about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
-stay below it."""
+keep to it."""
 
-_LOG_EVERY_S = 10.0
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A lookup by key that waits for its turn; `at` is monotonic, seconds."""
-
-    keys: Sequence[bytes]
-    at: float
-    found: asyncio.Future[list[bytes | None]]
+_LEAST_SHARE = 0.5
+"""Of its deadline: a call that has waited longer for its turn is not made. A store that is well
+might not answer it in time, and would be taken for a sick one."""
 
 
 class StoreGuard:
-    """The store's lookups as the tiers see them."""
+    """The store's lookups as the tiers see them; used from one event loop."""
 
-    def __init__(self, store: Store, *, deadline_s: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        deadline_s: float,
+        metrics: Metrics,
+        policy: BreakerPolicy | None = None,
+    ) -> None:
         self._store = store
-        self._deadline_s = deadline_s
-        self._up = metrics.store_up
-        self._errors = metrics.store_errors
-        self._get_duration = metrics.store_op_duration.labels("get")
-        self._nearest_duration = metrics.store_op_duration.labels("nearest")
-        self._asked: deque[_Asked] = deque()
-        self._asking: asyncio.Task[None] | None = None
-        self._abandoned: set[asyncio.Task[Any]] = set()
-        self._next_log_at = 0.0
+        policy = policy or BreakerPolicy()
+        self._gets = _Calls("get", deadline_s, policy, metrics)
+        self._searches = _Calls("nearest", deadline_s, policy, metrics)
+        self._lookups = KeyLookups(
+            self._get, calls_at_once=store.lookups_at_once, most_keys=_TEXTS_PER_DEADLINE
+        )
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's record; None where there is none or the store did not answer."""
-        found = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(keys, time.monotonic(), found))
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
-        result: list[bytes | None] = await found
-        return result
+        found = await self._lookups.find(keys)
+        return [None] * len(keys) if found is None else found
 
-    async def _ask(self) -> None:
-        """Ask the store for all keys that wait, until none do."""
-        try:
-            while self._asked:
-                await self._ask_once()
-        finally:
-            self._asking = None
-
-    async def _ask_once(self) -> None:
-        together = [self._asked.popleft()]
-        keys = list(together[0].keys)
-        while self._asked and len(keys) + len(self._asked[0].keys) <= _TEXTS_PER_DEADLINE:
-            together.append(self._asked.popleft())
-            keys += together[-1].keys
-        try:
-            with self._get_duration.time():
-                answer = await self._answer(
-                    self._store.get_many(keys), len(keys), asked_at=together[0].at
-                )
-        except Exception as error:  # a mistake of ours: told to those who wait, not to nobody
-            for asked in together:
-                if not asked.found.done():
-                    asked.found.set_exception(error)
-            return
-        found: list[bytes | None] = [None] * len(keys) if answer is None else answer
-        start = 0
-        for asked in together:
-            end = start + len(asked.keys)
-            if not asked.found.done():
-                asked.found.set_result(found[start:end])
-            start = end
+    async def _get(self, keys: Sequence[bytes], asked_at: float) -> list[bytes | None] | None:
+        return await self._gets.make(
+            lambda: self._store.get_many(keys),
+            lambda: self._store.get_many(keys[:1]),
+            texts=len(keys),
+            asked_at=asked_at,
+        )
 
     async def nearest(
-        self, partition: Partition, probes: NDArray[np.float32]
+        self, partition: Partition, probes: NDArray[np.float32], *, spent_s: float = 0.0
     ) -> list[Neighbour | None]:
-        """Return each probe's (float32 [n, d]) nearest entry, None as for `get_many`."""
-        with self._nearest_duration.time():
-            found = await self._answer(
-                self._store.nearest(partition, probes), len(probes), asked_at=time.monotonic()
-            )
+        """Return each probe's (float32 [n, d]) nearest entry, None as for `get_many`.
+
+        `spent_s` is how long the request has waited for the store before. If that was a deadline,
+        the store is not asked again: one is what a store that does not answer may cost. What was
+        answered, if late, has not used any of it up: where all cores are busy, a fourth of the
+        lookups by probe would come to nothing (measured).
+        """
+        if spent_s >= self._searches.deadline_s(len(probes)):
+            self._searches.skip()
+            return [None] * len(probes)
+        found = await self._searches.make(
+            lambda: self._store.nearest(partition, probes),
+            lambda: self._store.nearest(partition, probes[:1]),
+            texts=len(probes),
+            asked_at=time.monotonic(),
+        )
         return [None] * len(probes) if found is None else found
 
-    async def _answer(
-        self, call: Coroutine[Any, Any, T], texts: int, *, asked_at: float
+    async def close(self) -> None:
+        """Stop probing the store."""
+        await self._gets.close()
+        await self._searches.close()
+
+
+class _Calls:
+    """Calls of one kind: each within its deadline, none while the circuit is open."""
+
+    def __init__(
+        self, op: StoreOp, deadline_s: float, policy: BreakerPolicy, metrics: Metrics
+    ) -> None:
+        self._op = op
+        self._deadline_s = deadline_s
+        self._circuit = Circuit(op, policy, metrics)
+        self._duration = metrics.store_op_duration.labels(op)
+        self._skipped = metrics.store_skipped.labels(op)
+        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._probing: asyncio.Task[None] | None = None
+
+    async def make(
+        self, call: Call[T], probe: Call[Any], *, texts: int, asked_at: float
     ) -> T | None:
-        task = asyncio.ensure_future(call)
-        deadline_s = self._deadline_s * (1 + texts // _TEXTS_PER_DEADLINE)
-        left_s = max(asked_at + deadline_s - time.monotonic(), 0.0)
-        # Not asyncio.timeout: where the event loop itself was late, it would drop an answer that
-        # has already come.
-        done, _ = await asyncio.wait({task}, timeout=left_s)
-        if not done:
-            task.cancel()
-            self._abandoned.add(task)
-            task.add_done_callback(self._forget)
-            self._fail("timeout", f"no answer within {deadline_s * 1000:.0f} ms")
+        """Return what the call gives; None if it fails, is late, or is not made.
+
+        Args:
+            call: makes the call.
+            probe: makes the same call for one text only.
+            texts: texts that are looked up.
+            asked_at: from when the deadline counts; monotonic, seconds.
+        """
+        deadline_s = self.deadline_s(texts)
+        left_s = asked_at + deadline_s - time.monotonic()
+        if not self._circuit.is_closed or left_s < _LEAST_SHARE * deadline_s:
+            self.skip()
             return None
+        answer = await self._answer(call, left_s)
+        if not self._circuit.is_closed and self._probing is None:
+            self._probing = asyncio.create_task(self._probe(probe))
+        return answer
+
+    def deadline_s(self, texts: int) -> float:
+        """Return how long a lookup of so many texts may take."""
+        return self._deadline_s * math.ceil(texts / _TEXTS_PER_DEADLINE)
+
+    def skip(self) -> None:
+        """Count a call that is not made."""
+        self._skipped.inc()
+
+    async def close(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait({self._probing})
+
+    async def _probe(self, probe: Call[Any]) -> None:
+        """Make the call again, now and then, until the circuit is closed."""
         try:
+            while not self._circuit.is_closed:
+                await asyncio.sleep(self._circuit.pause_s)
+                if self._circuit.begin_probe():
+                    await self._answer(probe, self._deadline_s)
+        finally:
+            self._probing = None
+
+    async def _answer(self, call: Call[T], timeout_s: float) -> T | None:
+        began_at = time.monotonic()
+        task = asyncio.ensure_future(call())
+        try:
+            # Not asyncio.timeout: where the event loop itself was late, it would drop an answer
+            # that has already come.
+            await asyncio.wait({task}, timeout=timeout_s)
+        finally:
+            if not task.done():
+                self._abandon(task)
+        took_s = time.monotonic() - began_at
+        self._duration.observe(took_s)
+        try:
+            if not task.done():
+                raise StoreError(f"no answer within {timeout_s * 1000:.0f} ms", "timeout")
             answer = task.result()
         except StoreError as error:
-            self._fail(error.kind, str(error))
+            self._circuit.failed(error, took_s=took_s)
             return None
-        self._up.set(1)
+        except Exception as error:
+            logger.exception("a mistake in a store call (%s)", self._op)
+            self._circuit.failed(StoreError(f"{type(error).__name__}: {error}"), took_s=took_s)
+            return None
+        self._circuit.succeeded()
         return answer
+
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled():
             task.exception()
-
-    def _fail(self, kind: StoreErrorKind, message: str) -> None:
-        self._errors.labels(kind).inc()
-        self._up.set(0)
-        if time.monotonic() >= self._next_log_at:
-            self._next_log_at = time.monotonic() + _LOG_EVERY_S
-            logger.warning("the store did not answer, going on without it: %s", message)

@@ -74,10 +74,12 @@ class SemanticTier:
         *,
         min_similarity: float | None,
         lookup: bool = True,
+        spent_s: float = 0.0,
     ) -> list[Lookup]:
         """Return what is found for each text's token ids; one store call at most.
 
-        Without `lookup` the texts are only probed, so that their entries can be indexed.
+        Without `lookup` the texts are only probed, so that their entries can be indexed. `spent_s`
+        is how long the request has waited for the store before.
         """
         probes = self._probe_of(texts)
         found = [Lookup(probe) for probe in probes]
@@ -85,7 +87,9 @@ class SemanticTier:
         if not lookup or not asked:
             return found
         neighbours = await self._store.nearest(
-            Partition(namespace_id, self._fingerprint), np.stack([probe for _, probe in asked])
+            Partition(namespace_id, self._fingerprint),
+            np.stack([probe for _, probe in asked]),
+            spent_s=spent_s,
         )
         threshold = self._controller.threshold(namespace_id, min_similarity)
         for (i, probe), neighbour in zip(asked, neighbours, strict=True):

@@ -2,17 +2,24 @@
 
 Bounded: what does not fit is dropped and counted, and is a later miss. Until the store has an
 entry, the exact tier reads it from here, so that what was answered once is not computed again.
+
+A store that refuses everybody, or is away, keeps its entries waiting: the circuit opens, and one
+entry at a time finds out whether writes work again. An entry that is refused for itself is dropped,
+and keeps nobody waiting.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from itertools import islice
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from cacheproxy.errors import StoreError
+from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.metrics import Metrics
 from cacheproxy.stores.store import Entry, Store
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.circuit import Circuit
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +30,15 @@ _INTERVAL_S = 0.02
 """From the start of one write to the next, unless a full one waits: a transaction costs more than
 ten entries in it."""
 
-_RETRY_S = 0.5
-_ATTEMPTS = 3
+_WRITE_S = 1.0
+_ENTRY_S = 0.02
+"""Longest time for a write, and what each entry adds: Redis needs 0.1 s for 256 (measured)."""
+
+_POLICY = BreakerPolicy(failures_in_a_row=1)
+"""Entries can wait, so that the first failure is reason enough to."""
+
+_OF_THE_ENTRY: tuple[StoreErrorKind, ...] = ("invalid", "other")
+"""Failures that may be one entry's own; after any other, all wait until the store is well."""
 
 
 class _Pending(NamedTuple):
@@ -37,18 +51,29 @@ class _Pending(NamedTuple):
 class WriteBack:
     """Writes entries to the store, in order, in the background."""
 
-    def __init__(self, store: Store, *, max_entries: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_entries: int,
+        metrics: Metrics,
+        policy: BreakerPolicy = _POLICY,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
         self._max_entries = max_entries
+        self._now = now
         self._pending: dict[bytes, _Pending] = {}
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._circuit = Circuit("put", policy, metrics)
+        self._write_entries = _WRITE_ENTRIES
+        self._duration = metrics.store_op_duration.labels("put")
         self._stored = metrics.writeback_stored
         self._dropped = metrics.writeback_dropped
-        self._errors = metrics.store_errors
         metrics.writeback_queue.set_function(lambda: len(self._pending))
 
     def start(self) -> None:
@@ -56,16 +81,19 @@ class WriteBack:
         self._task = asyncio.create_task(self._run(), name="write-back")
 
     async def stop(self, timeout_s: float) -> None:
-        """Write what is queued, within `timeout_s`; what is then left is dropped and counted."""
-        self._stopping = True
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            logger.warning("%d entries were not stored before the end", len(self._pending))
-            self._dropped.labels("shutdown").inc(len(self._pending))
+        """Write what is queued, within `timeout_s`; what is then left is dropped and counted.
+
+        A store that does not take writes is tried once more, and not waited for.
+        """
+        self._stopping.set()
+        self._arrived.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout_s)
             self._task.cancel()
             await asyncio.wait({self._task})
+        if self._pending:
+            logger.warning("%d entries were not stored before the end", len(self._pending))
+            self._drop(list(self._pending.values()), "shutdown")
 
     def put(self, entry: Entry, since: int) -> bool:
         """Queue an entry; return whether there was room for it.
@@ -87,49 +115,100 @@ class WriteBack:
         return True
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the record of an entry that the store may not have yet, unless it is purged."""
+        """Return the record of a live entry that the store may not have yet."""
         pending = self._pending.get(key)
-        if pending is None:
+        if pending is None or pending.entry.expires_at <= self._now():
             return None
-        entry, since = pending
-        namespace_id = entry.partition.namespace_id
-        is_untouched = self._store.purges.is_untouched(namespace_id, key, since)
-        return entry.record if is_untouched else None
+        namespace_id = pending.entry.partition.namespace_id
+        if not self._store.purges.is_untouched(namespace_id, key, pending.since):
+            return None
+        return pending.entry.record
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
         next_at = now()
-        while True:
-            await self._arrived.wait()
-            if len(self._pending) < _WRITE_ENTRIES and not self._stopping:
-                await asyncio.sleep(max(next_at - now(), 0))
+        while await self._is_needed():
+            is_probe = not self._circuit.is_closed
+            if is_probe:
+                await self._pause(self._circuit.pause_s)
+            elif len(self._pending) < self._write_entries:
+                await self._pause(next_at - now())
             next_at = now() + _INTERVAL_S
-            batch = list(islice(self._pending.values(), _WRITE_ENTRIES))
-            if not batch:
-                self._arrived.clear()
-                self._idle.set()
-                continue
-            written = await self._write([pending.entry for pending in batch])
-            if written is not None:
-                self._stored.inc(written)
-                self._dropped.labels("purged").inc(len(batch) - written)
-            else:
-                self._dropped.labels("error").inc(len(batch))
-            for pending in batch:
-                # A newer entry of the same key may have come meanwhile; it is still to be written.
-                if self._pending.get(pending.entry.key) is pending:
-                    del self._pending[pending.entry.key]
+            batch, is_last = self._next(), is_probe and self._stopping.is_set()
+            if batch and (not is_probe or self._circuit.begin_probe(early=is_last)):
+                await self._write_some(batch)
+            if is_last and not self._circuit.is_closed:
+                return
 
-    async def _write(self, batch: Sequence[Entry]) -> int | None:
-        """Return how many entries were written, None if the store would not take them."""
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
+    async def _is_needed(self) -> bool:
+        """Wait until there is something to write; return False if there never will be."""
+        while not self._pending:
+            self._idle.set()
+            if self._stopping.is_set():
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not if the end is near."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), max(seconds, 0))
+
+    def _next(self) -> list[_Pending]:
+        """Return those that have waited longest, as many as went well lately."""
+        now = self._now()
+        batch: list[_Pending] = []
+        expired: list[_Pending] = []
+        for pending in self._pending.values():
+            (batch if pending.entry.expires_at > now else expired).append(pending)
+            if len(batch) == self._write_entries:
+                break
+        self._drop(expired, "expired")
+        return batch
+
+    async def _write_some(self, batch: Sequence[_Pending]) -> None:
+        began_at = time.monotonic()
+        done = await self._write([pending.entry for pending in batch])
+        took_s = time.monotonic() - began_at
+        self._duration.observe(took_s)
+        if isinstance(done, int):
+            self._circuit.succeeded()
+            self._stored.inc(done)
+            self._dropped.labels("purged").inc(len(batch) - done)
+            self._forget(batch)
+            self._write_entries = min(2 * self._write_entries, _WRITE_ENTRIES)
+            return
+        self._circuit.failed(done, took_s=took_s)
+        if len(batch) == 1 and done.kind in _OF_THE_ENTRY:
+            self._drop(batch, "error")
+        # From one on again: that finds the entry at fault, or how many a slow store takes in time.
+        self._write_entries = 1
+
+    async def _write(self, batch: Sequence[Entry]) -> int | StoreError:
+        """Return how many entries were written, those left out that a purge forbids.
+
+        Or return what went wrong; some entries may be stored even so.
+        """
+        timeout_s = _WRITE_S + _ENTRY_S * len(batch)
+        try:
+            async with asyncio.timeout(timeout_s):
                 return await self._store.put_many(batch)
-            except StoreError as error:
-                self._errors.labels(error.kind).inc()
-                logger.warning(
-                    "%d entries not stored (attempt %d of %d): %s",
-                    *(len(batch), attempt, _ATTEMPTS, error),
-                )
-                await asyncio.sleep(_RETRY_S * attempt)
-        return None
+        except StoreError as error:
+            return error
+        except TimeoutError:
+            return StoreError(f"no answer within {timeout_s:.0f} s", "timeout")
+        except Exception as error:
+            logger.exception("a mistake in a store call (put)")
+            return StoreError(f"{type(error).__name__}: {error}")
+
+    def _drop(self, waiting: Sequence[_Pending], reason: str) -> None:
+        self._forget(waiting)
+        if waiting:
+            self._dropped.labels(reason).inc(len(waiting))
+
+    def _forget(self, waiting: Sequence[_Pending]) -> None:
+        for pending in waiting:
+            # A newer entry of the same key may have come meanwhile; it is still to be written.
+            if self._pending.get(pending.entry.key) is pending:
+                del self._pending[pending.entry.key]

@@ -77,10 +77,12 @@ def test_a_hit_tells_its_tier_and_age():
 
 
 def test_a_miss_has_no_age_and_says_whether_it_was_stored():
-    stored = headers_of(served(ttl_s=100.5))
+    stored = headers_of(served(ttl_s=100.5, is_stored=True))
     refused = headers_of(served(), control=Control(no_store=True))
+    dropped = headers_of(served(is_stored=True), served(is_stored=False))
 
     assert stored["cache-status"] == "cacheproxy; fwd=miss; ttl=100; stored"
+    assert dropped["cache-status"] == "cacheproxy; fwd=miss"
     assert refused["cache-status"] == "cacheproxy; fwd=request"
     assert "age" not in stored
 
@@ -89,7 +91,7 @@ def test_a_mixed_batch_counts_its_tiers():
     headers = headers_of(
         *[served(outcome="hot")] * 3,
         served(outcome="semantic", score=0.9731),
-        *[served(outcome="miss", ttl_s=50.5)] * 2,
+        *[served(outcome="miss", ttl_s=50.5, is_stored=True)] * 2,
     )
 
     expected = 'cacheproxy; fwd=miss; ttl=50; stored; detail="hot=3,semantic=1,miss=2"'

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,19 @@ async def test_calls_that_are_cancelled_leave_entries_whole_and_the_store_workin
         assert all(record in (None, b"%d" % n * 500) for n, record in enumerate(records))
     await store.put_many([entry("after", b"after", probe=rows[0])])
     assert await store.get_many([key("after")]) == [b"after"]
+
+
+async def test_what_no_store_would_take_is_told_from_a_store_that_is_not_well(store, entry):
+    for call in (
+        store.get_many([b"short"]),
+        store.put_many([replace(entry("a"), key=b"short")]),
+        store.put_many([entry("a", probe=2 * probes(1)[0])]),
+        store.nearest(PARTITION, probes(1)[0]),
+    ):
+        with pytest.raises(StoreError) as error:
+            await call
+        assert error.value.kind == "invalid"
+    assert await store.get_many([key("a")]) == [None]
 
 
 async def test_after_close_every_call_raises_store_error(store, entry):

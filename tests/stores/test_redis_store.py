@@ -171,8 +171,9 @@ async def test_what_is_no_unit_vector_is_refused_and_nothing_written(redis_url, 
     good = random_probes(1)[0]
     async with opened(redis_url) as store:
         for bad in (good * 2, good * np.nan, np.zeros(DIMENSIONS, np.float32), good[None]):
-            with pytest.raises(StoreError):
-                await store.put_many(entries(["good", "bad"], probes=[good, bad]))
+            assert await failure_of(
+                store.put_many(entries(["good", "bad"], probes=[good, bad]))
+            ) == ("invalid")
         assert await store.get_many([key("good")]) == [None]
 
 
@@ -566,6 +567,27 @@ async def test_a_replica_answers_lookups_and_refuses_writes(start_redis):
         await store.put_many(entries(["b"]))
 
 
+async def test_a_server_that_is_busy_with_a_script_is_told_from_a_mistaken_call(start_redis):
+    server = start_redis("--busy-reply-threshold", "50")
+    async with opened(server.url) as store:
+        await store.put_many(entries(["a"]))
+        script = asyncio.create_task(
+            asyncio.to_thread(server.client().eval, "while true do end", 0)
+        )
+
+        async def is_busy():
+            try:
+                await store.get_many([key("a")])
+            except StoreError as error:
+                return error.kind == "unavailable"
+
+        await until(is_busy)
+        server.client().script_kill()
+        with pytest.raises(ResponseError, match="killed"):
+            await script
+        assert names_of(await store.get_many([key("a")])) == ["a"]
+
+
 async def test_a_wrong_password_is_told_and_a_right_one_works(start_redis):
     user = ("--user", "proxy", "on", ">hunter2", "~cp:*", "&cp:*", "+@all")
     server = start_redis("--requirepass", "secret", *user)
@@ -582,7 +604,7 @@ async def test_a_user_may_be_confined_to_the_commands_that_are_used(start_redis)
     commands = (
         "hget hmget hset del exists get set pexpireat multi exec watch unwatch scan time expire "
         "zadd zmscore zremrangebyscore sadd srem smembers publish subscribe ping info "
-        "ft.search ft.create ft.info ft._list client|setinfo"
+        "ft.search ft.create ft.dropindex ft.info ft._list client|setinfo"
     )
     rules = [f"+{command}" for command in commands.split()]
     server = start_redis("--user", "proxy", "on", ">hunter2", "~cp:*", "&cp:*", *rules)

@@ -48,7 +48,7 @@ def test_no_request_fails_while_redis_is_away_and_hits_return_with_it(start_redi
 
     def is_up():
         ask(server, "asked until it is back")
-        return server.metric("store_up") == 1
+        return server.metric("store_up") == 1 and not server.metric("store_breaker_state")
 
     wait_until(is_up)
     ask(server, "asked when it is back")

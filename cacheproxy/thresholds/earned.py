@@ -1,0 +1,274 @@
+"""The threshold that keeps a promise: P(wrong | semantic hit) <= max_error, or no semantic hits.
+
+One namespace under one model, as a pure state machine: texts and labels go in, verdicts come out;
+it counts, and knows no clock. It starts closed. Every miss with a neighbour is a free label, and a
+share of the hits is checked off the path; the evidence opens the tier, tightens it at once and
+loosens it slowly. When labels hint that the world has changed, the tier is suspended: nothing is
+served, so that every text with a neighbour becomes a label, until those have spoken for or against
+the evidence. Hints are a wrong hit, and a rise of errors among the misses just under the threshold,
+the canary, all of which are known. Evidence that is refuted is thrown away.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cacheproxy.thresholds.alarm import Alarm
+from cacheproxy.thresholds.bands import BANDS, band_of, lowest_score
+from cacheproxy.thresholds.bounds import least_labels
+from cacheproxy.thresholds.certificate import Certificate, certify
+from cacheproxy.thresholds.ledger import Ledger
+
+_CANARY_BANDS = 6
+
+_HITS_TIMES, _CANARY_TIMES = (2.0, 10.0), 3.0
+"""How much worse the alarms look for: hits for twice and for ten times the promised rate."""
+
+_SUSPEND, _RESUME, _REFUTED = 10.0, 2.0, 5_000.0
+"""Levels of the alarms over hits: suspended from the first, resumed at the second, and evidence
+that is refuted from the third."""
+
+_CANARY_SUSPEND = 100.0
+
+_LOOSEN_REFITS = 2
+_YOUNG = 6.0
+"""Times `traffic share / max_error` labels a band is checked often for."""
+
+_NEVER = BANDS
+_UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What is promised, and how evidence is gathered for it.
+
+    Attributes:
+        max_error: the promised P(wrong | semantic hit).
+        confidence: of the promise, at every look at the evidence.
+        min_similarities: rising; cosines of true vectors from which a neighbour is right. A request
+            picks one; evidence is kept for all.
+        least_checks: the share of hits that is checked however much is known.
+        most_checks: the share while little is known.
+        half_life: texts after which evidence weighs half.
+        fresh_labels: after so many labels of what is served, divided by `max_error`, it does, too:
+            news replaces what is old at the rate at which it comes.
+    """
+
+    max_error: float = 0.01
+    confidence: float = 0.95
+    min_similarities: tuple[float, ...] = (0.90, 0.95, 0.98)
+    least_checks: float = 0.05
+    most_checks: float = 0.5
+    half_life: float = 50_000.0
+    fresh_labels: float = 20.0
+
+    @property
+    def refit_every(self) -> int:
+        """Texts between two looks at the evidence: an eighth of what it takes to open."""
+        return max(8, least_labels(self.max_error, self.confidence) // 8)
+
+
+class Verdict(NamedTuple):
+    """Whether a neighbour may be served, and whether the hit is to be checked afterwards."""
+
+    is_hit: bool
+    check: bool = False
+
+
+@dataclass(slots=True)
+class _Threshold:
+    """The threshold of one min_similarity and what guards it."""
+
+    band: int = _NEVER
+    looser_refits: int = 0
+    certificate: Certificate = _UNKNOWN
+    rates: list[float] = field(default_factory=lambda: [1.0] * BANDS)
+    checks: list[float] = field(default_factory=lambda: [1.0] * BANDS)
+    hits: tuple[Alarm, ...] = field(
+        default_factory=lambda: tuple(Alarm(times) for times in _HITS_TIMES)
+    )
+    canary: Alarm = field(default_factory=lambda: Alarm(_CANARY_TIMES))
+    is_suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What may be told of one threshold.
+
+    Attributes:
+        min_similarity: what "right" means here.
+        threshold: the lowest score that is served, or None while closed.
+        error: the estimated rate of errors above it (or of the best try).
+        upper: its upper limit at the promised confidence.
+        labels: the evidence above it, in labels.
+        pairs_needed: about how many more labels would open it; 0 while open, infinite if none.
+    """
+
+    min_similarity: float
+    threshold: float | None
+    error: float
+    upper: float
+    labels: float
+    pairs_needed: float
+
+
+class EarnedThresholds:
+    """The thresholds of one namespace under one model, one for each min_similarity."""
+
+    def __init__(
+        self, promise: Promise, *, random: Callable[[], float], ledger: Ledger | None = None
+    ) -> None:
+        """Start closed, or with the evidence of a ledger.
+
+        Args:
+            promise: what is to be kept.
+            random: uniform in [0, 1); draws which hits are checked.
+            ledger: evidence from before, of the promise's min_similarities.
+        """
+        self.promise = promise
+        self.alarms = {"hits": 0, "canary": 0, "refuted": 0}
+        self._random = random
+        self._ledger = ledger or Ledger(promise.min_similarities)
+        self._thresholds = [_Threshold() for _ in promise.min_similarities]
+        self._since_refit = self._fresh = 0
+        self._refit(at_once=True)
+
+    def judge(self, score: float, min_similarity: float) -> Verdict:
+        """Return whether a neighbour of this score may be served to who asks for this similarity.
+
+        A similarity between two that are kept is served by the stricter one's threshold.
+        """
+        band = band_of(score)
+        self._ledger.traffic[band] += 1
+        self._since_refit += 1
+        if self._since_refit >= self.promise.refit_every:
+            self._age()
+            self._refit()
+        for threshold, kept in zip(self._thresholds, self.promise.min_similarities, strict=True):
+            if min_similarity <= kept:
+                if band < threshold.band or threshold.is_suspended:
+                    return Verdict(False)
+                return Verdict(True, self._random() < threshold.checks[band])
+        return Verdict(False)
+
+    def observe(self, score: float, similarity: float) -> None:
+        """Take a label: a neighbour of this score and its cosine to the true vector.
+
+        Of every miss with a neighbour, and of the hits for which `judge` wanted a check.
+        """
+        band = band_of(score)
+        self._ledger.label(band, similarity)
+        for threshold, least in zip(self._thresholds, self.promise.min_similarities, strict=True):
+            self._watch(threshold, band, similarity < least)
+
+    def pack(self) -> bytes:
+        """Return the evidence as bytes, as `Ledger.unpack` reads it."""
+        return self._ledger.pack()
+
+    def standings(self) -> list[Standing]:
+        """Return how each threshold stands."""
+        return [
+            Standing(
+                min_similarity,
+                None if threshold.band == _NEVER else lowest_score(threshold.band),
+                threshold.certificate.error,
+                threshold.certificate.upper,
+                threshold.certificate.labels,
+                threshold.certificate.pairs_needed,
+            )
+            for min_similarity, threshold in zip(
+                self.promise.min_similarities, self._thresholds, strict=True
+            )
+        ]
+
+    def _watch(self, threshold: _Threshold, band: int, is_wrong: bool) -> None:
+        if threshold.band == _NEVER:
+            return
+        if band >= threshold.band:
+            self._fresh += 1
+            for alarm in threshold.hits:
+                alarm.label(is_wrong, threshold.rates[band])
+            level = max(alarm.level for alarm in threshold.hits)
+            if level >= _REFUTED:
+                self._refute()
+            elif level >= _SUSPEND:
+                self._suspend(threshold, "hits")
+            elif level <= _RESUME:
+                threshold.is_suspended = False
+        elif band >= threshold.band - _CANARY_BANDS:
+            threshold.canary.label(is_wrong, threshold.rates[band])
+            if threshold.canary.level >= _CANARY_SUSPEND:
+                threshold.canary.level = 1.0
+                threshold.hits[-1].level = max(threshold.hits[-1].level, _SUSPEND)
+                self._suspend(threshold, "canary")
+
+    def _age(self) -> None:
+        promise = self.promise
+        half_lives = self._since_refit / promise.half_life
+        half_lives += self._fresh / (promise.fresh_labels / promise.max_error)
+        self._ledger.age(2**-half_lives)
+        self._since_refit = self._fresh = 0
+
+    def _suspend(self, threshold: _Threshold, alarm: str) -> None:
+        if not threshold.is_suspended:
+            threshold.is_suspended = True
+            self.alarms[alarm] += 1
+
+    def _refute(self) -> None:
+        """Throw all evidence away: what it was gathered in is no more."""
+        self.alarms["refuted"] += 1
+        self._ledger.forget()
+        self._thresholds = [_Threshold() for _ in self._thresholds]
+
+    def _refit(self, *, at_once: bool = False) -> None:
+        for threshold, errors in zip(self._thresholds, self._ledger.errors, strict=True):
+            threshold.certificate = certificate = certify(
+                self._ledger.traffic,
+                self._ledger.labels,
+                errors,
+                max_error=self.promise.max_error,
+                confidence=self.promise.confidence,
+            )
+            band = _NEVER if certificate.band is None else certificate.band
+            if band >= threshold.band or at_once:
+                threshold.band, threshold.looser_refits = band, 0
+            else:
+                threshold.looser_refits += 1
+                if threshold.looser_refits >= _LOOSEN_REFITS:
+                    threshold.band, threshold.looser_refits = band, 0
+            self._learn_rates(threshold, errors)
+            self._plan_checks(threshold)
+
+    def _learn_rates(self, threshold: _Threshold, errors: list[float]) -> None:
+        """Note the rate from which on errors are news, for each band.
+
+        Above the threshold: as the bands err, scaled so that all together would err as much as is
+        promised. Below it: the most that is compatible with what was seen.
+        """
+        promised, labels = self.promise.max_error, self._ledger.labels
+        mean = max(threshold.certificate.error, 0.1 * promised)
+        for band in range(BANDS):
+            if band >= threshold.band:
+                rate = (errors[band] + 5 * mean) / (labels[band] + 5) * promised / mean
+            else:
+                rate = max(promised, _wilson_limit(errors[band], labels[band]))
+            threshold.rates[band] = min(0.95, max(0.1 * promised, rate))
+
+    def _plan_checks(self, threshold: _Threshold) -> None:
+        promise = self.promise
+        served = sum(self._ledger.traffic[threshold.band :]) or 1.0
+        for band in range(threshold.band, BANDS):
+            wanted = _YOUNG * self._ledger.traffic[band] / served / promise.max_error
+            missing = 1 - self._ledger.labels[band] / wanted if wanted else 1.0
+            threshold.checks[band] = min(promise.most_checks, max(promise.least_checks, missing))
+
+
+def _wilson_limit(errors: float, labels: float) -> float:
+    """Return Wilson's upper limit of a rate at 95 %: what an alarm compares with may be rough."""
+    if labels <= 0:
+        return 1.0
+    z = 1.645
+    p = min(1.0, errors / labels)
+    spread = z * math.sqrt(p * (1 - p) / labels + (z / (2 * labels)) ** 2)
+    return (p + z * z / (2 * labels) + spread) / (1 + z * z / labels)

@@ -1,0 +1,92 @@
+"""The real server process, as a user starts it, and what it says of itself."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+READY = re.compile(r"ready: (http://\S+)/v1")
+ADMIN = re.compile(r"for operators: (http://\S+)/admin")
+
+
+class Server:
+    """One `cacheproxy serve` process and its log."""
+
+    def __init__(self, home: Path, store: str, *flags: str, env: dict[str, str] | None = None):
+        command = [sys.executable, "-m", "cacheproxy", "serve", "--port", "0"]
+        command += ["--home", str(home), "--store", store, *flags]
+        self.process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self.lines: list[str] = []
+        self.url = ""
+        self.admin_url = ""
+        self._said_ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._said_ready.wait(60) or not self.url:
+            self.process.kill()
+            raise AssertionError("the server did not become ready:\n" + self.log)
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := ADMIN.search(line):
+                self.admin_url = found.group(1)
+            if found := READY.search(line):
+                self.url = found.group(1)
+                self._said_ready.set()
+        self._said_ready.set()
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """A plain client of this server, kept: making one costs more than most requests."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    @cached_property
+    def admin(self) -> httpx.Client:
+        """A client of the server's admin listener."""
+        return httpx.Client(base_url=self.admin_url, timeout=60)
+
+    def client(self, api_key: str = "unused", **more) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, **more)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a series' samples that carry these labels."""
+        text = self.http.get("/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    def inferred(self) -> float:
+        """Return how many texts the model has read."""
+        return self.metric("batch_texts_sum")
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(60)
