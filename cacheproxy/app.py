@@ -33,6 +33,9 @@ from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.stores.factory import make_store
+from cacheproxy.thresholds.certified import CertifiedThresholds
+from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
 from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -40,10 +43,14 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
+
+_CHECKS = 1_024
+"""Semantic hits that may wait to be checked; where there are more, none is served that is to be."""
 
 _WARM_UP_TOKENS = (3, 16, 64, 256)
 
@@ -93,6 +100,8 @@ class App:
             max_wait_s=batching.max_wait_ms / 1000,
             metrics=metrics,
         )
+        self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
+        metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -133,12 +142,7 @@ class App:
             semantic=SemanticTier(
                 self._guard,
                 StaticProbe(installed.probe),
-                FixedThreshold(
-                    settings.semantic.threshold,
-                    min_similarity=settings.semantic.min_similarity,
-                    model=model.name,
-                    metrics=metrics,
-                ),
+                self._make_controller(model.name),
                 reader=reader,
                 fingerprint=model.fingerprint,
                 min_tokens=settings.semantic.min_tokens,
@@ -148,6 +152,7 @@ class App:
             batcher=self._batcher,
             writeback=self._writeback,
             purges=self._store.purges,
+            spare_work=self._spare_work,
             tokenizing=self._tokenizing,
             lifetimes=Lifetimes(
                 settings.cache.ttl_s,
@@ -159,6 +164,28 @@ class App:
                 jitter=settings.cache.ttl_jitter,
             ),
             metrics=metrics,
+        )
+
+    def _make_controller(self, model: str) -> Controller:
+        semantic = self._settings.semantic
+        if semantic.mode == "off" or semantic.threshold is not None:
+            return FixedThreshold(
+                None if semantic.mode == "off" else semantic.threshold,
+                min_similarity=semantic.min_similarity,
+                model=model,
+                metrics=self.metrics,
+            )
+        promise = Promise(
+            max_error=semantic.max_error,
+            confidence=semantic.confidence,
+            min_similarities=tuple(sorted({*MIN_SIMILARITIES, semantic.min_similarity})),
+        )
+        return CertifiedThresholds(
+            promise,
+            min_similarity=semantic.min_similarity,
+            saves_only=semantic.mode == "auto",
+            model=model,
+            metrics=self.metrics,
         )
 
     def _make_edge(self) -> Edge:
@@ -218,6 +245,7 @@ class App:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
         self._writeback.start()
         self._batcher.start()
+        self._spare_work.start()
 
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
@@ -225,6 +253,7 @@ class App:
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
+        await self._spare_work.stop()
         self._batcher.stop()
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import (
@@ -71,13 +71,24 @@ class CacheSettings(_Section):
 
 
 class SemanticSettings(_Section):
-    """The semantic tier: closed unless a threshold is set."""
+    """The semantic tier: what it promises, and the evidence that it wants for it."""
 
-    threshold: float | None = Field(
-        None, gt=0, le=1, description="lowest probe score that is served; unset: closed"
+    mode: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="auto: learn, serve what the evidence allows, and step aside where that does "
+        "not pay; on: never step aside; off: exact tiers only",
+    )
+    max_error: float = Field(
+        0.01, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
     )
     min_similarity: float = Field(
         0.95, gt=0, le=1, description="cosine of true vectors from which a neighbour is right"
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="serve from this probe score on, by your own guess"
     )
     min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
 

@@ -94,10 +94,37 @@ class Metrics:
             "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
         )
         self.semantic_threshold = gauge(
-            "semantic_threshold", "Lowest score that is served; 2 while closed", "model"
+            "semantic_threshold",
+            "Lowest score that is served; 2 while closed",
+            "model",
+            "namespace",
         )
         self.semantic_certified = gauge(
-            "semantic_certified", "1 if the threshold is earned from evidence", "model"
+            "semantic_certified", "1 while a threshold is earned and open", "model", "namespace"
+        )
+        self.semantic_error = gauge(
+            "semantic_error_estimate",
+            "Estimated share of wrong ones among semantic hits",
+            "model",
+            "namespace",
+        )
+        self.semantic_error_upper = gauge(
+            "semantic_error_upper_bound", "Upper limit of that share", "model", "namespace"
+        )
+        self.semantic_pairs_needed = gauge(
+            "semantic_pairs_needed",
+            "Labels still missing for a threshold, about; +Inf if none is safe",
+            "model",
+            "namespace",
+        )
+        self.semantic_aside = gauge(
+            "semantic_aside", "1 while lookups cost more than they spare", "model", "namespace"
+        )
+        self.semantic_alarms = counter(
+            "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
+        )
+        self.semantic_checks_waiting = gauge(
+            "semantic_checks_waiting", "Hits that wait to be compared with their true vector"
         )
         self.semantic_labels = counter(
             "semantic_shadow_labels",

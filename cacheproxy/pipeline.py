@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from cacheproxy.errors import NotCached
+from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import Turn, Vector
@@ -32,6 +32,7 @@ from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
+from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 _ROUTE = "embeddings"
@@ -90,6 +91,7 @@ class EmbeddingPipeline:
         batcher: Batcher,
         writeback: WriteBack,
         purges: Purges,
+        spare_work: SpareWork,
         tokenizing: Executor,
         lifetimes: Lifetimes,
         metrics: Metrics,
@@ -103,6 +105,7 @@ class EmbeddingPipeline:
         self._batcher = batcher
         self._writeback = writeback
         self._purges = purges
+        self._spare_work = spare_work
         self._tokenizing = tokenizing
         self._lifetimes = lifetimes
         self._now = now
@@ -225,15 +228,17 @@ class EmbeddingPipeline:
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control
-        if control.no_store or not self._semantic.is_active:
+        if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
         wanted = control.reads and control.semantic
         with self._stage("semantic", journey):
             lookups = await self._semantic.find(
                 journey.namespace_id,
                 [text.ids for text in texts],
+                [text.key for text in texts],
                 min_similarity=control.min_similarity,
                 lookup=wanted,
+                can_check=not self._spare_work.is_full,
                 spent_s=journey.stages_s.get("exact", 0.0),
             )
         for text, lookup in zip(texts, lookups, strict=True):
@@ -241,15 +246,33 @@ class EmbeddingPipeline:
             record = lookup.neighbour
             if lookup.is_hit and record is not None and self._is_fresh(record, control):
                 text.served = Served(record, "semantic", score=lookup.score)
+                if lookup.check:
+                    since = self._purges.moment
+                    self._spare_work.put(partial(self._check, text, since, journey))
         if wanted:
             self._count("semantic", texts, journey)
         return _unserved(texts)
+
+    def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
+        """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""
+        if self._hot.get(text.key) or self._flights.get(text.key):
+            return None  # compared already, or about to be
+        if not self._purges.is_untouched(journey.namespace_id, text.key, since):
+            return None  # what was asked for before a purge makes no entry after it
+        try:
+            (future,) = self._batcher.submit([text.ids])
+        except ApiError:
+            return None  # refused as the server stops
+        self._begin(text, future, journey)
+        return future
 
     async def _from_inference(self, texts: list[_Text], journey: _Journey) -> None:
         if journey.control.only_if_cached:
             raise NotCached(f"{len(texts)} inputs are not cached, and only cached ones are wanted")
         with self._stage("inference", journey):
             await self._infer(texts, journey)
+        seconds = journey.stages_s["inference"]
+        self._semantic.inferred(journey.namespace_id, seconds, len(texts))
 
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}

@@ -29,6 +29,7 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 WORDS = ["[CLS]", "[SEP]", "[UNK]", "poison", *"abcdefghijklmnopqrstuvwxyz"]
@@ -81,6 +82,7 @@ class Harness:
             max_wait_s=10,
             metrics=self.metrics,
         )
+        self.spare_work = SpareWork(self.batcher.has_spare, most=10)
         reader = RecordReader(DIMENSIONS, self.metrics)
         self.pipeline = EmbeddingPipeline(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
@@ -100,6 +102,7 @@ class Harness:
             batcher=self.batcher,
             writeback=self.writeback,
             purges=self.store.purges,
+            spare_work=self.spare_work,
             tokenizing=ThreadPoolExecutor(1),
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0.1),
             metrics=self.metrics,
@@ -133,11 +136,13 @@ async def start():
         harness = Harness(**settings)
         harness.writeback.start()
         harness.batcher.start()
+        harness.spare_work.start()
         started.append(harness)
         return harness
 
     yield make
     for harness in started:
+        await harness.spare_work.stop()
         await asyncio.to_thread(harness.batcher.stop)
         await harness.writeback.stop(timeout_s=0)
         await harness.guard.close()
@@ -430,6 +435,28 @@ async def test_what_was_begun_before_a_purge_is_not_joined_after_it_nor_kept(sta
     (entry,) = harness.store.written.values()
     assert entry.generation == harness.store.purges.generation > began
     assert await harness.outcomes("a b") == ["hot"]
+
+
+async def test_what_was_to_be_checked_before_a_purge_makes_no_entry_after_it(start):
+    harness = start(threshold=0.5)
+    await harness.embed("a b c d")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, 0.9)] * len(probes)
+
+    harness.store.nearest = nearest
+    checks = []
+    harness.spare_work.put = checks.append
+    asked = ["a b c e", "a b c f"]
+    for _ in range(2):  # a text that hits a second time is checked
+        assert await harness.outcomes(*asked) == ["semantic", "semantic"]
+    before, after = checks
+    assert await before()
+    purged(harness)
+
+    assert after() is None
 
 
 async def test_an_entry_carries_what_was_heard_when_its_inference_began(start):

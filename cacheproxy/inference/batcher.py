@@ -65,6 +65,7 @@ class Batcher:
         self._ready = threading.Condition()
         self._gil_yield = GilYield()
         self._stopping = False
+        self._running = 0
         self._batch_texts = metrics.batch_texts.labels(model)
         self._batch_tokens = metrics.batch_tokens.labels(model)
         self._inference_duration = metrics.inference_duration.labels(model)
@@ -87,6 +88,11 @@ class Batcher:
             self._ready.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def has_spare(self) -> bool:
+        """Return whether a thread is idle and nothing waits: further work would delay nobody."""
+        with self._ready:
+            return not len(self._queue) and self._running < len(self._threads)
 
     def begin(self, tokens: int) -> Turn:
         """Admit a request of so many tokens; its texts may then be submitted in parts.
@@ -143,14 +149,18 @@ class Batcher:
 
     def _work(self) -> None:
         _step_back()
+        ran = 0
         while True:
             with self._ready:
+                self._running -= ran
                 while not len(self._queue) and not self._stopping:
                     self._ready.wait()
                 if not len(self._queue):
                     return
                 now = time.monotonic()
                 taken = self._queue.take(now)
+                self._running += 1
+                ran = 1
             outcomes: list[Outcome] = [
                 (text, Unavailable("the text waited too long for inference", retry_after_s=1))
                 for text in taken.expired

@@ -1,24 +1,42 @@
 """The seam between the semantic tier and what decides whether a neighbour may be served."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Verdict(NamedTuple):
+    """Whether a neighbour may be served, and whether the hit is to be checked afterwards."""
+
+    is_hit: bool
+    check: bool = False
 
 
 class Controller(Protocol):
-    """Decides, per namespace, from which score on a neighbour may be served.
+    """Decides, per namespace, whether a neighbour may be served.
 
     Scores are cosines of probe vectors, -1 to 1. A similarity is the cosine of the true vectors,
     and tells whether serving the neighbour would have been right.
     """
 
-    @property
-    def is_active(self) -> bool:
-        """False where no lookup can lead to a hit or teach anything, so that none is made."""
+    def is_active(self, namespace_id: str, texts: int) -> bool:
+        """Return whether so many texts are to be looked up.
 
-    def threshold(self, namespace_id: str, min_similarity: float | None) -> float | None:
-        """Return the lowest score that may be served; None while the tier is closed.
+        False where that can lead to no hit and teach nothing, or costs more than it spares.
+        """
 
-        `min_similarity` is what the request asks for: it may be stricter, never looser.
+    def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
+        """Return the verdict on a neighbour of this score; called once for each text with one.
+
+        `min_similarity` is what the request asks for, None for the default.
         """
 
     def observe(self, namespace_id: str, score: float, similarity: float) -> None:
-        """Take one piece of evidence: a neighbour's score and its true similarity."""
+        """Take one piece of evidence: a neighbour's score and its true similarity.
+
+        Of every judged text that was not a hit, and of every hit that was to be checked.
+        """
+
+    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
+        """Take what the lookups of a request's texts took, probes included."""
+
+    def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
+        """Take what the inference of a request's texts took, waiting included."""

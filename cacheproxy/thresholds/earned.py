@@ -12,12 +12,12 @@ the canary, all of which are known. Evidence that is refuted is thrown away.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from cacheproxy.thresholds.alarm import Alarm
 from cacheproxy.thresholds.bands import BANDS, band_of, lowest_score
 from cacheproxy.thresholds.bounds import least_labels
 from cacheproxy.thresholds.certificate import Certificate, certify
+from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.ledger import Ledger
 
 _CANARY_BANDS = 6
@@ -34,6 +34,9 @@ _CANARY_SUSPEND = 100.0
 _LOOSEN_REFITS = 2
 _YOUNG = 6.0
 """Times `traffic share / max_error` labels a band is checked often for."""
+
+MIN_SIMILARITIES = (0.90, 0.95, 0.98)
+"""For which evidence is kept, besides what an operator asks for."""
 
 _NEVER = BANDS
 _UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, math.inf)
@@ -57,7 +60,7 @@ class Promise:
 
     max_error: float = 0.01
     confidence: float = 0.95
-    min_similarities: tuple[float, ...] = (0.90, 0.95, 0.98)
+    min_similarities: tuple[float, ...] = MIN_SIMILARITIES
     least_checks: float = 0.05
     most_checks: float = 0.5
     half_life: float = 50_000.0
@@ -67,13 +70,6 @@ class Promise:
     def refit_every(self) -> int:
         """Texts between two looks at the evidence: an eighth of what it takes to open."""
         return max(8, least_labels(self.max_error, self.confidence) // 8)
-
-
-class Verdict(NamedTuple):
-    """Whether a neighbour may be served, and whether the hit is to be checked afterwards."""
-
-    is_hit: bool
-    check: bool = False
 
 
 @dataclass(slots=True)
@@ -99,6 +95,7 @@ class Standing:
     Attributes:
         min_similarity: what "right" means here.
         threshold: the lowest score that is served, or None while closed.
+        is_suspended: whether nothing is served for the moment, as the evidence is in doubt.
         error: the estimated rate of errors above it (or of the best try).
         upper: its upper limit at the promised confidence.
         labels: the evidence above it, in labels.
@@ -107,6 +104,7 @@ class Standing:
 
     min_similarity: float
     threshold: float | None
+    is_suspended: bool
     error: float
     upper: float
     labels: float
@@ -128,6 +126,7 @@ class EarnedThresholds:
         """
         self.promise = promise
         self.alarms = {"hits": 0, "canary": 0, "refuted": 0}
+        self.refits = 0
         self._random = random
         self._ledger = ledger or Ledger(promise.min_similarities)
         self._thresholds = [_Threshold() for _ in promise.min_similarities]
@@ -162,6 +161,23 @@ class EarnedThresholds:
         for threshold, least in zip(self._thresholds, self.promise.min_similarities, strict=True):
             self._watch(threshold, band, similarity < least)
 
+    def best_share(self, min_similarity: float) -> float:
+        """Return the largest share of traffic above a threshold that seems to keep the promise.
+
+        By estimates alone: what evidence may allow one day, not what it allows now.
+        """
+        errors = self._ledger.errors[self.promise.min_similarities.index(min_similarity)]
+        total = sum(self._ledger.traffic)
+        traffic = wrong = best = 0.0
+        for band in range(BANDS - 1, -1, -1):
+            traffic += self._ledger.traffic[band]
+            if self._ledger.labels[band]:
+                rate = errors[band] / self._ledger.labels[band]
+                wrong += self._ledger.traffic[band] * rate
+            if wrong <= self.promise.max_error * traffic:
+                best = traffic
+        return best / total if total else 0.0
+
     def pack(self) -> bytes:
         """Return the evidence as bytes, as `Ledger.unpack` reads it."""
         return self._ledger.pack()
@@ -172,6 +188,7 @@ class EarnedThresholds:
             Standing(
                 min_similarity,
                 None if threshold.band == _NEVER else lowest_score(threshold.band),
+                threshold.is_suspended,
                 threshold.certificate.error,
                 threshold.certificate.upper,
                 threshold.certificate.labels,
@@ -222,6 +239,7 @@ class EarnedThresholds:
         self._thresholds = [_Threshold() for _ in self._thresholds]
 
     def _refit(self, *, at_once: bool = False) -> None:
+        self.refits += 1
         for threshold, errors in zip(self._thresholds, self._ledger.errors, strict=True):
             threshold.certificate = certificate = certify(
                 self._ledger.traffic,

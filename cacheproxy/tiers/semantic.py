@@ -3,8 +3,13 @@
 A text is probed only if the controller is active and the text has enough tokens: very short texts
 differ in meaning by a single token, so they are exact-only. A served record is checked to be of
 the caller's namespace and model, whatever the store's index said.
+
+Some hits are to be checked afterwards: those that the controller draws, and every text that hits a
+second time, which from then on has an entry of its own. A wrong one is thus not served for long.
 """
 
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +26,9 @@ from cacheproxy.tiers.reader import RecordReader
 
 Vector = NDArray[np.float32]
 
+_SERVED_TEXTS = 8_192
+"""Texts of the latest hits whose second hit is recognised: about a megabyte."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
@@ -31,12 +39,14 @@ class Lookup:
         neighbour: the nearest entry's record, or None.
         score: the neighbour's score; meaningless without one.
         is_hit: whether the neighbour may be served.
+        check: whether the true vector is to be computed all the same, off the path.
     """
 
     probe: Vector | None = None
     neighbour: EmbeddingRecord | None = None
     score: float = 0.0
     is_hit: bool = False
+    check: bool = False
 
 
 class SemanticTier:
@@ -61,26 +71,30 @@ class SemanticTier:
         self._fingerprint = fingerprint
         self._min_tokens = min_tokens
         self._scores = metrics.semantic_score.labels(model)
+        self._served: OrderedDict[bytes, None] = OrderedDict()
 
-    @property
-    def is_active(self) -> bool:
-        """Whether lookups are worth their cost."""
-        return self._controller.is_active
+    def is_active(self, namespace_id: str, texts: int) -> bool:
+        """Return whether so many texts are to be looked up, or at least indexed."""
+        return self._controller.is_active(namespace_id, texts)
 
     async def find(
         self,
         namespace_id: str,
         texts: Sequence[Sequence[int]],
+        keys: Sequence[bytes],
         *,
         min_similarity: float | None,
         lookup: bool = True,
+        can_check: bool = True,
         spent_s: float = 0.0,
     ) -> list[Lookup]:
         """Return what is found for each text's token ids; one store call at most.
 
-        Without `lookup` the texts are only probed, so that their entries can be indexed. `spent_s`
-        is how long the request has waited for the store before.
+        Without `lookup` the texts are only probed, so that their entries can be indexed. Where
+        there is no room for checks, what would have to be checked is no hit. `spent_s` is how long
+        the request has waited for the store before.
         """
+        started = time.perf_counter()
         probes = self._probe_of(texts)
         found = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
@@ -91,10 +105,12 @@ class SemanticTier:
             np.stack([probe for _, probe in asked]),
             spent_s=spent_s,
         )
-        threshold = self._controller.threshold(namespace_id, min_similarity)
+        self._controller.looked_up(namespace_id, time.perf_counter() - started, len(texts))
         for (i, probe), neighbour in zip(asked, neighbours, strict=True):
             if neighbour is not None:
-                found[i] = self._judge(namespace_id, probe, neighbour, threshold)
+                found[i] = self._judge(
+                    namespace_id, keys[i], probe, neighbour, min_similarity, can_check
+                )
         return found
 
     def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
@@ -107,14 +123,34 @@ class SemanticTier:
         return [probe if probe is not None and probe.any() else None for probe in found]
 
     def _judge(
-        self, namespace_id: str, probe: Vector, neighbour: Neighbour, threshold: float | None
+        self,
+        namespace_id: str,
+        key: bytes,
+        probe: Vector,
+        neighbour: Neighbour,
+        min_similarity: float | None,
+        can_check: bool,
     ) -> Lookup:
         record = self._reader.read(neighbour.record, namespace_id=namespace_id, key=neighbour.key)
         if record is None:
             return Lookup(probe)
         self._scores.observe(neighbour.score)
-        is_hit = threshold is not None and neighbour.score >= threshold
-        return Lookup(probe, record, neighbour.score, is_hit)
+        is_hit, check = self._controller.judge(namespace_id, neighbour.score, min_similarity)
+        if is_hit:
+            check |= key in self._served
+            self._remember(key)
+            is_hit = can_check or not check
+        return Lookup(probe, record, neighbour.score, is_hit, check and is_hit)
+
+    def _remember(self, key: bytes) -> None:
+        self._served[key] = None
+        self._served.move_to_end(key)
+        if len(self._served) > _SERVED_TEXTS:
+            self._served.popitem(last=False)
+
+    def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
+        """Hand the controller what inference took, which hits spare."""
+        self._controller.inferred(namespace_id, seconds, texts)
 
     def learn(self, namespace_id: str, lookup: Lookup, true_vector: Vector) -> None:
         """Hand the controller what a miss taught: how right its neighbour would have been."""

@@ -1,0 +1,60 @@
+"""Whether lookups by probe are worth their time: what they cost against the inference they spare.
+
+A lookup is paid by every text that misses the exact tiers, and spares inference to those that hit.
+Where the hits that the evidence could allow at best would not pay for the lookups, the tier steps
+aside, and tries again after a while: traffic changes. One namespace's, as a pure state machine.
+"""
+
+_TRIAL_TEXTS = 2_000
+"""Looked up before a judgement: enough to see hits of a few in a hundred."""
+
+_REST = 10
+"""Times as many texts pass by before the next trial."""
+
+_MEMORY = 0.98
+"""Weight of the past in measured times: about the last fifty requests count."""
+
+
+class Economy:
+    """One namespace's account, in seconds a text.
+
+    Attributes:
+        lookup_s: what a lookup costs a text, measured.
+        inference_s: what a hit spares it, measured.
+        is_aside: whether no lookups are made for now.
+    """
+
+    def __init__(self) -> None:
+        self.lookup_s = 0.0
+        self.inference_s = 0.0
+        self.is_aside = False
+        self._texts = 0
+
+    def looked_up(self, seconds: float, texts: int) -> None:
+        """Take what a request's lookups took, probes included."""
+        self.lookup_s = _mean(self.lookup_s, seconds / texts)
+        self._texts += texts
+
+    def inferred(self, seconds: float, texts: int) -> None:
+        """Take what a request's inference took, waiting included."""
+        self.inference_s = _mean(self.inference_s, seconds / texts)
+
+    def passed(self, texts: int) -> None:
+        """Take texts that were not looked up, the tier being aside."""
+        self._texts += texts
+        if self._texts >= _REST * _TRIAL_TEXTS:
+            self.is_aside = False
+            self._texts = 0
+
+    def is_due(self) -> bool:
+        """Return whether a trial has ended, and `settle` is to be called."""
+        return not self.is_aside and self._texts >= _TRIAL_TEXTS
+
+    def settle(self, hit_share: float) -> None:
+        """Judge by the share of looked-up texts that hit at best."""
+        self._texts = 0
+        self.is_aside = hit_share * self.inference_s < self.lookup_s
+
+
+def _mean(before: float, now: float) -> float:
+    return _MEMORY * before + (1 - _MEMORY) * now if before else now
