@@ -15,7 +15,6 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from redis import exceptions
@@ -106,6 +105,29 @@ def make_pool(url: str) -> ConnectionPool:
     return pool
 
 
+class _Conversation:
+    """Questions on one connection, some of which may begin and end with WATCH and EXEC."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.connection = connection
+        self._is_answered = True
+        self._is_watching = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no reply is pending, and nothing watched."""
+        return self._is_answered and not self._is_watching
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        self._is_answered = False
+        replies = await _ask(self.connection, commands)
+        self._is_answered = True
+        for command in commands:
+            if command[0] in ("WATCH", "EXEC", "UNWATCH"):
+                self._is_watching = command[0] == "WATCH"
+        return replies
+
+
 class RedisLink:
     """Round trips to one Redis, from one event loop."""
 
@@ -181,23 +203,22 @@ class RedisLink:
     async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
         """Give a function that asks as `ask` does, always on one connection: for WATCH.
 
-        Whoever leaves without an error leaves nothing watched.
-
         Raises:
             StoreError: as `ask`; the time is that of the whole block.
         """
         self.check()
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await self._take()
+                conversation = _Conversation(await self._take())
                 try:
-                    yield partial(_ask, connection)
-                except BaseException:
-                    await self._drop(connection)
-                    raise
+                    yield conversation.ask
+                finally:
+                    if conversation.is_over:
+                        self._give(conversation.connection)
+                    else:
+                        await self._drop(conversation.connection)
         except TimeoutError as error:
             raise as_store_error(error) from error
-        self._give(connection)
 
     async def _take(self) -> AbstractConnection:
         while self._idle:
