@@ -31,6 +31,8 @@ from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.probes.probe import Probe
+from cacheproxy.probes.shallow import ShallowProbe
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
@@ -134,6 +136,7 @@ class App:
             dimensions=installed.dimensions,
         )
         reader = RecordReader(model.dimensions, metrics)
+        probe = self._make_probe(installed)
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
@@ -141,7 +144,7 @@ class App:
             exact=ExactTier(self._guard, self._writeback, reader),
             semantic=SemanticTier(
                 self._guard,
-                StaticProbe(installed.probe),
+                probe,
                 self._make_controller(model.name),
                 reader=reader,
                 fingerprint=model.fingerprint,
@@ -165,6 +168,12 @@ class App:
             ),
             metrics=metrics,
         )
+
+    def _make_probe(self, installed: InstalledModel) -> Probe:
+        semantic = self._settings.semantic
+        if semantic.probe == "static" or semantic.mode == "off":
+            return StaticProbe(installed.static_probe)
+        return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
 
     def _make_controller(self, model: str) -> Controller:
         semantic = self._settings.semantic

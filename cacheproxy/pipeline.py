@@ -27,7 +27,7 @@ from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
 from cacheproxy.stores.purges import Purges
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.stores.store import Entry
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
@@ -376,7 +376,7 @@ class EmbeddingPipeline:
         flight.is_stored = self._writeback.put(
             Entry(
                 key=text.key,
-                partition=Partition(journey.namespace_id, self.model.fingerprint),
+                partition=self._semantic.partition_of(journey.namespace_id),
                 record=pack(record),
                 expires_at=record.expires_at,
                 tags=journey.control.tags,

@@ -22,6 +22,7 @@ from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Neighbour
+from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -63,7 +64,16 @@ def encode(ids):
 class Harness:
     """A pipeline with its parts at hand."""
 
-    def __init__(self, *, hot_bytes=1_000_000, threshold=None, deadline_s=5.0, queue_entries=100):
+    def __init__(
+        self,
+        *,
+        hot_bytes=1_000_000,
+        threshold=None,
+        controller=None,
+        deadline_s=5.0,
+        queue_entries=100,
+        most_checks=10,
+    ):
         self.metrics = Metrics()
         self.store = FaultyStore()
         self.inferences = 0
@@ -82,7 +92,7 @@ class Harness:
             max_wait_s=10,
             metrics=self.metrics,
         )
-        self.spare_work = SpareWork(self.batcher.has_spare, most=10)
+        self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks)
         reader = RecordReader(DIMENSIONS, self.metrics)
         self.pipeline = EmbeddingPipeline(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
@@ -92,7 +102,8 @@ class Harness:
             semantic=SemanticTier(
                 guard,
                 StaticProbe(np.eye(len(WORDS), dtype=np.float16)),
-                FixedThreshold(threshold, min_similarity=0.95, model="m", metrics=self.metrics),
+                controller
+                or FixedThreshold(threshold, min_similarity=0.95, model="m", metrics=self.metrics),
                 fingerprint="f" * 64,
                 reader=reader,
                 min_tokens=4,
@@ -287,6 +298,74 @@ async def test_a_miss_with_a_neighbour_teaches_whether_it_would_have_been_right(
     right = harness.value("semantic_shadow_labels_total", model="m", result="right")
     wrong = harness.value("semantic_shadow_labels_total", model="m", result="wrong")
     assert right + wrong == 2
+
+
+class ScriptedController(FixedThreshold):
+    """Calls everything a hit, and wants the checks that it is told to want."""
+
+    def __init__(self, *checks):
+        super().__init__(0.5, min_similarity=0.95, model="m", metrics=Metrics())
+        self.checks = list(checks)
+        self.observed = []
+
+    def judge(self, namespace_id, score, min_similarity):
+        return Verdict(True, self.checks.pop(0))
+
+    def observe(self, namespace_id, score, similarity):
+        self.observed.append(score)
+
+
+async def with_a_neighbour(harness):
+    """Store one entry, and have every later lookup by probe find it."""
+    await harness.embed("a b c d")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, 0.9)] * len(probes)
+
+    harness.store.nearest = nearest
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_hit_that_is_checked_teaches_and_gets_an_entry_of_its_own(start):
+    controller = ScriptedController(True)
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+
+    (hit,) = (await harness.embed("a b c e")).served
+    assert hit.outcome == "semantic"
+    await until(lambda: controller.observed == [0.9])
+    (own,) = (await harness.embed("a b c e")).served
+    assert own.outcome == "hot"
+    assert own.record.vector != hit.record.vector
+    assert harness.inferences == 2
+
+
+async def test_a_text_that_hits_a_second_time_is_checked_whatever_the_draw(start):
+    controller = ScriptedController(False, False)
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+
+    assert await harness.outcomes("a b c e") == ["semantic"]
+    assert controller.observed == []
+    assert await harness.outcomes("a b c e") == ["semantic"]
+    await until(lambda: controller.observed == [0.9])
+    assert await harness.outcomes("a b c e") == ["hot"]
+
+
+async def test_where_there_is_no_room_for_a_check_the_text_is_inferred_at_once(start):
+    controller = ScriptedController(True)
+    harness = start(controller=controller, most_checks=0)
+    await with_a_neighbour(harness)
+
+    assert await harness.outcomes("a b c e") == ["miss"]
+    assert controller.observed == [0.9]
 
 
 async def test_a_text_that_cannot_be_inferred_fails_its_request_and_not_its_mates(start):

@@ -1,7 +1,7 @@
 """The recipe: from a manifest to a model that has passed its gate, all in memory.
 
 Fetch, read, quantise on the calibration texts (or, for a GPU, round to float16), measure on the
-held-out ones, distil the probe. What is measured runs in the session that serves.
+held-out ones, make the probes. What is measured runs in the session that serves.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from cacheproxy.device import Device
 from cacheproxy.inference.session import OnnxEncoder
@@ -27,12 +28,20 @@ from cacheproxy.modelkit.corpus import (
 from cacheproxy.modelkit.distill import distill_probe
 from cacheproxy.modelkit.fetch import fetch_files
 from cacheproxy.modelkit.gate import GateReport, require_pass
-from cacheproxy.modelkit.graph import float_graph, half_graph, int8_graph
+from cacheproxy.modelkit.graph import (
+    features_graph,
+    float_graph,
+    half_graph,
+    int8_graph,
+    shallow_graph,
+)
 from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import Manifest, models_folder
 from cacheproxy.modelkit.measure import GateTexts, measure
 from cacheproxy.modelkit.progress import say
 from cacheproxy.modelkit.quantize import quantize
+from cacheproxy.modelkit.quantized import QuantizedEncoder
+from cacheproxy.modelkit.shallow import fit_probe
 from cacheproxy.modelkit.weights import Encoder, read_encoder
 
 _GPU_TOLERANCE = 1e-3
@@ -46,7 +55,8 @@ class BuiltModel:
 
     graph: bytes
     tokenizer_json: bytes
-    probe: NDArray[np.float16]
+    static_probe: NDArray[np.float16]
+    shallow_probe: bytes
     report: GateReport
     isa: str
     record: dict[str, Any]
@@ -64,26 +74,35 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     encoder = read_encoder(files["model.safetensors"], manifest)
     corpus = read_corpus(models_folder())
 
+    texts = tokenize(
+        add_prefixes(corpus.calibration, manifest.prefixes), tokenizer_json, manifest.max_tokens
+    )
+    shallow: Encoder | QuantizedEncoder
     if device == "cuda":
-        graph = half_graph(encoder)
+        shallow, graph = encoder, half_graph(encoder)
     else:
-        graph = _quantize(encoder, manifest, corpus, tokenizer_json)
+        shallow = quantize(encoder, TokenGroups(group_by_length(texts)), weight_bits(isa_class()))
+        graph = int8_graph(shallow)
     served = OnnxEncoder(graph, device=device)
     say("measuring the model against the float model")
-    texts = _gate_texts(corpus, manifest, tokenizer_json)
+    gate_texts = _gate_texts(corpus, manifest, tokenizer_json)
     original = OnnxEncoder(float_graph(encoder))
     tolerance = _GPU_TOLERANCE if device == "cuda" else 0.0
-    report = measure(served.encode, original.encode, texts, batch_tolerance=tolerance)
+    report = measure(served.encode, original.encode, gate_texts, batch_tolerance=tolerance)
     del original
     require_pass(report, manifest.name)
-    say("distilling the probe")
+    say("making the probes")
     special = _special_tokens(tokenizer_json)
     around = tokenize([""], tokenizer_json, manifest.max_tokens)[0]
-    probe = distill_probe(served.encode, len(encoder.words), (around[0], around[-1]), special)
+    static = distill_probe(served.encode, len(encoder.words), (around[0], around[-1]), special)
+    features = OnnxEncoder(features_graph(shallow))
+    words = _words(tokenizer_json)
+    weight, bias = fit_probe(features.encode, served.encode, texts, words)
     return BuiltModel(
         graph=graph,
         tokenizer_json=tokenizer_json,
-        probe=probe,
+        static_probe=static,
+        shallow_probe=shallow_graph(shallow, weight, bias),
         report=report,
         isa=isa_class(device),
         record={
@@ -102,12 +121,6 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     )
 
 
-def _quantize(encoder: Encoder, manifest: Manifest, corpus: Corpus, tokenizer_json: bytes) -> bytes:
-    texts = add_prefixes(corpus.calibration, manifest.prefixes)
-    groups = group_by_length(tokenize(texts, tokenizer_json, manifest.max_tokens))
-    return int8_graph(quantize(encoder, TokenGroups(groups), weight_bits(isa_class())))
-
-
 def _gate_texts(corpus: Corpus, manifest: Manifest, tokenizer_json: bytes) -> GateTexts:
     query, document = manifest.prefixes.query, manifest.prefixes.document
     search = make_search(corpus)
@@ -123,6 +136,17 @@ def _gate_texts(corpus: Corpus, manifest: Manifest, tokenizer_json: bytes) -> Ga
         scores=[pair.score for pair in corpus.pairs],
         queries=ids(search.queries, query),
         documents=ids(search.documents, document),
+    )
+
+
+def _words(tokenizer_json: bytes) -> list[int]:
+    """Return the ids of what texts are made of: no special tokens, no places left unused."""
+    tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    marks = (("[", "]"), ("<", ">"))
+    return sorted(
+        number
+        for token, number in tokenizer.get_vocab().items()
+        if not any(len(token) > 2 and (token[0], token[-1]) == mark for mark in marks)
     )
 
 

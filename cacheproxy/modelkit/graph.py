@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cacheproxy.modelkit.quantized import QuantizedEncoder, QuantizedLayer, Site
-from cacheproxy.modelkit.weights import Encoder, Layer, Norm, Rotary
+from cacheproxy.modelkit.weights import Encoder, Floats, Layer, Norm, Rotary
 
 _OPSET = 20
 _IR_VERSION = 10
@@ -38,6 +38,36 @@ def half_graph(encoder: Encoder) -> bytes:
 def int8_graph(encoder: QuantizedEncoder) -> bytes:
     """Return the INT8 model."""
     return _write(encoder, _Int8Products(encoder))
+
+
+def features_graph(encoder: Encoder | QuantizedEncoder) -> bytes:
+    """Return the model of what a shallow probe sees: float32 [batch, features_of(encoder)].
+
+    Mean, largest and least of what enters the first layer, and of what leaves it.
+    """
+    writer = _Writer()
+    features = _write_features(writer, encoder)
+    return writer.model("input_ids", features, features_of(encoder))
+
+
+def shallow_graph(encoder: Encoder | QuantizedEncoder, weight: Floats, bias: Floats) -> bytes:
+    """Return the model of a shallow probe: unit vectors, its features turned by a linear map.
+
+    Args:
+        encoder: the model whose first layer it runs.
+        weight: float32 [features, dimensions].
+        bias: float32 [dimensions].
+    """
+    writer = _Writer()
+    product = writer.node("MatMul", _write_features(writer, encoder), writer.constant(weight))
+    mapped = writer.node("Add", product, writer.constant(bias))
+    probe = writer.node("LpNormalization", mapped, axis=-1, p=2)
+    return writer.model("input_ids", probe, weight.shape[1])
+
+
+def features_of(encoder: Encoder | QuantizedEncoder) -> int:
+    """Return how many features a shallow probe sees."""
+    return 6 * int(encoder.offsets.shape[1])
 
 
 class _Writer:
@@ -94,10 +124,42 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     ids = "input_ids"
     tokens = writer.node("Shape", ids, start=1, end=2)
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
+    hidden = _write_layers(writer, encoder, products, hidden, len(encoder.layers))
+    pooled = _write_pooling(writer, encoder, hidden, tokens)
+    embedding = writer.node("LpNormalization", pooled, axis=-1, p=2)
+    return writer.model(ids, embedding, encoder.offsets.shape[1])
+
+
+def _write_features(writer: _Writer, encoder: Encoder | QuantizedEncoder) -> str:
+    ids = "input_ids"
+    products: _Products
+    if isinstance(encoder, QuantizedEncoder):
+        products = _Int8Products(encoder)
+    else:
+        products = _FloatProducts(encoder)
+    tokens = writer.node("Shape", ids, start=1, end=2)
+    entering = _write_embedding(writer, encoder, products, ids, tokens)
+    leaving = _write_layers(writer, encoder, products, entering, 1)
+    axis = writer.constant(np.array([1]))
+    pooled = [
+        writer.node(op, x, axis, keepdims=0)
+        for x in (entering, leaving)
+        for op in ("ReduceMean", "ReduceMax", "ReduceMin")
+    ]
+    return writer.node("Concat", *pooled, axis=-1)
+
+
+def _write_layers(
+    writer: _Writer,
+    encoder: Encoder | QuantizedEncoder,
+    products: _Products,
+    hidden: str,
+    count: int,
+) -> str:
     rotation = None
     if encoder.rotary is not None:
         rotation = _Rotation(writer, encoder.rotary, encoder.heads, products.dtype)
-    layers: Sequence[Layer | QuantizedLayer] = encoder.layers
+    layers: Sequence[Layer | QuantizedLayer] = encoder.layers[:count]
     for index, layer in enumerate(layers):
         query, key, value = products.project(writer, index, "qkv", hidden)
         if rotation is not None:
@@ -112,9 +174,7 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
         (outer,) = products.project(writer, index, "ffn_down", active)
         residual = products.residual(writer, index, "ffn_up", middle)
         hidden = _write_norm(writer, layer.ffn_norm, writer.node("Add", outer, residual))
-    pooled = _write_pooling(writer, encoder, hidden, tokens)
-    embedding = writer.node("LpNormalization", pooled, axis=-1, p=2)
-    return writer.model(ids, embedding, encoder.offsets.shape[1])
+    return hidden
 
 
 def _write_embedding(

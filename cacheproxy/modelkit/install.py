@@ -1,6 +1,6 @@
 """Installed models: what start-up loads and what a build leaves behind.
 
-`HOME/models/NAME/` holds the graph, the tokenizer, the probe and `model.json`, which names the
+`HOME/models/NAME/` holds the graph, the tokenizer, the probes and `model.json`, which names the
 SHA-256 of each and carries one over itself. A model is loaded only if its files have those digests,
 and only on the class of CPU it was built for. Loading imports none of the libraries that building
 needs, and takes well under 0.3 s.
@@ -31,10 +31,11 @@ from cacheproxy.modelkit.progress import say
 if TYPE_CHECKING:
     from cacheproxy.modelkit.build import BuiltModel
 
-FORMAT = 1
+FORMAT = 2
 """Of `model.json`; a model of another format is built again."""
 
-_GRAPH, _TOKENIZER, _PROBE = "model.onnx", "tokenizer.json", "probe.npy"
+_GRAPH, _TOKENIZER = "model.onnx", "tokenizer.json"
+_STATIC, _SHALLOW = "static.npy", "shallow.onnx"
 _RECORD = "model.json"
 
 
@@ -52,8 +53,9 @@ class InstalledModel:
         graph: the ONNX model's file.
         tokenizer_json: the tokenizer's definition.
         device: where it runs.
-        probe: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped from its
-            file, so that memory holds only rows that are used.
+        static_probe: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped
+            from its file, so that memory holds only rows that are used.
+        shallow_probe: the shallow probe's ONNX model, a file.
     """
 
     name: str
@@ -65,7 +67,8 @@ class InstalledModel:
     graph: Path
     tokenizer_json: bytes
     device: Device
-    probe: NDArray[np.float16]
+    static_probe: NDArray[np.float16]
+    shallow_probe: Path
 
 
 def model_folder(name: str, home: Path, device: Device = "cpu") -> Path:
@@ -115,7 +118,8 @@ def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> In
         graph=folder / _GRAPH,
         tokenizer_json=(folder / _TOKENIZER).read_bytes(),
         device=device,
-        probe=np.load(folder / _PROBE, mmap_mode="r", allow_pickle=False),
+        static_probe=np.load(folder / _STATIC, mmap_mode="r", allow_pickle=False),
+        shallow_probe=folder / _SHALLOW,
     )
 
 
@@ -200,9 +204,14 @@ def _install(built: "BuiltModel", folder: Path) -> None:
     for leftover in folder.parent.glob(f"{part}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=part, dir=folder.parent))
-    probe = io.BytesIO()
-    np.save(probe, built.probe)
-    files = {_GRAPH: built.graph, _TOKENIZER: built.tokenizer_json, _PROBE: probe.getvalue()}
+    static = io.BytesIO()
+    np.save(static, built.static_probe)
+    files = {
+        _GRAPH: built.graph,
+        _TOKENIZER: built.tokenizer_json,
+        _STATIC: static.getvalue(),
+        _SHALLOW: built.shallow_probe,
+    }
     record = {
         "format": FORMAT,
         **built.record,

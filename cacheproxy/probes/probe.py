@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 
 class Probe(Protocol):
-    """Maps a text's token ids to the vector that the KNN lookup compares."""
+    """Maps a text's token ids to the vector that the KNN lookup compares.
 
-    def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    Attributes:
+        name: of the recipe; probes of different names are never compared.
+    """
+
+    name: str
+
+    async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [n, d] rows of unit length; an all-zero row where the ids say nothing."""

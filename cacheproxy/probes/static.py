@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 class StaticProbe:
     """A `Probe` over a table float16 [vocabulary, d] of weighted token vectors."""
 
+    name = "static-1"
+
     def __init__(self, table: NDArray[np.float16]) -> None:
         self._table = table
 
-    def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [n, d] rows of unit length; all zero for texts of special tokens only."""
         sums = np.stack([self._table[list(ids)].sum(axis=0, dtype=np.float32) for ids in texts])
         norms = np.linalg.norm(sums, axis=1, keepdims=True)

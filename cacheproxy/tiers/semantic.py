@@ -68,7 +68,8 @@ class SemanticTier:
         self._probe = probe
         self._controller = controller
         self._reader = reader
-        self._fingerprint = fingerprint
+        # Scores of different probes do not compare, whatever model they stand for.
+        self._fingerprint = f"{fingerprint}:{probe.name}"
         self._min_tokens = min_tokens
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
@@ -76,6 +77,10 @@ class SemanticTier:
     def is_active(self, namespace_id: str, texts: int) -> bool:
         """Return whether so many texts are to be looked up, or at least indexed."""
         return self._controller.is_active(namespace_id, texts)
+
+    def partition_of(self, namespace_id: str) -> Partition:
+        """Return where a namespace's entries are indexed."""
+        return Partition(namespace_id, self._fingerprint)
 
     async def find(
         self,
@@ -95,13 +100,13 @@ class SemanticTier:
         the request has waited for the store before.
         """
         started = time.perf_counter()
-        probes = self._probe_of(texts)
+        probes = await self._probe_of(texts)
         found = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
         if not lookup or not asked:
             return found
         neighbours = await self._store.nearest(
-            Partition(namespace_id, self._fingerprint),
+            self.partition_of(namespace_id),
             np.stack([probe for _, probe in asked]),
             spent_s=spent_s,
         )
@@ -113,12 +118,12 @@ class SemanticTier:
                 )
         return found
 
-    def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
+    async def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
         """Return each text's probe; None where it is too short, or the probe says nothing."""
         long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
         if not long_enough:
             return [None] * len(texts)
-        probes = iter(self._probe.encode(long_enough))
+        probes = iter(await self._probe.encode(long_enough))
         found = (next(probes) if len(ids) >= self._min_tokens else None for ids in texts)
         return [probe if probe is not None and probe.any() else None for probe in found]
 

@@ -32,7 +32,7 @@ def built(graph: bytes) -> BuiltModel:
     }
     probe = np.zeros((4, PROBE_DIMENSIONS), np.float16)
     report = GateReport(1, 1, 1, 1, 1, 1, 1, Quality(1, 1, 1), Quality(1, 1, 1), 1, 0)
-    return BuiltModel(graph, b"{}", probe, report, isa_class(), record)
+    return BuiltModel(graph, b"{}", probe, b"shallow", report, isa_class(), record)
 
 
 @pytest.fixture
@@ -97,7 +97,9 @@ def test_two_that_need_a_model_at_the_same_time_build_it_once(build_gives, tmp_p
     assert len(builds) == 1
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "probe.npy", "model.json"])
+@pytest.mark.parametrize(
+    "file", ["model.onnx", "tokenizer.json", "static.npy", "shallow.onnx", "model.json"]
+)
 @pytest.mark.parametrize("damage", ["cut", "bit", "gone"])
 def test_a_damaged_file_of_an_installed_model_is_never_used(build_gives, tmp_path, file, damage):
     build_gives(lambda: built(b"graph"))

@@ -42,7 +42,7 @@ def test_a_model_that_is_not_there_is_missing(tmp_path):
 
 def test_the_installed_model_says_what_it_is(installed):
     assert (installed.dimensions, installed.max_tokens) == (384, 256)
-    assert installed.vocabulary_size == len(installed.probe) == 30_522
+    assert installed.vocabulary_size == len(installed.static_probe) == 30_522
     assert len(bytes.fromhex(installed.fingerprint)) == 32
     assert installed.graph.stat().st_size < 25_000_000
 

@@ -110,7 +110,9 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped])
-@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "probe.npy", "model.json"])
+@pytest.mark.parametrize(
+    "file", ["model.onnx", "tokenizer.json", "static.npy", "shallow.onnx", "model.json"]
+)
 def test_a_damaged_model_file_is_refused_in_one_clear_line(model_home, tmp_path, damage, file):
     shutil.copytree(model_home / "models", tmp_path / "models")
     victim = tmp_path / "models" / MODEL / file

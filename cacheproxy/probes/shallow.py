@@ -1,0 +1,54 @@
+"""The shallow probe: the model's first layer, pooled, and a linear map; a sixth of an inference.
+
+It knows the order of words, which the static probe does not. How it is made and what it is worth:
+`modelkit/shallow.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.gil import GilYield
+
+_GROUP_TOKENS = 256
+"""Tokens in one call: more are no faster, and keep others waiting."""
+
+
+class ShallowProbe:
+    """A `Probe` that runs on a thread of its own.
+
+    `encode` maps int64 [n, tokens] ids of one length to float32 [n, d] unit rows.
+    """
+
+    name = "shallow-1"
+
+    def __init__(self, encode: Callable[[NDArray[np.int64]], NDArray[np.float32]]) -> None:
+        self._encode = encode
+        self._gil_yield = GilYield()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="cacheproxy-probe")
+
+    async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [n, d] rows of unit length."""
+        with self._gil_yield.during_job():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, self._encode_all, texts)
+
+    def _encode_all(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        by_length: dict[int, list[int]] = {}
+        for i, ids in enumerate(texts):
+            by_length.setdefault(len(ids), []).append(i)
+        parts: list[NDArray[np.float32]] = []
+        order: list[int] = []
+        for length, places in by_length.items():
+            size = max(1, _GROUP_TOKENS // length)
+            for start in range(0, len(places), size):
+                group = places[start : start + size]
+                parts.append(self._encode(np.array([texts[i] for i in group], np.int64)))
+                order += group
+        rows = np.concatenate(parts)
+        result: NDArray[np.float32] = np.empty_like(rows)
+        result[order] = rows
+        return result

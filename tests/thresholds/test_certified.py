@@ -1,0 +1,83 @@
+import random
+
+import pytest
+
+from cacheproxy.metrics import Metrics
+from cacheproxy.thresholds.certified import _NAMESPACES, _SHOWN, CertifiedThresholds
+from cacheproxy.thresholds.earned import Promise
+
+PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def make(metrics, **more):
+    settings = {"saves_only": False, "draw": random.Random(1).random} | more  # noqa: S311
+    return CertifiedThresholds(PROMISE, min_similarity=0.95, model="m", metrics=metrics, **settings)
+
+
+def teach(controller, namespace_id, similarity, count=200):
+    for _ in range(count):
+        verdict = controller.judge(namespace_id, 0.97, None)
+        if verdict.check or not verdict.is_hit:
+            controller.observe(namespace_id, 0.97, similarity)
+
+
+def test_t7_what_one_namespace_learns_moves_no_other(metrics):
+    alone, beside = make(metrics), make(Metrics())
+    teach(alone, "good", 0.99)
+    for _ in range(200):
+        teach(beside, "poisoned", 0.10, count=1)
+        teach(beside, "good", 0.99, count=1)
+
+    standings = dict(alone.standings())
+    assert dict(beside.standings())["good"] == standings["good"]
+    assert standings["good"][0].threshold is not None
+    assert dict(beside.standings())["poisoned"][0].threshold is None
+
+
+def test_metrics_say_how_a_namespace_stands(metrics):
+    controller = make(metrics)
+    labels = {"model": "m", "namespace": "a" * 12}
+
+    def value(name):
+        return metrics.registry.get_sample_value(f"cacheproxy_semantic_{name}", labels)
+
+    teach(controller, "a" * 32, 0.99, count=20)
+    assert (value("threshold"), value("certified")) == (2.0, 0)
+    assert value("pairs_needed") > 0
+    teach(controller, "a" * 32, 0.99)
+    assert 0.9 < value("threshold") <= 0.97
+    assert value("certified") == 1
+    assert value("error_upper_bound") <= 0.05
+    assert value("pairs_needed") == 0
+    right = {"model": "m", "result": "right"}
+    assert metrics.registry.get_sample_value("cacheproxy_semantic_shadow_labels_total", right) > 60
+
+
+def test_namespaces_without_end_fill_neither_memory_nor_metrics(metrics):
+    controller = make(metrics)
+    for number in range(_NAMESPACES + 10):
+        teach(controller, f"{number:032x}", 0.99, count=10)
+
+    assert len(list(controller.standings())) == _NAMESPACES
+    shown = [family for family in metrics.registry.collect() if "semantic_threshold" in family.name]
+    assert len(shown[0].samples) <= _SHOWN
+
+
+def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
+    caplog.set_level("INFO")
+    controller = make(metrics, saves_only=True)
+    assert controller.is_active("n", 1)
+    for _ in range(2_000):
+        controller.judge("n", 0.5, None)
+        controller.observe("n", 0.5, 0.3)
+        controller.inferred("n", 0.002, 1)
+        controller.looked_up("n", 0.001, 1)
+
+    assert not controller.is_active("n", 1)
+    assert controller.is_active("other", 1)
+    assert "steps aside" in caplog.text

@@ -1,0 +1,30 @@
+from cacheproxy.thresholds.economy import _REST, _TRIAL_TEXTS, Economy
+
+
+def after_a_trial(lookup_s, inference_s):
+    economy = Economy()
+    economy.inferred(inference_s, 1)
+    for _ in range(_TRIAL_TEXTS // 10):
+        economy.looked_up(10 * lookup_s, 10)
+    assert economy.is_due()
+    return economy
+
+
+def test_lookups_that_spare_more_than_they_cost_go_on():
+    economy = after_a_trial(lookup_s=0.001, inference_s=0.2)
+    economy.settle(hit_share=0.01)
+
+    assert not economy.is_aside
+    assert not economy.is_due()
+
+
+def test_lookups_that_cost_more_than_they_spare_rest_and_are_tried_again():
+    economy = after_a_trial(lookup_s=0.001, inference_s=0.002)
+    economy.settle(hit_share=0.2)
+    assert economy.is_aside
+
+    economy.passed(_REST * _TRIAL_TEXTS - 1)
+    assert economy.is_aside
+    economy.passed(1)
+    assert not economy.is_aside
+    assert not economy.is_due()
