@@ -183,6 +183,46 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
         click.echo(orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
+@main.command("eval")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--then", type=click.Path(path_type=Path), multiple=True, help="traffic shifts here")
+@click.option("--requests", type=int, help="draw so many requests from the texts [replay as is]")
+@click.option("--report", type=click.Path(path_type=Path), help="write a page with plots (.html)")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
+@click.option("--work", type=click.Path(path_type=Path), help="keep vectors here, to go on from")
+@click.option("--seed", default=1, show_default=True, help="of all that is drawn")
+@_settings_flags()
+def evaluate(
+    files: tuple[Path, ...],
+    then: tuple[Path, ...],
+    requests: int | None,
+    report: Path | None,
+    json_path: Path | None,
+    work: Path | None,
+    seed: int,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Replay texts, a log or a list, to see what the semantic tier would do with them.
+
+    FILES hold a JSON object with a text, or a plain text, a line.
+    """
+    settings = _load(config, flags)
+    from cacheproxy.evaluation.command import Wanted, run
+
+    try:
+        text = run(
+            Wanted(files, then, requests, report, json_path, work, seed),
+            settings,
+            _installed(settings),
+        )
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    click.echo(text)
+
+
 @main.command()
 @click.argument("tenant")
 def key(tenant: str) -> None:

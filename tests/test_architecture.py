@@ -12,7 +12,7 @@ ROOT = Path(cacheproxy.__file__).parent
 
 LAYERS = [
     {"cli", "__main__"},
-    {"server", "admin_client", "figures"},
+    {"server", "evaluation", "admin_client", "figures"},
     {"app"},
     {"api"},
     {"pipeline", "administration"},

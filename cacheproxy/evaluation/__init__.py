@@ -1,0 +1,1 @@
+"""Replays traffic through the thresholds, to see what the cache would do before it is turned on."""

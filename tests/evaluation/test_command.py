@@ -1,0 +1,57 @@
+"""`cacheproxy eval` as a user runs it, with the real model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TEXTS = [
+    f"{question} {thing} {rest}"
+    for question in ("how do I reset", "where can I find", "what is the price of")
+    for thing in ("my password", "the invoice", "a new card", "the user manual", "that phone")
+    for rest in ("on the website?", "in the app?", "when I am abroad?", "without an account?")
+]
+
+
+def run_eval(model_home, *arguments):
+    command = [sys.executable, "-m", "cacheproxy", "eval", "--home", str(model_home), *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return path
+
+
+def test_a_study_tells_what_each_policy_would_do(model_home, log, tmp_path):
+    report, figures, work = tmp_path / "page.html", tmp_path / "figures.json", tmp_path / "work"
+    arguments = (log, "--requests", "600", "--report", report, "--json", figures, "--work", work)
+    first = run_eval(model_home, *arguments)
+    assert first.returncode == 0, first.stderr
+    assert "earned" in first.stdout
+    assert "static 0.8" in first.stdout
+
+    found = json.loads(figures.read_text())
+    assert found["requests"] == 600
+    names = [policy["policy"] for policy in found["policies"]]
+    assert names[0] == "earned"
+    assert "logistic an entry" in names
+    assert all(0 <= policy["error"] <= 1 for policy in found["policies"])
+    page = report.read_text()
+    assert page.count("<svg") == 4
+    assert "http://" not in page.split("<svg")[0]
+
+    kept = sorted(path.name for path in work.iterdir())
+    again = run_eval(model_home, *arguments)
+    assert again.stdout == first.stdout
+    assert sorted(path.name for path in work.iterdir()) == kept
+
+
+def test_a_missing_file_is_told_in_one_line(model_home, tmp_path):
+    done = run_eval(model_home, tmp_path / "missing")
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
