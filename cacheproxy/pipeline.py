@@ -122,7 +122,7 @@ class EmbeddingPipeline:
         self._truncated = metrics.truncated_texts.labels(model.name)
         self._stage_duration = {
             stage: metrics.stage_duration.labels(stage)
-            for stage in ("tokenize", "exact", "semantic", "inference")
+            for stage in ("tokenize", "exact", "probe", "semantic", "inference")
         }
 
     async def embed(self, request: Request) -> Answer:
@@ -230,17 +230,24 @@ class EmbeddingPipeline:
         control = journey.control
         if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
-        wanted = control.reads and control.semantic
+        with self._stage("probe", journey):
+            probes = await self._semantic.probe([text.ids for text in texts])
+        if not (control.reads and control.semantic):
+            for text, probe in zip(texts, probes, strict=True):
+                text.lookup = Lookup(probe)  # so that its entry can be indexed
+            return texts
+        stages_s = journey.stages_s
         with self._stage("semantic", journey):
             lookups = await self._semantic.find(
                 journey.namespace_id,
-                [text.ids for text in texts],
+                probes,
                 [text.key for text in texts],
                 min_similarity=control.min_similarity,
-                lookup=wanted,
                 can_check=not self._spare_work.is_full,
-                spent_s=journey.stages_s.get("exact", 0.0),
+                spent_s=stages_s.get("exact", 0.0),
             )
+        seconds = stages_s["probe"] + stages_s["semantic"]
+        self._semantic.looked_up(journey.namespace_id, seconds, len(texts))
         for text, lookup in zip(texts, lookups, strict=True):
             text.lookup = lookup
             record = lookup.neighbour
@@ -249,8 +256,7 @@ class EmbeddingPipeline:
                 if lookup.check:
                     since = self._purges.moment
                     self._spare_work.put(partial(self._check, text, since, journey))
-        if wanted:
-            self._count("semantic", texts, journey)
+        self._count("semantic", texts, journey)
         return _unserved(texts)
 
     def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
