@@ -6,12 +6,15 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from prometheus_client import generate_latest
 from starlette.routing import Route
 
 import cacheproxy
+from cacheproxy.administration import describe_store
+from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
@@ -83,6 +86,8 @@ class App:
         )
         metrics.store_entries.set_function(lambda: self._store.stats().entries)
         metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
+        metrics.purge_generation.set_function(lambda: self._store.purges.generation)
+        metrics.purges_heard.set_function(lambda: self._store.purges.is_listening)
         metrics.semantic_index_up.set_function(lambda: self._store.stats().index.is_up)
         metrics.semantic_index_documents.set_function(lambda: self._store.stats().index.documents)
         metrics.semantic_index_failures.set_function(lambda: self._store.stats().index.failures)
@@ -91,6 +96,7 @@ class App:
             lambda: self._store.stats().index.indexed_ratio
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
+        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -122,6 +128,13 @@ class App:
             }
         )
         self.asgi = self._make_edge()
+        token = settings.admin.token
+        self.admin_asgi = make_admin_app(
+            self._store,
+            lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
+            self._describe,
+            token=token.get_secret_value() if token else None,
+        )
 
     def _make_pipeline(self, installed: InstalledModel) -> EmbeddingPipeline:
         settings, metrics = self._settings, self.metrics
@@ -141,7 +154,7 @@ class App:
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
-            hot=HotTier(settings.cache.hot_bytes, metrics),
+            hot=self._hot,
             exact=ExactTier(self._guard, self._writeback, reader),
             semantic=SemanticTier(
                 self._guard,
@@ -155,6 +168,7 @@ class App:
             ),
             batcher=self._batcher,
             writeback=self._writeback,
+            purges=self._store.purges,
             spare_work=self._spare_work,
             tokenizing=self._tokenizing,
             lifetimes=Lifetimes(
@@ -230,6 +244,17 @@ class App:
 
     async def _own_exposition(self) -> bytes:
         return generate_latest(self.metrics.registry)
+
+    async def _describe(self) -> dict[str, Any]:
+        settings, purges = self._settings, self._store.purges
+        return {
+            "version": cacheproxy.__version__,
+            "models": [self._pipeline.model.name],
+            "lookups": self.metrics.lookup_counts(),
+            "hot": {"entries": len(self._hot), "size_bytes": self._hot.size_bytes},
+            "purges": {"generation": purges.generation, "heard": purges.is_listening},
+            "store": await describe_store(self._store, settings.store_kind, settings.api_keys),
+        }
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None

@@ -1,15 +1,17 @@
 """The command line. Every setting is a flag of `serve`; mistakes end with exit code 2.
 
-Exit codes: 0 done, 1 a worker died before all were ready, 2 a mistaken command or setting, 78
-(EX_CONFIG of sysexits.h) no usable model.
+Exit codes: 0 done, 2 a mistaken command or setting; of sysexits.h, 69 (EX_UNAVAILABLE) the store or
+the server did not do what was asked, 78 (EX_CONFIG) no usable model.
 """
 
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -18,6 +20,7 @@ import numpy as np
 import orjson
 
 import cacheproxy
+from cacheproxy.administration import Target
 from cacheproxy.api.callers import hash_key
 from cacheproxy.config import (
     ENV_PREFIX,
@@ -28,6 +31,8 @@ from cacheproxy.config import (
 )
 from cacheproxy.device import Device
 from cacheproxy.errors import (
+    ApiError,
+    CacheproxyError,
     ConfigError,
     ModelCorrupt,
     ModelError,
@@ -35,35 +40,44 @@ from cacheproxy.errors import (
     StoreError,
     WorkerDied,
 )
-from cacheproxy.listeners import bind, reserve
+from cacheproxy.figures import describe
+from cacheproxy.keys import DEFAULT_TENANT, Namespace
+from cacheproxy.listeners import ADMIN, PUBLIC, bind, reserve
 from cacheproxy.logs import start_logging
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
+from cacheproxy.modelkit.progress import counting
 
-EXIT_WORKER_DIED = 1
 EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
 EXIT_NO_MODEL = 78
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _settings_flags(command: F) -> F:
-    """Add a flag for every setting, and --config."""
-    for path, field in reversed(list(setting_fields())):
-        flag = "--" + "-".join(path).replace("_", "-")
-        shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
-        if field.annotation is bool:
-            option = click.option(flag, is_flag=True, default=None, help=field.description)
-        else:
-            option = click.option(flag, metavar="VALUE", help=f"{field.description}{shown}")
-        command = option(command)
-    config = click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        envvar=f"{ENV_PREFIX}CONFIG",
-        help="settings file [./cacheproxy.toml if it exists]",
-    )
-    return config(command)
+def _settings_flags(*names: str) -> Callable[[F], F]:
+    """Add a flag for every setting, or those of these names or sections, and --config."""
+
+    def add(command: F) -> F:
+        for path, field in reversed(list(setting_fields())):
+            if names and path[0] not in names:
+                continue
+            flag = "--" + "-".join(path).replace("_", "-")
+            shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
+            if field.annotation is bool:
+                option = click.option(flag, is_flag=True, default=None, help=field.description)
+            else:
+                option = click.option(flag, metavar="VALUE", help=f"{field.description}{shown}")
+            command = option(command)
+        config = click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            envvar=f"{ENV_PREFIX}CONFIG",
+            help="settings file [./cacheproxy.toml if it exists]",
+        )
+        return config(command)
+
+    return add
 
 
 def _load(config: Path | None, flags: dict[str, Any]) -> Settings:
@@ -95,7 +109,7 @@ def main() -> None:
 
 
 @main.command()
-@_settings_flags
+@_settings_flags()
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     settings = _load(config, flags)
@@ -110,7 +124,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
     except WorkerDied as error:
-        _end(EXIT_WORKER_DIED, error)
+        _end(EXIT_UNAVAILABLE, error)
 
 
 def _serve_by_itself(settings: Settings) -> None:
@@ -118,16 +132,27 @@ def _serve_by_itself(settings: Settings) -> None:
     from cacheproxy.app import App
     from cacheproxy.server import serve as serve_app
 
-    listener = bind(settings.host, settings.port)
-    serve_app(App(settings, _installed(settings)), listener, settings)
+    listeners = _claim(settings, bind)
+    serve_app(App(settings, _installed(settings)), listeners, settings)
 
 
 def _serve_by_workers(settings: Settings) -> None:
     from cacheproxy.supervisor import supervise
 
-    reserved = {"public": reserve(settings.host, settings.port)}
+    reserved = _claim(settings, reserve)
     _installed(settings)  # built once, not by each worker
     supervise(settings, reserved)
+
+
+def _claim(
+    settings: Settings, claim: Callable[[str, int], socket.socket]
+) -> dict[str, socket.socket]:
+    """Return a socket for every address that is to be listened on."""
+    admin = settings.admin
+    claimed = {PUBLIC: claim(settings.host, settings.port)}
+    if admin.port is not None:
+        claimed[ADMIN] = claim(admin.host, admin.port)
+    return claimed
 
 
 def _installed(settings: Settings) -> InstalledModel:
@@ -155,7 +180,7 @@ def _installed(settings: Settings) -> InstalledModel:
 
 @main.command()
 @click.argument("texts", nargs=-1)
-@_settings_flags
+@_settings_flags()
 def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
     """Print the vector of each TEXT, or of each line of standard input, as a line of JSON."""
     settings = _load(config, flags)
@@ -184,7 +209,7 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
 @click.option("--work", type=click.Path(path_type=Path), help="keep vectors here, to go on from")
 @click.option("--seed", default=1, show_default=True, help="of all that is drawn")
-@_settings_flags
+@_settings_flags()
 def evaluate(
     files: tuple[Path, ...],
     then: tuple[Path, ...],
@@ -223,6 +248,66 @@ def key(tenant: str) -> None:
     api_key = "cp-" + secrets.token_urlsafe(32)
     click.echo(f"key (shown once, give it to the caller): {api_key}", err=True)
     click.echo(f"[api_keys]\n{json.dumps(tenant)} = [{json.dumps(hash_key(api_key))}]")
+
+
+_operator_flags = _settings_flags("home", "store", "model", "device", "api_keys", "admin")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
+@_operator_flags
+def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Print what the cache holds, and, where a server's admin listener answers, how it does."""
+    settings = _load(config, flags)
+    from cacheproxy.admin_client import fetch_stats
+
+    with _failures_told():
+        figures = fetch_stats(settings)
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for line in describe(figures):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="whose namespace it is")
+@click.option("--namespace", required=True, help="the namespace's name")
+@click.option("--key", help="purge the entry with this key, in hex")
+@click.option("--text", help="purge the entry of this text under the model that is served")
+@click.option("--tag", help="purge the entries with this tag")
+@click.option("--all", "everything", is_flag=True, help="purge the whole namespace")
+@_operator_flags
+def purge(
+    tenant: str,
+    namespace: str,
+    key: str | None,
+    text: str | None,
+    tag: str | None,
+    everything: bool,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Remove entries, from every server on the store; ends when all are gone."""
+    settings = _load(config, flags)
+    from cacheproxy import admin_client
+
+    target = Target(key=key, text=text, tag=tag, all=everything)
+    with _failures_told(), counting("entries removed") as progress:
+        removed = admin_client.purge(settings, Namespace(tenant, namespace), target, progress)
+    click.echo(f"entries removed: {removed}")
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, ApiError) as error:
+        _end(EXIT_USAGE, error)
+    except ModelError as error:
+        _end(EXIT_NO_MODEL, error)
+    except CacheproxyError as error:
+        _end(EXIT_UNAVAILABLE, error)
 
 
 @main.group()

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -129,6 +130,18 @@ class LimitSettings(_Section):
     body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
 
 
+class AdminSettings(_Section):
+    """The admin listener: off unless it has a port."""
+
+    host: str = Field("127.0.0.1", description="address of the admin listener")
+    port: int | None = Field(
+        None, ge=0, le=65_535, description="port of the admin listener; unset: there is none"
+    )
+    token: SecretStr | None = Field(
+        None, min_length=1, description="bearer token that the admin listener asks for"
+    )
+
+
 class Settings(BaseSettings):
     """All settings of `cacheproxy serve`."""
 
@@ -168,6 +181,7 @@ class Settings(BaseSettings):
     semantic: SemanticSettings = SemanticSettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
+    admin: AdminSettings = AdminSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )
@@ -206,7 +220,17 @@ class Settings(BaseSettings):
         """The embedded store's file, if that is the store; None keeps everything in memory."""
         if self.store is None:
             return self.home / "cache.sqlite"
-        return None if self.store == _MEMORY else Path(self.store.removeprefix(_SQLITE))
+        return None if self.is_in_memory else Path(self.store.removeprefix(_SQLITE))
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no other process can reach the store."""
+        return self.store == _MEMORY
+
+    @property
+    def store_kind(self) -> str:
+        """What the store is, in a word."""
+        return "memory" if self.is_in_memory else "redis" if self.redis_url else "sqlite"
 
     @classmethod
     def settings_customise_sources(
@@ -272,12 +296,17 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
         # A store's URL may hold a password.
-        is_shown = name != "store" and not isinstance(mistake["input"], dict)
+        is_shown = name not in ("store", "admin.token") and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
 
 
 def _check_exposure(settings: Settings) -> None:
+    admin = settings.admin
+    if admin.port is not None and admin.token is None and not _is_loopback(admin.host):
+        raise ConfigError(
+            f"admin.host: listening on {admin.host} without admin.token lets anybody purge"
+        )
     if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.host):
         return
     raise ConfigError(
@@ -296,7 +325,7 @@ def _check_tenants(settings: Settings) -> None:
 
 
 def _check_workers(settings: Settings) -> None:
-    if settings.workers > 1 and settings.store_path is None and settings.redis_url is None:
+    if settings.workers > 1 and settings.is_in_memory:
         raise ConfigError(
             f"workers: with {_MEMORY}, each of {settings.workers} would have a cache of its own; "
             "the store has to be a file or Redis"

@@ -57,6 +57,13 @@ class Unauthorized(ApiError):
     kind = "authentication_error"
 
 
+class Forbidden(ApiError):
+    """The caller may not ask for this."""
+
+    status = 403
+    kind = "permission_error"
+
+
 class NotCached(ApiError):
     """`only-if-cached` was asked for and at least one text is not cached (RFC 9111, 5.2.1.7)."""
 

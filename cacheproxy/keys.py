@@ -17,6 +17,8 @@ KEY_BYTES = 32
 DEFAULT_TENANT = "default"
 """Whose requests are, where no API keys are configured."""
 
+DEFAULT_NAMESPACE = "default"
+
 SCHEMA_VERSION = 1
 """Part of every key: raised whenever a stored record or a key changes its meaning."""
 

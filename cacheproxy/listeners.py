@@ -7,12 +7,19 @@ and 25, 32 and 1; with a socket each 12 and 21, 13 and 20, 19 and 14, 13 and 20 
 that dies takes with it only connections that it had not accepted yet, and no new ones come to it.
 """
 
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from cacheproxy.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+PUBLIC = "public"
+ADMIN = "admin"
+"""Names of the sockets that a server may have."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,6 +61,13 @@ def join(reserved: socket.socket) -> socket.socket:
     # Not before the address is bound: then a second server could reserve it, too.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return listener
+
+
+def log_ready(listeners: Mapping[str, socket.socket], by: str = "") -> None:
+    """Say in the log where there is what, for people and for programs that wait for it."""
+    if ADMIN in listeners:
+        logger.info("for operators: %s/admin", url_of(listeners[ADMIN]))
+    logger.info("ready: %s/v1%s", url_of(listeners[PUBLIC]), by)
 
 
 def url_of(listener: socket.socket) -> str:

@@ -199,6 +199,14 @@ class Metrics:
         self.store_bytes = gauge(
             "store_bytes", "Bytes that the store's entries take; NaN as above", merge="max"
         )
+        self.purge_generation = gauge(
+            "purge_generation",
+            "Number of the newest purge heard of, the same in all servers",
+            merge="max",
+        )
+        self.purges_heard = gauge(
+            "purges_heard", "1 while purges by other processes are being heard", merge="min"
+        )
         self.semantic_index_up = gauge(
             "semantic_index_up", "1 while the store can look entries up by probe", merge="min"
         )
@@ -234,6 +242,16 @@ class Metrics:
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
         )
+
+    def lookup_counts(self) -> dict[str, dict[str, int]]:
+        """Return the texts that were looked up in each tier of this process, by result."""
+        counts: dict[str, dict[str, int]] = {}
+        for family in self.lookups.collect():
+            for sample in family.samples:
+                tier = counts.setdefault(sample.labels["tier"], {})
+                result = sample.labels["result"]
+                tier[result] = tier.get(result, 0) + int(sample.value)
+        return counts
 
 
 class SupervisorMetrics:

@@ -3,7 +3,8 @@
 Each text of a request takes its own way, and the answer keeps the order of the inputs. This file
 decides; how each tier works is the tier's own business. The promises that hold here: a lookup
 happens only in the caller's namespace; a text is inferred once, however many ask for it at the
-same time; a cache that is sick costs time within its deadline, and never the answer.
+same time; what was begun before a purge is not served to who asks after it; a cache that is sick
+costs time within its deadline, and never the answer.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
+from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.store import Entry
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
@@ -88,6 +90,7 @@ class EmbeddingPipeline:
         semantic: SemanticTier,
         batcher: Batcher,
         writeback: WriteBack,
+        purges: Purges,
         spare_work: SpareWork,
         tokenizing: Executor,
         lifetimes: Lifetimes,
@@ -101,6 +104,7 @@ class EmbeddingPipeline:
         self._semantic = semantic
         self._batcher = batcher
         self._writeback = writeback
+        self._purges = purges
         self._spare_work = spare_work
         self._tokenizing = tokenizing
         self._lifetimes = lifetimes
@@ -118,7 +122,7 @@ class EmbeddingPipeline:
         self._truncated = metrics.truncated_texts.labels(model.name)
         self._stage_duration = {
             stage: metrics.stage_duration.labels(stage)
-            for stage in ("tokenize", "exact", "semantic", "inference")
+            for stage in ("tokenize", "exact", "probe", "semantic", "inference")
         }
 
     async def embed(self, request: Request) -> Answer:
@@ -147,6 +151,10 @@ class EmbeddingPipeline:
         if waiting:
             await self._from_inference(waiting, journey)
         return Answer([text.served for text in texts if text.served], journey.stages_s)
+
+    def key_of_text(self, namespace_id: str, text: str) -> bytes:
+        """Return the key [32 bytes] of a text's entry in a namespace."""
+        return key_of_text(self._tokenizer, self.model.fingerprint, namespace_id, text)
 
     def find_rendered(self, key: bytes, form: str) -> tuple[EmbeddingRecord, bytes] | None:
         """Return an entry of the hot tier and its vector as it was rendered before.
@@ -211,9 +219,10 @@ class EmbeddingPipeline:
             return texts
         with self._stage("exact", journey):
             keys = [text.key for text in texts]
+            since = self._purges.moment
             records = await self._exact.get_many(journey.namespace_id, keys)
         for text, record in zip(texts, records, strict=True):
-            self._serve_exact(text, record, journey)
+            self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
         return _unserved(texts)
 
@@ -221,32 +230,41 @@ class EmbeddingPipeline:
         control = journey.control
         if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
-        wanted = control.reads and control.semantic
+        with self._stage("probe", journey):
+            probes = await self._semantic.probe([text.ids for text in texts])
+        if not (control.reads and control.semantic):
+            for text, probe in zip(texts, probes, strict=True):
+                text.lookup = Lookup(probe)  # so that its entry can be indexed
+            return texts
+        stages_s = journey.stages_s
         with self._stage("semantic", journey):
             lookups = await self._semantic.find(
                 journey.namespace_id,
-                [text.ids for text in texts],
+                probes,
                 [text.key for text in texts],
                 min_similarity=control.min_similarity,
-                lookup=wanted,
                 can_check=not self._spare_work.is_full,
-                spent_s=journey.stages_s.get("exact", 0.0),
+                spent_s=stages_s.get("exact", 0.0),
             )
+        seconds = stages_s["probe"] + stages_s["semantic"]
+        self._semantic.looked_up(journey.namespace_id, seconds, len(texts))
         for text, lookup in zip(texts, lookups, strict=True):
             text.lookup = lookup
             record = lookup.neighbour
             if lookup.is_hit and record is not None and self._is_fresh(record, control):
                 text.served = Served(record, "semantic", score=lookup.score)
                 if lookup.check:
-                    self._spare_work.put(partial(self._check, text, journey))
-        if wanted:
-            self._count("semantic", texts, journey)
+                    since = self._purges.moment
+                    self._spare_work.put(partial(self._check, text, since, journey))
+        self._count("semantic", texts, journey)
         return _unserved(texts)
 
-    def _check(self, text: _Text, journey: _Journey) -> asyncio.Future[Vector] | None:
+    def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
         """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""
         if self._hot.get(text.key) or self._flights.get(text.key):
             return None  # compared already, or about to be
+        if not self._purges.is_untouched(journey.namespace_id, text.key, since):
+            return None  # what was asked for before a purge makes no entry after it
         try:
             (future,) = self._batcher.submit([text.ids])
         except ApiError:
@@ -265,8 +283,8 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
         leading: dict[bytes, _Text] = {}
-        in_flight = self._flights.get
-        turn = self._batcher.begin(sum(len(text.ids) for text in texts if not in_flight(text.key)))
+        new = (text for text in texts if not self._flight_of(text, journey))
+        turn = self._batcher.begin(sum(len(text.ids) for text in new))
         try:
             async for part in _in_parts(texts):
                 self._take_off(part, flights, leading, turn, journey)
@@ -292,7 +310,7 @@ class EmbeddingPipeline:
             self._serve_late(text, journey)
             if text.served or text.key in leading or text.key in flights:
                 continue
-            flight = None if journey.control.no_store else self._flights.get(text.key)
+            flight = None if journey.control.no_store else self._flight_of(text, journey)
             if flight is None:
                 leading[text.key] = text
                 started.append(text)
@@ -329,26 +347,38 @@ class EmbeddingPipeline:
             self._serve_hot(text, self._hot.get(text.key), journey)
             if text.served is None:
                 pending = self._exact.pending(journey.namespace_id, text.key)
-                self._serve_exact(text, pending, journey)
+                self._serve_exact(text, pending, self._purges.moment, journey)
+
+    def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
+        """Return the text's flight, unless it began before a purge of what it brings."""
+        flight = self._flights.get(text.key)
+        if flight is None:
+            return None
+        namespace_id = journey.namespace_id
+        is_untouched = self._purges.is_untouched(namespace_id, text.key, flight.since)
+        return flight if is_untouched else None
 
     def _begin(
         self, text: _Text, future: asyncio.Future[Vector], journey: _Journey
     ) -> Flight[Vector]:
         if journey.control.no_store:
             return Flight(future)
-        flight = self._flights.begin(text.key, future)
+        generation = self._purges.generation
+        flight = self._flights.begin(text.key, future, self._purges.moment)
         # Added before anybody waits, so that the tiers have the vector before a waiter goes on.
-        future.add_done_callback(lambda _: self._keep(text, flight, journey))
+        future.add_done_callback(lambda _: self._keep(text, flight, generation, journey))
         return flight
 
-    def _keep(self, text: _Text, flight: Flight[Vector], journey: _Journey) -> None:
+    def _keep(
+        self, text: _Text, flight: Flight[Vector], generation: int, journey: _Journey
+    ) -> None:
         """Put a fresh vector into the tiers, even if those who asked for it have left."""
         done = flight.future
         if done.cancelled() or done.exception() is not None:
             return
         vector = done.result()
         flight.record = record = self._record_of(text, vector, journey)
-        self._hot.put(record)
+        self._hot.put(record, flight.since)
         flight.is_stored = self._writeback.put(
             Entry(
                 key=text.key,
@@ -357,7 +387,9 @@ class EmbeddingPipeline:
                 expires_at=record.expires_at,
                 tags=journey.control.tags,
                 probe=text.lookup.probe,
-            )
+                generation=generation,
+            ),
+            flight.since,
         )
         self._semantic.learn(journey.namespace_id, text.lookup, vector)
 
@@ -378,9 +410,11 @@ class EmbeddingPipeline:
             self._link(text)
             text.served = Served(entry.record, "hot", entry)
 
-    def _serve_exact(self, text: _Text, record: EmbeddingRecord | None, journey: _Journey) -> None:
+    def _serve_exact(
+        self, text: _Text, record: EmbeddingRecord | None, since: int, journey: _Journey
+    ) -> None:
         if record is not None and self._is_fresh(record, journey.control):
-            entry = self._hot.put(record)
+            entry = self._hot.put(record, since)
             self._link(text)
             text.served = Served(record, "exact", entry)
 
@@ -407,6 +441,12 @@ class EmbeddingPipeline:
         finally:
             journey.stages_s[stage] = duration_s = time.perf_counter() - started
             self._stage_duration[stage].observe(duration_s)
+
+
+def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
+    """Return the key [32 bytes] of a text's entry under a model."""
+    (ids,) = tokenizer.encode([text])
+    return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

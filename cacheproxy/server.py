@@ -14,14 +14,15 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cacheproxy.app import App
 from cacheproxy.config import Settings
 from cacheproxy.link import Stop, WorkerLink
-from cacheproxy.listeners import url_of
+from cacheproxy.listeners import ADMIN, PUBLIC, log_ready
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,31 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+class _AdminServer(uvicorn.Server):
+    """uvicorn's server beside ours: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the main server."""
+        yield
+
+
 def serve(
-    app: App, listener: socket.socket, settings: Settings, link: WorkerLink | None = None
+    app: App,
+    listeners: Mapping[str, socket.socket],
+    settings: Settings,
+    link: WorkerLink | None = None,
 ) -> None:
-    """Serve on the bound socket until a signal ends it, or the supervisor, if there is a link."""
-    config = uvicorn.Config(
-        app.asgi,
+    """Serve on the bound sockets until a signal ends it, or the supervisor, if there is a link."""
+    config = _configure(app.asgi)
+    server = _Server(config, app, settings.drain_s, is_worker=link is not None)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_live(app, server, listeners, link))
+
+
+def _configure(asgi: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        asgi,
         loop="uvloop",
         http="httptools",
         backlog=_BACKLOG,
@@ -92,13 +112,13 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
     )
-    server = _Server(config, app, settings.drain_s, is_worker=link is not None)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listener, link))
 
 
 async def _live(
-    app: App, server: _Server, listener: socket.socket, link: WorkerLink | None
+    app: App,
+    server: _Server,
+    listeners: Mapping[str, socket.socket],
+    link: WorkerLink | None,
 ) -> None:
     if link is not None:
         await link.open(app.metrics, server.stop)
@@ -107,13 +127,31 @@ async def _live(
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
-    if link is not None:
-        link.say_ready()
-    else:
-        logger.info("ready: %s/v1", url_of(listener))
-    await server.serve(sockets=[listener])
+    listener = listeners[PUBLIC]
+    async with _administering(app, listeners.get(ADMIN)):
+        listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
+        if link is not None:
+            link.say_ready()
+        else:
+            log_ready(listeners)
+        await server.serve(sockets=[listener])
     await app.stop()
     if link is not None:
         await link.close()
     logger.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _administering(app: App, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve operators on a socket of their own during the block."""
+    if listener is None:
+        yield
+        return
+    server = _AdminServer(_configure(app.admin_asgi))
+    listener.listen()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving

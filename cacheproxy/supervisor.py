@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from cacheproxy.config import Settings
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
 from cacheproxy.link import Channel, Count, Counted, Exposition, Failed, Job, Ready, Scrape, Stop
-from cacheproxy.listeners import join, url_of
+from cacheproxy.listeners import join, log_ready
 from cacheproxy.merged_metrics import Family, lasting, merge, render, take_snapshot
 from cacheproxy.metrics import SupervisorMetrics
 
@@ -232,8 +232,7 @@ class _Supervisor:
             logger.info("worker %d is ready", worker.pid)
         elif len(self._ready()) == self._settings.workers:
             self._was_ready = True
-            url = url_of(self._reserved["public"])
-            logger.info("ready: %s/v1 (%d workers)", url, self._settings.workers)
+            log_ready(self._reserved, by=f" ({self._settings.workers} workers)")
 
     def _on_signal(self, wait_s: float) -> None:
         is_closed = self._stopping.is_set() and time.monotonic() >= self._closes_at

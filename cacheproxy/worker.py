@@ -22,11 +22,11 @@ def main() -> None:
     job = link.receive_job()
     settings = job.settings
     start_logging(settings.log_level, process_id=True)
-    listener = socket.socket(fileno=job.listeners["public"])
+    listeners = {name: socket.socket(fileno=fd) for name, fd in job.listeners.items()}
     try:
         name = load_manifest(settings.model).name
         installed = load_installed(name, settings.home, settings.device)
-        serve(App(settings, installed, link.exposition), listener, settings, link)
+        serve(App(settings, installed, link.exposition), listeners, settings, link)
     except (ConfigError, StoreError, ModelError) as error:
         link.say_failed(error)
 

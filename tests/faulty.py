@@ -3,6 +3,7 @@
 import asyncio
 
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.purges import Purges
 
 
 class FaultyStore:
@@ -14,6 +15,7 @@ class FaultyStore:
         self.kind = "connection"
         self.stalled = None
         self.calls = 0
+        self.purges = Purges()
 
     def stall(self):
         self.stalled = asyncio.Event()
@@ -37,3 +39,4 @@ class FaultyStore:
     async def put_many(self, entries):
         await self._behave()
         self.written.update({entry.key: entry for entry in entries})
+        return len({entry.key for entry in entries})

@@ -14,6 +14,7 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 READY = re.compile(r"ready: (http://\S+)/v1")
+ADMIN = re.compile(r"for operators: (http://\S+)/admin")
 
 
 def sum_of(exposition: str, name: str, **labels: str) -> float:
@@ -40,6 +41,7 @@ class Server:
         )
         self.lines: list[str] = []
         self.url = ""
+        self.admin_url = ""
         self._said_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -54,6 +56,8 @@ class Server:
     def _read(self) -> None:
         for line in self.process.stderr:
             self.lines.append(line)
+            if found := ADMIN.search(line):
+                self.admin_url = found.group(1)
             if found := READY.search(line):
                 self.url = found.group(1)
                 self._said_ready.set()
@@ -63,6 +67,11 @@ class Server:
     def http(self) -> httpx.Client:
         """A plain client of this server, kept: making one costs more than most requests."""
         return httpx.Client(base_url=self.url, timeout=60)
+
+    @cached_property
+    def admin(self) -> httpx.Client:
+        """A client of the server's admin listener."""
+        return httpx.Client(base_url=self.admin_url, timeout=60)
 
     def client(self, api_key: str = "unused", **more) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, **more)

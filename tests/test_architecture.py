@@ -13,10 +13,10 @@ ROOT = Path(cacheproxy.__file__).parent
 LAYERS = [
     {"cli", "__main__"},
     {"supervisor", "worker"},
-    {"server", "evaluation"},
+    {"server", "evaluation", "admin_client", "figures"},
     {"app"},
     {"api"},
-    {"pipeline"},
+    {"pipeline", "administration"},
     {"exchange"},
     {"modelkit"},
     {"tiers"},

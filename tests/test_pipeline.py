@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,7 @@ from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Neighbour
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.fixed import FixedThreshold
@@ -75,10 +77,11 @@ class Harness:
         self.metrics = Metrics()
         self.store = FaultyStore()
         self.inferences = 0
+        self.hold = None  # an event that inference waits for
         self.tokenizer = small_tokenizer()
         self.guard = guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
         self.writeback = WriteBack(self.store, max_entries=queue_entries, metrics=self.metrics)
-        self.hot = HotTier(hot_bytes, self.metrics)
+        self.hot = HotTier(hot_bytes, self.store.purges, self.metrics)
         self.batcher = Batcher(
             self._encode,
             model="m",
@@ -109,6 +112,7 @@ class Harness:
             ),
             batcher=self.batcher,
             writeback=self.writeback,
+            purges=self.store.purges,
             spare_work=self.spare_work,
             tokenizing=ThreadPoolExecutor(1),
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0.1),
@@ -117,6 +121,8 @@ class Harness:
 
     def _encode(self, ids):
         self.inferences += len(ids)
+        if self.hold is not None:
+            self.hold.wait(10)
         return encode(ids)
 
     async def embed(self, *inputs, **control):
@@ -446,3 +452,105 @@ async def test_a_life_that_the_client_asked_for_is_kept_to_the_second(start):
     harness = start()
     for one in (await harness.embed("a b", "c d", "e f", ttl_s=60.0)).served:
         assert one.record.expires_at - one.record.created_at == pytest.approx(60, abs=1e-3)
+
+
+# Purges that this process hears of
+
+
+def key_of(harness, text):
+    return harness.pipeline.key_of_text(NAMESPACE.id, text)
+
+
+def purged(harness):
+    harness.store.purges.purged(Scope(NAMESPACE.id), harness.store.purges.generation + 1)
+
+
+async def test_what_is_purged_is_not_found_in_the_hot_tier_by_key_or_by_text(start):
+    harness = start()
+    await harness.embed("a b")
+    await harness.settled()
+    harness.store.written.clear()
+    purged(harness)
+
+    assert await harness.outcomes("a b", [4, 5]) == ["miss", "miss"]
+    assert harness.inferences == 2
+    assert await harness.outcomes("a b") == ["hot"]
+
+
+async def test_what_was_read_before_a_purge_does_not_stay_in_the_hot_tier(start):
+    harness = start()
+    await harness.embed("a b")
+    await harness.settled()
+    purged(harness)
+    harness.store.stall()
+    before = harness.store.calls
+    reading = asyncio.create_task(harness.embed("a b"))
+    while harness.store.calls == before:
+        await asyncio.sleep(0)
+    purged(harness)
+    harness.store.stalled.set()
+
+    assert (await reading).served[0].outcome == "exact"
+    assert harness.hot.get(key_of(harness, "a b")) is None
+
+
+async def test_what_was_begun_before_a_purge_is_not_joined_after_it_nor_kept(start):
+    harness = start()
+    began = harness.store.purges.generation
+    release = threading.Event()
+    harness.hold = release
+    before = asyncio.create_task(harness.embed("a b"))
+    while not harness.inferences:
+        await asyncio.sleep(0.001)
+    purged(harness)
+    after = asyncio.create_task(harness.embed("a b"))
+    while not harness.pipeline._flights.get(key_of(harness, "a b")).since:
+        await asyncio.sleep(0.001)
+    release.set()
+
+    assert [(await each).served[0].outcome for each in (before, after)] == ["miss", "miss"]
+    assert harness.inferences == 2
+    await harness.settled()
+    (entry,) = harness.store.written.values()
+    assert entry.generation == harness.store.purges.generation > began
+    assert await harness.outcomes("a b") == ["hot"]
+
+
+async def test_what_was_to_be_checked_before_a_purge_makes_no_entry_after_it(start):
+    harness = start(threshold=0.5)
+    await harness.embed("a b c d")
+    await harness.settled()
+    ((key, entry),) = harness.store.written.items()
+
+    async def nearest(partition, probes):
+        return [Neighbour(key, entry.record, 0.9)] * len(probes)
+
+    harness.store.nearest = nearest
+    checks = []
+    harness.spare_work.put = checks.append
+    asked = ["a b c e", "a b c f"]
+    for _ in range(2):  # a text that hits a second time is checked
+        assert await harness.outcomes(*asked) == ["semantic", "semantic"]
+    before, after = checks
+    assert (await before()).any()
+    purged(harness)
+
+    assert after() is None
+
+
+async def test_an_entry_carries_what_was_heard_when_its_inference_began(start):
+    harness = start()
+    harness.hold = threading.Event()
+    purged(harness)
+    began = harness.store.purges.generation
+    asking = asyncio.create_task(harness.embed("a b"))
+    while not harness.inferences:
+        await asyncio.sleep(0.001)
+    harness.store.purges.purged(Scope(NAMESPACE.id, tag="docs"), began + 1)
+    harness.hold.set()
+    await asking
+    await harness.settled()
+
+    (entry,) = harness.store.written.values()
+    assert entry.generation == began
+    assert harness.hot.get(key_of(harness, "a b")) is None

@@ -9,9 +9,7 @@ import hmac
 from collections.abc import Mapping
 
 from cacheproxy.errors import BadRequest, Unauthorized
-from cacheproxy.keys import DEFAULT_TENANT, Namespace
-
-DEFAULT_NAMESPACE = "default"
+from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace
 
 _LONGEST_NAME = 256
 

@@ -17,14 +17,16 @@ class Flight(Generic[T]):
     """One piece of work in flight, and how many wait for it.
 
     Attributes:
+        since: its owner's mark of when it began.
         record: what the tiers were given of its result, once it is done.
         is_stored: whether that is on its way into the store.
     """
 
-    __slots__ = ("future", "is_stored", "record", "waiters")
+    __slots__ = ("future", "is_stored", "record", "since", "waiters")
 
-    def __init__(self, future: asyncio.Future[T]) -> None:
+    def __init__(self, future: asyncio.Future[T], since: int = 0) -> None:
         self.future = future
+        self.since = since
         self.waiters = 0
         self.record: EmbeddingRecord | None = None
         self.is_stored = False
@@ -42,9 +44,9 @@ class SingleFlight(Generic[T]):
         # A dropped flight leaves the map only in the event loop's next round.
         return None if flight is None or flight.future.cancelled() else flight
 
-    def begin(self, key: bytes, future: asyncio.Future[T]) -> Flight[T]:
-        """Register a future as the key's flight until it is done."""
-        flight = Flight(future)
+    def begin(self, key: bytes, future: asyncio.Future[T], since: int = 0) -> Flight[T]:
+        """Register a future as the key's flight until it is done, in place of an older one."""
+        flight = Flight(future, since)
         self._flights[key] = flight
         future.add_done_callback(lambda _: self._end(key, flight))
         return flight

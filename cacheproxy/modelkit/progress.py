@@ -1,7 +1,8 @@
-"""What a build tells its user on standard error: bars on a terminal, a line a step elsewhere."""
+"""What long work tells its user on standard error: bars on a terminal, a line a step elsewhere."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,3 +27,15 @@ def steps(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     from tqdm import tqdm
 
     yield from tqdm(items, desc=what, total=total, file=sys.stderr)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told a rising count; it is shown on a terminal, and not elsewhere."""
+    if not on_terminal():
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, file=sys.stderr) as bar:
+        yield lambda count: bar.update(count - bar.n)

@@ -18,7 +18,7 @@ from filelock import FileLock
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID = int.from_bytes(b"CPXY", "big")
-_FORMAT = 1
+_FORMAT = 2
 """Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
 
 _BUSY_S = 5.0
@@ -31,6 +31,7 @@ CREATE TABLE entries (
     key BLOB NOT NULL UNIQUE,
     partition BLOB NOT NULL,
     expires_at REAL NOT NULL,
+    generation INTEGER NOT NULL,
     record BLOB NOT NULL,
     probe_hash INTEGER,
     probe BLOB
@@ -41,6 +42,33 @@ CREATE INDEX entries_by_probe ON entries (partition, probe_hash, expires_at)
     WHERE probe_hash IS NOT NULL;
 CREATE TABLE tags (tag BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (tag, key)) WITHOUT ROWID;
 CREATE INDEX tags_by_key ON tags (key);
+CREATE TABLE purges (
+    generation INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of purging, never used twice
+    namespace_id TEXT NOT NULL,
+    namespace BLOB NOT NULL,
+    tag BLOB,
+    key BLOB,
+    made_at REAL NOT NULL,
+    is_running INTEGER NOT NULL
+);
+CREATE INDEX running_purges ON purges (namespace) WHERE is_running;
+-- Without those that a purge names and has not removed yet.
+CREATE VIEW standing_entries AS SELECT * FROM entries WHERE NOT EXISTS (
+    SELECT 1 FROM purges
+    WHERE is_running
+        AND purges.namespace = substr(entries.partition, 1, 16)
+        AND purges.generation > entries.generation
+        AND (purges.key IS NULL OR purges.key = entries.key)
+        AND (purges.tag IS NULL OR EXISTS (
+            SELECT 1 FROM tags WHERE tags.tag = purges.tag AND tags.key = entries.key
+        ))
+);
+CREATE TABLE replacements (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    writer BLOB NOT NULL,
+    keys BLOB NOT NULL,
+    made_at REAL NOT NULL
+);
 CREATE TABLE totals (entries INTEGER NOT NULL);
 INSERT INTO totals VALUES (0);
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
@@ -56,9 +84,9 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Connection(sqlite3.Connection):
-    """A connection that knows which incarnation of the file it sees (`Database.generation`)."""
+    """A connection that knows which incarnation of the file it sees (`Database.incarnation`)."""
 
-    generation = 0
+    incarnation = 0
 
 
 class _UnusableError(Exception):
@@ -69,12 +97,12 @@ class Database:
     """One SQLite database, in a file (mode 0600: vectors invert to text) or in memory.
 
     Attributes:
-        generation: rises whenever what a connection sees has been replaced by something new:
-            row ids learnt under another generation mean nothing.
+        incarnation: rises whenever what a connection sees has been replaced by something new:
+            row ids learnt under another incarnation mean nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.generation = 0
+        self.incarnation = 0
         self.path = path
         self._lock = threading.Lock()
         self._suspect = False
@@ -89,7 +117,7 @@ class Database:
         with self._lock:
             if self.path is None:
                 connection = _open(":memory:")
-                self.generation += 1
+                self.incarnation += 1
             else:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Two processes that start on one corrupt file must not set aside each other's new
@@ -98,23 +126,23 @@ class Database:
                     connection = self._open_or_replace(self.path)
                 inode = _inode(self.path)
                 if inode != self._inode:
-                    self.generation += 1
+                    self.incarnation += 1
                 self._inode = inode
                 self._suspect = False
-            connection.generation = self.generation
+            connection.incarnation = self.incarnation
             return connection
 
     def report_damage(self) -> None:
         """Have the next connection read the whole file, and set it aside if it is corrupt."""
         with self._lock:
             self._suspect = True
-            self.generation += 1
+            self.incarnation += 1
 
     def check_in_place(self) -> None:
         """Have all connections opened anew if somebody removed or replaced the file."""
         with self._lock:
             if self.path is not None and _inode(self.path) != self._inode:
-                self.generation += 1
+                self.incarnation += 1
 
     def _open_or_replace(self, path: Path) -> Connection:
         try:

@@ -11,6 +11,7 @@ exists within one connection only: one thread does all, and slices let others in
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores import rows
-from cacheproxy.stores.database import Connection, Database
+from cacheproxy.stores import notices, rows
+from cacheproxy.stores.database import Connection, Database, transaction
+from cacheproxy.stores.listener import Listener
+from cacheproxy.stores.notices import Purge
+from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.rows import Removed
-from cacheproxy.stores.store import Entry, IndexStats, Neighbour, Partition, StoreStats
+from cacheproxy.stores.shielded import Shielded
+from cacheproxy.stores.store import (
+    Census,
+    Entry,
+    IndexStats,
+    Neighbour,
+    Partition,
+    Progress,
+    StoreStats,
+)
 from cacheproxy.stores.vectors import CATCH_UP_ROWS, VectorIndexes
 from cacheproxy.stores.worker import Worker
 
@@ -73,11 +86,18 @@ class _Lookup:
     behind: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    entries: list[Entry]
+    removed: list[Removed]
+
+
 class EmbeddedStore:
     """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
 
     Any number of processes may open the same file. What one wrote, the others find by key at once,
-    and by probe as soon as their own graphs have caught up, in the background.
+    and by probe as soon as their own graphs have caught up, in the background. What one purged, the
+    others find no more at once, and hear of as they look for announcements.
     """
 
     lookups_at_once = 1  # one thread does them all
@@ -92,8 +112,10 @@ class EmbeddedStore:
             max_bytes: beyond this, the entries that were written first are evicted.
             now: Unix time, seconds.
         """
+        self.purges = Purges()
         self._max_bytes = max_bytes
         self._now = now
+        self._id = os.urandom(8)
         self._database = Database(path)
         self._writer = Worker(self._database, "store-writer")
         self._reader = Worker(self._database, "store-reader") if path else self._writer
@@ -106,7 +128,9 @@ class EmbeddedStore:
         self._is_closed = False
         self._calls = 0
         self._idle = asyncio.Event()
+        self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
+        self._purging = Shielded()
         self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
         self._rebuild_turn = asyncio.Lock()
 
@@ -123,6 +147,8 @@ class EmbeddedStore:
         except StoreError:
             # What the first try found to be corrupt, the second sets aside.
             await self._connect()
+        if self._listener is not None:
+            await self._listener.start()
         self._is_open = True
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
@@ -135,6 +161,10 @@ class EmbeddedStore:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listener is not None:
+            await self._listener.stop()
+        # A purge is carried on by another process, or when the file is next opened.
+        await self._purging.cut_short()
         while self._calls:
             self._idle.clear()
             await self._idle.wait()
@@ -171,14 +201,36 @@ class EmbeddedStore:
                     self._rebuild_soon(partition, queries.shape[1])
         return found
 
-    async def put_many(self, entries: Sequence[Entry]) -> None:
-        """Write the entries, each atomically; lookups that begin afterwards see them."""
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically; lookups that begin afterwards see them.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
+        count = 0
         with self._call():
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
-                removed = await self._writer.run(self._write, part)
-                await self._indexer.run(self._indexes.discard, removed)
-                await self._index(part)
+                written = await self._writer.run(self._write, part)
+                await self._indexer.run(self._indexes.discard, written.removed)
+                await self._index(written.entries)
+                count += len(written.entries)
+        return count
+
+    async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
+        """Remove what was made before now and the scope names; return how many entries that were.
+
+        A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
+        force, and is done by the next sweep but a few, of whichever process.
+        """
+        with self._call():
+            return await self._purging.run(self._purge(scope, progress))
+
+    async def census(self) -> Census:
+        """Count every entry, on the reader's thread."""
+        with self._call():
+            usage = await self._reader.run(rows.measure)
+            namespaces = await self._reader.run(rows.count_namespaces)
+        return Census(usage.entries, usage.live_bytes, namespaces)
 
     async def sweep(self) -> None:
         """Remove what has expired, evict what is too much, give free pages back; in slices.
@@ -191,6 +243,9 @@ class EmbeddedStore:
                 await self._indexer.run(self._indexes.discard, removed)
             evicted = await self._writer.run(self._evict)
             await self._indexer.run(self._indexes.discard, evicted)
+            for purge in await self._writer.run(notices.abandoned_purges, self._now()):
+                await self._remove_purged(purge, None)
+            await self._writer.run(notices.forget_old, self._now())
             while await self._writer.run(rows.give_back_pages):
                 pass
             await self._writer.run(self._measure)
@@ -217,6 +272,21 @@ class EmbeddedStore:
         await self._writer.run(self._measure)
         for worker in self._workers:
             await worker.run(rows.measure)
+
+    async def _purge(self, scope: Scope, progress: Progress | None) -> int:
+        purge = await self._writer.run(notices.begin_purge, scope, self._now())
+        self.purges.purged(scope, purge.generation)
+        return await self._remove_purged(purge, progress)
+
+    async def _remove_purged(self, purge: Purge, progress: Progress | None) -> int:
+        count = 0
+        while removed := await self._writer.run(self._remove_some, purge):
+            await self._indexer.run(self._indexes.discard, removed)
+            count += len(removed)
+            if progress is not None:
+                progress(count)
+        await self._writer.run(notices.finish_purge, purge)
+        return count
 
     async def _index(self, entries: Sequence[Entry]) -> None:
         """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
@@ -277,9 +347,19 @@ class EmbeddedStore:
         index = self._indexes.load(connection, partition, dimensions)
         return index.catch_up(connection, self._now())
 
-    def _write(self, connection: Connection, entries: Sequence[Entry]) -> list[Removed]:
-        replaced = rows.put_many(connection, entries)
-        return replaced + self._evict(connection)
+    def _write(self, connection: Connection, entries: Sequence[Entry]) -> _Written:
+        with transaction(connection):
+            allowed = notices.allowed(connection, entries)
+            replaced = rows.put_many(connection, allowed)
+            keys = [replacement.key for replacement in replaced]
+            notices.announce_replaced(connection, keys, self._id, self._now())
+        removed = [replacement.row for replacement in replaced]
+        return _Written(allowed, removed + self._evict(connection))
+
+    def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
+        removed = notices.remove_some(connection, purge)
+        self._measure(connection)
+        return removed
 
     def _evict(self, connection: Connection) -> list[Removed]:
         evicted: list[Removed] = []

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool, Redis
@@ -24,10 +23,11 @@ from redisvl.schema import IndexSchema
 from redisvl.schema.fields import BaseField, BaseVectorFieldAttributes
 
 from cacheproxy.stores.redis_link import as_store_error
+from cacheproxy.stores.store import hex_id
 
 _log = logging.getLogger(__name__)
 
-ENTRY_PREFIX = b"cp:e1:"
+ENTRY_PREFIX = b"cp:e2:"
 """Of every entry's key. The number is that of the entries' form, raised whenever that changes."""
 
 NAMESPACE_FIELD = "namespace"
@@ -74,7 +74,7 @@ class ProbeIndex:
     @cached_property
     def name(self) -> str:
         """The index's name: letters, digits, colons."""
-        return f"cp:i1:{self._id}:{self.dimensions}"
+        return f"cp:i2:{self._id}:{self.dimensions}"
 
     @cached_property
     def field(self) -> str:
@@ -112,11 +112,6 @@ class ProbeIndex:
                 ],
             }
         )
-
-
-def hex_id(name: str) -> str:
-    """Return 32 hex characters that stand for any string wherever a query could be upset by it."""
-    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Connections to one Redis: bounded, shared by all calls, and never reused with a reply pending.
 
 A call takes a connection, sends all of its commands at once, reads all replies, and gives the
-connection back; whatever cuts that short, a deadline or a cancellation too, closes the connection,
-so that no reply can meet another call's question. Connections are opened in tasks of their own: a
-caller whose deadline is shorter than a TLS handshake would otherwise never get one.
+connection back, or goes on with it where commands depend on replies; whatever cuts that short, a
+deadline or a cancellation too, closes the connection, so that no reply can meet another call's
+question. Connections are opened in tasks of their own: a caller whose deadline is shorter than a
+TLS handshake would otherwise never get one.
 
 While Redis cannot be reached, calls fail at once and one task tries again, less and less often.
 """
@@ -12,7 +13,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis import exceptions
@@ -27,6 +29,7 @@ from cacheproxy.errors import ConfigError, StoreError, StoreErrorKind
 _log = logging.getLogger(__name__)
 
 Command = Sequence[str | bytes | int]
+Ask = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _CONNECT_S = 2.0
 """Longest time for a connection to be made, handshakes included."""
@@ -102,6 +105,29 @@ def make_pool(url: str) -> ConnectionPool:
     return pool
 
 
+class _Conversation:
+    """Questions on one connection, some of which may begin and end with WATCH and EXEC."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.connection = connection
+        self._is_answered = True
+        self._is_watching = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no reply is pending, and nothing watched."""
+        return self._is_answered and not self._is_watching
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        self._is_answered = False
+        replies = await _ask(self.connection, commands)
+        self._is_answered = True
+        for command in commands:
+            if command[0] in ("WATCH", "EXEC", "UNWATCH"):
+                self._is_watching = command[0] == "WATCH"
+        return replies
+
+
 class RedisLink:
     """Round trips to one Redis, from one event loop."""
 
@@ -164,19 +190,35 @@ class RedisLink:
             async with asyncio.timeout(timeout_s):
                 connection = await self._take()
                 try:
-                    packed = connection.pack_commands(commands)
-                    await connection.send_packed_command(packed, check_health=False)
-                    replies = [await _reply(connection) for _ in commands]
+                    replies = await _ask(connection, commands)
                 except BaseException:
                     await self._drop(connection)
                     raise
-        except StoreError:
-            raise
-        except Exception as error:
-            # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+        except TimeoutError as error:
             raise as_store_error(error) from error
         self._give(connection)
         return replies
+
+    @asynccontextmanager
+    async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
+        """Give a function that asks as `ask` does, always on one connection: for WATCH.
+
+        Raises:
+            StoreError: as `ask`; the time is that of the whole block.
+        """
+        self.check()
+        try:
+            async with asyncio.timeout(timeout_s):
+                conversation = _Conversation(await self._take())
+                try:
+                    yield conversation.ask
+                finally:
+                    if conversation.is_over:
+                        self._give(conversation.connection)
+                    else:
+                        await self._drop(conversation.connection)
+        except TimeoutError as error:
+            raise as_store_error(error) from error
 
     async def _take(self) -> AbstractConnection:
         while self._idle:
@@ -220,7 +262,7 @@ class RedisLink:
 
     async def _open(self) -> None:
         connection = self._pool.make_connection()
-        error = await _connect(connection)
+        error = await connect(connection)
         if error is None:
             self._alive += 1
             self._give(connection)
@@ -246,7 +288,7 @@ class RedisLink:
             # Not all processes at the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
             connection = self._pool.make_connection()
-            error = await _connect(connection)
+            error = await connect(connection)
             if error is None:
                 break
             self._failure = error
@@ -257,7 +299,7 @@ class RedisLink:
         _log.info("the store can be reached again")
 
 
-async def _connect(connection: AbstractConnection) -> StoreError | None:
+async def connect(connection: AbstractConnection) -> StoreError | None:
     """Connect, authenticate and select; return what went wrong, if anything did."""
     try:
         async with asyncio.timeout(_CONNECT_S):
@@ -271,12 +313,29 @@ async def _connect(connection: AbstractConnection) -> StoreError | None:
     return None
 
 
+def raise_error_in(reply: Any) -> None:
+    """Raise the first error in a reply, which is one itself or the list that EXEC gives."""
+    for part in (reply, *reply) if isinstance(reply, list) else (reply,):
+        if isinstance(part, exceptions.ResponseError):
+            raise as_store_error(part) from part
+
+
 async def _is_ready(connection: AbstractConnection) -> bool:
     """Return whether an idle connection is open and has nothing to be read."""
     try:
         return connection.is_connected and not await connection.can_read()
     except exceptions.ConnectionError:
         return False
+
+
+async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    try:
+        packed = connection.pack_commands(commands)
+        await connection.send_packed_command(packed, check_health=False)
+        return [await _reply(connection) for _ in commands]
+    except Exception as error:
+        # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+        raise as_store_error(error) from error
 
 
 async def _reply(connection: AbstractConnection) -> Any:

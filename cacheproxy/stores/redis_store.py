@@ -3,7 +3,8 @@
 One HASH per entry, with the record, the namespace, the tags and the probe, and always with a TTL:
 it is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
 removes it from both at once. `redis_link` has the connections, `redis_index` the indexes; this
-module has the commands. Each call is one round trip, whatever it asks for.
+module has the commands. A lookup is one round trip, whatever it asks for; a write is two for every
+few entries, so that no purge comes between (`redis_purges`).
 
 Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
 """
@@ -11,32 +12,48 @@ Texts of clients never reach a query: namespaces and tags are hashed to hex, pro
 import asyncio
 import logging
 import math
-from binascii import a2b_base64, b2a_base64
+import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from redis import exceptions
 
 from cacheproxy.errors import StoreError
-from cacheproxy.keys import KEY_BYTES
+from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.redis_channel import Channel
+from cacheproxy.stores.redis_entries import (
+    RECORD_FIELD,
+    entry_name,
+    probe_index,
+    read_stored,
+    value_of,
+    write_commands,
+)
 from cacheproxy.stores.redis_index import (
-    ENTRY_PREFIX,
     NAMESPACE_FIELD,
     TAGS_FIELD,
     Hnsw,
     ProbeIndex,
     ProbeIndexes,
-    hex_id,
     is_useless,
 )
-from cacheproxy.stores.redis_link import Command, RedisLink, as_store_error, make_pool
+from cacheproxy.stores.redis_link import Ask, Command, RedisLink, make_pool, raise_error_in
+from cacheproxy.stores.redis_purges import CHANNEL, RedisPurges
+from cacheproxy.stores.redis_search import Search
 from cacheproxy.stores.redis_watch import IndexWatch
-from cacheproxy.stores.store import Entry, Neighbour, Partition, StoreStats, unit_probe
+from cacheproxy.stores.shielded import Shielded
+from cacheproxy.stores.store import (
+    Census,
+    Entry,
+    Neighbour,
+    Partition,
+    Progress,
+    StoreStats,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +62,24 @@ _WRITE_S = 10.0
 """Longest time for a call, should its caller set none. With 100,000 entries, Redis needs 0.6 s to
 look 2,048 probes up, and some 0.1 s to write 256 entries (measured)."""
 
+_WRITE_PROBES = 8
+_WRITE_PLAIN = 64
+"""Entries per transaction. An index takes up to half a millisecond for each of those with a probe,
+and Redis turns to others only between transactions."""
+
+_WRITE_ATTEMPTS = 20
+"""A transaction is not executed where a purge came between, of whatever."""
+
 _NEIGHBOURS = (1, 32, 256)
 """Asked for at first, and again where all of those had expired: Redis removes what has expired
 within moments, so that nearly always the first answer stands."""
 
 
-_index = lru_cache(64)(ProbeIndex)
-"""Its names are hashes, worked out once."""
+class _Write(NamedTuple):
+    """An entry, and the commands that write it: the first one removes what is there."""
+
+    entry: Entry
+    commands: list[Command]
 
 
 class RedisStore:
@@ -79,6 +107,16 @@ class RedisStore:
         self._hnsw = hnsw or Hnsw()
         self._link = RedisLink(pool, max_connections=max_connections)
         self._indexes = ProbeIndexes(pool, self._hnsw)
+        self.purges = Purges()
+        self._purging = RedisPurges(self._link, self.purges, secrets.token_hex(8))
+        self._channel = Channel(
+            pool,
+            CHANNEL,
+            self.purges,
+            catch_up=self._purging.catch_up,
+            hear=self._purging.hear,
+        )
+        self._purge_tasks = Shielded()
         self._watch = IndexWatch(self._indexes, self._is_blind)
         self._written: dict[ProbeIndex, Entry] = {}  # the last; one for each model
         self._is_open = False
@@ -103,12 +141,15 @@ class RedisStore:
                 await self._indexes.look()
             except StoreError as error:
                 _log.warning("the store was reached, and did not answer: %s", error)
+        await self._channel.start()
 
     async def close(self) -> None:
         """Let the calls in progress end, then release the connections."""
         if self._is_closed:
             return
         self._is_open, self._is_closed = False, True
+        await self._purge_tasks.cut_short()
+        await self._channel.stop()
         while self._calls:
             self._idle.clear()
             await self._idle.wait()
@@ -121,9 +162,26 @@ class RedisStore:
         with self._call():
             if not keys:
                 return []
-            commands = [("HGET", _name(key), "record") for key in keys]
+            if self._purging.are_running:
+                return await self._get_judged(keys)
+            commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
             replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
             return [_record(reply) for reply in replies]
+
+    async def _get_judged(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
+        commands = [("HMGET", entry_name(key), *fields) for key in keys]
+        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        return [self._judged(value_of(reply)) for reply in replies]
+
+    def _judged(self, values: Any) -> bytes | None:
+        """Return the record among an entry's values, unless there is none or it is purged."""
+        if values is None or None in values[:2]:
+            return None
+        record, namespace, tags = values
+        stored = read_stored(record)
+        is_purged = self._purging.forbid(namespace, tags, stored.generation)
+        return None if is_purged else stored.record
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -137,13 +195,13 @@ class RedisStore:
             raise StoreError("probes are not a matrix", "invalid")
         with self._call():
             found: list[Neighbour | None] = [None] * len(probes)
-            index = _index(partition.fingerprint, probes.shape[1])
+            index = probe_index(partition.fingerprint, probes.shape[1])
             if not len(probes):
                 return found
             self._link.check()
             if not await self._indexes.is_ready(index):
                 return found
-            search = _Search(index, partition, self._hnsw.ef_runtime)
+            search = Search(index, partition, self._hnsw.ef_runtime, self._purging)
             rows, expired = list(range(len(probes))), list[bytes]()
             for neighbours in _NEIGHBOURS:
                 # Redis removes an expired key when any other command than a search meets it.
@@ -166,34 +224,78 @@ class RedisStore:
                     break
             return found
 
-    async def put_many(self, entries: Sequence[Entry]) -> None:
-        """Write the entries, each atomically, in one round trip; later lookups see them."""
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically; later lookups see them.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
         with self._call():
             latest = {entry.key: entry for entry in entries}
             if not latest:
-                return
+                return 0
             indexes = {
-                _index(entry.partition.fingerprint, len(entry.probe))
+                probe_index(entry.partition.fingerprint, len(entry.probe))
                 for entry in latest.values()
                 if entry.probe is not None
             }
-            commands = [command for entry in latest.values() for command in _write(entry)]
             self._link.check()
             # Made before the first entry, which lookups then find at once.
             ready = [index for index in indexes if await self._indexes.is_ready(index)]
-            # A write would not notice that its index is gone; a search that finds nothing does.
-            checks = [_check(index) for index in ready]
-            replies = await self._link.ask([*commands, *checks], timeout_s=_WRITE_S)
-            for reply in replies[: len(commands)]:
-                _raise_error_in(reply)
-            for index, reply in zip(ready, replies[len(commands) :], strict=True):
-                if is_useless(reply):
-                    self._indexes.lost(index)
+            # All of them before the first is sent: one that is no entry is refused with its batch.
+            waiting = [_Write(entry, write_commands(entry)) for entry in latest.values()]
+            size = _WRITE_PROBES if indexes else _WRITE_PLAIN
+            written = 0
+            async with self._link.conversation(timeout_s=_WRITE_S) as ask:
+                for start in range(0, len(waiting), size):
+                    written += await self._write(ask, waiting[start : start + size])
+                # A write would not notice that its index is gone; a search that finds nothing does.
+                for index, reply in zip(ready, await ask([*map(_check, ready)]), strict=True):
+                    if is_useless(reply):
+                        self._indexes.lost(index)
             self._written |= {
-                _index(entry.partition.fingerprint, len(entry.probe)): entry
+                probe_index(entry.partition.fingerprint, len(entry.probe)): entry
                 for entry in latest.values()
                 if entry.probe is not None
             }
+            return written
+
+    async def _write(self, ask: Ask, writes: Sequence[_Write]) -> int:
+        """Write those of a few entries that no purge forbids, and tell whom it concerns."""
+        for _ in range(_WRITE_ATTEMPTS):
+            allowed = await self._purging.admit(ask, [write.entry for write in writes])
+            admitted = [
+                write for write, is_allowed in zip(writes, allowed, strict=True) if is_allowed
+            ]
+            if not admitted:
+                await ask([("UNWATCH",)])
+                return 0
+            commands = [command for write in admitted for command in write.commands]
+            replies = await ask([("MULTI",), *commands, ("EXEC",)])
+            for reply in replies:
+                raise_error_in(reply)
+            if replies[-1] is not None:
+                deleted = replies[-1][:: len(admitted[0].commands)]
+                pairs = zip(admitted, deleted, strict=True)
+                replaced = [write.entry.key for write, count in pairs if count]
+                await self._purging.tell_replaced(ask, replaced)
+                return len(admitted)
+        raise StoreError("purges come faster than entries can be written", "unavailable")
+
+    async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
+        """Remove what was made before now and the scope names; return how many entries that were.
+
+        A caller that is cancelled does not stop it. What fails on its way, or is killed, stays in
+        force until it is purged again.
+        """
+        with self._call():
+            return await self._purge_tasks.run(self._purging.purge(scope, progress))
+
+    async def census(self) -> Census:
+        """Count every entry, in many round trips; the size is that of all that Redis holds."""
+        with self._call():
+            namespaces = await self._purging.count_namespaces()
+            (reply,) = await self._link.ask([("INFO", "memory")], timeout_s=_LOOKUP_S)
+            return Census(sum(namespaces.values()), _used_memory(reply), namespaces)
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
@@ -205,11 +307,11 @@ class RedisStore:
         entry = self._written.get(index)
         if entry is None or entry.probe is None:
             return False
-        search = _Search(index, entry.partition, self._hnsw.ef_runtime)
-        commands = [search.command(entry.probe, 1), ("HGET", _name(entry.key), index.field)]
+        search = Search(index, entry.partition, self._hnsw.ef_runtime, self._purging)
+        commands = [search.command(entry.probe, 1), ("HGET", entry_name(entry.key), index.field)]
         # In this order: what is there after the search was there before it, too.
         found, probe = await self._link.ask(commands, timeout_s=_LOOKUP_S)
-        _raise_error_in(found)
+        raise_error_in(found)
         return found[0] == 0 and probe is not None
 
     @contextmanager
@@ -226,119 +328,6 @@ class RedisStore:
                 self._idle.set()
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What one search found; `expired` are names of entries that are still in the index only."""
-
-    neighbour: Neighbour | None
-    expired: list[bytes]
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether a live entry may stand behind the expired ones."""
-        return self.neighbour is None and bool(self.expired)
-
-
-class _Search:
-    """The search for the entries of one partition that are nearest to a probe.
-
-    A prepared command, and not a query of redisvl, which takes 229 us of CPU a lookup to this one's
-    70 to 90 (measured): the difference is more than a whole exact lookup.
-    """
-
-    def __init__(self, index: ProbeIndex, partition: Partition, ef_runtime: int) -> None:
-        self._index = index
-        self._namespace = hex_id(partition.namespace_id)
-        self._ef_runtime = ef_runtime
-        self._field = index.field.encode()
-
-    def command(self, probe: NDArray[np.float32], neighbours: int) -> Command:
-        """Return the command; how it filters (graph or brute force) is best left to Redis.
-
-        With 100,000 entries the graph takes 0.3 ms for a namespace that holds most of them, but
-        17 ms for one that holds ten, where brute force takes 0.1 (measured).
-        """
-        ef_runtime = max(self._ef_runtime, neighbours)
-        return (
-            *("FT.SEARCH", self._index.name),
-            f"(@{NAMESPACE_FIELD}:{{{self._namespace}}})"
-            f"=>[KNN {neighbours} @{self._index.field} $probe EF_RUNTIME {ef_runtime}]",
-            *("RETURN", 3, "record", NAMESPACE_FIELD, self._index.field),
-            *("LIMIT", 0, neighbours, "DIALECT", 2),
-            *("PARAMS", 2, "probe", probe.astype("<f2").tobytes()),
-        )
-
-    def read(self, reply: Any, probe: NDArray[np.float32]) -> _Answer:
-        """Return the best of a reply's entries.
-
-        Raises:
-            StoreError: the reply is an error, or nothing that a search answers.
-        """
-        _raise_error_in(reply)
-        best: Neighbour | None = None
-        expired = []
-        try:
-            for name, values in zip(reply[1::2], reply[2::2], strict=True):
-                if values is None:
-                    expired.append(name)
-                    continue
-                fields = dict(zip(values[::2], values[1::2], strict=True))
-                if fields[NAMESPACE_FIELD.encode()] != self._namespace.encode():
-                    continue
-                score = _cosine(probe, np.frombuffer(fields[self._field], "<f2"))
-                if best is None or score > best.score:
-                    best = Neighbour(_key(name), fields[b"record"], score)
-        except (TypeError, ValueError, KeyError) as error:
-            raise StoreError(f"Redis: no answer to a search: {error!r}", "protocol") from error
-        return _Answer(best, expired)
-
-
-def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
-    """Return the cosine, from -1 to 1.
-
-    Computed here: Redis would round the query to float16 too, and on some CPUs sum in float16.
-    """
-    other = stored.astype(np.float32)
-    cosine = float(probe @ other) / math.sqrt(float(other @ other))
-    return max(-1.0, min(1.0, cosine))
-
-
-def _name(key: bytes) -> bytes:
-    if len(key) != KEY_BYTES:
-        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
-    # Base64, and not hex: Redis keeps each name twice, and it makes 75 bytes less an entry.
-    return ENTRY_PREFIX + b2a_base64(key, newline=False).rstrip(b"=")
-
-
-def _key(name: bytes) -> bytes:
-    return a2b_base64(name.removeprefix(ENTRY_PREFIX) + b"=")
-
-
-def _write(entry: Entry) -> list[Command]:
-    """Return the commands that replace the entry: all are executed, or none.
-
-    One transaction for each entry, so that Redis turns to other clients between them: a lookup
-    beside a long write takes some 8 ms, and not the 130 ms of 256 entries at once (measured).
-    HSETEX would be one command, but came with Redis 8 and gives fields a TTL, not the key; scripts
-    are what careful operators forbid.
-    """
-    name = _name(entry.key)
-    fields: list[str | bytes] = ["record", entry.record]
-    fields += [NAMESPACE_FIELD, hex_id(entry.partition.namespace_id)]
-    if entry.tags:
-        fields += [TAGS_FIELD, ",".join(sorted({hex_id(tag) for tag in entry.tags}))]
-    if entry.probe is not None:
-        field = _index(entry.partition.fingerprint, len(entry.probe)).field
-        fields += [field, unit_probe(entry.probe).astype("<f2").tobytes()]
-    return [
-        ("MULTI",),
-        ("DEL", name),
-        ("HSET", name, *fields),
-        ("PEXPIREAT", name, int(1000 * entry.expires_at)),
-        ("EXEC",),
-    ]
-
-
 def _check(index: ProbeIndex) -> Command:
     """Return a search that finds nothing, at hardly any cost, or says that the index is gone."""
     nothing = f"@{NAMESPACE_FIELD}:{{none}}"
@@ -346,16 +335,15 @@ def _check(index: ProbeIndex) -> Command:
 
 
 def _record(reply: Any) -> bytes | None:
-    if reply is None or isinstance(reply, bytes):
-        return reply
-    if str(reply).startswith("WRONGTYPE"):
-        return None  # somebody else's value: a miss, which the next write replaces
-    _raise_error_in(reply)
-    raise StoreError(f"Redis: no answer to HGET: {reply!r:.50}", "protocol")
+    value = value_of(reply)
+    if value is None:
+        return None
+    if not isinstance(value, bytes):
+        raise StoreError(f"Redis: no answer to HGET: {value!r:.50}", "protocol")
+    return read_stored(value).record
 
 
-def _raise_error_in(reply: Any) -> None:
-    """Raise the first error in a reply, which is one itself or the list that EXEC gives."""
-    for part in (reply, *reply) if isinstance(reply, list) else (reply,):
-        if isinstance(part, exceptions.ResponseError):
-            raise as_store_error(part) from part
+def _used_memory(reply: Any) -> float:
+    """Return what INFO says; NaN where a user may not ask for it."""
+    found = re.search(rb"used_memory:(\d+)", reply) if isinstance(reply, bytes) else None
+    return int(found.group(1)) if found else math.nan

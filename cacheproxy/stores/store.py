@@ -6,14 +6,16 @@ raise `StoreError` or be slow: the tiers put a deadline on each and go on withou
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.purges import Purges, Scope
 
 _UNIT_TOLERANCE = 1e-3
 """Of a probe's length; float16 weights upstream leave up to 5e-4."""
@@ -37,6 +39,8 @@ class Entry:
         expires_at: Unix time from which the entry is gone, seconds.
         tags: names under which the entry may be purged later.
         probe: float32 [d], unit length; None keeps the entry out of the KNN index.
+        generation: `Purges.generation` when the work that made the entry began; it is not written
+            if a later purge names it.
     """
 
     key: bytes
@@ -45,6 +49,7 @@ class Entry:
     expires_at: float
     tags: tuple[str, ...] = ()
     probe: NDArray[np.float32] | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +102,38 @@ class StoreStats:
     index: IndexStats = IndexStats()
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What a count of every entry found.
+
+    Attributes:
+        entries: may include expired ones that are still to be removed.
+        size_bytes: what the store takes, indexes included; NaN where that cannot be known.
+        namespaces: entries by `hex_id` of the namespace's id.
+    """
+
+    entries: int
+    size_bytes: float
+    namespaces: Mapping[str, int] = field(default_factory=dict)
+
+
+Progress = Callable[[int], None]
+"""Is told, now and then, how many entries a purge has removed so far."""
+
+
 class Store(Protocol):
     """An exact and a nearest-neighbour lookup over the same entries.
 
-    Every method raises `StoreError` when the store cannot answer.
+    Every method raises `StoreError` when the store cannot answer. Any number of processes may use
+    one store; what another of them purged or replaced is told to `purges` within 100 ms.
 
     Attributes:
         lookups_at_once: calls of `get_many` that gain from being made at the same time.
+        purges: what this process has heard of purges.
     """
 
     lookups_at_once: int
+    purges: Purges
 
     async def open(self) -> None:
         """Make the store ready; called once before anything else."""
@@ -122,11 +149,30 @@ class Store(Protocol):
     ) -> list[Neighbour | None]:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry."""
 
-    async def put_many(self, entries: Sequence[Entry]) -> None:
-        """Write the entries, each atomically; a key that exists is replaced."""
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically; a key that exists is replaced.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
+
+    async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
+        """Remove what was made before now and the scope names; return how many entries that were.
+
+        From the beginning no lookup that knows of the purge finds any of them, and none that is
+        still on its way is written; the return says that all are removed. A purge that fails on
+        its way stays in force.
+        """
+
+    async def census(self) -> Census:
+        """Count every entry; may take seconds."""
 
     def stats(self) -> StoreStats:
         """Return what the store holds, as far as it knows without looking."""
+
+
+def hex_id(name: str) -> str:
+    """Return 32 hex characters that stand for any string wherever a query could be upset by it."""
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:

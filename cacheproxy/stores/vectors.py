@@ -48,7 +48,7 @@ SELECT
     CAST(group_concat(probe, '') AS BLOB),
     CAST(group_concat(record, '') AS BLOB)
 FROM json_each(?1) AS hash CROSS JOIN entries ON entries.id = (
-    SELECT id FROM entries
+    SELECT id FROM standing_entries
     WHERE partition = ?2 AND probe_hash = hash.value AND expires_at > ?3
     ORDER BY expires_at DESC LIMIT 1
 )
@@ -229,7 +229,7 @@ class VectorIndexes:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._loaded: OrderedDict[bytes, PartitionIndex] = OrderedDict()
-        self._generation = 0
+        self._incarnation = 0
 
     def load(self, connection: Connection, partition: Partition, dimensions: int) -> PartitionIndex:
         """Return the index of a partition's probes of one length; a new one is not `ready`."""
@@ -264,9 +264,9 @@ class VectorIndexes:
             self._loaded[partition].discard(connection, values)
 
     def _forget_replaced(self, connection: Connection) -> None:
-        if connection.generation != self._generation:
+        if connection.incarnation != self._incarnation:
             self._loaded.clear()
-            self._generation = connection.generation
+            self._incarnation = connection.incarnation
 
 
 def _best(probe: NDArray[np.float32], alive: list[_Live]) -> Neighbour:

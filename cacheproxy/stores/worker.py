@@ -85,7 +85,7 @@ class Worker:
             raise StoreError(f"{type(error).__name__}: {error}") from error
 
     def _connect(self) -> Connection:
-        if self._connection and self._connection.generation != self._database.generation:
+        if self._connection and self._connection.incarnation != self._database.incarnation:
             self._disconnect()
         if self._connection is None:
             self._connection = self._database.connect()

@@ -3,6 +3,9 @@
 It finds an entry by its key, or, sparing the tokenizer, by the raw text that a client sent. It
 also keeps the parts of answers that were made from an entry, so that a repeated hit only joins
 bytes. Owned by the event loop; nothing here waits.
+
+An entry that this process hears to be purged or replaced is not found from then on; it leaves when
+it is next asked for, or is pushed out.
 """
 
 import time
@@ -11,6 +14,7 @@ from collections.abc import Callable
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord
+from cacheproxy.stores.purges import Purges
 
 _ENTRY_BYTES = 900
 """Python objects of one entry beside its vector and rendered parts (tracemalloc, CPython 3.11)."""
@@ -23,13 +27,19 @@ _MOST_TEXTS = 16
 
 
 class HotEntry:
-    """One entry with its expiry on the monotonic clock and the answer parts made from it."""
+    """One entry with its expiry on the monotonic clock and the answer parts made from it.
 
-    __slots__ = ("_tier", "expires_at", "record", "rendered", "size_bytes", "text_keys")
+    `since` is the moment (`Purges`) up to which it is known to stand.
+    """
 
-    def __init__(self, tier: "HotTier", record: EmbeddingRecord, expires_at: float) -> None:
+    __slots__ = ("_tier", "expires_at", "record", "rendered", "since", "size_bytes", "text_keys")
+
+    def __init__(
+        self, tier: "HotTier", record: EmbeddingRecord, expires_at: float, since: int
+    ) -> None:
         self.record = record
         self.expires_at = expires_at
+        self.since = since
         self.rendered: dict[str, bytes] = {}
         self.text_keys: list[bytes] = []
         self.size_bytes = _ENTRY_BYTES + len(record.vector)
@@ -47,26 +57,38 @@ class HotTier:
     def __init__(
         self,
         max_bytes: int,
+        purges: Purges,
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._max_bytes = max_bytes
+        self._purges = purges
         self._size_bytes = 0
         self._entries: OrderedDict[bytes, HotEntry] = OrderedDict()
         self._keys_by_text: dict[bytes, bytes] = {}
         self._monotonic = monotonic
         self._now = now
-        metrics.hot_entries.set_function(lambda: len(self._entries))
+        metrics.hot_entries.set_function(self.__len__)
         metrics.hot_bytes.set_function(lambda: self._size_bytes)
+
+    def __len__(self) -> int:
+        """Return how many entries are held."""
+        return len(self._entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the entries take."""
+        return self._size_bytes
 
     def get(self, key: bytes) -> HotEntry | None:
         """Return the live entry of a key."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry.expires_at <= self._monotonic():
+        is_touched = entry.since != self._purges.moment and not self._stands(entry)
+        if is_touched or entry.expires_at <= self._monotonic():
             self._drop(key)
             return None
         self._entries.move_to_end(key)
@@ -77,14 +99,20 @@ class HotTier:
         key = self._keys_by_text.get(text_key)
         return None if key is None else self.get(key)
 
-    def put(self, record: EmbeddingRecord) -> HotEntry | None:
-        """Keep a record until it expires or is pushed out; return its entry, if it was kept."""
+    def put(self, record: EmbeddingRecord, since: int) -> HotEntry | None:
+        """Keep a record until it expires or is pushed out; return its entry, if it was kept.
+
+        `since` is the moment at which it began to be read or computed: what is purged or replaced
+        meanwhile is not kept.
+        """
+        if not self._purges.is_untouched(record.namespace_id, record.key, since):
+            return None  # and what may be here is newer
         self._drop(record.key)
         ttl_s = record.expires_at - self._now()
         if ttl_s <= 0:
             return None
         # A later step of the wall clock must neither prolong nor shorten the entry's life.
-        entry = HotEntry(self, record, self._monotonic() + ttl_s)
+        entry = HotEntry(self, record, self._monotonic() + ttl_s, self._purges.moment)
         if entry.size_bytes > self._max_bytes:
             return None
         self._entries[record.key] = entry
@@ -108,6 +136,13 @@ class HotTier:
         entry.size_bytes += more_bytes
         self._size_bytes += more_bytes
         self._make_room()
+
+    def _stands(self, entry: HotEntry) -> bool:
+        record = entry.record
+        if not self._purges.is_untouched(record.namespace_id, record.key, entry.since):
+            return False
+        entry.since = self._purges.moment
+        return True
 
     def _make_room(self) -> None:
         while self._size_bytes > self._max_bytes:

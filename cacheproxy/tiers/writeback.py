@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.metrics import Metrics
@@ -40,6 +41,13 @@ _OF_THE_ENTRY: tuple[StoreErrorKind, ...] = ("invalid", "other")
 """Failures that may be one entry's own; after any other, all wait until the store is well."""
 
 
+class _Pending(NamedTuple):
+    """An entry, and the moment (`Purges`) at which the work that made it began."""
+
+    entry: Entry
+    since: int
+
+
 class WriteBack:
     """Writes entries to the store, in order, in the background."""
 
@@ -55,7 +63,7 @@ class WriteBack:
         self._store = store
         self._max_entries = max_entries
         self._now = now
-        self._pending: dict[bytes, Entry] = {}
+        self._pending: dict[bytes, _Pending] = {}
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,20 +95,34 @@ class WriteBack:
             logger.warning("%d entries were not stored before the end", len(self._pending))
             self._drop(list(self._pending.values()), "shutdown")
 
-    def put(self, entry: Entry) -> bool:
-        """Queue an entry; return whether there was room for it."""
-        if entry.key not in self._pending and len(self._pending) >= self._max_entries:
+    def put(self, entry: Entry, since: int) -> bool:
+        """Queue an entry; return whether there was room for it.
+
+        `since` is the moment at which the work that made it began: the entry is not read here once
+        it is purged, and the store decides whether it is written.
+        """
+        known = self._pending.get(entry.key)
+        if known is None and len(self._pending) >= self._max_entries:
             self._dropped.labels("full").inc()
             return False
-        self._pending[entry.key] = entry
+        if known is not None and known.entry.generation > entry.generation:
+            # Begun before a purge, and it must not take the place of what was begun after it.
+            self._dropped.labels("purged").inc()
+            return True
+        self._pending[entry.key] = _Pending(entry, since)
         self._idle.clear()
         self._arrived.set()
         return True
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of a live entry that the store may not have yet."""
-        entry = self._pending.get(key)
-        return None if entry is None or entry.expires_at <= self._now() else entry.record
+        pending = self._pending.get(key)
+        if pending is None or pending.entry.expires_at <= self._now():
+            return None
+        namespace_id = pending.entry.partition.namespace_id
+        if not self._store.purges.is_untouched(namespace_id, key, pending.since):
+            return None
+        return pending.entry.record
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
@@ -133,41 +155,45 @@ class WriteBack:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), max(seconds, 0))
 
-    def _next(self) -> list[Entry]:
+    def _next(self) -> list[_Pending]:
         """Return those that have waited longest, as many as went well lately."""
         now = self._now()
-        batch: list[Entry] = []
-        expired: list[Entry] = []
-        for entry in self._pending.values():
-            (batch if entry.expires_at > now else expired).append(entry)
+        batch: list[_Pending] = []
+        expired: list[_Pending] = []
+        for pending in self._pending.values():
+            (batch if pending.entry.expires_at > now else expired).append(pending)
             if len(batch) == self._write_entries:
                 break
         self._drop(expired, "expired")
         return batch
 
-    async def _write_some(self, batch: Sequence[Entry]) -> None:
+    async def _write_some(self, batch: Sequence[_Pending]) -> None:
         began_at = time.monotonic()
-        error = await self._write(batch)
+        done = await self._write([pending.entry for pending in batch])
         took_s = time.monotonic() - began_at
         self._duration.observe(took_s)
-        if error is None:
+        if isinstance(done, int):
             self._circuit.succeeded()
-            self._stored.inc(len(batch))
+            self._stored.inc(done)
+            self._dropped.labels("purged").inc(len(batch) - done)
             self._forget(batch)
             self._write_entries = min(2 * self._write_entries, _WRITE_ENTRIES)
             return
-        self._circuit.failed(error, took_s=took_s)
-        if len(batch) == 1 and error.kind in _OF_THE_ENTRY:
+        self._circuit.failed(done, took_s=took_s)
+        if len(batch) == 1 and done.kind in _OF_THE_ENTRY:
             self._drop(batch, "error")
         # From one on again: that finds the entry at fault, or how many a slow store takes in time.
         self._write_entries = 1
 
-    async def _write(self, batch: Sequence[Entry]) -> StoreError | None:
-        """Return what went wrong, if anything did; some entries may be stored even so."""
+    async def _write(self, batch: Sequence[Entry]) -> int | StoreError:
+        """Return how many entries were written, those left out that a purge forbids.
+
+        Or return what went wrong; some entries may be stored even so.
+        """
         timeout_s = _WRITE_S + _ENTRY_S * len(batch)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._store.put_many(batch)
+                return await self._store.put_many(batch)
         except StoreError as error:
             return error
         except TimeoutError:
@@ -175,15 +201,14 @@ class WriteBack:
         except Exception as error:
             logger.exception("a mistake in a store call (put)")
             return StoreError(f"{type(error).__name__}: {error}")
-        return None
 
-    def _drop(self, entries: Sequence[Entry], reason: str) -> None:
-        self._forget(entries)
-        if entries:
-            self._dropped.labels(reason).inc(len(entries))
+    def _drop(self, waiting: Sequence[_Pending], reason: str) -> None:
+        self._forget(waiting)
+        if waiting:
+            self._dropped.labels(reason).inc(len(waiting))
 
-    def _forget(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
+    def _forget(self, waiting: Sequence[_Pending]) -> None:
+        for pending in waiting:
             # A newer entry of the same key may have come meanwhile; it is still to be written.
-            if self._pending.get(entry.key) is entry:
-                del self._pending[entry.key]
+            if self._pending.get(pending.entry.key) is pending:
+                del self._pending[pending.entry.key]

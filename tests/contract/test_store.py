@@ -1,139 +1,22 @@
-"""What every `Store` promises; each implementation passes this one suite.
-
-An implementation joins by adding to IMPLEMENTATIONS an async context manager that gives an
-`Opened`.
-"""
+"""What every `Store` promises; each implementation passes this one suite."""
 
 import asyncio
 import contextlib
-import hashlib
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from redis.asyncio import Redis
+from opened_stores import (
+    DIMENSIONS,
+    HOSTILE,
+    OTHER_MODEL,
+    OTHER_NAMESPACE,
+    PARTITION,
+    key,
+    probes,
+)
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.embedded import EmbeddedStore
-from cacheproxy.stores.redis_store import RedisStore
-from cacheproxy.stores.store import Entry, Partition, Store
-
-
-class SetClock:
-    """Time as an embedded store reads it; passes only when told."""
-
-    def __init__(self) -> None:
-        self._now = 1_700_000_000.0
-
-    def now(self) -> float:
-        return self._now
-
-    async def let_pass(self, seconds: float) -> None:
-        self._now += seconds
-
-
-class RealClock:
-    """Time as a server reads it; passes by itself."""
-
-    def now(self) -> float:
-        return time.time()
-
-    async def let_pass(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open, empty store, the clock by which its entries expire, and how exact its scores are."""
-
-    store: Store
-    clock: SetClock | RealClock
-    score_error: float = 1e-5
-
-
-@asynccontextmanager
-async def embedded_file(request) -> AsyncIterator[Opened]:
-    clock, folder = SetClock(), request.getfixturevalue("tmp_path")
-    store = EmbeddedStore(folder / "cache.sqlite", max_bytes=2**30, now=clock.now)
-    await store.open()
-    yield Opened(store, clock)
-    await store.close()
-
-
-@asynccontextmanager
-async def embedded_memory(request) -> AsyncIterator[Opened]:
-    clock = SetClock()
-    store = EmbeddedStore(None, max_bytes=2**30, now=clock.now)
-    await store.open()
-    yield Opened(store, clock)
-    await store.close()
-
-
-@asynccontextmanager
-async def redis_server(request) -> AsyncIterator[Opened]:
-    url = request.getfixturevalue("redis_url")
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    store = RedisStore(url)
-    await store.open()
-    # float16 rounds each number of a probe by at most 2**-12 of it.
-    yield Opened(store, RealClock(), score_error=2**-12)
-    await store.close()
-
-
-IMPLEMENTATIONS: dict[str, Callable[..., AbstractAsyncContextManager[Opened]]] = {
-    "embedded-file": embedded_file,
-    "embedded-memory": embedded_memory,
-    "redis": redis_server,
-}
-
-DIMENSIONS = 32
-PARTITION = Partition(hashlib.md5(b"ours", usedforsecurity=False).hexdigest(), "model-a")
-OTHER_NAMESPACE = Partition(hashlib.md5(b"theirs", usedforsecurity=False).hexdigest(), "model-a")
-OTHER_MODEL = Partition(PARTITION.namespace_id, "model-b")
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-async def opened(request):
-    async with IMPLEMENTATIONS[request.param](request) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(opened):
-    return opened.store
-
-
-@pytest.fixture
-def clock(opened):
-    return opened.clock
-
-
-@pytest.fixture
-def score_error(opened):
-    return opened.score_error
-
-
-def key(name) -> bytes:
-    return hashlib.sha256(str(name).encode()).digest()
-
-
-def probes(count: int, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((count, DIMENSIONS)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-@pytest.fixture
-def entry(clock):
-    """Return a function that makes an entry, expiring in a minute unless told otherwise."""
-
-    def make(name, record=b"record", *, partition=PARTITION, ttl_s=60.0, tags=(), probe=None):
-        return Entry(key(name), partition, record, clock.now() + ttl_s, tags, probe)
-
-    return make
 
 
 @pytest.mark.parametrize(
@@ -282,12 +165,6 @@ async def test_scores_stay_within_a_cosine(store, entry):
     rows = probes(300)
     await store.put_many([entry(n, probe=row) for n, row in enumerate(rows)])
     assert all(-1.0 <= found.score <= 1.0 for found in await store.nearest(PARTITION, rows))
-
-
-HOSTILE = [
-    "", " ", "a,b|c", "{tag}", "@partition:{*}", "*", "'; DROP TABLE entries; --", "\0", "\r\n",
-    "é", "e\u0301", "\u202e", "😀", "x" * 10_000, "%s", "\\", '"', "-@:$",
-]  # fmt: skip
 
 
 async def test_hostile_tags_harm_nothing(store, entry):

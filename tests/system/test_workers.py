@@ -81,6 +81,21 @@ def test_what_one_worker_computed_all_have(start_server, shared_store):
     assert server.metric("hot_entries") == 3  # one in each worker
 
 
+def test_a_purge_by_way_of_one_worker_empties_the_hot_tiers_of_all(start_server, shared_store):
+    server = start_server("--workers", "3", "--admin-port", "0", store=shared_store)
+    ask_on_new_connection(server, "to be purged")
+    wait_until(lambda: server.metric("writeback_stored_total") == 1)
+    for _ in range(60):
+        assert "hit" in ask_on_new_connection(server, "to be purged").headers["cache-status"]
+    assert server.metric("hot_entries") == 3
+
+    order = {"tenant": "default", "namespace": "default", "all": True}
+    assert server.admin.post("/admin/purge", json=order).json() == {"removed": 1}
+
+    wait_until(lambda: server.metric("hot_entries") == 0)
+    assert "fwd=miss" in ask_on_new_connection(server, "to be purged").headers["cache-status"]
+
+
 def test_every_scrape_adds_up_what_all_workers_counted(start_server, shared_store):
     server = start_server("--workers", "3", store=shared_store)
     answered = 0

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord
+from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.tiers.hot import HotTier
 
 
@@ -13,10 +14,11 @@ class Clocks:
         self.wall_s = 1_000_000.0
 
 
-def make(max_bytes=1_000_000):
+def make(max_bytes=1_000_000, purges=None):
     clocks = Clocks()
     tier = HotTier(
         max_bytes,
+        purges or Purges(),
         Metrics(),
         monotonic=lambda: clocks.monotonic_s,
         now=lambda: clocks.wall_s,
@@ -32,7 +34,7 @@ def record(name: bytes, ttl_s: float = 60.0, size: int = 16) -> EmbeddingRecord:
 
 def test_an_entry_is_found_by_its_key_and_by_a_linked_text():
     tier, _ = make()
-    entry = tier.put(record(b"k"))
+    entry = tier.put(record(b"k"), 0)
     tier.link_text(b"text", entry.record.key)
 
     assert tier.get(entry.record.key) is entry
@@ -42,7 +44,7 @@ def test_an_entry_is_found_by_its_key_and_by_a_linked_text():
 
 def test_an_entry_is_gone_when_its_time_is_over():
     tier, clocks = make()
-    entry = tier.put(record(b"k", ttl_s=60))
+    entry = tier.put(record(b"k", ttl_s=60), 0)
     tier.link_text(b"text", entry.record.key)
 
     clocks.monotonic_s += 59.9
@@ -55,7 +57,7 @@ def test_an_entry_is_gone_when_its_time_is_over():
 @pytest.mark.parametrize("step_s", [-86_400, 86_400])
 def test_a_step_of_the_wall_clock_neither_prolongs_nor_shortens_a_life(step_s):
     tier, clocks = make()
-    entry = tier.put(record(b"k", ttl_s=60))
+    entry = tier.put(record(b"k", ttl_s=60), 0)
     clocks.wall_s += step_s
 
     assert tier.get(entry.record.key) is entry
@@ -67,18 +69,18 @@ def test_a_record_that_has_expired_is_not_kept():
     tier, clocks = make()
     clocks.wall_s += 61
 
-    assert tier.put(record(b"k", ttl_s=60)) is None
+    assert tier.put(record(b"k", ttl_s=60), 0) is None
 
 
 def test_the_entry_used_longest_ago_makes_room():
     tier, _ = make(max_bytes=3_000)
     old, used, new = record(b"old"), record(b"used"), record(b"new")
-    tier.put(used)
-    tier.put(old)
-    tier.put(record(b"third"))
+    tier.put(used, 0)
+    tier.put(old, 0)
+    tier.put(record(b"third"), 0)
     tier.get(used.key)
 
-    tier.put(new)
+    tier.put(new, 0)
 
     assert tier.get(used.key) is not None
     assert tier.get(new.key) is not None
@@ -87,8 +89,8 @@ def test_the_entry_used_longest_ago_makes_room():
 
 def test_rendered_parts_and_texts_count_towards_the_bound():
     tier, _ = make(max_bytes=10_000)
-    first = tier.put(record(b"first"))
-    second = tier.put(record(b"second"))
+    first = tier.put(record(b"first"), 0)
+    second = tier.put(record(b"second"), 0)
 
     second.remember("float", b"x" * 9_000)
 
@@ -99,17 +101,17 @@ def test_rendered_parts_and_texts_count_towards_the_bound():
 def test_nothing_is_kept_when_the_tier_is_off():
     tier, _ = make(max_bytes=0)
 
-    assert tier.put(record(b"k")) is None
+    assert tier.put(record(b"k"), 0) is None
     assert tier.get(record(b"k").key) is None
 
 
 def test_replacing_an_entry_forgets_what_was_rendered_from_the_old_one():
     tier, _ = make()
-    old = tier.put(record(b"k"))
+    old = tier.put(record(b"k"), 0)
     tier.link_text(b"text", old.record.key)
     old.remember("float", b"[1]")
 
-    new = tier.put(record(b"k"))
+    new = tier.put(record(b"k"), 0)
 
     assert tier.get(old.record.key) is new
     assert new.rendered == {}
@@ -138,7 +140,7 @@ def test_the_accounted_size_is_the_entries_own_and_never_above_the_bound(steps):
     for step, name, number in steps:
         key = name.ljust(32)
         if step == "put":
-            tier.put(record(name, size=number))
+            tier.put(record(name, size=number), 0)
         elif step == "get":
             tier.get(key)
         elif step == "link":
@@ -150,3 +152,34 @@ def test_the_accounted_size_is_the_entries_own_and_never_above_the_bound(steps):
         assert tier._size_bytes == sum(e.size_bytes for e in tier._entries.values()) <= 12_000
         linked = {text for e in tier._entries.values() for text in e.text_keys}
         assert linked == set(tier._keys_by_text)
+
+
+def test_an_entry_that_is_purged_is_gone_and_its_bytes_with_it():
+    purges = Purges()
+    tier, _ = make(purges=purges)
+    entry = tier.put(record(b"k"), purges.moment)
+    tier.link_text(b"text", entry.record.key)
+    purges.purged(Scope("0" * 32), 1)
+
+    assert tier.get_by_text(b"text") is None
+    assert tier.size_bytes == 0
+
+
+def test_what_began_to_be_read_before_a_purge_is_not_kept_and_costs_nothing_newer():
+    purges = Purges()
+    tier, _ = make(purges=purges)
+    before = purges.moment
+    purges.purged(Scope("0" * 32), 1)
+    newer = tier.put(record(b"k"), purges.moment)
+
+    assert tier.put(record(b"k"), before) is None
+    assert tier.get(newer.record.key) is newer
+
+
+def test_entries_of_other_namespaces_outlive_a_purge():
+    purges = Purges()
+    tier, _ = make(purges=purges)
+    entry = tier.put(record(b"k"), purges.moment)
+    purges.purged(Scope("1" * 32), 1)
+
+    assert tier.get(entry.record.key) is entry

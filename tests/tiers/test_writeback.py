@@ -1,10 +1,12 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from faulty import FaultyStore
 
 from cacheproxy.errors import StoreError
 from cacheproxy.metrics import Metrics
+from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Entry, Partition
 from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.writeback import WriteBack
@@ -56,7 +58,7 @@ async def test_what_is_queued_is_written_before_the_end(store, metrics, make):
     writeback = make(max_entries=10_000)
     writeback.start()
     for i in range(1_000):
-        assert writeback.put(entry(b"%d" % i))
+        assert writeback.put(entry(b"%d" % i), 0)
 
     await writeback.stop(timeout_s=30)
 
@@ -67,7 +69,7 @@ async def test_an_entry_can_be_read_until_the_store_has_it(store, metrics, make)
     store.stall()
     writeback = make(max_entries=10)
     writeback.start()
-    writeback.put(entry(b"k"))
+    writeback.put(entry(b"k"), 0)
     await asyncio.sleep(0)
 
     assert writeback.get(b"k") == b"record"
@@ -81,10 +83,10 @@ async def test_a_newer_entry_of_a_key_that_is_being_written_is_written_too(store
     store.stall()
     writeback = make(max_entries=10)
     writeback.start()
-    writeback.put(entry(b"k", b"old"))
+    writeback.put(entry(b"k", b"old"), 0)
     while not store.calls:
         await asyncio.sleep(0)
-    writeback.put(entry(b"k", b"new"))
+    writeback.put(entry(b"k", b"new"), 0)
     store.stalled.set()
 
     await writeback.stop(timeout_s=30)
@@ -95,7 +97,7 @@ async def test_a_newer_entry_of_a_key_that_is_being_written_is_written_too(store
 async def test_what_does_not_fit_is_dropped_and_counted(store, metrics, make):
     writeback = make(max_entries=2)
 
-    assert [writeback.put(entry(name)) for name in (b"a", b"b", b"c", b"a")] == [
+    assert [writeback.put(entry(name), 0) for name in (b"a", b"b", b"c", b"a")] == [
         *(True, True, False, True)
     ]
     assert dropped(metrics, "full") == 1
@@ -105,7 +107,7 @@ async def test_a_store_that_fails_once_still_gets_the_entry(store, metrics, make
     store.failures = 1
     writeback = make(max_entries=10)
     writeback.start()
-    writeback.put(entry(b"k"))
+    writeback.put(entry(b"k"), 0)
 
     await writeback.stop(timeout_s=30)
 
@@ -117,7 +119,7 @@ async def test_entries_wait_while_the_store_takes_no_writes(store, metrics, make
     writeback = make()
     writeback.start()
     for i in range(600):
-        writeback.put(entry(b"%d" % i))
+        writeback.put(entry(b"%d" % i), 0)
     await until(lambda: store.calls > 5)
     assert value(metrics, "store_breaker_state", op="put") >= 1
     assert value(metrics, "store_up") == 1
@@ -140,7 +142,7 @@ async def test_while_it_takes_none_one_entry_at_a_time_finds_out(store, metrics,
     store.put_many = refuse
     writeback = make()
     for i in range(600):
-        writeback.put(entry(b"%d" % i))
+        writeback.put(entry(b"%d" % i), 0)
     writeback.start()
     await until(lambda: len(sizes) > 5)
     await writeback.stop(timeout_s=30)
@@ -156,12 +158,12 @@ async def test_an_entry_that_is_refused_for_itself_is_dropped_alone(store, metri
     async def put_many(entries):
         if any(each.key == b"poison" for each in entries):
             raise StoreError("not this one", kind)
-        await write(entries)
+        return await write(entries)
 
     store.put_many = put_many
     writeback = make()
     for i in range(300):
-        writeback.put(entry(b"poison" if i == 100 else b"%d" % i))
+        writeback.put(entry(b"poison" if i == 100 else b"%d" % i), 0)
     writeback.start()
     await until(lambda: not value(metrics, "writeback_queue_entries"))
 
@@ -177,14 +179,14 @@ async def test_an_entry_that_expires_while_it_waits_is_neither_read_nor_written(
     store.failures = 10**9
     writeback = make(clock=lambda: now[0])
     writeback.start()
-    writeback.put(entry(b"k"))
+    writeback.put(entry(b"k"), 0)
     await until(lambda: store.calls > 2)
     now[0] = 2.0
     store.failures = 0
 
     assert writeback.get(b"k") is None
     await until(lambda: dropped(metrics, "expired") == 1)
-    writeback.put(Entry(b"next", Partition("0" * 32, "f"), b"record", 5.0))
+    writeback.put(Entry(b"next", Partition("0" * 32, "f"), b"record", 5.0), 0)
     await writeback.stop(timeout_s=30)
     assert list(store.written) == [b"next"]
 
@@ -194,7 +196,7 @@ async def test_the_end_tries_a_store_that_took_no_writes_once_more(store, metric
     writeback = make(policy=PATIENT)
     writeback.start()
     for i in range(1_000):
-        writeback.put(entry(b"%d" % i))
+        writeback.put(entry(b"%d" % i), 0)
     await until(lambda: value(metrics, "store_breaker_state", op="put") == 2)
 
     await asyncio.wait_for(writeback.stop(timeout_s=30), 10)
@@ -207,7 +209,7 @@ async def test_the_end_does_not_wait_for_a_store_that_takes_no_writes(store, met
     writeback = make(policy=PATIENT)
     writeback.start()
     for i in range(1_000):
-        writeback.put(entry(b"%d" % i))
+        writeback.put(entry(b"%d" % i), 0)
     await until(lambda: store.calls)
 
     await asyncio.wait_for(writeback.stop(timeout_s=3_600), 10)
@@ -222,8 +224,45 @@ async def test_the_end_does_not_wait_for_a_stalled_store_and_counts_what_is_lost
     store.stall()
     writeback = make(max_entries=10)
     writeback.start()
-    writeback.put(entry(b"k"))
+    writeback.put(entry(b"k"), 0)
 
     await asyncio.wait_for(writeback.stop(timeout_s=0.01), 10)
 
     assert dropped(metrics, "shutdown") == 1
+
+
+async def test_what_the_store_leaves_out_for_a_purge_is_counted_as_dropped(store, metrics, make):
+    async def leave_out(entries):
+        return len(entries) - 1
+
+    store.put_many = leave_out
+    writeback = make()
+    writeback.put(entry(b"a"), 0)
+    writeback.put(entry(b"b"), 0)
+    writeback.start()
+    await writeback.stop(timeout_s=30)
+
+    assert dropped(metrics, "purged") == 1
+    assert metrics.registry.get_sample_value("cacheproxy_writeback_stored_total") == 1
+
+
+async def test_what_was_begun_before_a_purge_does_not_take_the_place_of_what_came_after(
+    store, metrics, make
+):
+    writeback = make()
+    writeback.put(replace(entry(b"k", b"new"), generation=2), 0)
+
+    assert writeback.put(replace(entry(b"k", b"old"), generation=1), 0)
+    assert writeback.get(b"k") == b"new"
+    assert dropped(metrics, "purged") == 1
+
+
+async def test_what_is_purged_is_not_read_on_its_way_into_the_store(store, metrics, make):
+    writeback = make()
+    writeback.put(entry(b"k"), store.purges.moment)
+    assert writeback.get(b"k") == b"record"
+    store.purges.purged(Scope("0" * 32), 1)
+    assert writeback.get(b"k") is None
+
+    writeback.put(replace(entry(b"k", b"new"), generation=1), store.purges.moment)
+    assert writeback.get(b"k") == b"new"

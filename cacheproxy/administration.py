@@ -1,0 +1,79 @@
+"""What operators ask of a cache, whether over HTTP or on the command line: figures, and purges."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from cacheproxy.errors import BadRequest
+from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace
+from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.store import Store, hex_id
+
+_HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
+
+KeysOf = Callable[[str, str], Sequence[bytes]]
+"""Gives the keys of a text in the namespace with an id, one for each model."""
+
+
+class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What of a namespace is to be purged; exactly one of these.
+
+    Attributes:
+        key: an entry's key in hex.
+        text: a text whose entry is meant.
+        tag: a tag of the entries that are meant.
+        all: whether every entry is.
+    """
+
+    key: str | None = None
+    text: str | None = None
+    tag: str | None = None
+    all: bool = False
+
+    def scopes(self, namespace_id: str, keys_of: KeysOf) -> list[Scope]:
+        """Return the purges to be made.
+
+        Raises:
+            BadRequest: nothing is named, or more than one thing, or the key is not one.
+        """
+        named = [self.key is not None, self.text is not None, self.tag is not None, self.all]
+        if sum(named) != 1:
+            raise BadRequest("name what to purge: one of key, text, tag and all")
+        if self.text is not None:
+            return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, self.text)]
+        if self.key is not None:
+            if not _HEX_KEY.fullmatch(self.key):
+                raise BadRequest(f"a key is {2 * KEY_BYTES} hex digits", param="key")
+            return [Scope(namespace_id, key=bytes.fromhex(self.key))]
+        return [Scope(namespace_id, tag=self.tag)]
+
+
+async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dict[str, Any]:
+    """Return what the store holds, for JSON; the default namespaces of `tenants` have names.
+
+    Namespaces are kept as hashes, so that the names of others cannot be told.
+
+    Raises:
+        StoreError: the store did not answer.
+    """
+    census = await store.census()
+    named = {
+        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): {
+            "tenant": tenant,
+            "namespace": DEFAULT_NAMESPACE,
+        }
+        for tenant in (DEFAULT_TENANT, *tenants)
+    }
+    fullest = sorted(census.namespaces.items(), key=lambda item: -item[1])
+    return {
+        "kind": kind,
+        "entries": census.entries,
+        "size_bytes": None if math.isnan(census.size_bytes) else int(census.size_bytes),
+        "namespaces": [
+            {"id": namespace, **named.get(namespace, {}), "entries": entries}
+            for namespace, entries in fullest
+        ],
+    }
