@@ -46,6 +46,7 @@ from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
 from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
@@ -118,6 +119,7 @@ class App:
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
+        self._sharing: EvidenceSharing | None = None
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -151,6 +153,11 @@ class App:
         )
         reader = RecordReader(model.dimensions, metrics)
         probe = self._make_probe(installed)
+        controller = self._make_controller(model.name)
+        if isinstance(controller, CertifiedThresholds):
+            self._sharing = EvidenceSharing(
+                self._store, controller, fingerprint=f"{model.fingerprint}:{probe.name}"
+            )
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
@@ -159,7 +166,7 @@ class App:
             semantic=SemanticTier(
                 self._guard,
                 probe,
-                self._make_controller(model.name),
+                controller,
                 reader=reader,
                 fingerprint=model.fingerprint,
                 min_tokens=settings.semantic.min_tokens,
@@ -272,6 +279,8 @@ class App:
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
+        if self._sharing is not None:
+            self._sharing.start()
 
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
@@ -281,6 +290,8 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         await self._spare_work.stop()
         self._batcher.stop()
+        if self._sharing is not None:
+            await self._sharing.stop()
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()

@@ -9,13 +9,13 @@ costs time within its deadline, and never the answer.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
+from prometheus_client import Histogram
 
 from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
@@ -433,20 +433,32 @@ class EmbeddingPipeline:
             if misses < len(texts):
                 self._lookups[tier, "hit"].inc(len(texts) - misses)
 
-    @contextmanager
-    def _stage(self, stage: str, journey: _Journey) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            journey.stages_s[stage] = duration_s = time.perf_counter() - started
-            self._stage_duration[stage].observe(duration_s)
+    def _stage(self, stage: str, journey: _Journey) -> "_Stage":
+        return _Stage(stage, self._stage_duration[stage], journey.stages_s)
 
 
 def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
     """Return the key [32 bytes] of a text's entry under a model."""
     (ids,) = tokenizer.encode([text])
     return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
+
+
+class _Stage:
+    """A `with` block that is timed; a generator in its place takes three times as long."""
+
+    __slots__ = ("_duration", "_name", "_stages_s", "_started")
+
+    def __init__(self, name: str, duration: Histogram, stages_s: dict[str, float]) -> None:
+        self._name = name
+        self._duration = duration
+        self._stages_s = stages_s
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *raised: object) -> None:
+        self._stages_s[self._name] = duration_s = time.perf_counter() - self._started
+        self._duration.observe(duration_s)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

@@ -53,6 +53,7 @@ from cacheproxy.stores.store import (
     Partition,
     Progress,
     StoreStats,
+    hex_id,
 )
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ and Redis turns to others only between transactions."""
 
 _WRITE_ATTEMPTS = 20
 """A transaction is not executed where a purge came between, of whatever."""
+
+_STATE_PREFIX = "cp:s1:"
 
 _NEIGHBOURS = (1, 32, 256)
 """Asked for at first, and again where all of those had expired: Redis removes what has expired
@@ -297,6 +300,29 @@ class RedisStore:
             (reply,) = await self._link.ask([("INFO", "memory")], timeout_s=_LOOKUP_S)
             return Census(sum(namespaces.values()), _used_memory(reply), namespaces)
 
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name."""
+        with self._call():
+            (reply,) = await self._link.ask([("GET", _state_name(name))], timeout_s=_LOOKUP_S)
+            state: bytes | None = value_of(reply)
+            return state
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old`; return whether it was."""
+        key = _state_name(name)
+        with self._call():
+            async with self._link.conversation(timeout_s=_LOOKUP_S) as ask:
+                watching, found = await ask([("WATCH", key), ("GET", key)])
+                raise_error_in(watching)
+                if value_of(found) != old:
+                    await ask([("UNWATCH",)])
+                    return False
+                write = ("SET", key, new, "PXAT", int(1000 * expires_at))
+                replies = await ask([("MULTI",), write, ("EXEC",)])
+                for reply in replies:
+                    raise_error_in(reply)
+                return replies[-1] is not None
+
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
         is_up = self.semantic_off_because is None
@@ -326,6 +352,10 @@ class RedisStore:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
+
+
+def _state_name(name: str) -> str:
+    return _STATE_PREFIX + hex_id(name)
 
 
 def _check(index: ProbeIndex) -> Command:
