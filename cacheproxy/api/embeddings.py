@@ -113,7 +113,7 @@ class EmbeddingsEndpoint:
         total_s = time.perf_counter() - started
         self._count(repeat.model, "hot", total_s)
         headers = hit_headers("hot", record.created_at, record.expires_at, None, total_s)
-        return b"%b%b%b" % (repeat.head, vector, repeat.tail), headers
+        return b"".join((repeat.head, vector, repeat.tail)), headers
 
     def _remember(
         self, namespace: Namespace, body: bytes, asked: Asked, answer: Answer, model: str
