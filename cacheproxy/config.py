@@ -39,8 +39,11 @@ _TABLES = ("api_keys", "model_aliases", "namespace_ttl_s")
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
-_REDIS = ("redis://", "rediss://", "unix://")
-_STORES = "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT or unix://PATH"
+_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_STORES = (
+    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH or "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+)
 
 _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 import pytest
@@ -13,6 +14,8 @@ from redis_server import NoRedis, RedisServer
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.install import load_installed
+
+Started = TypeVar("Started")
 
 MODEL = "all-MiniLM-L6-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -49,10 +52,10 @@ def shared_rows():
     return read
 
 
-def start_or_skip(*flags: str, **more) -> RedisServer:
+def start_or_skip(make: Callable[..., Started] = RedisServer, *args: str, **more) -> Started:
     """Return a Redis that runs; where there can be none, fail in CI and skip the test elsewhere."""
     try:
-        server = RedisServer(*flags, **more)
+        server = make(*args, **more)
     except NoRedis as reason:
         if os.environ.get("CI"):
             raise
@@ -86,9 +89,24 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
     servers: list[RedisServer] = []
 
     def start(*flags: str, **more) -> RedisServer:
-        servers.append(start_or_skip(*flags, **more))
+        servers.append(start_or_skip(RedisServer, *flags, **more))
         return servers[-1]
 
     yield start
     for server in servers:
         server.remove()
+
+
+@pytest.fixture
+def redis_topology() -> Iterator[Callable]:
+    """Return a function that starts several Redis processes of this test's own, which belong
+    together: `SentinelPair` or `ThreeNodes`."""
+    started = []
+
+    def start(make):
+        started.append(start_or_skip(make))
+        return started[-1]
+
+    yield start
+    for servers in started:
+        servers.remove()

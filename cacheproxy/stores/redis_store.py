@@ -41,9 +41,10 @@ from cacheproxy.stores.redis_index import (
     ProbeIndexes,
     is_useless,
 )
-from cacheproxy.stores.redis_link import Ask, Command, RedisLink, make_pool, raise_error_in
+from cacheproxy.stores.redis_link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis_purges import CHANNEL, RedisPurges
 from cacheproxy.stores.redis_search import Search
+from cacheproxy.stores.redis_url import make_pool
 from cacheproxy.stores.redis_watch import IndexWatch
 from cacheproxy.stores.shielded import Shielded
 from cacheproxy.stores.store import (
@@ -96,7 +97,7 @@ class RedisStore:
         """Prepare a store.
 
         Args:
-            url: `redis://`, `rediss://` or `unix://`, as redis-py reads them.
+            url: as `make_pool` reads it.
             max_connections: calls at the same time; further ones wait.
             hnsw: parameters of indexes that are made from now on, and of lookups.
 
@@ -154,8 +155,8 @@ class RedisStore:
             self._idle.clear()
             await self._idle.wait()
         await self._watch.close()
-        await self._indexes.close()
         await self._link.close()
+        await self._indexes.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys: one round trip."""
