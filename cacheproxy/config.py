@@ -40,9 +40,10 @@ _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
 _REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
 _STORES = (
-    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH or "
-    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH, "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
 )
 
 _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
@@ -193,7 +194,8 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, store: str | None) -> str | None:
-        if store not in (None, _MEMORY) and not (store or "").startswith((_SQLITE, *_REDIS)):
+        schemes = (_SQLITE, *_REDIS, *_CLUSTER)
+        if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
             raise ValueError(f"must be {_STORES}")
         return store
 
@@ -210,7 +212,12 @@ class Settings(BaseSettings):
     @property
     def redis_url(self) -> str | None:
         """Where the store is, if it is in Redis; may hold a password."""
-        return self.store if self.store and self.store.startswith(_REDIS) else None
+        return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the store is a Redis Cluster."""
+        return (self.store or "").startswith(_CLUSTER)
 
     @property
     def store_path(self) -> Path | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import platformdirs
 import pytest
 from redis_server import NoRedis, RedisServer
+from redis_topology import SentinelPair, ThreeNodes
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.install import load_installed
@@ -60,7 +61,11 @@ def start_or_skip(make: Callable[..., Started] = RedisServer, *args: str, **more
         if os.environ.get("CI"):
             raise
         pytest.skip(str(reason))
-    server.start()
+    try:
+        server.start()
+    except BaseException:
+        server.remove()
+        raise
     return server
 
 
@@ -73,6 +78,22 @@ def redis_url() -> Iterator[str]:
     server = start_or_skip()
     yield server.url
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[ThreeNodes]:
+    """A cluster that tests share; they empty it as they please."""
+    cluster = start_or_skip(ThreeNodes)
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="module")
+def breakable_cluster() -> Iterator[ThreeNodes]:
+    """A cluster of this module's own, to be broken on purpose."""
+    cluster = start_or_skip(ThreeNodes)
+    yield cluster
+    cluster.remove()
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +119,8 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 
 @pytest.fixture
-def redis_topology() -> Iterator[Callable]:
-    """Return a function that starts several Redis processes of this test's own, which belong
-    together: `SentinelPair` or `ThreeNodes`."""
-    started = []
-
-    def start(make):
-        started.append(start_or_skip(make))
-        return started[-1]
-
-    yield start
-    for servers in started:
-        servers.remove()
+def sentinel_pair() -> Iterator[SentinelPair]:
+    """A master and its replica of this test's own, to be broken on purpose."""
+    pair = start_or_skip(SentinelPair)
+    yield pair
+    pair.remove()

@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from redis_server import RedisServer
+from redis.crc import key_slot
+from redis_server import RedisServer, free_port
 
 SERVICE = "cache"
+
+SLOTS = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -86,3 +89,71 @@ class SentinelPair:
         """End all for good."""
         for server in (self._sentinel, self._first, self._second):
             server.remove()
+
+
+class ThreeNodes:
+    """A cluster of three masters, with a third of the slots each, and no replicas.
+
+    Attributes:
+        nodes: the three.
+        url: of the store; names only two of them.
+    """
+
+    def __init__(self) -> None:
+        flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port")
+        self._buses = [free_port() for _ in range(3)]
+        self.nodes = [RedisServer(*flags, str(bus), search=False) for bus in self._buses]
+        first, second, _ = (f"127.0.0.1:{node.port}" for node in self.nodes)
+        self.url = f"redis+cluster://{first},{second}"
+
+    def node_of(self, key: bytes) -> RedisServer:
+        """Return the node that holds a key, as the cluster was made."""
+        slot = key_slot(key)
+        return next(node for node, (_, last) in zip(self.nodes, SLOTS, strict=True) if slot <= last)
+
+    def start(self) -> None:
+        """Start all three, and wait until each takes the cluster for well."""
+        for node in self.nodes:
+            node.start()
+        for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                first_node = "127.0.0.1", self.nodes[0].port, self._buses[0]
+                client.execute_command("CLUSTER", "MEET", *first_node)
+        wait_until(self.is_well)
+
+    def is_well(self) -> bool:
+        """Whether all three can be reached, and know of each other's slots."""
+        return all(
+            b"cluster_state:ok" in self.ask(node, "CLUSTER", "INFO")
+            and len(self.ask(node, "CLUSTER", "SLOTS")) == len(SLOTS)
+            for node in self.nodes
+        )
+
+    def ask(self, node: RedisServer, *command: str | int):
+        """Return one node's answer, as it came."""
+        with node.client() as client:
+            client.response_callbacks.clear()
+            return client.execute_command(*command)
+
+    def names(self) -> dict[bytes, RedisServer]:
+        """Return the names of all keys, and where they are."""
+        return {name: node for node in self.nodes for name in self.ask(node, "KEYS", "*")}
+
+    def flush(self) -> None:
+        """Remove all keys."""
+        for node in self.nodes:
+            self.ask(node, "FLUSHALL")
+
+    def move_slot(self, key: bytes, to: RedisServer) -> None:
+        """Give a key's slot to another node, and what was in it up."""
+        slot, name = key_slot(key), self.ask(to, "CLUSTER", "MYID")
+        for held in self.ask(self.node_of(key), "CLUSTER", "GETKEYSINSLOT", slot, 1_000):
+            self.ask(self.node_of(key), "DEL", held)
+        for node in (to, *self.nodes):
+            self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", name)
+
+    def remove(self) -> None:
+        """End all for good."""
+        for node in self.nodes:
+            node.remove()

@@ -47,6 +47,7 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.ClusterDownError, "unavailable"),
     (exceptions.MasterDownError, "unavailable"),
     (exceptions.TryAgainError, "unavailable"),
+    (exceptions.AskError, "unavailable"),
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
@@ -130,6 +131,11 @@ class RedisLink:
             await connection.disconnect(nowait=True)
         self._idle.clear()
         self._refuse_waiting(StoreError("the store is closed"))
+
+    @property
+    def parts(self) -> list["RedisLink"]:
+        """The links that each reach a part of the keys: this one reaches all."""
+        return [self]
 
     def check(self) -> None:
         """Return if a call may be tried.

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from redis_topology import SentinelPair
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Scope
@@ -37,14 +36,9 @@ async def until(condition):
 
 
 @pytest.fixture
-def pair(redis_topology):
-    return redis_topology(SentinelPair)
-
-
-@pytest.fixture
-async def stores(pair):
+async def stores(sentinel_pair):
     """Two stores, as two processes have them."""
-    stores = [RedisStore(pair.url) for _ in range(2)]
+    stores = [RedisStore(sentinel_pair.url) for _ in range(2)]
     for store in stores:
         await store.open()
     yield stores
@@ -76,7 +70,8 @@ async def works(one: RedisStore, other: RedisStore, name: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "replaced"])
-async def test_all_goes_on_with_the_new_master(pair, stores, how):
+async def test_all_goes_on_with_the_new_master(sentinel_pair, stores, how):
+    pair = sentinel_pair
     one, other = stores
     await works(one, other, "before")
     # Several connections to the old master, all of which are to be given up.
