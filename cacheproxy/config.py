@@ -215,6 +215,11 @@ class Settings(BaseSettings):
         return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
 
     @property
+    def semantic_mode(self) -> Literal["auto", "on", "off"]:
+        """The semantic tier's mode: off with a store that finds nothing by probe."""
+        return "off" if self.is_cluster else self.semantic.mode
+
+    @property
     def is_cluster(self) -> bool:
         """Whether the store is a Redis Cluster."""
         return (self.store or "").startswith(_CLUSTER)

@@ -100,11 +100,17 @@ class ThreeNodes:
     """
 
     def __init__(self) -> None:
-        flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port")
-        self._buses = [free_port() for _ in range(3)]
-        self.nodes = [RedisServer(*flags, str(bus), search=False) for bus in self._buses]
+        self._buses: list[int] = []
+        self._replicas: list[RedisServer] = []
+        self.nodes = [self._make_node() for _ in range(3)]
         first, second, _ = (f"127.0.0.1:{node.port}" for node in self.nodes)
         self.url = f"redis+cluster://{first},{second}"
+
+    def _make_node(self) -> RedisServer:
+        self._buses.append(free_port())
+        flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        flags += ("--cluster-port", str(self._buses[-1]), "--repl-diskless-sync-delay", "0")
+        return RedisServer(*flags, search=False)
 
     def node_of(self, key: bytes) -> RedisServer:
         """Return the node that holds a key, as the cluster was made."""
@@ -153,7 +159,21 @@ class ThreeNodes:
         for node in (to, *self.nodes):
             self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", name)
 
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        """Start one more node, and wait until it is the master's replica, and up to date."""
+        replica = self._make_node()
+        self._replicas.append(replica)
+        replica.start()
+        name = self.ask(master, "CLUSTER", "MYID")
+        self.ask(replica, "CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._buses[0])
+        wait_until(lambda: name in self.ask(replica, "CLUSTER", "NODES"))
+        self.ask(replica, "CLUSTER", "REPLICATE", name)
+        with replica.client() as client:
+            wait_until(lambda: client.info("replication").get("master_link_status") == "up")
+        wait_until(lambda: b"slave " + name in self.ask(self.nodes[0], "CLUSTER", "NODES"))
+        return replica
+
     def remove(self) -> None:
         """End all for good."""
-        for node in self.nodes:
+        for node in (*self.nodes, *self._replicas):
             node.remove()

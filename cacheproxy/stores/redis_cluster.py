@@ -100,7 +100,7 @@ class ClusterPurges(RedisPurges):
         return max(self._past.get(name, 0), super()._purged_at(name))
 
     def _begun(self, notice: Purged) -> None:
-        super()._begun(notice)
+        self._judge_by(name_of(notice), notice.generation)
         self._remember(name_of(notice), notice.generation)
 
     def _remember(self, name: str, generation: int) -> None:

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from cacheproxy.errors import StoreError
@@ -48,6 +49,7 @@ class ClusterLink:
         self._masters: list[Address] = []
         self._by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._failure: StoreError | None = StoreError("the cluster was not looked at", "connection")
+        self._from_home = weakref.WeakSet[Connection]()
         self._is_said = False
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = float("-inf")
@@ -84,10 +86,14 @@ class ClusterLink:
         """The links to all masters, each of which holds a part of the keys."""
         return [self._links[address] for address in self._masters]
 
-    def make_connection(self) -> AbstractConnection:
+    def make_connection(self) -> Connection:
         """Return a new connection to the node of `home`, or where that is not known, to any."""
+        # There may be another one since; who asks for a connection has perhaps just lost it.
+        self._look_soon()
         address = self._by_slot[self._home] or random.choice(self._nodes.seeds)  # noqa: S311
-        return self._nodes.make_connection(address)
+        connection = self._nodes.make_connection(address)
+        self._from_home.add(connection)
+        return connection
 
     async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
         """Return the replies to the commands, in one round trip to each node that they concern.
@@ -108,7 +114,11 @@ class ClusterLink:
             for address, of_node in places.items()
         ]
         # All to the end: what one of several began must not go on after the call.
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        try:
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        except asyncio.CancelledError:
+            self._look_soon()  # a deadline's way to say that a node does not answer
+            raise
         replies: list[Any] = [None] * len(commands)
         for of_node, answer in zip(places.values(), answers, strict=True):
             if isinstance(answer, BaseException):
@@ -136,7 +146,7 @@ class ClusterLink:
                 timeout_s=timeout_s
             ) as ask:
                 yield ask
-        except StoreError:
+        except (StoreError, asyncio.CancelledError):
             self._look_soon()
             raise
 
@@ -171,14 +181,14 @@ class ClusterLink:
             except (StoreError, TimeoutError) as error:
                 failure = error if isinstance(error, StoreError) else as_store_error(error)
                 continue
-            self._take(by_slot)
+            await self._take(by_slot)
             return
         if not self._is_said:
             _log.warning("cannot reach any node of the cluster, trying on: %s", failure)
         self._is_said = True
         self._failure = failure
 
-    def _take(self, by_slot: list[Address | None]) -> None:
+    async def _take(self, by_slot: list[Address | None]) -> None:
         self._masters = sorted({address for address in by_slot if address is not None})
         for address in self._masters:
             if address not in self._links:
@@ -189,6 +199,11 @@ class ClusterLink:
         if self._is_said:
             _log.info("the cluster can be reached again")
         self._is_said = False
+        home = by_slot[self._home]
+        for connection in list(self._from_home):
+            # A node that has left the cluster would be silent for ever, and answer when asked.
+            if connection.is_connected and (connection.host, connection.port) != home:
+                await connection.disconnect(nowait=True)
 
     async def _read_slots(self, address: Address) -> list[Address | None]:
         """Return for each slot its master, as the node at the address has it.

@@ -194,7 +194,6 @@ class RedisPurges:
         removed += begun.removed
         if self._at_once(scope) is None:
             removed = await self._remove(scope, removed, progress)
-        if scope.key is None:
             await self._finish(_scope_name(scope), begun.generation)
         return removed
 
@@ -226,7 +225,7 @@ class RedisPurges:
         now_us = int(replies[2][0]) * 1_000_000 + int(replies[2][1])
         generation = max(now_us, 1 + int(replies[1] or 0))
         removal: list[Command] = [("DEL", name)] if name is not None and is_there else []
-        commands = [*removal, *_announce(scope, generation, now_us)]
+        commands = [*removal, *_announce(scope, generation, now_us, is_running=name is None)]
         replies = await ask([("MULTI",), *commands, ("EXEC",)])
         for reply in replies:
             raise_error_in(reply)
@@ -322,7 +321,7 @@ def _parse_member(member: bytes) -> _Member:
     return _Member(int(generation), name)
 
 
-def _announce(scope: Scope, generation: int, now_us: int) -> list[Command]:
+def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
     """Return the commands that put a purge into force and tell of it."""
     name = _scope_name(scope)
     commands: list[Command] = [
@@ -331,7 +330,7 @@ def _announce(scope: Scope, generation: int, now_us: int) -> list[Command]:
         ("ZREMRANGEBYSCORE", FLOORS, 0, now_us - FLOORS_KEPT_S * 1_000_000),
         ("EXPIRE", FLOORS, FLOORS_KEPT_S),
     ]
-    if scope.key is None:
+    if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
     return [*commands, _publish(_purged(scope, generation))]
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -86,9 +86,9 @@ class ClusterNodes:
         _set_up(pool)
         return pool
 
-    def make_connection(self, address: Address) -> AbstractConnection:
+    def make_connection(self, address: Address) -> Connection:
         """Return a connection to one node, which is still to connect."""
-        connection: AbstractConnection = self.make_pool(address).make_connection()
+        connection: Connection = self.make_pool(address).make_connection()
         return connection
 
 

@@ -37,7 +37,7 @@ async def until(condition):
             try:
                 if value := await condition():
                     return value
-            except StoreError:
+            except (StoreError, TimeoutError):
                 pass
             await asyncio.sleep(0.02)
 
@@ -179,6 +179,33 @@ async def test_a_store_that_opens_before_its_cluster_finds_it(breakable_cluster,
 
     await until(is_written)
     assert await store.get_many([key("a")]) == [b"a"]
+
+
+async def test_a_replica_takes_over_from_a_frozen_node(breakable_cluster, open_store):
+    cluster = breakable_cluster
+    store, other = await open_store(cluster), await open_store(cluster)
+    await store.purge(EVERYTHING)
+    # It has the purges' own state, and the subscriptions.
+    old = cluster.names()[GENERATION.encode()]
+    replica = await asyncio.to_thread(cluster.add_replica, old)
+    old.pause()
+
+    async def is_followed():
+        # Within the deadline of a lookup, by which a frozen node is given up.
+        async with asyncio.timeout(0.05):
+            await store.get_many([key(n) for n in range(20)])
+        return other.purges.is_listening and store.purges.is_listening
+
+    await until(is_followed)
+    assert GENERATION.encode() in cluster.ask(replica, "KEYS", "*")
+    since = other.purges.generation
+    await store.purge(EVERYTHING)
+
+    async def is_heard():
+        return other.purges.generation > since
+
+    await until(is_heard)
+    old.resume()
 
 
 @pytest.mark.parametrize(
