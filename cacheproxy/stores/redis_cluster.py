@@ -1,6 +1,7 @@
 """The store on a Redis Cluster: entries by key, spread over its nodes; nothing is found by probe.
 
-Redis' search looks into one node only (Redis Stack), or needs what we could not test (Redis 8).
+Redis Stack's search knows the entries of its own node only; Redis 8's is said to ask all nodes, and
+was not at hand to be tested.
 
 A transaction cannot span nodes, so that a write cannot watch the purges' floors, which are on one
 of them. Instead, lookups judge what they find by every purge of the last hour, of which they have

@@ -109,7 +109,7 @@ class SentinelPool(SentinelConnectionPool):
         """Return where the master is now.
 
         Raises:
-            redis.exceptions.ConnectionError: no Sentinel answers, or none knows of a master.
+            redis.exceptions.ConnectionError: no Sentinel answers, or none knows a master.
         """
         try:
             address: Address
@@ -117,7 +117,7 @@ class SentinelPool(SentinelConnectionPool):
         except MasterNotFoundError:
             # Not redis-py's message, which is several lines long.
             raise exceptions.ConnectionError(
-                f"no Sentinel knows a master that is up and called {self.service_name}"
+                f"no Sentinel that lets us in knows a master called {self.service_name} that is up"
             ) from None
         for connection in list(self._made):
             # An old master that is frozen would otherwise cost every one of them a deadline.
