@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from prometheus_client import generate_latest
 from starlette.routing import Route
 
 import cacheproxy
@@ -20,7 +21,13 @@ from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
 from cacheproxy.api.openai import OpenAIDialect
-from cacheproxy.api.service import healthz, metrics_endpoint, models_endpoint, readyz_endpoint
+from cacheproxy.api.service import (
+    Exposition,
+    healthz,
+    metrics_endpoint,
+    models_endpoint,
+    readyz_endpoint,
+)
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -39,6 +46,7 @@ from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
 from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
@@ -60,8 +68,15 @@ _WARM_UP_TOKENS = (3, 16, 64, 256)
 class App:
     """A server's parts and their life."""
 
-    def __init__(self, settings: Settings, installed: InstalledModel) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        installed: InstalledModel,
+        exposition: Exposition | None = None,
+    ) -> None:
+        """Make the parts; `exposition` gives the metrics if there are other workers' to add."""
         self._settings = settings
+        self._exposition = exposition or self._own_exposition
         self.metrics = metrics = Metrics()
         self._encoder = OnnxEncoder(installed.graph, device=installed.device)
         self._max_tokens = installed.max_tokens
@@ -104,6 +119,7 @@ class App:
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
+        self._sharing: EvidenceSharing | None = None
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -137,6 +153,11 @@ class App:
         )
         reader = RecordReader(model.dimensions, metrics)
         probe = self._make_probe(installed)
+        controller = self._make_controller(model.name)
+        if isinstance(controller, CertifiedThresholds):
+            self._sharing = EvidenceSharing(
+                self._store, controller, fingerprint=f"{model.fingerprint}:{probe.name}"
+            )
         return EmbeddingPipeline(
             model,
             tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
@@ -145,7 +166,7 @@ class App:
             semantic=SemanticTier(
                 self._guard,
                 probe,
-                self._make_controller(model.name),
+                controller,
                 reader=reader,
                 fingerprint=model.fingerprint,
                 min_tokens=settings.semantic.min_tokens,
@@ -223,9 +244,12 @@ class App:
                 Route("/v1/models", models_endpoint([model], time.time())),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
-                Route("/metrics", metrics_endpoint(self.metrics.registry)),
+                Route("/metrics", metrics_endpoint(self._exposition)),
             ]
         )
+
+    async def _own_exposition(self) -> bytes:
+        return generate_latest(self.metrics.registry)
 
     async def _describe(self) -> dict[str, Any]:
         settings, purges = self._settings, self._store.purges
@@ -254,6 +278,8 @@ class App:
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
+        if self._sharing is not None:
+            self._sharing.start()
 
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
@@ -263,6 +289,8 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         await self._spare_work.stop()
         self._batcher.stop()
+        if self._sharing is not None:
+            await self._sharing.stop()
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()

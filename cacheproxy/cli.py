@@ -5,9 +5,9 @@ the server did not do what was asked, 78 (EX_CONFIG) no usable model.
 """
 
 import json
-import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,9 +38,12 @@ from cacheproxy.errors import (
     ModelError,
     ModelMissing,
     StoreError,
+    WorkerDied,
 )
 from cacheproxy.figures import describe
 from cacheproxy.keys import DEFAULT_TENANT, Namespace
+from cacheproxy.listeners import ADMIN, PUBLIC, bind, reserve
+from cacheproxy.logs import start_logging
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
 from cacheproxy.modelkit.progress import counting
@@ -110,31 +113,46 @@ def main() -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     settings = _load(config, flags)
-    _start_logging(settings.log_level)
-    # Imported late: a mistaken setting is told without waiting for the runtime to load.
-    from cacheproxy.app import App
-    from cacheproxy.server import bind
-    from cacheproxy.server import serve as serve_app
-
+    start_logging(settings.log_level, process_id=settings.workers > 1)
     try:
-        listener = bind(settings.host, settings.port)
-        admin = settings.admin
-        admin_listener = None if admin.port is None else bind(admin.host, admin.port)
-        app = App(settings, _installed(settings))
-        serve_app(app, listener, settings, admin_listener)
+        if settings.workers > 1:
+            _serve_by_workers(settings)
+        else:
+            _serve_by_itself(settings)
     except (ConfigError, StoreError) as error:
         _end(EXIT_USAGE, error)
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
+    except WorkerDied as error:
+        _end(EXIT_UNAVAILABLE, error)
 
 
-def _start_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+def _serve_by_itself(settings: Settings) -> None:
+    # Imported late: a mistaken setting is told without waiting for the runtime to load.
+    from cacheproxy.app import App
+    from cacheproxy.server import serve as serve_app
+
+    listeners = _claim(settings, bind)
+    serve_app(App(settings, _installed(settings)), listeners, settings)
+
+
+def _serve_by_workers(settings: Settings) -> None:
+    from cacheproxy.supervisor import supervise
+
+    reserved = _claim(settings, reserve)
+    _installed(settings)  # built once, not by each worker
+    supervise(settings, reserved)
+
+
+def _claim(
+    settings: Settings, claim: Callable[[str, int], socket.socket]
+) -> dict[str, socket.socket]:
+    """Return a socket for every address that is to be listened on."""
+    admin = settings.admin
+    claimed = {PUBLIC: claim(settings.host, settings.port)}
+    if admin.port is not None:
+        claimed[ADMIN] = claim(admin.host, admin.port)
+    return claimed
 
 
 def _installed(settings: Settings) -> InstalledModel:

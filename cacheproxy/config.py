@@ -49,6 +49,8 @@ _STORES = (
 _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
 
+_MOST_WORKERS = 256
+
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """Of a tenant, or of a namespace in it."""
@@ -106,9 +108,9 @@ class BatchSettings(_Section):
     """Inference: threads, groups, and the longest queue."""
 
     threads: int = Field(
-        default_factory=lambda: max(1, len(os.sched_getaffinity(0))),
+        default_factory=lambda: len(os.sched_getaffinity(0)),
         ge=1,
-        description="groups inferred at the same time; default: one per core",
+        description="groups inferred at the same time; default: the worker's share of the cores",
     )
     window_ms: float = Field(
         5, ge=0, description="longest time for which a fuller group goes first"
@@ -171,6 +173,9 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="listen beyond loopback although no API key is configured"
     )
+    workers: int = Field(
+        1, ge=1, le=_MOST_WORKERS, description="processes that serve, with one cache in the store"
+    )
     drain_s: float = Field(
         1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
     )
@@ -201,12 +206,13 @@ class Settings(BaseSettings):
 
     @property
     def batching(self) -> BatchSettings:
-        """The batch section, with what suits a GPU in place of defaults that suit CPUs."""
+        """The batch section, its defaults as the device and the number of workers want them."""
+        defaults = _GPU_BATCH
         if self.device == "cpu":
-            return self.batch
+            defaults = {"threads": max(1, len(os.sched_getaffinity(0)) // self.workers)}
         given = self.batch.model_fields_set
         return self.batch.model_copy(
-            update={name: value for name, value in _GPU_BATCH.items() if name not in given}
+            update={name: value for name, value in defaults.items() if name not in given}
         )
 
     @property
@@ -296,7 +302,9 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
         raise ConfigError(f"{config_file or 'settings'}: {error}") from None
     _check_exposure(settings)
     _check_tenants(settings)
-    return settings
+    _check_workers(settings)
+    # As a class that other modules can find, so that the settings can be handed to a worker.
+    return Settings.model_construct(settings.model_fields_set, **dict(settings))
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
@@ -328,6 +336,14 @@ def _check_tenants(settings: Settings) -> None:
     if unknown:
         raise ConfigError(
             "\n".join(f"namespace_ttl_s.{tenant}: there is no such tenant" for tenant in unknown)
+        )
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers > 1 and settings.is_in_memory:
+        raise ConfigError(
+            f"workers: with {_MEMORY}, each of {settings.workers} would have a cache of its own; "
+            "the store has to be a file or Redis"
         )
 
 

@@ -128,6 +128,10 @@ class ConfigError(CacheproxyError):
     """Settings that cannot be used; the message has one line per mistake."""
 
 
+class WorkerDied(CacheproxyError):
+    """A worker process ended, or could not be started."""
+
+
 class ModelError(CacheproxyError):
     """A model cannot be fetched, built, or used."""
 

@@ -2,7 +2,12 @@
 
 Units are base units and stand in the names. Children of labelled series that sit in the hot path
 are bound once by their users: looking a label set up costs more than counting.
+
+Several workers are scraped as one: counters and histograms are summed, and each gauge says here
+how those of the workers make one (`merged_metrics`).
 """
+
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,19 +32,38 @@ _SCORE_BUCKETS = (
     *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0),
 )
 
+Merge = Literal["sum", "max", "min"]
+"""How a gauge's values in several processes make one; not-a-number gives way to any other."""
+
+_PROCESS_MERGES: dict[str, Merge] = {
+    "process_virtual_memory_bytes": "sum",
+    "process_resident_memory_bytes": "sum",
+    "process_start_time_seconds": "min",
+    "process_open_fds": "sum",
+    "process_max_fds": "sum",
+    "python_info": "max",
+}
+"""For the gauges of prometheus_client's own collectors."""
+
 
 class Metrics:
-    """The series, registered in a registry of their own so that tests do not share counts."""
+    """The series, registered in a registry of their own so that tests do not share counts.
+
+    Attributes:
+        merges: how each gauge is merged, by its name.
+    """
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.merges = dict(_PROCESS_MERGES)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"cacheproxy_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
+        def gauge(name: str, text: str, *labels: str, merge: Merge) -> Gauge:
+            self.merges[f"cacheproxy_{name}"] = merge
             return Gauge(f"cacheproxy_{name}", text, labels, registry=registry)
 
         def histogram(
@@ -75,7 +99,7 @@ class Metrics:
             "model",
             buckets=(8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
         )
-        self.queue_depth = gauge("queue_depth", "Texts waiting for inference", "model")
+        self.queue_depth = gauge("queue_depth", "Texts waiting for inference", "model", merge="sum")
         self.queue_wait = histogram(
             "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
         )
@@ -98,33 +122,50 @@ class Metrics:
             "Lowest score that is served; 2 while closed",
             "model",
             "namespace",
+            merge="max",
         )
         self.semantic_certified = gauge(
-            "semantic_certified", "1 while a threshold is earned and open", "model", "namespace"
+            "semantic_certified",
+            "1 while a threshold is earned and open",
+            "model",
+            "namespace",
+            merge="min",
         )
         self.semantic_error = gauge(
             "semantic_error_estimate",
             "Estimated share of wrong ones among semantic hits",
             "model",
             "namespace",
+            merge="max",
         )
         self.semantic_error_upper = gauge(
-            "semantic_error_upper_bound", "Upper limit of that share", "model", "namespace"
+            "semantic_error_upper_bound",
+            "Upper limit of that share",
+            "model",
+            "namespace",
+            merge="max",
         )
         self.semantic_pairs_needed = gauge(
             "semantic_pairs_needed",
             "Labels still missing for a threshold, about; +Inf if none is safe",
             "model",
             "namespace",
+            merge="max",
         )
         self.semantic_aside = gauge(
-            "semantic_aside", "1 while lookups cost more than they spare", "model", "namespace"
+            "semantic_aside",
+            "1 while lookups cost more than they spare",
+            "model",
+            "namespace",
+            merge="max",
         )
         self.semantic_alarms = counter(
             "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
         )
         self.semantic_checks_waiting = gauge(
-            "semantic_checks_waiting", "Hits that wait to be compared with their true vector"
+            "semantic_checks_waiting",
+            "Hits that wait to be compared with their true vector",
+            merge="sum",
         )
         self.semantic_labels = counter(
             "semantic_shadow_labels",
@@ -133,11 +174,14 @@ class Metrics:
             "result",
         )
 
-        self.store_up = gauge("store_up", "1 if the last store call was answered, if by a refusal")
+        self.store_up = gauge(
+            "store_up", "1 if the last store call was answered, if by a refusal", merge="min"
+        )
         self.store_breaker_state = gauge(
             "store_breaker_state",
             "0 closed: calls are made; 1 half-open: one is made; 2 open: none (get, nearest, put)",
             "op",
+            merge="max",
         )
         self.store_errors = counter(
             "store_errors", "Store calls that failed, by what they failed of", "kind"
@@ -150,36 +194,50 @@ class Metrics:
         )
         self.record_errors = counter("record_errors", "Stored records that did not decode")
         self.store_entries = gauge(
-            "store_entries", "Entries in the store; NaN if it keeps no count"
+            "store_entries", "Entries in the store; NaN if it keeps no count", merge="max"
         )
-        self.store_bytes = gauge("store_bytes", "Bytes that the store's entries take; NaN as above")
+        self.store_bytes = gauge(
+            "store_bytes", "Bytes that the store's entries take; NaN as above", merge="max"
+        )
         self.purge_generation = gauge(
-            "purge_generation", "Number of the newest purge heard of, the same in all servers"
+            "purge_generation",
+            "Number of the newest purge heard of, the same in all servers",
+            merge="max",
         )
         self.purges_heard = gauge(
-            "purges_heard", "1 while purges by other processes are being heard"
+            "purges_heard", "1 while purges by other processes are being heard", merge="min"
         )
         self.semantic_index_up = gauge(
-            "semantic_index_up", "1 while the store can look entries up by probe"
+            "semantic_index_up", "1 while the store can look entries up by probe", merge="min"
         )
         self.semantic_index_documents = gauge(
-            "semantic_index_documents", "Entries that the index finds; NaN where not known"
+            "semantic_index_documents",
+            "Entries that the index finds; NaN where not known",
+            merge="max",
         )
         self.semantic_index_failures = gauge(
-            "semantic_index_failures", "Entries that could not be indexed; NaN where not known"
+            "semantic_index_failures",
+            "Entries that could not be indexed; NaN where not known",
+            merge="max",
         )
         self.semantic_index_bytes = gauge(
-            "semantic_index_bytes", "Memory that the index takes; NaN where not known"
+            "semantic_index_bytes", "Memory that the index takes; NaN where not known", merge="max"
         )
         self.semantic_index_indexed_ratio = gauge(
-            "semantic_index_indexed_ratio", "Share of entries indexed already; NaN where not known"
+            "semantic_index_indexed_ratio",
+            "Share of entries indexed already; NaN where not known",
+            merge="min",
         )
         self.semantic_index_rebuilds = gauge(
-            "semantic_index_rebuilds", "Indexes made anew as they found nothing, since the start"
+            "semantic_index_rebuilds",
+            "Indexes made anew as they found nothing, since the start",
+            merge="sum",
         )
-        self.hot_entries = gauge("hot_entries", "Entries in the hot tier")
-        self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take")
-        self.writeback_queue = gauge("writeback_queue_entries", "Entries waiting to be stored")
+        self.hot_entries = gauge("hot_entries", "Entries in the hot tier", merge="sum")
+        self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take", merge="sum")
+        self.writeback_queue = gauge(
+            "writeback_queue_entries", "Entries waiting to be stored", merge="sum"
+        )
         self.writeback_stored = counter("writeback_stored", "Entries stored")
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
@@ -194,3 +252,20 @@ class Metrics:
                 result = sample.labels["result"]
                 tier[result] = tier.get(result, 0) + int(sample.value)
         return counts
+
+
+class SupervisorMetrics:
+    """What only the supervisor of several workers knows; merged with what its workers count.
+
+    Attributes:
+        merges: how each gauge is merged, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.merges: dict[str, Merge] = {**_PROCESS_MERGES, "cacheproxy_workers": "sum"}
+        ProcessCollector(registry=registry)
+        self.workers = Gauge("cacheproxy_workers", "Workers that serve", registry=registry)
+        self.worker_restarts = Counter(
+            "cacheproxy_worker_restarts", "Workers started in place of others", registry=registry
+        )

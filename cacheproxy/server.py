@@ -3,6 +3,9 @@
 SIGTERM: not ready at once, for `drain_s` still accepting, then the requests in flight are finished
 and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a signal that
 comes once the socket is closed ends the process without finishing requests.
+
+A worker is told by its supervisor what a single process is told by signals; signals that reach it
+as well, as from a service manager, change nothing then.
 """
 
 import asyncio
@@ -11,14 +14,15 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from cacheproxy.app import App
 from cacheproxy.config import Settings
-from cacheproxy.errors import ConfigError
+from cacheproxy.link import Stop, WorkerLink
+from cacheproxy.listeners import ADMIN, PUBLIC, log_ready
 
 logger = logging.getLogger(__name__)
 
@@ -36,30 +40,37 @@ went into looking (measured, 64 clients)."""
 class _Server(uvicorn.Server):
     """uvicorn's server, with our signals and our exit code."""
 
-    def __init__(self, config: uvicorn.Config, app: App, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: App, drain_s: float, *, is_worker: bool
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_s = drain_s
+        self._is_worker = is_worker
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals ourselves: uvicorn's way ends the process by the signal, not with 0."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._drain, loop, self._drain_s)
-        loop.add_signal_handler(signal.SIGINT, self._drain, loop, 0.0)
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
 
-    def _drain(self, loop: asyncio.AbstractEventLoop, wait_s: float) -> None:
-        if self.should_exit:
-            self.force_exit = True
+    def _on_signal(self, wait_s: float) -> None:
+        self.stop(Stop(wait_s, at_once=self.should_exit and not self._is_worker))
+
+    def stop(self, order: Stop) -> None:
+        """Be ready no more, and end as ordered; the earliest of several orders holds."""
+        if order.at_once:
+            self.should_exit = self.force_exit = True
             return
         logger.info("draining: not ready from now on")
         self._app.drain()
-        loop.call_later(wait_s, self._exit)
+        asyncio.get_running_loop().call_later(order.wait_s, self._exit)
 
     def _exit(self) -> None:
         self.should_exit = True
@@ -74,32 +85,17 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address; binding early makes a taken port a clear error.
-
-    Raises:
-        ConfigError: the address cannot be bound.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listener
-
-
 def serve(
-    app: App, listener: socket.socket, settings: Settings, admin_listener: socket.socket | None
+    app: App,
+    listeners: Mapping[str, socket.socket],
+    settings: Settings,
+    link: WorkerLink | None = None,
 ) -> None:
-    """Serve on the bound sockets until a signal ends it."""
+    """Serve on the bound sockets until a signal ends it, or the supervisor, if there is a link."""
     config = _configure(app.asgi)
-    server = _Server(config, app, settings.drain_s)
+    server = _Server(config, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listener, admin_listener))
+        runner.run(_live(app, server, listeners, link))
 
 
 def _configure(asgi: ASGIApp) -> uvicorn.Config:
@@ -121,19 +117,27 @@ def _configure(asgi: ASGIApp) -> uvicorn.Config:
 async def _live(
     app: App,
     server: _Server,
-    listener: socket.socket,
-    admin_listener: socket.socket | None,
+    listeners: Mapping[str, socket.socket],
+    link: WorkerLink | None,
 ) -> None:
+    if link is not None:
+        await link.open(app.metrics, server.stop)
     await app.start()
     # What start-up made lives as long as the process: the collector need not walk it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    async with _administering(app, admin_listener):
+    listener = listeners[PUBLIC]
+    async with _administering(app, listeners.get(ADMIN)):
         listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
-        logger.info("ready: http://%s/v1", _address(listener))
+        if link is not None:
+            link.say_ready()
+        else:
+            log_ready(listeners)
         await server.serve(sockets=[listener])
     await app.stop()
+    if link is not None:
+        await link.close()
     logger.info("stopped")
 
 
@@ -146,14 +150,8 @@ async def _administering(app: App, listener: socket.socket | None) -> AsyncItera
     server = _AdminServer(_configure(app.admin_asgi))
     listener.listen()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    logger.info("for operators: http://%s/admin", _address(listener))
     try:
         yield
     finally:
         server.should_exit = True
         await serving
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

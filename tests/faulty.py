@@ -11,6 +11,7 @@ class FaultyStore:
 
     def __init__(self):
         self.written = {}
+        self.states = {}
         self.failures = 0
         self.kind = "connection"
         self.stalled = None
@@ -40,3 +41,14 @@ class FaultyStore:
         await self._behave()
         self.written.update({entry.key: entry for entry in entries})
         return len({entry.key for entry in entries})
+
+    async def read_state(self, name):
+        await self._behave()
+        return self.states.get(name)
+
+    async def swap_state(self, name, old, new, expires_at):
+        await self._behave()
+        if self.states.get(name) != old:
+            return False
+        self.states[name] = new
+        return True

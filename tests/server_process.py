@@ -17,6 +17,16 @@ READY = re.compile(r"ready: (http://\S+)/v1")
 ADMIN = re.compile(r"for operators: (http://\S+)/admin")
 
 
+def sum_of(exposition: str, name: str, **labels: str) -> float:
+    """Return the sum of a series' samples that carry these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
+    )
+
+
 class Server:
     """One `cacheproxy serve` process and its log."""
 
@@ -68,17 +78,18 @@ class Server:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a series' samples that carry these labels."""
-        text = self.http.get("/metrics").text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
-        )
+        return sum_of(self.http.get("/metrics").text, name, **labels)
 
     def inferred(self) -> float:
         """Return how many texts the model has read."""
         return self.metric("batch_texts_sum")
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers that run, where there are several."""
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
 
     def stop(self) -> int:
         if self.process.poll() is None:

@@ -12,6 +12,7 @@ ROOT = Path(cacheproxy.__file__).parent
 
 LAYERS = [
     {"cli", "__main__"},
+    {"supervisor", "worker"},
     {"server", "evaluation", "admin_client", "figures"},
     {"app"},
     {"api"},
@@ -20,7 +21,9 @@ LAYERS = [
     {"modelkit"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
-    {"keys", "records", "config", "metrics", "errors", "gil", "device", ""},
+    {"link"},
+    {"merged_metrics"},
+    {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 

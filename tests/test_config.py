@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import pytest
 
@@ -128,3 +129,29 @@ def test_a_life_for_a_tenant_that_there_is_not_is_a_mistake(tmp_path):
 def test_a_share_of_a_life_is_from_0_to_below_1(jitter):
     with pytest.raises(ConfigError, match=r"cache\.ttl_jitter"):
         load_settings({"cache": {"ttl_jitter": jitter}}, None)
+
+
+def test_workers_share_the_cores_out_unless_told_how_many_threads_to_use():
+    cores = len(os.sched_getaffinity(0))
+
+    assert load_settings({}, None).batching.threads == cores
+    assert load_settings({"workers": 2}, None).batching.threads == max(1, cores // 2)
+    assert load_settings({"workers": 256}, None).batching.threads == 1
+    assert load_settings({"workers": 2, "batch": {"threads": 7}}, None).batching.threads == 7
+
+
+def test_workers_without_a_store_in_common_are_a_mistake():
+    with pytest.raises(ConfigError, match="workers: "):
+        load_settings({"workers": 2, "store": "memory://"}, None)
+    assert load_settings({"workers": 1, "store": "memory://"}, None).workers == 1
+
+
+def test_settings_arrive_in_another_process_as_they_were(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("port = 1001\n[batch]\nthreads = 3\n[api_keys]\n")
+    settings = load_settings({"device": "cuda"}, file)
+
+    arrived = pickle.loads(pickle.dumps(settings))  # noqa: S301
+
+    assert arrived == settings
+    assert arrived.batching == settings.batching

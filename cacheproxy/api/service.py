@@ -3,13 +3,15 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cacheproxy.exchange import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Exposition = Callable[[], Awaitable[bytes]]
+"""Gives the metrics in the Prometheus text format."""
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -57,10 +59,10 @@ def readyz_endpoint(not_ready_because: Callable[[], str | None]) -> Endpoint:
     return readyz
 
 
-def metrics_endpoint(registry: CollectorRegistry) -> Endpoint:
+def metrics_endpoint(exposition: Exposition) -> Endpoint:
     """`GET /metrics`: the Prometheus text format."""
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(await exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return metrics

@@ -7,6 +7,7 @@ hit, is stored. Nearest is exact here, so that a replay is the same every time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from cacheproxy.evaluation.policies import Policy
 
 EXACT, MISS, SEMANTIC = 0, 1, 2
+
+_NEAR = 64
+_BLOCK = 512
 
 Floats = NDArray[np.float32]
 
@@ -33,6 +37,11 @@ class Traffic:
     vectors: Floats
     probes: Floats
     is_long: NDArray[np.bool_]
+
+    @cached_property
+    def near(self) -> tuple[NDArray[np.int32], Floats]:
+        """Each text's nearest other texts, as `find_near` gives them."""
+        return find_near(self.probes)
 
 
 @dataclass
@@ -78,25 +87,47 @@ class Replay:
 
 
 class _Stored:
-    """Probes of stored texts, found by a product with all of them."""
+    """Which texts are stored, and the nearest of them to a text.
 
-    def __init__(self, probes: Floats) -> None:
-        self._all = probes
-        self._probes = np.empty((1_024, probes.shape[1]), np.float32)
-        self._texts: list[int] = []
+    Most texts have a stored one among the `_NEAR` nearest of all texts, which are the same for
+    every policy; the others are compared with all that is stored.
+    """
+
+    def __init__(self, traffic: "Traffic") -> None:
+        self._probes = traffic.probes
+        self._near, self._near_scores = traffic.near
+        self._is_stored = np.zeros(len(traffic.probes), np.bool_)
 
     def add(self, text: int) -> None:
-        if len(self._texts) == len(self._probes):
-            self._probes = np.concatenate([self._probes, np.empty_like(self._probes)])
-        self._probes[len(self._texts)] = self._all[text]
-        self._texts.append(text)
+        self._is_stored[text] = True
 
     def nearest(self, text: int) -> tuple[int, float] | None:
-        if not self._texts:
+        near = self._near[text]
+        places = np.flatnonzero(self._is_stored[near])
+        if len(places):
+            at = int(places[0])
+            return int(near[at]), float(self._near_scores[text, at])
+        stored = np.flatnonzero(self._is_stored)
+        if not len(stored):
             return None
-        scores = self._probes[: len(self._texts)] @ self._all[text]
-        at = int(scores.argmax())
-        return self._texts[at], float(scores[at])
+        scores = self._probes[stored] @ self._probes[text]
+        best = int(scores.argmax())
+        return int(stored[best]), float(scores[best])
+
+
+def find_near(probes: Floats) -> tuple[NDArray[np.int32], Floats]:
+    """Return, for each row of `probes`, its nearest other rows, best first, and their scores."""
+    count = min(_NEAR, len(probes) - 1)
+    rows = np.empty((len(probes), count), np.int32)
+    best = np.empty((len(probes), count), np.float32)
+    for start in range(0, len(probes), _BLOCK):
+        scores = probes[start : start + _BLOCK] @ probes.T
+        scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -2
+        found = np.argpartition(-scores, count - 1, axis=1)[:, :count] if count else rows[:0]
+        for i, places in enumerate(found):
+            order = places[np.argsort(-scores[i, places], kind="stable")]
+            rows[start + i], best[start + i] = order, scores[i, order]
+    return rows, best
 
 
 def replay(
@@ -110,7 +141,7 @@ def replay(
     result = Replay(
         policy.name, np.zeros(len(requests), np.int8), np.zeros(len(requests), np.bool_)
     )
-    stored = _Stored(traffic.probes)
+    stored = _Stored(traffic)
     known = np.zeros(len(traffic.vectors), np.bool_)
     served: set[int] = set()
 

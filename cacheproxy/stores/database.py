@@ -69,6 +69,7 @@ CREATE TABLE replacements (
     keys BLOB NOT NULL,
     made_at REAL NOT NULL
 );
+CREATE TABLE states (name BLOB PRIMARY KEY, state BLOB NOT NULL, expires_at REAL NOT NULL);
 CREATE TABLE totals (entries INTEGER NOT NULL);
 INSERT INTO totals VALUES (0);
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN

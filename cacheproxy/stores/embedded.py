@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores import notices, rows
+from cacheproxy.stores import notices, rows, states
 from cacheproxy.stores.database import Connection, Database, transaction
 from cacheproxy.stores.listener import Listener
 from cacheproxy.stores.notices import Purge
@@ -231,6 +231,18 @@ class EmbeddedStore:
             usage = await self._reader.run(rows.measure)
             namespaces = await self._reader.run(rows.count_namespaces)
         return Census(usage.entries, usage.live_bytes, namespaces)
+
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name."""
+        with self._call():
+            return await self._reader.run(states.read_state, name, self._now())
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old`; return whether it was."""
+        with self._call():
+            return await self._writer.run(
+                states.swap_state, name, old, new, expires_at, self._now()
+            )
 
     async def sweep(self) -> None:
         """Remove what has expired, evict what is too much, give free pages back; in slices.

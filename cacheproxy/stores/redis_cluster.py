@@ -39,6 +39,7 @@ from cacheproxy.stores.redis_purges import (
     name_of,
 )
 from cacheproxy.stores.redis_records import RedisRecords
+from cacheproxy.stores.redis_states import RedisStates
 from cacheproxy.stores.redis_url import ClusterNodes
 from cacheproxy.stores.shielded import Shielded
 from cacheproxy.stores.store import (
@@ -147,6 +148,7 @@ class ClusterStore:
         )
         self._purge_tasks = Shielded()
         self._records = RedisRecords(self._link, self._purging)
+        self._states = RedisStates(self._link)
         self._calls = Calls()
 
     async def open(self) -> None:
@@ -249,6 +251,16 @@ class ClusterStore:
                 (reply,) = await part.ask([("INFO", "memory")], timeout_s=_ASK_S)
                 size_bytes += used_memory(reply)
             return Census(sum(namespaces.values()), size_bytes, namespaces)
+
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name."""
+        with self._calls.one():
+            return await self._states.read(name)
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old`; return whether it was."""
+        with self._calls.one():
+            return await self._states.swap(name, old, new, expires_at)
 
     def stats(self) -> StoreStats:
         """Return that nothing is found by probe; entries are not counted, as Redis is shared."""

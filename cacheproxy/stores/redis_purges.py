@@ -1,8 +1,8 @@
 """Purges in Redis: numbered and announced in one transaction, then carried out entry by entry.
 
-    cp:{purge}:generation  the newest purge's number: Redis' time in microseconds, or the next one
-    cp:{purge}:floors      ZSET: scopes that were purged within the last hour, by that number
-    cp:{purge}:running     SET: purges that are still removing entries
+    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
+    cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
+    cp:{shared}:running     SET: purges that are still removing entries
     cp:notices             the channel on which purges and replaced entries are announced
 
 The braces keep them on one node of a cluster.
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 CHANNEL = "cp:notices"
 
-GENERATION = "cp:{purge}:generation"
-FLOORS = "cp:{purge}:floors"
-_RUNNING = "cp:{purge}:running"
+GENERATION = "cp:{shared}:generation"
+FLOORS = "cp:{shared}:floors"
+_RUNNING = "cp:{shared}:running"
 
 FLOORS_KEPT_S = 3600
 """Longest life of work that began before a purge: inference, and the wait in a write-back queue."""

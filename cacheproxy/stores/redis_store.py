@@ -40,6 +40,7 @@ from cacheproxy.stores.redis_link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis_purges import CHANNEL, RedisPurges
 from cacheproxy.stores.redis_records import RedisRecords
 from cacheproxy.stores.redis_search import Search
+from cacheproxy.stores.redis_states import RedisStates
 from cacheproxy.stores.redis_url import make_pool
 from cacheproxy.stores.redis_watch import IndexWatch
 from cacheproxy.stores.shielded import Shielded
@@ -117,6 +118,7 @@ class RedisStore:
         self._watch = IndexWatch(self._indexes, self._is_blind)
         self._written: dict[ProbeIndex, Entry] = {}  # the last; one for each model
         self._records = RedisRecords(self._link, self._purging)
+        self._states = RedisStates(self._link)
         self._calls = Calls()
 
     @property
@@ -266,6 +268,16 @@ class RedisStore:
             namespaces = await self._purging.count_namespaces()
             (reply,) = await self._link.ask([("INFO", "memory")], timeout_s=_LOOKUP_S)
             return Census(sum(namespaces.values()), used_memory(reply), namespaces)
+
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name."""
+        with self._calls.one():
+            return await self._states.read(name)
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old`; return whether it was."""
+        with self._calls.one():
+            return await self._states.swap(name, old, new, expires_at)
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""

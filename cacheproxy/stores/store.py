@@ -166,6 +166,15 @@ class Store(Protocol):
     async def census(self) -> Census:
         """Count every entry; may take seconds."""
 
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name: what processes share beside the entries."""
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old` (None: if there is none); return whether it was.
+
+        `expires_at` is Unix time, seconds, as for entries.
+        """
+
     def stats(self) -> StoreStats:
         """Return what the store holds, as far as it knows without looking."""
 

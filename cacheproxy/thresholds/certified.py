@@ -124,6 +124,14 @@ class CertifiedThresholds:
         for namespace_id in reversed(self._namespaces):
             yield namespace_id, self._namespaces[namespace_id].earned.standings()
 
+    def with_news(self) -> list[tuple[str, EarnedThresholds]]:
+        """Return the namespaces with evidence that was not shared yet."""
+        return [
+            (namespace_id, namespace.earned)
+            for namespace_id, namespace in self._namespaces.items()
+            if namespace.earned.has_news
+        ]
+
     def _show(self, namespace_id: str, namespace: _Namespace) -> None:
         earned = namespace.earned
         if namespace_id not in self._shown and len(self._shown) >= _SHOWN:

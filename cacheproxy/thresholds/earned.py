@@ -127,10 +127,14 @@ class EarnedThresholds:
         self.promise = promise
         self.alarms = {"hits": 0, "canary": 0, "refuted": 0}
         self.refits = 0
+        self._shared_epoch: int | None = None
         self._random = random
         self._ledger = ledger or Ledger(promise.min_similarities)
         self._thresholds = [_Threshold() for _ in promise.min_similarities]
-        self._since_refit = self._fresh = 0
+        self._since_refit = self._served_labels = 0
+        self._news = Ledger(promise.min_similarities)
+        self._offered = Ledger(promise.min_similarities)
+        self._age_of_news = self._age_offered = 1.0
         self._refit(at_once=True)
 
     def judge(self, score: float, min_similarity: float) -> Verdict:
@@ -140,6 +144,7 @@ class EarnedThresholds:
         """
         band = band_of(score)
         self._ledger.traffic[band] += 1
+        self._news.traffic[band] += 1
         self._since_refit += 1
         if self._since_refit >= self.promise.refit_every:
             self._age()
@@ -158,6 +163,7 @@ class EarnedThresholds:
         """
         band = band_of(score)
         self._ledger.label(band, similarity)
+        self._news.label(band, similarity)
         for threshold, least in zip(self._thresholds, self.promise.min_similarities, strict=True):
             self._watch(threshold, band, similarity < least)
 
@@ -182,6 +188,51 @@ class EarnedThresholds:
         """Return the evidence as bytes, as `Ledger.unpack` reads it."""
         return self._ledger.pack()
 
+    @property
+    def was_shared(self) -> bool:
+        """Whether the evidence of other processes, and of earlier ones, was seen."""
+        return self._shared_epoch is not None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is evidence that was not shared yet."""
+        return self._ledger.epoch != self._shared_epoch or any(self._news.traffic)
+
+    def offer(self, shared: Ledger | None) -> Ledger:
+        """Return the evidence that processes share, with the news of this one added.
+
+        `adopt` is to follow once that is kept, or `take_back` if it could not be. Evidence that was
+        refuted, here or elsewhere, is left behind.
+        """
+        self._offered, self._news = self._news, Ledger(self.promise.min_similarities)
+        self._age_offered, self._age_of_news = self._age_of_news, 1.0
+        if shared is not None and shared.epoch > self._ledger.epoch:
+            return shared
+        if shared is None or shared.epoch < self._ledger.epoch:
+            shared = Ledger(self.promise.min_similarities, self._ledger.epoch)
+        shared.age(self._age_offered)
+        shared.add(self._offered)
+        return shared
+
+    def adopt(self, shared: Ledger) -> None:
+        """Go on from the evidence that is shared now."""
+        is_first = self._shared_epoch is None
+        if shared.epoch > self._ledger.epoch:
+            self._start_over()
+        self._shared_epoch = shared.epoch
+        self._ledger = shared
+        self._ledger.add(self._news)
+        self._refit(at_once=is_first)
+
+    def take_back(self) -> None:
+        """Keep news that could not be shared for the next time."""
+        self._news.add(self._offered)
+        self._age_of_news *= self._age_offered
+
+    def _start_over(self) -> None:
+        self._thresholds = [_Threshold() for _ in self._thresholds]
+        self._news = Ledger(self.promise.min_similarities)
+
     def standings(self) -> list[Standing]:
         """Return how each threshold stands."""
         return [
@@ -203,7 +254,7 @@ class EarnedThresholds:
         if threshold.band == _NEVER:
             return
         if band >= threshold.band:
-            self._fresh += 1
+            self._served_labels += 1
             for alarm in threshold.hits:
                 alarm.label(is_wrong, threshold.rates[band])
             level = max(alarm.level for alarm in threshold.hits)
@@ -223,9 +274,10 @@ class EarnedThresholds:
     def _age(self) -> None:
         promise = self.promise
         half_lives = self._since_refit / promise.half_life
-        half_lives += self._fresh / (promise.fresh_labels / promise.max_error)
+        half_lives += self._served_labels / (promise.fresh_labels / promise.max_error)
         self._ledger.age(2**-half_lives)
-        self._since_refit = self._fresh = 0
+        self._age_of_news *= 2**-half_lives
+        self._since_refit = self._served_labels = 0
 
     def _suspend(self, threshold: _Threshold, alarm: str) -> None:
         if not threshold.is_suspended:
@@ -236,7 +288,7 @@ class EarnedThresholds:
         """Throw all evidence away: what it was gathered in is no more."""
         self.alarms["refuted"] += 1
         self._ledger.forget()
-        self._thresholds = [_Threshold() for _ in self._thresholds]
+        self._start_over()
 
     def _refit(self, *, at_once: bool = False) -> None:
         self.refits += 1

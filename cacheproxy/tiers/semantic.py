@@ -8,7 +8,6 @@ Some hits are to be checked afterwards: those that the controller draws, and eve
 second time, which from then on has an entry of its own. A wrong one is thus not served for long.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,32 +84,27 @@ class SemanticTier:
     async def find(
         self,
         namespace_id: str,
-        texts: Sequence[Sequence[int]],
+        probes: Sequence[Vector | None],
         keys: Sequence[bytes],
         *,
         min_similarity: float | None,
-        lookup: bool = True,
         can_check: bool = True,
         spent_s: float = 0.0,
     ) -> list[Lookup]:
-        """Return what is found for each text's token ids; one store call at most.
+        """Return what is found for each text's probe; one store call at most.
 
-        Without `lookup` the texts are only probed, so that their entries can be indexed. Where
-        there is no room for checks, what would have to be checked is no hit. `spent_s` is how long
-        the request has waited for the store before.
+        Where there is no room for checks, what would have to be checked is no hit. `spent_s` is how
+        long the request has waited for the store before.
         """
-        started = time.perf_counter()
-        probes = await self._probe_of(texts)
         found = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
-        if not lookup or not asked:
+        if not asked:
             return found
         neighbours = await self._store.nearest(
             self.partition_of(namespace_id),
             np.stack([probe for _, probe in asked]),
             spent_s=spent_s,
         )
-        self._controller.looked_up(namespace_id, time.perf_counter() - started, len(texts))
         for (i, probe), neighbour in zip(asked, neighbours, strict=True):
             if neighbour is not None:
                 found[i] = self._judge(
@@ -118,7 +112,7 @@ class SemanticTier:
                 )
         return found
 
-    async def _probe_of(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
+    async def probe(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
         """Return each text's probe; None where it is too short, or the probe says nothing."""
         long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
         if not long_enough:
@@ -152,6 +146,10 @@ class SemanticTier:
         self._served.move_to_end(key)
         if len(self._served) > _SERVED_TEXTS:
             self._served.popitem(last=False)
+
+    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
+        """Hand the controller what probes and lookups took."""
+        self._controller.looked_up(namespace_id, seconds, texts)
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
         """Hand the controller what inference took, which hits spare."""

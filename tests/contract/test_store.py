@@ -294,3 +294,24 @@ async def test_close_lets_the_writes_in_progress_end(store, entry):
     await asyncio.sleep(0)
     await store.close()
     await asyncio.gather(*writes)
+
+
+async def test_a_state_is_read_as_it_was_written_and_swapped_only_by_who_knows_it(store, clock):
+    later = clock.now() + 60
+    assert await store.read_state("a name: * | { }") is None
+    assert not await store.swap_state("a name: * | { }", b"other", b"new", later)
+    assert await store.swap_state("a name: * | { }", None, b"\x00one", later)
+    assert await store.read_state("a name: * | { }") == b"\x00one"
+    assert not await store.swap_state("a name: * | { }", None, b"two", later)
+    assert not await store.swap_state("a name: * | { }", b"other", b"two", later)
+    assert await store.swap_state("a name: * | { }", b"\x00one", b"two", later)
+    assert await store.read_state("a name: * | { }") == b"two"
+    assert await store.read_state("another name") is None
+
+
+async def test_a_state_is_gone_after_its_time(store, clock):
+    await store.swap_state("short", None, b"state", clock.now() + 0.3)
+    await clock.let_pass(0.5)
+
+    assert await store.read_state("short") is None
+    assert await store.swap_state("short", None, b"again", clock.now() + 60)

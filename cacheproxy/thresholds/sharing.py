@@ -1,0 +1,106 @@
+"""Evidence in the store: servers share it, and a restart goes on from it.
+
+Each server adds its news to what is kept, every few seconds, one namespace after the other; a state
+that another server has changed meanwhile is read again. What cannot be shared waits. A server that
+is killed loses the news of those seconds; its evidence is then older, and never looser.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.store import Store
+from cacheproxy.thresholds.certified import CertifiedThresholds
+from cacheproxy.thresholds.earned import EarnedThresholds
+from cacheproxy.thresholds.ledger import Ledger
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_S = 5.0
+_NEW_ONES = 10
+"""Times more often namespaces are looked after that this server has not seen before: after a
+restart they are closed until then."""
+
+_ATTEMPTS = 5
+_LIFE_S = 30 * 86_400.0
+_LAST_S = 2.0
+
+
+class EvidenceSharing:
+    """Shares one model's evidence; used from one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        thresholds: CertifiedThresholds,
+        *,
+        fingerprint: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: where evidence is kept.
+            thresholds: whose it is.
+            fingerprint: of the model and its probe; another one's evidence is never met.
+            now: Unix time, seconds.
+        """
+        self._store = store
+        self._thresholds = thresholds
+        self._fingerprint = fingerprint
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to share in the background of the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="evidence")
+
+    async def stop(self) -> None:
+        """Share what is left, within moments."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        try:
+            await asyncio.wait_for(self.share(), _LAST_S)
+        except TimeoutError:
+            _log.warning("the last evidence could not be shared in time")
+
+    async def share(self, *, new_ones_only: bool = False) -> None:
+        """Share the news of every namespace that has some; what cannot be shared waits."""
+        for namespace_id, earned in self._thresholds.with_news():
+            if new_ones_only and earned.was_shared:
+                continue
+            kinds = ",".join(f"{kept:g}" for kept in earned.promise.min_similarities)
+            try:
+                await self._share_one(
+                    f"evidence:{self._fingerprint}:{kinds}:{namespace_id}", earned
+                )
+            except StoreError as error:
+                _log.debug("evidence could not be shared: %s", error)
+                return
+
+    async def _share_one(self, name: str, earned: EarnedThresholds) -> None:
+        for _ in range(_ATTEMPTS):
+            kept = await self._store.read_state(name)
+            old = Ledger.unpack(kept, earned.promise.min_similarities) if kept else None
+            offered = earned.offer(old)
+            is_kept = False
+            try:
+                is_kept = await self._store.swap_state(
+                    name, kept, offered.pack(), self._now() + _LIFE_S
+                )
+            finally:
+                if not is_kept:
+                    earned.take_back()
+            if is_kept:
+                earned.adopt(offered)
+                return
+
+    async def _run(self) -> None:
+        while True:
+            for _ in range(_NEW_ONES):
+                await asyncio.sleep(_INTERVAL_S / _NEW_ONES)
+                await self.share(new_ones_only=True)
+            await self.share()
