@@ -45,7 +45,7 @@ class SentinelPair:
     """A master, its replica, and a Sentinel that knows both.
 
     Attributes:
-        url: of the store.
+        url: of the store; names a Sentinel that is away, too.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,8 @@ class SentinelPair:
         self._first = RedisServer(*at_once)
         self._second = RedisServer(*at_once, "--replicaof", "127.0.0.1", str(self._first.port))
         self._sentinel = _Sentinel(self._first.port)
-        self.url = f"redis+sentinel://127.0.0.1:{self._sentinel.port}/{SERVICE}"
+        sentinels = f"127.0.0.1:{free_port()},127.0.0.1:{self._sentinel.port}"
+        self.url = f"redis+sentinel://{sentinels}/{SERVICE}"
 
     def start(self) -> None:
         """Start all three, and wait until the Sentinel knows that the replica is up to date."""

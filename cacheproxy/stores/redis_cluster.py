@@ -1,7 +1,7 @@
 """The store on a Redis Cluster: entries by key, spread over its nodes; nothing is found by probe.
 
-Redis Stack's search knows the entries of its own node only; Redis 8's is said to ask all nodes, and
-was not at hand to be tested.
+Redis Stack 7.4 has an index on one node, and finds that node's entries only; Redis 8 is said to ask
+all nodes, and was not at hand to be tested.
 
 A transaction cannot span nodes, so that a write cannot watch the purges' floors, which are on one
 of them. Instead, lookups judge what they find by every purge of the last hour, of which they have

@@ -3,9 +3,9 @@
     cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
     cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
     cp:{shared}:running     SET: purges that are still removing entries
-    cp:notices             the channel on which purges and replaced entries are announced
+    cp:notices              the channel on which purges and replaced entries are announced
 
-The braces keep them on one node of a cluster.
+The braces keep them on one node of a cluster, where `redis_cluster` does without what spans nodes.
 
 A write watches the floors, so that none that was begun before a purge is executed after it. Lookups
 judge what they find by the purges that are running, of which they have heard; with none running,
