@@ -191,16 +191,15 @@ class App:
         )
 
     def _make_probe(self, installed: InstalledModel) -> Probe:
-        semantic = self._settings.semantic
-        if semantic.probe == "static" or semantic.mode == "off":
+        if self._settings.semantic.probe == "static" or self._settings.semantic_mode == "off":
             return StaticProbe(installed.static_probe)
         return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
 
     def _make_controller(self, model: str) -> Controller:
-        semantic = self._settings.semantic
-        if semantic.mode == "off" or semantic.threshold is not None:
+        semantic, mode = self._settings.semantic, self._settings.semantic_mode
+        if mode == "off" or semantic.threshold is not None:
             return FixedThreshold(
-                None if semantic.mode == "off" else semantic.threshold,
+                None if mode == "off" else semantic.threshold,
                 min_similarity=semantic.min_similarity,
                 model=model,
                 metrics=self.metrics,
@@ -213,7 +212,7 @@ class App:
         return CertifiedThresholds(
             promise,
             min_similarity=semantic.min_similarity,
-            saves_only=semantic.mode == "auto",
+            saves_only=mode == "auto",
             model=model,
             metrics=self.metrics,
         )

@@ -39,8 +39,12 @@ _TABLES = ("api_keys", "model_aliases", "namespace_ttl_s")
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
-_REDIS = ("redis://", "rediss://", "unix://")
-_STORES = "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT or unix://PATH"
+_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
+_STORES = (
+    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH, "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
+)
 
 _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
@@ -195,7 +199,8 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, store: str | None) -> str | None:
-        if store not in (None, _MEMORY) and not (store or "").startswith((_SQLITE, *_REDIS)):
+        schemes = (_SQLITE, *_REDIS, *_CLUSTER)
+        if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
             raise ValueError(f"must be {_STORES}")
         return store
 
@@ -213,7 +218,17 @@ class Settings(BaseSettings):
     @property
     def redis_url(self) -> str | None:
         """Where the store is, if it is in Redis; may hold a password."""
-        return self.store if self.store and self.store.startswith(_REDIS) else None
+        return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
+
+    @property
+    def semantic_mode(self) -> Literal["auto", "on", "off"]:
+        """The semantic tier's mode: off with a store that finds nothing by probe."""
+        return "off" if self.is_cluster else self.semantic.mode
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the store is a Redis Cluster."""
+        return (self.store or "").startswith(_CLUSTER)
 
     @property
     def store_path(self) -> Path | None:

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 import pytest
 from redis_server import NoRedis, RedisServer
+from redis_topology import SentinelPair, ThreeNodes
 
 from cacheproxy.errors import ModelError
 from cacheproxy.modelkit.install import load_installed
+
+Started = TypeVar("Started")
 
 MODEL = "all-MiniLM-L6-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -49,15 +53,19 @@ def shared_rows():
     return read
 
 
-def start_or_skip(*flags: str, **more) -> RedisServer:
+def start_or_skip(make: Callable[..., Started] = RedisServer, *args: str, **more) -> Started:
     """Return a Redis that runs; where there can be none, fail in CI and skip the test elsewhere."""
     try:
-        server = RedisServer(*flags, **more)
+        server = make(*args, **more)
     except NoRedis as reason:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(reason))
-    server.start()
+    try:
+        server.start()
+    except BaseException:
+        server.remove()
+        raise
     return server
 
 
@@ -70,6 +78,22 @@ def redis_url() -> Iterator[str]:
     server = start_or_skip()
     yield server.url
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[ThreeNodes]:
+    """A cluster that tests share; they empty it as they please."""
+    cluster = start_or_skip(ThreeNodes)
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="module")
+def breakable_cluster() -> Iterator[ThreeNodes]:
+    """A cluster of this module's own, to be broken on purpose."""
+    cluster = start_or_skip(ThreeNodes)
+    yield cluster
+    cluster.remove()
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +110,17 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
     servers: list[RedisServer] = []
 
     def start(*flags: str, **more) -> RedisServer:
-        servers.append(start_or_skip(*flags, **more))
+        servers.append(start_or_skip(RedisServer, *flags, **more))
         return servers[-1]
 
     yield start
     for server in servers:
         server.remove()
+
+
+@pytest.fixture
+def sentinel_pair() -> Iterator[SentinelPair]:
+    """A master and its replica of this test's own, to be broken on purpose."""
+    pair = start_or_skip(SentinelPair)
+    yield pair
+    pair.remove()

@@ -15,6 +15,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.stores.redis_cluster import ClusterStore
 from cacheproxy.stores.redis_store import RedisStore
 from cacheproxy.stores.store import Partition, Store
 
@@ -92,10 +93,21 @@ async def redis_server(request) -> AsyncIterator[Opened]:
     await store.close()
 
 
+@asynccontextmanager
+async def redis_cluster(request) -> AsyncIterator[Opened]:
+    cluster = request.getfixturevalue("redis_cluster")
+    cluster.flush()
+    store = ClusterStore(cluster.url)
+    await store.open()
+    yield Opened(store, RealClock(), lambda: ClusterStore(cluster.url))
+    await store.close()
+
+
 IMPLEMENTATIONS: dict[str, Callable[..., AbstractAsyncContextManager[Opened]]] = {
     "embedded-file": embedded_file,
     "embedded-memory": embedded_memory,
     "redis": redis_server,
+    "redis-cluster": redis_cluster,
 }
 
 DIMENSIONS = 32
@@ -113,7 +125,10 @@ def probes(count: int, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-SHARED = ("embedded-file", "redis")
+EXACT_ONLY = ("redis-cluster",)
+"""Those that find nothing by probe."""
+
+SHARED = ("embedded-file", "redis", "redis-cluster")
 """Those that other processes reach."""
 
 HOSTILE = [

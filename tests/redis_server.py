@@ -177,15 +177,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, on the same port as before, and wait until it answers."""
-        command = [str(self._program.server), "--bind", "127.0.0.1", "--port", str(self.port)]
-        command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
-        command += ["--appendonly", "no", "--enable-debug-command", "local"]
-        if self.search:
-            command += ["--loadmodule", str(self._program.search)]
         log = Path(self._folder.name) / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*command, *self._flags],
+                self._command(),
                 stdout=output,
                 stderr=output,
                 env=self._program.environment,
@@ -195,6 +190,14 @@ class RedisServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError("redis-server did not start:\n" + log.read_text()[-2000:])
             time.sleep(0.01)
+
+    def _command(self) -> list[str]:
+        command = [str(self._program.server), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
+        command += ["--appendonly", "no", "--enable-debug-command", "local"]
+        if self.search:
+            command += ["--loadmodule", str(self._program.search)]
+        return [*command, *self._flags]
 
     def _answers(self) -> bool:
         try:

@@ -14,6 +14,10 @@ def make_store(settings: Settings) -> Store:
     if settings.redis_url is None:
         return EmbeddedStore(settings.store_path, max_bytes=settings.cache.store_bytes)
     # Imported only where it is used: 75 ms and 9 MB (measured).
+    if settings.is_cluster:
+        from cacheproxy.stores.redis_cluster import ClusterStore
+
+        return ClusterStore(settings.redis_url)
     from cacheproxy.stores.redis_store import RedisStore
 
     return RedisStore(settings.redis_url)

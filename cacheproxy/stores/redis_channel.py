@@ -8,10 +8,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.errors import StoreError
@@ -28,12 +27,19 @@ _LONGEST_PAUSE_S = 2.0
 """Pauses between attempts to connect double from the first to the longest."""
 
 
+class Connector(Protocol):
+    """Makes connections: a pool, or the link to a cluster."""
+
+    def make_connection(self) -> AbstractConnection:
+        """Return a new connection, which is still to connect."""
+
+
 class Channel:
     """A subscription to one channel, kept up for as long as it is wanted."""
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        pool: Connector,
         name: str,
         purges: Purges,
         *,

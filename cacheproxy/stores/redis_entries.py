@@ -4,6 +4,8 @@ The `record` field begins with the entry's generation, so that whoever reads the
 it; in a field of its own a generation would take 60 bytes an entry.
 """
 
+import math
+import re
 import struct
 from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
@@ -88,3 +90,9 @@ def value_of(reply: Any) -> Any:
         return None  # a miss, which the next write replaces
     raise_error_in(reply)
     return reply
+
+
+def used_memory(reply: Any) -> float:
+    """Return what INFO says; NaN where a user may not ask for it."""
+    found = re.search(rb"used_memory:(\d+)", reply) if isinstance(reply, bytes) else None
+    return int(found.group(1)) if found else math.nan

@@ -167,7 +167,7 @@ class ProbeIndexes:
             _say_off(self._missing)
 
     async def close(self) -> None:
-        """Stop what is being prepared, and let go of the connections used for it."""
+        """Stop what is being prepared, and close the pool, which no one uses any more."""
         tasks = list(self._preparing.values())
         for task in tasks:
             task.cancel()
@@ -175,7 +175,7 @@ class ProbeIndexes:
         # A frozen Redis may never take leave.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await self._client.connection_pool.disconnect()
+                await self._client.connection_pool.aclose()
 
     async def is_ready(self, index: ProbeIndex) -> bool:
         """Return whether the index can be asked; where that is not known, look, or make it.

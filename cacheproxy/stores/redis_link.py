@@ -20,11 +20,8 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
-from cacheproxy.errors import ConfigError, StoreError, StoreErrorKind
+from cacheproxy.errors import StoreError, StoreErrorKind
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +47,7 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.ClusterDownError, "unavailable"),
     (exceptions.MasterDownError, "unavailable"),
     (exceptions.TryAgainError, "unavailable"),
+    (exceptions.AskError, "unavailable"),
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
@@ -71,38 +69,6 @@ def as_store_error(error: BaseException) -> StoreError:
     if message.startswith(_UNAVAILABLE):
         kind = "unavailable"
     return StoreError(f"Redis: {message}", kind)
-
-
-def make_pool(url: str) -> ConnectionPool:
-    """Return redis-py's pool for a `redis://`, `rediss://` or `unix://` URL; nothing connects yet.
-
-    Raises:
-        ConfigError: the URL cannot be read.
-    """
-    try:
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            # With these on, redis-py goes on using idle connections that the server has closed.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-    except ValueError:
-        # Not the error itself: it may quote a part of a password that was not percent-encoded.
-        raise ConfigError(
-            "store: the Redis URL cannot be read; are special characters percent-encoded?"
-        ) from None
-    # After the URL's own options, so that none of them changes what the replies look like.
-    pool.connection_kwargs.update(
-        # RESP3 costs half as much again (55 us of CPU for an HGET, to 34; measured) and gives
-        # nothing that the store reads.
-        protocol=2,
-        decode_responses=False,
-        # The link has its own deadlines and attempts; redis-py's would cost a task for each write.
-        socket_timeout=None,
-        socket_connect_timeout=None,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return pool
 
 
 class _Conversation:
@@ -165,6 +131,11 @@ class RedisLink:
             await connection.disconnect(nowait=True)
         self._idle.clear()
         self._refuse_waiting(StoreError("the store is closed"))
+
+    @property
+    def parts(self) -> list["RedisLink"]:
+        """The links that each reach a part of the keys: this one reaches all."""
+        return [self]
 
     def check(self) -> None:
         """Return if a call may be tried.

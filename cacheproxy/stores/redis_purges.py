@@ -1,9 +1,11 @@
 """Purges in Redis: numbered and announced in one transaction, then carried out entry by entry.
 
-    cp:generation   the newest purge's number: Redis' time in microseconds, or the next one
-    cp:floors       ZSET: scopes that were purged within the last hour, by that number
-    cp:running      SET: purges that are still removing entries
-    cp:notices      the channel on which purges and replaced entries are announced
+    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
+    cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
+    cp:{shared}:running     SET: purges that are still removing entries
+    cp:notices              the channel on which purges and replaced entries are announced
+
+The braces keep them on one node of a cluster, where `redis_cluster` does without what spans nodes.
 
 A write watches the floors, so that none that was begun before a purge is executed after it. Lookups
 judge what they find by the purges that are running, of which they have heard; with none running,
@@ -20,6 +22,7 @@ import msgspec
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.redis_cluster_link import ClusterLink
 from cacheproxy.stores.redis_entries import entry_name, value_of
 from cacheproxy.stores.redis_index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis_link import Ask, Command, RedisLink, raise_error_in
@@ -29,11 +32,11 @@ _log = logging.getLogger(__name__)
 
 CHANNEL = "cp:notices"
 
-_GENERATION = "cp:generation"
-_FLOORS = "cp:floors"
-_RUNNING = "cp:running"
+GENERATION = "cp:{shared}:generation"
+FLOORS = "cp:{shared}:floors"
+_RUNNING = "cp:{shared}:running"
 
-_FLOORS_KEPT_S = 3600
+FLOORS_KEPT_S = 3600
 """Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
 
 _KEPT_S = 11 * 365 * 86_400
@@ -84,24 +87,29 @@ class _Begun(NamedTuple):
 class RedisPurges:
     """Makes purges, hears of others', and judges entries by them."""
 
-    def __init__(self, link: RedisLink, purges: Purges, own_id: str) -> None:
+    def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
         self._link = link
         self._purges = purges
         self._own_id = own_id
-        self._running: dict[str, int] = {}
+        self._judging: dict[str, int] = {}
         self._is_said = False
 
     @property
-    def are_running(self) -> bool:
+    def are_judging(self) -> bool:
         """Whether lookups need namespace and tags of what they read, to judge it."""
-        return bool(self._running)
+        return bool(self._judging)
 
-    def forbid(self, namespace: bytes, tags: bytes | None, generation: int) -> bool:
-        """Return whether a purge that is running names the entry with these fields."""
-        names = [namespace.decode("latin-1")]
+    def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
+        """Return whether a purge by which entries are judged names the one with these fields."""
+        space = namespace.decode("latin-1")
+        names = [space, _key_scope(space, key)]
         if tags:
-            names += [_tag_scope(names[0], tag) for tag in tags.decode("latin-1").split(",")]
-        return any(self._running.get(name, 0) > generation for name in names)
+            names += [_tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
+        return any(self._purged_at(name) > generation for name in names)
+
+    def _purged_at(self, name: str) -> int:
+        """Return the generation of the purge of a scope by which entries are judged; 0 if none."""
+        return self._judging.get(name, 0)
 
     async def catch_up(self) -> None:
         """Learn the state, as anything may have been announced unheard.
@@ -109,31 +117,35 @@ class RedisPurges:
         Raises:
             StoreError: Redis did not answer.
         """
-        commands = [("MULTI",), ("GET", _GENERATION), ("SMEMBERS", _RUNNING), ("EXEC",)]
+        commands = [("MULTI",), ("GET", GENERATION), ("SMEMBERS", _RUNNING), ("EXEC",)]
         replies = await self._link.ask(commands, timeout_s=_ASK_S)
         for reply in replies:
             raise_error_in(reply)
         newest, running = replies[-1]
-        self._running.clear()
+        self._judging.clear()
         for generation, name in map(_parse_member, running):
-            self._running[name] = max(generation, self._running.get(name, 0))
+            self._judge_by(name, generation)
         self._purges.missed(int(newest or 0))
+
+    def _judge_by(self, name: str, generation: int) -> None:
+        self._judging[name] = max(generation, self._judging.get(name, 0))
 
     def hear(self, message: bytes) -> None:
         """Take note of a message on the channel; raises ValueError if it is not one of ours."""
         notice = _DECODER.decode(message)
         if isinstance(notice, Purged):
-            namespace = hex_id(notice.namespace_id)
-            if notice.key is None:
-                name = namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
-                self._running[name] = max(notice.generation, self._running.get(name, 0))
+            self._begun(notice)
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            if self._running.get(notice.scope, 0) <= notice.generation:
-                self._running.pop(notice.scope, None)
+            if self._judging.get(notice.scope, 0) <= notice.generation:
+                self._judging.pop(notice.scope, None)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
+
+    def _begun(self, notice: Purged) -> None:
+        if notice.key is None:
+            self._judge_by(name_of(notice), notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
         """Tell other processes of keys that were written again.
@@ -157,20 +169,10 @@ class RedisPurges:
         Raises:
             StoreError: Redis did not answer.
         """
-        scopes = [_scopes_of(entry) for entry in entries]
-        names = sorted({name for each in scopes for name in each})
-        watching, scores = await ask([("WATCH", _FLOORS), ("ZMSCORE", _FLOORS, *names)])
+        floors = Floors(entries)
+        watching, scores = await ask([("WATCH", FLOORS), floors.question])
         raise_error_in(watching)
-        raise_error_in(scores)
-        floors = {
-            name: int(float(score))
-            for name, score in zip(names, scores, strict=True)
-            if score is not None
-        }
-        return [
-            all(floors.get(name, 0) <= entry.generation for name in each)
-            for entry, each in zip(entries, scopes, strict=True)
-        ]
+        return floors.allow(scores)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
         """Remove what was made before now and the scope names; return how many entries that were.
@@ -190,10 +192,14 @@ class RedisPurges:
             removed = await self._remove(scope, 0, progress)
             begun = await self._begin(scope)
         removed += begun.removed
-        if scope.key is None:
+        if self._at_once(scope) is None:
             removed = await self._remove(scope, removed, progress)
             await self._finish(_scope_name(scope), begun.generation)
         return removed
+
+    def _at_once(self, scope: Scope) -> bytes | None:
+        """Return the name of the one entry that is removed as the purge is announced, if it is."""
+        return None if scope.key is None else entry_name(scope.key)
 
     async def _begin(self, scope: Scope) -> _Begun:
         for _ in range(_ATTEMPTS):
@@ -205,21 +211,21 @@ class RedisPurges:
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
         """Return None if another purge, or a write of the same key, came between."""
-        name = None if scope.key is None else entry_name(scope.key)
-        reads: list[Command] = [("GET", _GENERATION), ("TIME",)]
+        name = self._at_once(scope)
+        reads: list[Command] = [("GET", GENERATION), ("TIME",)]
         if name is None:
-            replies = await ask([("WATCH", _GENERATION), *reads])
+            replies = await ask([("WATCH", GENERATION), *reads])
             is_there = False
         else:
             reads.append(("HGET", name, NAMESPACE_FIELD))
-            replies = await ask([("WATCH", _GENERATION, name), *reads])
+            replies = await ask([("WATCH", GENERATION, name), *reads])
             is_there = value_of(replies[3]) == hex_id(scope.namespace_id).encode()
         for reply in replies[:3]:
             raise_error_in(reply)
         now_us = int(replies[2][0]) * 1_000_000 + int(replies[2][1])
         generation = max(now_us, 1 + int(replies[1] or 0))
         removal: list[Command] = [("DEL", name)] if name is not None and is_there else []
-        commands = [*removal, *_announce(scope, generation, now_us)]
+        commands = [*removal, *_announce(scope, generation, now_us, is_running=name is None)]
         replies = await ask([("MULTI",), *commands, ("EXEC",)])
         for reply in replies:
             raise_error_in(reply)
@@ -247,7 +253,10 @@ class RedisPurges:
         async for names in self._entries(scope.key):
             named = await self._named(names, scope)
             for start in range(0, len(named), _REMOVE_NAMES):
-                removed += await self._ask("DEL", *named[start : start + _REMOVE_NAMES])
+                commands = [("DEL", name) for name in named[start : start + _REMOVE_NAMES]]
+                for reply in await self._link.ask(commands, timeout_s=_ASK_S):
+                    raise_error_in(reply)
+                    removed += reply
             if progress is not None:
                 progress(removed)
         return removed
@@ -257,14 +266,15 @@ class RedisPurges:
         if key is not None:
             yield [entry_name(key)]
             return
-        cursor = None
-        while cursor != 0:
-            reply = await self._ask(
-                *("SCAN", cursor or 0, "MATCH", ENTRY_PREFIX + b"*", "COUNT", _SCAN_NAMES)
-            )
-            cursor = int(reply[0])
-            if reply[1]:
-                yield list(dict.fromkeys(reply[1]))
+        for part in self._link.parts:
+            cursor = None
+            while cursor != 0:
+                scan = ("SCAN", cursor or 0, "MATCH", ENTRY_PREFIX + b"*", "COUNT", _SCAN_NAMES)
+                (reply,) = await part.ask([scan], timeout_s=_ASK_S)
+                raise_error_in(reply)
+                cursor = int(reply[0])
+                if reply[1]:
+                    yield list(dict.fromkeys(reply[1]))
 
     async def _named(self, names: Sequence[bytes], scope: Scope) -> list[bytes]:
         """Return the names of those entries that the scope names."""
@@ -311,18 +321,57 @@ def _parse_member(member: bytes) -> _Member:
     return _Member(int(generation), name)
 
 
-def _announce(scope: Scope, generation: int, now_us: int) -> list[Command]:
+def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
     """Return the commands that put a purge into force and tell of it."""
     name = _scope_name(scope)
     commands: list[Command] = [
-        ("SET", _GENERATION, generation, "EX", _KEPT_S),
-        ("ZADD", _FLOORS, generation, name),
-        ("ZREMRANGEBYSCORE", _FLOORS, 0, now_us - _FLOORS_KEPT_S * 1_000_000),
-        ("EXPIRE", _FLOORS, _FLOORS_KEPT_S),
+        ("SET", GENERATION, generation, "EX", _KEPT_S),
+        ("ZADD", FLOORS, generation, name),
+        ("ZREMRANGEBYSCORE", FLOORS, 0, now_us - FLOORS_KEPT_S * 1_000_000),
+        ("EXPIRE", FLOORS, FLOORS_KEPT_S),
     ]
-    if scope.key is None:
+    if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
     return [*commands, _publish(_purged(scope, generation))]
+
+
+class Floors:
+    """The question whether purges forbid entries, and what its answer means."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._scopes = [_scopes_of(entry) for entry in entries]
+        self._names = sorted({name for each in self._scopes for name in each})
+
+    @property
+    def question(self) -> Command:
+        """The command."""
+        return "ZMSCORE", FLOORS, *self._names
+
+    def allow(self, scores: Any) -> list[bool]:
+        """Return of each entry whether no purge forbids it.
+
+        Raises:
+            StoreError: the answer is an error.
+        """
+        raise_error_in(scores)
+        floors = {
+            name: int(float(score))
+            for name, score in zip(self._names, scores, strict=True)
+            if score is not None
+        }
+        return [
+            all(floors.get(name, 0) <= entry.generation for name in each)
+            for entry, each in zip(self._entries, self._scopes, strict=True)
+        ]
+
+
+def name_of(notice: Purged) -> str:
+    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
+    namespace = hex_id(notice.namespace_id)
+    if notice.key is not None:
+        return _key_scope(namespace, notice.key)
+    return namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
 
 
 def _purged(scope: Scope, generation: int) -> Purged:
@@ -336,10 +385,7 @@ def _publish(notice: Purged | Finished | Replaced) -> Command:
 
 def _scope_name(scope: Scope) -> str:
     """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
-    namespace = hex_id(scope.namespace_id)
-    if scope.key is not None:
-        return _key_scope(namespace, scope.key)
-    return namespace if scope.tag is None else _tag_scope(namespace, hex_id(scope.tag))
+    return name_of(_purged(scope, 0))
 
 
 def _scopes_of(entry: Entry) -> list[str]:

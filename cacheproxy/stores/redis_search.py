@@ -79,12 +79,13 @@ class Search:
                 fields = dict(zip(values[::2], values[1::2], strict=True))
                 if fields[NAMESPACE_FIELD.encode()] != self._namespace:
                     continue
+                key = entry_key(name)
                 stored, tags = read_stored(fields[RECORD_FIELD.encode()]), fields.get(_TAGS)
-                if self._purges.forbid(self._namespace, tags, stored.generation):
+                if self._purges.forbid(key, self._namespace, tags, stored.generation):
                     continue
                 score = _cosine(probe, np.frombuffer(fields[self._field], "<f2"))
                 if best is None or score > best.score:
-                    best = Neighbour(entry_key(name), stored.record, score)
+                    best = Neighbour(key, stored.record, score)
         except (TypeError, ValueError, KeyError) as error:
             raise StoreError(f"Redis: no answer to a search: {error!r}", "protocol") from error
         return Answer(best, expired)

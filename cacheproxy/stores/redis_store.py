@@ -9,41 +9,39 @@ few entries, so that no purge comes between (`redis_purges`).
 Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
 """
 
-import asyncio
 import logging
 import math
-import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis_channel import Channel
 from cacheproxy.stores.redis_entries import (
-    RECORD_FIELD,
     entry_name,
     probe_index,
-    read_stored,
-    value_of,
+    used_memory,
     write_commands,
 )
 from cacheproxy.stores.redis_index import (
     NAMESPACE_FIELD,
-    TAGS_FIELD,
     Hnsw,
     ProbeIndex,
     ProbeIndexes,
     is_useless,
 )
-from cacheproxy.stores.redis_link import Ask, Command, RedisLink, make_pool, raise_error_in
+from cacheproxy.stores.redis_link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis_purges import CHANNEL, RedisPurges
+from cacheproxy.stores.redis_records import RedisRecords
 from cacheproxy.stores.redis_search import Search
+from cacheproxy.stores.redis_states import RedisStates
+from cacheproxy.stores.redis_url import make_pool
 from cacheproxy.stores.redis_watch import IndexWatch
 from cacheproxy.stores.shielded import Shielded
 from cacheproxy.stores.store import (
@@ -53,7 +51,6 @@ from cacheproxy.stores.store import (
     Partition,
     Progress,
     StoreStats,
-    hex_id,
 )
 
 _log = logging.getLogger(__name__)
@@ -70,8 +67,6 @@ and Redis turns to others only between transactions."""
 
 _WRITE_ATTEMPTS = 20
 """A transaction is not executed where a purge came between, of whatever."""
-
-_STATE_PREFIX = "cp:s1:"
 
 _NEIGHBOURS = (1, 32, 256)
 """Asked for at first, and again where all of those had expired: Redis removes what has expired
@@ -99,7 +94,7 @@ class RedisStore:
         """Prepare a store.
 
         Args:
-            url: `redis://`, `rediss://` or `unix://`, as redis-py reads them.
+            url: as `make_pool` reads it.
             max_connections: calls at the same time; further ones wait.
             hnsw: parameters of indexes that are made from now on, and of lookups.
 
@@ -122,10 +117,9 @@ class RedisStore:
         self._purge_tasks = Shielded()
         self._watch = IndexWatch(self._indexes, self._is_blind)
         self._written: dict[ProbeIndex, Entry] = {}  # the last; one for each model
-        self._is_open = False
-        self._is_closed = False
-        self._calls = 0
-        self._idle = asyncio.Event()
+        self._records = RedisRecords(self._link, self._purging)
+        self._states = RedisStates(self._link)
+        self._calls = Calls()
 
     @property
     def semantic_off_because(self) -> str | None:
@@ -134,10 +128,9 @@ class RedisStore:
 
     async def open(self) -> None:
         """Try to reach Redis; it may also come later."""
-        if self._is_closed:
-            raise StoreError("the store is closed")
+        self._calls.check_not_closed()
         is_reached = await self._link.open()
-        self._is_open = True
+        self._calls.open()
         self._watch.start()
         if is_reached:
             try:
@@ -148,43 +141,19 @@ class RedisStore:
 
     async def close(self) -> None:
         """Let the calls in progress end, then release the connections."""
-        if self._is_closed:
+        if not self._calls.close():
             return
-        self._is_open, self._is_closed = False, True
         await self._purge_tasks.cut_short()
         await self._channel.stop()
-        while self._calls:
-            self._idle.clear()
-            await self._idle.wait()
+        await self._calls.ended()
         await self._watch.close()
-        await self._indexes.close()
         await self._link.close()
+        await self._indexes.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys: one round trip."""
-        with self._call():
-            if not keys:
-                return []
-            if self._purging.are_running:
-                return await self._get_judged(keys)
-            commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
-            replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
-            return [_record(reply) for reply in replies]
-
-    async def _get_judged(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
-        commands = [("HMGET", entry_name(key), *fields) for key in keys]
-        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
-        return [self._judged(value_of(reply)) for reply in replies]
-
-    def _judged(self, values: Any) -> bytes | None:
-        """Return the record among an entry's values, unless there is none or it is purged."""
-        if values is None or None in values[:2]:
-            return None
-        record, namespace, tags = values
-        stored = read_stored(record)
-        is_purged = self._purging.forbid(namespace, tags, stored.generation)
-        return None if is_purged else stored.record
+        with self._calls.one():
+            return await self._records.get_many(keys)
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -196,7 +165,7 @@ class RedisStore:
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
-        with self._call():
+        with self._calls.one():
             found: list[Neighbour | None] = [None] * len(probes)
             index = probe_index(partition.fingerprint, probes.shape[1])
             if not len(probes):
@@ -232,7 +201,7 @@ class RedisStore:
 
         Return how many keys were written: those that a purge forbids are left out.
         """
-        with self._call():
+        with self._calls.one():
             latest = {entry.key: entry for entry in entries}
             if not latest:
                 return 0
@@ -290,38 +259,25 @@ class RedisStore:
         A caller that is cancelled does not stop it. What fails on its way, or is killed, stays in
         force until it is purged again.
         """
-        with self._call():
+        with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
 
     async def census(self) -> Census:
         """Count every entry, in many round trips; the size is that of all that Redis holds."""
-        with self._call():
+        with self._calls.one():
             namespaces = await self._purging.count_namespaces()
             (reply,) = await self._link.ask([("INFO", "memory")], timeout_s=_LOOKUP_S)
-            return Census(sum(namespaces.values()), _used_memory(reply), namespaces)
+            return Census(sum(namespaces.values()), used_memory(reply), namespaces)
 
     async def read_state(self, name: str) -> bytes | None:
         """Return the live state of that name."""
-        with self._call():
-            (reply,) = await self._link.ask([("GET", _state_name(name))], timeout_s=_LOOKUP_S)
-            state: bytes | None = value_of(reply)
-            return state
+        with self._calls.one():
+            return await self._states.read(name)
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
         """Write a state if it still is `old`; return whether it was."""
-        key = _state_name(name)
-        with self._call():
-            async with self._link.conversation(timeout_s=_LOOKUP_S) as ask:
-                watching, found = await ask([("WATCH", key), ("GET", key)])
-                raise_error_in(watching)
-                if value_of(found) != old:
-                    await ask([("UNWATCH",)])
-                    return False
-                write = ("SET", key, new, "PXAT", int(1000 * expires_at))
-                replies = await ask([("MULTI",), write, ("EXEC",)])
-                for reply in replies:
-                    raise_error_in(reply)
-                return replies[-1] is not None
+        with self._calls.one():
+            return await self._states.swap(name, old, new, expires_at)
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
@@ -340,40 +296,8 @@ class RedisStore:
         raise_error_in(found)
         return found[0] == 0 and probe is not None
 
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Count a call as in progress; `close` waits for it."""
-        if not self._is_open:
-            raise StoreError("the store is not open")
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
-
-
-def _state_name(name: str) -> str:
-    return _STATE_PREFIX + hex_id(name)
-
 
 def _check(index: ProbeIndex) -> Command:
     """Return a search that finds nothing, at hardly any cost, or says that the index is gone."""
     nothing = f"@{NAMESPACE_FIELD}:{{none}}"
     return "FT.SEARCH", index.name, nothing, "LIMIT", 0, 0, "DIALECT", 2
-
-
-def _record(reply: Any) -> bytes | None:
-    value = value_of(reply)
-    if value is None:
-        return None
-    if not isinstance(value, bytes):
-        raise StoreError(f"Redis: no answer to HGET: {value!r:.50}", "protocol")
-    return read_stored(value).record
-
-
-def _used_memory(reply: Any) -> float:
-    """Return what INFO says; NaN where a user may not ask for it."""
-    found = re.search(rb"used_memory:(\d+)", reply) if isinstance(reply, bytes) else None
-    return int(found.group(1)) if found else math.nan

@@ -13,7 +13,7 @@ import pytest_asyncio
 from redis.exceptions import ResponseError
 from relay import Relay
 from server_process import Server
-from steady_load import MODEL, TEXTS, SteadyLoad, median_store_ms
+from steady_load import MODEL, TEXTS, SteadyLoad, ask_without_cache, median_store_ms
 
 STALL_S = float(os.environ.get("CACHEPROXY_TEST_STALL_S", "3"))
 
@@ -62,17 +62,6 @@ class Rig:
     def keys_without_ttl(self) -> list[bytes]:
         with self.redis.client() as client:
             return [name for name in client.scan_iter(count=1_000) if client.pttl(name) == -1]
-
-
-async def ask_without_cache(url: str) -> dict[str, str]:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        response = await http.post(
-            "/v1/embeddings",
-            json={"input": TEXTS, "model": MODEL, "encoding_format": "base64"},
-            headers={"cache-control": "no-store"},
-        )
-    vectors = [item["embedding"] for item in response.json()["data"]]
-    return dict(zip(TEXTS, vectors, strict=True))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -6,6 +6,7 @@ import pytest
 from cacheproxy.config import load_settings
 from cacheproxy.stores.embedded import EmbeddedStore
 from cacheproxy.stores.factory import make_store
+from cacheproxy.stores.redis_cluster import ClusterStore
 from cacheproxy.stores.redis_store import RedisStore
 
 
@@ -17,6 +18,8 @@ from cacheproxy.stores.redis_store import RedisStore
         ("redis://127.0.0.1:1", RedisStore),
         ("rediss://user:word@example.org", RedisStore),
         ("unix:///run/redis.sock", RedisStore),
+        ("redis+sentinel://127.0.0.1:1/cache", RedisStore),
+        ("redis+cluster://127.0.0.1:1", ClusterStore),
     ],
 )
 def test_the_settings_choose_the_store(tmp_path, store, kind):

@@ -70,17 +70,19 @@ async def test_no_key_is_left_without_a_ttl_and_no_announcement_for_ever(
     await store.purge(Scope(NAMESPACE, tag="docs"))
     await store.purge(Scope(NAMESPACE))
     left = {name: client.ttl(name) for name in client.scan_iter()}
-    assert set(left) == {b"cp:generation", b"cp:floors"}
+    assert set(left) == {b"cp:{shared}:generation", b"cp:{shared}:floors"}
     assert all(ttl > 0 for ttl in left.values())
-    assert client.zcard("cp:floors") == 3
+    assert client.zcard("cp:{shared}:floors") == 3
 
 
 async def test_floors_older_than_an_hour_are_forgotten(redis_url, client, open_store):
     store = await open_store(redis_url)
-    client.zadd("cp:floors", {"old": 1e6 * (time.time() - 3700), "new": 1e6 * (time.time() - 3500)})
+    client.zadd(
+        "cp:{shared}:floors", {"old": 1e6 * (time.time() - 3700), "new": 1e6 * (time.time() - 3500)}
+    )
     await store.purge(Scope(NAMESPACE, key=key(1)))
-    assert client.zscore("cp:floors", "old") is None
-    assert client.zscore("cp:floors", "new") is not None
+    assert client.zscore("cp:{shared}:floors", "old") is None
+    assert client.zscore("cp:{shared}:floors", "new") is not None
 
 
 async def test_generations_rise_over_flushall(redis_url, client, open_store):
@@ -160,13 +162,13 @@ async def test_a_purge_that_was_cut_short_is_over_when_it_is_repeated(
     redis_url, client, open_store
 ):
     store = await open_store(redis_url)
-    client.sadd("cp:running", f"{10**15} {redis_purges._scope_name(Scope(NAMESPACE))}")
+    client.sadd("cp:{shared}:running", f"{10**15} {redis_purges._scope_name(Scope(NAMESPACE))}")
     other = await open_store(redis_url)
     await store.put_many(entries(range(3)))
     assert await other.get_many([key(0)]) == [None]
     await store.purge(Scope(NAMESPACE))
-    await until(lambda: not other._purging.are_running)
-    assert client.smembers("cp:running") == set()
+    await until(lambda: not other._purging.are_judging)
+    assert client.smembers("cp:{shared}:running") == set()
 
 
 async def test_a_hundred_purges_at_once_each_get_a_number(redis_url, client, open_store):
@@ -176,8 +178,11 @@ async def test_a_hundred_purges_at_once_each_get_a_number(redis_url, client, ope
         *(stores[n % 4].purge(Scope(NAMESPACE, key=key(n))) for n in range(100))
     )
     assert removed == [1] * 100
-    assert client.zcard("cp:floors") == 100
-    assert len({score for _, score in client.zrange("cp:floors", 0, -1, withscores=True)}) == 100
+    assert client.zcard("cp:{shared}:floors") == 100
+    assert (
+        len({score for _, score in client.zrange("cp:{shared}:floors", 0, -1, withscores=True)})
+        == 100
+    )
 
 
 async def test_a_purge_between_the_question_and_the_write_forbids_it(
@@ -224,7 +229,7 @@ async def test_of_two_purges_at_once_the_later_has_the_higher_number(
     store, other = await open_store(redis_url), await open_store(redis_url)
     interrupt_once(store, monkeypatch, lambda: other.purge(Scope("f" * 32)))
     await store.purge(Scope(NAMESPACE))
-    floors = dict(client.zrange("cp:floors", 0, -1, withscores=True))
+    floors = dict(client.zrange("cp:{shared}:floors", 0, -1, withscores=True))
     assert floors[hex_id(NAMESPACE).encode()] > floors[hex_id("f" * 32).encode()]
 
 
