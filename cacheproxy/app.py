@@ -41,6 +41,7 @@ from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.shallow import ShallowProbe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.recorder import Recorder
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
@@ -120,6 +121,7 @@ class App:
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
         self._sharing: EvidenceSharing | None = None
+        self._recorder = self._make_recorder()
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -217,6 +219,14 @@ class App:
             metrics=self.metrics,
         )
 
+    def _make_recorder(self) -> Recorder | None:
+        record = self._settings.record
+        if record.path is None:
+            return None
+        return Recorder(
+            record.path, with_texts=record.texts, max_bytes=record.max_bytes, metrics=self.metrics
+        )
+
     def _make_edge(self) -> Edge:
         model = self._pipeline.model
         pipelines = dict.fromkeys((model.name, *model.aliases), self._pipeline)
@@ -234,6 +244,7 @@ class App:
                 max_body_bytes=limits.body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=self.metrics,
+                recorder=self._recorder,
             )
 
         openai = embeddings("embeddings", OpenAIDialect())
@@ -270,7 +281,10 @@ class App:
 
         Raises:
             StoreError: the store cannot be opened.
+            ConfigError: requests cannot be recorded.
         """
+        if self._recorder is not None:
+            self._recorder.start()
         await self._store.open()
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
@@ -294,4 +308,6 @@ class App:
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()
+        if self._recorder is not None:
+            self._recorder.stop()
         self._tokenizing.shutdown(wait=False)

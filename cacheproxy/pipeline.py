@@ -348,6 +348,8 @@ class EmbeddingPipeline:
             if text.served is None:
                 pending = self._exact.pending(journey.namespace_id, text.key)
                 self._serve_exact(text, pending, self._purges.moment, journey)
+            if text.served is not None:
+                self._lookups[text.served.outcome, "hit"].inc()
 
     def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
         """Return the text's flight, unless it began before a purge of what it brings."""

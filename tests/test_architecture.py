@@ -23,7 +23,8 @@ LAYERS = [
     {"thresholds", "probes", "stores", "inference"},
     {"link"},
     {"merged_metrics"},
-    {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
+    {"keys", "records", "recorder"},
+    {"config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 
