@@ -22,7 +22,7 @@ from loadtest.target import Target
 _MOST_CONNECTIONS = 900
 """Of one process: with its files, below the 1,024 that most systems allow."""
 
-_FIRST_CONNECTIONS = 16
+_FIRST_CONNECTIONS = 64
 _LOOK_S = 0.25
 _STREAM_END = b"[DONE]"
 _REPEAT = KINDS.index("repeat")

@@ -16,7 +16,7 @@ from cacheproxy.errors import ConfigError
 from loadtest.fleet import Outline
 from loadtest.plan import MIXED
 from loadtest.samples import TEXT_TIERS, TIERS, Samples
-from loadtest.scenario import KINDS
+from loadtest.scenario import KINDS, Phase
 from loadtest.scrape import Moment
 from loadtest.truth import Count
 
@@ -141,58 +141,79 @@ def read_result(path: Path) -> Result:
 
 
 def make_phase(
-    name: str,
-    seconds: float,
+    phase: Phase,
     outlines: Sequence[Outline],
     samples: Samples,
     server: list[Moment],
     counts: list[Count],
 ) -> PhaseResult:
     """Return a phase's result from every exchange of it."""
-    window_s = max(1.0, seconds / _MOST_WINDOWS)
+    window_s = max(1.0, phase.seconds / _MOST_WINDOWS)
     streams = [
-        _make_stream(outline, samples[samples["stream"] == number], seconds, window_s)
+        _make_stream(outline, samples[samples["stream"] == number], phase, window_s)
         for number, outline in enumerate(outlines)
     ]
-    lags = samples["lag_us"]
+    lags = samples["lag_us"][samples["due_s"] >= phase.settle_s]
     figures = {
         "lag_p50_ms": _quantile_ms(lags, 0.5),
         "lag_p99_ms": _quantile_ms(lags, 0.99),
         "requests": float(len(samples)),
     }
-    memory = [moment.memory_bytes for moment in server if moment.memory_bytes]
+    memory = [
+        moment.memory_bytes
+        for moment in server
+        if moment.memory_bytes and moment.at_s >= phase.settle_s
+    ]
     if memory:
         figures["memory_mb"] = max(memory) / 1e6
         figures["memory_growth"] = memory[-1] / memory[0]
-    return PhaseResult(name, seconds, window_s, streams, figures, server, counts)
+    return PhaseResult(phase.name, phase.seconds, window_s, streams, figures, server, counts)
 
 
 def _make_stream(
-    outline: Outline, samples: Samples, seconds: float, window_s: float
+    outline: Outline, samples: Samples, phase: Phase, window_s: float
 ) -> StreamResult:
-    status = samples["status"]
-    good, refused = samples[status == 200], samples[np.isin(status, _REFUSALS)]
-    windows = int(np.ceil(seconds / window_s))
+    good = samples[samples["status"] == 200]
+    windows = int(np.ceil(phase.seconds / window_s))
     latencies = [
         Latencies(tier, _windows(part, window_s, windows))
         for tier, part in (
             *((tier, good[good["tier"] == number]) for number, tier in enumerate(TIERS)),
-            (REFUSED, refused),
+            (REFUSED, samples[np.isin(samples["status"], _REFUSALS)]),
         )
         if len(part)
     ]
-    # A server that falls behind goes on answering after the last request was sent.
-    ended_s = max(seconds, float((samples["due_s"] + samples["whole_us"] / 1e6).max(initial=0)))
+    statuses = Counter(samples["status"].tolist())
     texts = {tier: int(good[tier].astype(np.int64).sum()) for tier in TEXT_TIERS}
-    known = sum(texts.values())
-    failed = len(samples) - len(good) - len(refused)
+    return StreamResult(
+        outline.name,
+        _figures(outline, samples, phase),
+        {str(code): count for code, count in sorted(statuses.items())},
+        _expected(outline, samples),
+        {tier: count for tier, count in texts.items() if count},
+        _by_kind(outline, good),
+        latencies,
+    )
+
+
+def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, float]:
+    settled = samples[samples["due_s"] >= phase.settle_s]
+    status = settled["status"]
+    good, refused = settled[status == 200], settled[np.isin(status, _REFUSALS)]
+    failed = len(settled) - len(good) - len(refused)
+    # A server that falls behind goes on answering after the last request was sent.
+    answered_s = samples["due_s"] + samples["whole_us"] / 1e6
+    seconds = max(phase.seconds, float(answered_s.max(initial=0))) - phase.settle_s
+    answered = int(((samples["status"] == 200) & (answered_s >= phase.settle_s)).sum())
+    texts = {tier: int(good[tier].astype(np.int64).sum()) for tier in TEXT_TIERS}
+    told = sum(texts.values())
     figures = {
-        "offered_per_s": (outline.requests if outline.is_open else len(samples)) / seconds,
-        "answered_per_s": len(good) / ended_s,
-        "texts_per_s": len(good) * outline.texts / ended_s,
-        "refused_share": len(refused) / max(len(samples), 1),
-        "failed_share": failed / max(len(samples), 1),
-        "hit_share": (known - texts["miss"]) / known if known else 0.0,
+        "offered_per_s": len(settled) / (phase.seconds - phase.settle_s),
+        "answered_per_s": answered / seconds,
+        "texts_per_s": answered * outline.texts / seconds,
+        "refused_share": len(refused) / max(len(settled), 1),
+        "failed_share": failed / max(len(settled), 1),
+        "hit_share": (told - texts["miss"]) / told if told else 0.0,
         **_quantiles("", good["whole_us"]),
     }
     if outline.route == "chat":
@@ -200,15 +221,7 @@ def _make_stream(
     if len(refused):
         figures |= _quantiles("refusal_", refused["whole_us"])
         figures["refusals_without_retry_after"] = float((refused["retry_after"] == 0).sum())
-    return StreamResult(
-        outline.name,
-        figures,
-        {str(code): count for code, count in sorted(Counter(status.tolist()).items())},
-        _expected(outline, samples),
-        {tier: count for tier, count in texts.items() if count},
-        _by_kind(outline, good),
-        latencies,
-    )
+    return figures
 
 
 def _expected(outline: Outline, samples: Samples) -> dict[str, int]:

@@ -73,7 +73,7 @@ def _run_phase(
         if after is None:
             raise CacheproxyError(f"{phase.name}: the server's metrics have gone")
         counts = check_truth(samples, outlines, before, after)
-    return make_phase(phase.name, phase.seconds, outlines, samples, watch.moments, counts)
+    return make_phase(phase, outlines, samples, watch.moments, counts)
 
 
 def _scrape(root: str) -> Metrics | None:

@@ -74,6 +74,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: as the report calls it.
         seconds: for how long requests are sent.
         streams: of requests.
+        settle_s: seconds at the start that figures leave out (plots and the truth check do not).
         restart: whether the server that `--serve` started is stopped and started before.
         finds_capacity: whether the answers a second of the first stream are the capacity.
     """
@@ -81,6 +82,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     seconds: float
     streams: tuple[Stream, ...]
+    settle_s: float = 0.0
     restart: bool = False
     finds_capacity: bool = False
 
