@@ -11,6 +11,7 @@ from cacheproxy.config import load_settings
 from cacheproxy.errors import CacheproxyError, ConfigError
 from loadtest.compare import compare_results
 from loadtest.fleet import Assignment
+from loadtest.peers.table import peers
 from loadtest.recording import seconds_of
 from loadtest.report import as_html
 from loadtest.result import Result, read_result
@@ -106,6 +107,9 @@ def compare(a: Path, b: Path) -> None:
     """Show the ratios of two results' figures, B to A, with their 95 % spread."""
     with _told():
         click.echo(compare_results(read_result(a), read_result(b)))
+
+
+main.add_command(peers)
 
 
 def _with_trace(scenario: Scenario, trace: Path, speed: float) -> Scenario:

@@ -17,7 +17,7 @@ MIXED = len(KINDS)
 _CLOSED_PER_S = 3_000
 """Single texts a second for which a closed loop has requests; beyond, it begins anew."""
 
-_WARM_UP_BATCH = 32
+_WARM_UP_CLIENTS = 16
 
 
 @dataclass
@@ -66,11 +66,11 @@ class Planner:
 
     def warm_up(self, count: int, like: Stream) -> StreamPlan:
         """Return requests that make so many texts known, like those of a stream."""
-        plan = StreamPlan("warm-up", like.route, like.streamed, clients=4)
+        plan = StreamPlan("warm-up", like.route, like.streamed, clients=_WARM_UP_CLIENTS)
         texts = (
             self._source.draw(Mix(unseen=1.0), like.words, 0, remember=False) for _ in range(count)
         )
-        plan.texts = _WARM_UP_BATCH if like.route == "embeddings" else 1
+        plan.texts = like.batch
         while part := list(islice(texts, plan.texts)):
             for drawn in part:
                 self._source.remember(drawn.text, 0)

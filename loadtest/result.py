@@ -170,9 +170,7 @@ def make_phase(
     return PhaseResult(phase.name, phase.seconds, window_s, streams, figures, server, counts)
 
 
-def _make_stream(
-    outline: Outline, samples: Samples, phase: Phase, window_s: float
-) -> StreamResult:
+def _make_stream(outline: Outline, samples: Samples, phase: Phase, window_s: float) -> StreamResult:
     good = samples[samples["status"] == 200]
     windows = int(np.ceil(phase.seconds / window_s))
     latencies = [
