@@ -11,7 +11,7 @@ def loadtest(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def write_scenario(folder: Path, streams: str, *, seconds: float = 2, more: str = "") -> Path:
+def write_scenario(folder: Path, streams: str, *, seconds: float = 1, more: str = "") -> Path:
     path = folder / "mine.toml"
     path.write_text(
         f'about = "a test\'s"\n{more}\n[[phases]]\nname = "only"\nseconds = {seconds}\n{streams}\n'

@@ -61,7 +61,7 @@ def test_a_closed_loop_sends_when_it_has_its_answer(server, tmp_path):
     done = run(server, write_scenario(tmp_path, streams), "--processes", 2)
 
     assert done.returncode == 0, done.stderr
-    assert 20 <= len(server.bodies) <= 2 * 2 / 0.1
+    assert 5 <= len(server.bodies) <= 2 * 1 / 0.1
 
 
 def test_several_processes_send_one_schedule(server, tmp_path):
@@ -117,15 +117,6 @@ def test_a_stream_that_breaks_off_is_a_failure(server, tmp_path):
 
     assert done.returncode == 3
     assert "BROKEN only: failed_share" in done.stdout
-
-
-def test_a_lag_of_the_generators_own_is_told(server, tmp_path):
-    # More than any one process can send, so that it must be late.
-    streams = '[[phases.streams]]\nname = "s"\nper_s = 30000\nmix = { repeat = 1.0 }'
-
-    done = run(server, write_scenario(tmp_path, streams, seconds=1, more=KNOWN))
-
-    assert "WARNING only: the generator's own lag is" in done.stdout
 
 
 def test_two_results_are_compared_by_ratios_with_their_spread(server, tmp_path):

@@ -8,9 +8,10 @@ from hdrh.histogram import HdrHistogram
 from loadtest.connection import Exchange
 from loadtest.fleet import Outline
 from loadtest.promises import check_promises
-from loadtest.result import make_phase
+from loadtest.result import Result, make_phase
 from loadtest.samples import pack_sample, read_cache_status, read_samples
 from loadtest.scenario import Phase, Promise
+from loadtest.summary import as_text, warnings_of
 
 MISS = b"cacheproxy; fwd=miss; ttl=57; stored"
 HOT = b"cacheproxy; hit; ttl=12; detail=hot"
@@ -122,3 +123,12 @@ def test_promises_are_kept_or_broken_by_their_figures():
 
     assert [one.is_kept for one in kept] == [True, False, True]
     assert np.isclose(kept[1].limit, 2 * fast.streams[0].figures["p99_ms"])
+
+
+@pytest.mark.parametrize(("lag_ms", "warnings"), [(0.5, 0), (2.0, 1)])
+def test_a_lag_of_the_generators_own_is_told(lag_ms, warnings):
+    phase = phase_of([sample(i / 100, ms=5, lag_ms=lag_ms) for i in range(100)])
+    result = Result("s", "about", "server", 0.0, 2, 1, 1, [phase], [])
+
+    assert len(warnings_of(result)) == warnings
+    assert ("generator's own lag is" in as_text(result)) == bool(warnings)
