@@ -250,12 +250,12 @@ def key(tenant: str) -> None:
     click.echo(f"[api_keys]\n{json.dumps(tenant)} = [{json.dumps(hash_key(api_key))}]")
 
 
-_operator_flags = _settings_flags("home", "store", "model", "device", "api_keys", "admin")
+_OPERATORS = ("home", "store", "model", "device", "api_keys", "admin")
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
-@_operator_flags
+@_settings_flags(*_OPERATORS, "semantic")
 def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Print what the cache holds, and, where a server's admin listener answers, how it does."""
     settings = _load(config, flags)
@@ -277,7 +277,7 @@ def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
 @click.option("--text", help="purge the entry of this text under the model that is served")
 @click.option("--tag", help="purge the entries with this tag")
 @click.option("--all", "everything", is_flag=True, help="purge the whole namespace")
-@_operator_flags
+@_settings_flags(*_OPERATORS)
 def purge(
     tenant: str,
     namespace: str,

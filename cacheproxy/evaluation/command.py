@@ -15,7 +15,7 @@ from cacheproxy.evaluation.traffic import draw_requests, read_texts
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
-from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
+from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
 
@@ -68,12 +68,9 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         progress=_bar,
     )
     semantic = settings.semantic
-    promise = Promise(
-        max_error=semantic.max_error,
-        confidence=semantic.confidence,
-        min_similarities=tuple(sorted({*MIN_SIMILARITIES, semantic.min_similarity})),
+    study = run_study(
+        traffic, promise_of(semantic), semantic.min_similarity, seed=wanted.seed, progress=_bar
     )
-    study = run_study(traffic, promise, semantic.min_similarity, seed=wanted.seed, progress=_bar)
     if wanted.json_path is not None:
         wanted.json_path.write_text(json.dumps(as_json(study), indent=1) + "\n")
     if wanted.report is not None:

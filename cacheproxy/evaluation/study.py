@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Policy, Static
 from cacheproxy.evaluation.replay import Floats, Replay, Traffic, replay
 from cacheproxy.thresholds.bands import EDGES
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 STATIC_THRESHOLDS = (0.80, 0.90, 0.95, 0.99)
 

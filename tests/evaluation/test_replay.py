@@ -5,7 +5,7 @@ import pytest
 
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Static
 from cacheproxy.evaluation.replay import EXACT, MISS, SEMANTIC, Traffic, replay
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 
 def unit(*rows):

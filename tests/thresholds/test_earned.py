@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cacheproxy.thresholds.bounds import least_labels
-from cacheproxy.thresholds.earned import EarnedThresholds, Promise
+from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.promise import Promise
 
 SIMILARITY = 0.95
 RIGHT, WRONG = 0.99, 0.50
