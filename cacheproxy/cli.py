@@ -204,6 +204,12 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @main.command("eval")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--then", type=click.Path(path_type=Path), multiple=True, help="traffic shifts here")
+@click.option(
+    "--documents",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="show what a similarity means to a retriever of these",
+)
 @click.option("--requests", type=int, help="draw so many requests from the texts [replay as is]")
 @click.option("--report", type=click.Path(path_type=Path), help="write a page with plots (.html)")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
@@ -213,6 +219,7 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 def evaluate(
     files: tuple[Path, ...],
     then: tuple[Path, ...],
+    documents: tuple[Path, ...],
     requests: int | None,
     report: Path | None,
     json_path: Path | None,
@@ -223,14 +230,16 @@ def evaluate(
 ) -> None:
     """Replay texts, a log or a list, to see what the semantic tier would do with them.
 
-    FILES hold a JSON object with a text, or a plain text, a line.
+    FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
+    with its `cluster` (or `group`, `label`), or pairs, `a` and `b`, with `label` 0 where the two
+    are different.
     """
     settings = _load(config, flags)
     from cacheproxy.evaluation.command import Wanted, run
 
     try:
         text = run(
-            Wanted(files, then, requests, report, json_path, work, seed),
+            Wanted(files, then, documents, requests, report, json_path, work, seed),
             settings,
             _installed(settings),
         )

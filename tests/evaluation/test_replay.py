@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,13 @@ def test_short_texts_find_nothing_and_are_found_by_nobody():
     done = replay(short, Static(0.9), 0.95)
 
     assert done.outcomes.tolist()[2] == MISS
+
+
+def test_hits_by_texts_that_mean_something_else_are_counted():
+    labelled = replace(TRAFFIC, differ=lambda one, other: {one, other} == {0, 1})
+    done = replay(labelled, Static(0.9), 0.95)
+
+    assert (done.hits, done.different) == (4, 2)
 
 
 def many(seed=0, texts=3_000):
