@@ -37,10 +37,8 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
-from cacheproxy.probes.probe import Probe
-from cacheproxy.probes.shallow import ShallowProbe
-from cacheproxy.probes.static import StaticProbe
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
@@ -154,7 +152,7 @@ class App:
             dimensions=installed.dimensions,
         )
         reader = RecordReader(model.dimensions, metrics)
-        probe = self._make_probe(installed)
+        probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
             self._thresholds = controller
@@ -192,11 +190,6 @@ class App:
             ),
             metrics=metrics,
         )
-
-    def _make_probe(self, installed: InstalledModel) -> Probe:
-        if self._settings.semantic.probe == "static" or self._settings.semantic_mode == "off":
-            return StaticProbe(installed.static_probe)
-        return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
 
     def _make_controller(self, model: str) -> Controller:
         semantic, mode = self._settings.semantic, self._settings.semantic_mode

@@ -96,10 +96,10 @@ class SemanticSettings(_Section):
     threshold: float | None = Field(
         None, gt=0, le=1, description="serve from this probe score on, by your own guess"
     )
-    probe: Literal["shallow", "static"] = Field(
+    probe: str = Field(
         "shallow",
         description="what neighbours are found by: shallow (a sixth of an inference, knows the "
-        "order of words) or static (no inference at all, and weak)",
+        "order of words), static (no inference at all, and weak) or the name of a smaller model",
     )
     min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
 
