@@ -6,6 +6,7 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.shallow import ShallowProbe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
@@ -97,7 +99,9 @@ class App:
             lambda: self._store.stats().index.indexed_ratio
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
-        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
+        self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
+        metrics.hot_entries.set_function(lambda: len(self._hot))
+        metrics.hot_bytes.set_function(lambda: self._hot.size_bytes)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -151,7 +155,7 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        reader = RecordReader(model.dimensions, metrics)
+        reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
         probe = self._make_probe(installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):

@@ -23,6 +23,7 @@ LAYERS = [
     {"thresholds", "probes", "stores", "inference"},
     {"link"},
     {"merged_metrics"},
+    {"stages"},
     {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
