@@ -251,6 +251,9 @@ class Metrics:
             "upstream",
             merge="max",
         )
+        self.chat_waiting = gauge(
+            "chat_waiting", "Requests that wait for an upstream, or read its answer", merge="sum"
+        )
         self.slow_clients_closed = counter(
             "slow_clients_closed", "Streams ended because the client did not read"
         )

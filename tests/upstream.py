@@ -7,7 +7,6 @@ drip. What it is not told otherwise, it answers as `answer_to` says.
 import asyncio
 import json
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ class Asked:
     headers: dict[str, str]
     body: dict[str, Any]
     raw: bytes
+    number: int
 
     @property
     def question(self) -> str:
@@ -82,7 +82,7 @@ def completion(asked: Asked, text: str | None = None, **choice: Any) -> dict[str
     prompt = len(asked.question.split())
     completed = len(text.split())
     return {
-        "id": f"chatcmpl-{time.monotonic_ns()}",
+        "id": f"chatcmpl-{asked.number}",
         "object": "chat.completion",
         "created": CREATED,
         "model": asked.body["model"],
@@ -103,7 +103,7 @@ def chunks(asked: Asked, text: str | None = None, finish: str = "stop") -> list[
     """Return the chunks of a stream, the last one with the usage if that is asked for."""
     text = answer_to(asked.question) if text is None else text
     base = {
-        "id": f"chatcmpl-{time.monotonic_ns()}",
+        "id": f"chatcmpl-{asked.number}",
         "object": "chat.completion.chunk",
         "created": CREATED,
         "model": asked.body["model"],
@@ -183,11 +183,20 @@ class Upstream:
         return Gate(self)
 
     def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
+        self.loop.close()
 
-    def close_idle(self) -> None:
-        """Refuse connections from now on, and close those that are there."""
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def vanish(self) -> None:
+        """Refuse connections from now on, and reset those that are there."""
         done = threading.Event()
 
         def close() -> None:
@@ -221,7 +230,7 @@ class Upstream:
                     for name, _, value in (line.partition(":") for line in lines if line)
                 }
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(first.split(" ")[1], headers, json.loads(raw), raw)
+                asked = Asked(first.split(" ")[1], headers, json.loads(raw), raw, len(self.asked))
                 self.asked.append(asked)
                 exchange = Exchange(asked, writer)
                 behave = self.plan.popleft() if self.plan else self.always

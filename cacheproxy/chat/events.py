@@ -6,6 +6,7 @@ An upstream that writes an event at a time, as they do, is not held up by that. 
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -58,26 +59,30 @@ class Assembler:
         self._message: dict[str, Any] = {}
         self._texts: dict[str, list[str]] = {}
 
-    def take(self, event: bytes) -> None:
-        """Take the next event.
+    def take_all(self, events: Sequence[bytes]) -> int:
+        """Take the next events, up to one that holds no chunk; return how many were taken."""
+        for taken, event in enumerate(events):
+            if not self._take(event):
+                return taken
+        return len(events)
 
-        Raises:
-            UpstreamFailed: it holds something that is no chunk.
-        """
+    def _take(self, event: bytes) -> bool:
         lines = (line for line in _LINE.split(event) if line.startswith(b"data:"))
         data = b"\n".join(line[5:].removeprefix(b" ") for line in lines)
         if not data:
-            return  # a comment, or a field that says nothing of the answer
+            return True  # a comment, or a field that says nothing of the answer
         if data.strip() == b"[DONE]":
             self.is_done = True
-            return
+            return True
         try:
             chunk = _DECODER.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise malformed("an event of its stream is not a JSON object") from None
+            self._is_plain = False
+            return False
         if self.is_done or "error" in chunk:
             self._is_plain = False
         self._add(chunk)
+        return True
 
     def completion(self) -> Completion | None:
         """Return what was told as one completion; None unless it is whole and may be kept."""

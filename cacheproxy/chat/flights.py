@@ -8,9 +8,10 @@ through a window, no faster than its slowest reader reads, and can no longer be 
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
+
+from prometheus_client import Gauge
 
 from cacheproxy.chat.request import Form
 from cacheproxy.errors import ApiError
@@ -31,12 +32,13 @@ class Flight:
         is_stored: whether that is on its way into the store.
     """
 
-    def __init__(self, since: int, *, most_bytes: int) -> None:
+    def __init__(self, since: int, *, most_bytes: int, waiting: Gauge) -> None:
         self.since = since
         self.is_held = True
         self.record: Record | None = None
         self.is_stored = False
         self._most_bytes = most_bytes
+        self._waiting = waiting
         self._head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._dropped = 0  # parts that have left the window
@@ -95,12 +97,13 @@ class Flight:
         """Return a reader, from the beginning on."""
         reader = Reader(self)
         self._readers.append(reader)
+        self._waiting.inc()
         return reader
 
     def leave(self, reader: "Reader") -> None:
         """Forget a reader; the last one to leave takes the call along."""
-        with suppress(ValueError):
-            self._readers.remove(reader)
+        self._readers.remove(reader)
+        self._waiting.dec()
         if not self._readers and not self._is_over and self._task is not None:
             self.is_held = False  # the call ends a moment later; who joined it now would hang
             self._task.cancel()

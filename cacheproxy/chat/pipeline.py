@@ -273,7 +273,9 @@ class ChatPipeline:
         return flight if is_untouched else None
 
     def _begin(self, journey: _Journey) -> Flight:
-        flight = Flight(self._purges.moment, most_bytes=self._most_bytes)
+        flight = Flight(
+            self._purges.moment, most_bytes=self._most_bytes, waiting=self._metrics.chat_waiting
+        )
         if journey.key:
             self._flights.put(journey.key, journey.request.form, flight)
         flight.start(self._fly(flight, self._purges.generation, journey))
@@ -327,16 +329,16 @@ class ChatPipeline:
         has_begun = False
         async for chunk in answer.chunks():
             events = cutter.cut(chunk)
-            for event in events:
-                assembler.take(event)
-            if not events:
-                continue
+            well = assembler.take_all(events)
             if assembler.is_done:
                 keep(assembler.completion() if flight.is_held else None)
-            if not has_begun:
+            if well and not has_begun:
                 flight.begin(answer.head)
                 has_begun = True
-            await flight.add(b"".join(events))
+            if well:
+                await flight.add(b"".join(events[:well]))
+            if well < len(events):
+                raise malformed("an event of its stream is not a JSON object")
             if assembler.is_done:
                 flight.end()
                 await _read_out(answer)
