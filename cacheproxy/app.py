@@ -6,6 +6,7 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import cacheproxy
 from cacheproxy.administration import describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
@@ -28,6 +30,9 @@ from cacheproxy.api.service import (
     models_endpoint,
     readyz_endpoint,
 )
+from cacheproxy.chat.pipeline import ChatPipeline
+from cacheproxy.chat.record import CompletionRecord
+from cacheproxy.chat.record import unpack as unpack_completion
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -39,6 +44,7 @@ from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
@@ -53,6 +59,7 @@ from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
@@ -95,7 +102,9 @@ class App:
             lambda: self._store.stats().index.indexed_ratio
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
-        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
+        self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
+        metrics.hot_entries.set_function(lambda: len(self._hot))
+        metrics.hot_bytes.set_function(lambda: self._hot.size_bytes)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -128,6 +137,8 @@ class App:
                 "device": installed.device,
             }
         )
+        self._upstreams = Upstreams(settings.all_upstreams, metrics)
+        self._chat = self._make_chat() if self._upstreams else None
         self.asgi = self._make_edge()
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
@@ -151,7 +162,7 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        reader = RecordReader(model.dimensions, metrics)
+        reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
         probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
@@ -179,16 +190,35 @@ class App:
             purges=self._store.purges,
             spare_work=self._spare_work,
             tokenizing=self._tokenizing,
-            lifetimes=Lifetimes(
-                settings.cache.ttl_s,
-                by_namespace_id={
-                    Namespace(tenant, name).id: ttl_s
-                    for tenant, lives in settings.namespace_ttl_s.items()
-                    for name, ttl_s in lives.items()
-                },
-                jitter=settings.cache.ttl_jitter,
-            ),
+            lifetimes=self._lifetimes(settings.cache.ttl_s),
             metrics=metrics,
+        )
+
+    def _make_chat(self) -> ChatPipeline:
+        settings, metrics = self._settings, self.metrics
+        self._chat_hot = HotTier[CompletionRecord](settings.chat.hot_bytes, self._store.purges)
+        reader = RecordReader(unpack_completion, metrics)
+        return ChatPipeline(
+            self._upstreams,
+            hot=self._chat_hot,
+            exact=ExactTier(self._guard, self._writeback, reader),
+            writeback=self._writeback,
+            purges=self._store.purges,
+            lifetimes=self._lifetimes(settings.chat.ttl_s),
+            most_bytes=settings.chat.max_answer_bytes,
+            metrics=metrics,
+        )
+
+    def _lifetimes(self, default_s: float) -> Lifetimes:
+        settings = self._settings
+        return Lifetimes(
+            default_s,
+            by_namespace_id={
+                Namespace(tenant, name).id: ttl_s
+                for tenant, lives in settings.namespace_ttl_s.items()
+                for name, ttl_s in lives.items()
+            },
+            jitter=settings.cache.ttl_jitter,
         )
 
     def _make_controller(self, model: str) -> Controller:
@@ -227,12 +257,27 @@ class App:
                 metrics=self.metrics,
             )
 
+        routes = []
+        if self._chat is not None:
+            chat = ChatEndpoint(
+                self._chat,
+                callers=callers,
+                max_temperature=self._settings.chat.max_temperature,
+                max_body_bytes=limits.chat_body_bytes,
+                body_timeout_s=limits.body_timeout_s,
+                metrics=self.metrics,
+            )
+            routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
         openai = embeddings("embeddings", OpenAIDialect())
         return Edge(
             [
+                *routes,
                 Route("/v1/embeddings", openai, methods=["POST"]),
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
-                Route("/v1/models", models_endpoint([model], time.time())),
+                Route(
+                    "/v1/models",
+                    models_endpoint([model], self._upstreams.models(), time.time()),
+                ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._exposition)),
@@ -271,6 +316,7 @@ class App:
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
+        self._upstreams.start()
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
@@ -284,6 +330,7 @@ class App:
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
         await self._spare_work.stop()
+        await self._upstreams.stop()
         self._batcher.stop()
         if self._sharing is not None:
             await self._sharing.stop()

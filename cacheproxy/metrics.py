@@ -236,6 +236,30 @@ class Metrics:
             "Indexes made anew as they found nothing, since the start",
             merge="sum",
         )
+        self.upstream_responses = counter(
+            "upstream_responses", "Answers of upstreams, by their status", "upstream", "code"
+        )
+        self.upstream_errors = counter(
+            "upstream_errors",
+            "Upstream calls without a whole answer (connect, timeout, truncated, malformed)",
+            "upstream",
+            "kind",
+        )
+        self.upstream_first_byte = histogram(
+            "upstream_first_byte_seconds", "From a call's beginning to its head", "upstream"
+        )
+        self.upstream_breaker_state = gauge(
+            "upstream_breaker_state",
+            "0 closed: it is asked; 1 half-open: once; 2 open: it is not",
+            "upstream",
+            merge="max",
+        )
+        self.chat_waiting = gauge(
+            "chat_waiting", "Requests that wait for an upstream, or read its answer", merge="sum"
+        )
+        self.slow_clients_closed = counter(
+            "slow_clients_closed", "Streams ended because the client did not read"
+        )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier", merge="sum")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take", merge="sum")
         self.writeback_queue = gauge(

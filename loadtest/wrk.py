@@ -26,7 +26,7 @@ local n = 0
 function request()
   n = n + 1
   local headers = {["Content-Type"] = "application/json"}
-  return wrk.format("POST", "/v1/embeddings", headers, bodies[(n - 1) % #bodies + 1])
+  return wrk.format("POST", nil, headers, bodies[(n - 1) % #bodies + 1])
 end
 """
 

@@ -16,13 +16,15 @@ LAYERS = [
     {"server", "evaluation", "admin_client", "figures"},
     {"app"},
     {"api"},
-    {"pipeline", "administration"},
+    {"pipeline", "chat", "administration"},
     {"exchange"},
     {"modelkit"},
+    {"upstreams"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
     {"link"},
     {"merged_metrics"},
+    {"stages"},
     {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""

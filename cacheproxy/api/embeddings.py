@@ -11,13 +11,13 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
-from cacheproxy.api.connection import ClientGone, Watch, Watched
+from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
 from cacheproxy.api.presentation import Headers, cache_headers, hit_headers, outcome_of
 from cacheproxy.api.repeats import Repeat, Repeats
-from cacheproxy.api.response import send_json
-from cacheproxy.errors import ApiError, BadRequest
+from cacheproxy.api.response import send_json, status_of
+from cacheproxy.errors import BadRequest
 from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
@@ -52,7 +52,7 @@ class EmbeddingsEndpoint:
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
-        self._repeats = Repeats()
+        self._repeats = Repeats[Repeat]()
         self._requests = metrics.requests
         self._answered = {
             pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
@@ -69,7 +69,7 @@ class EmbeddingsEndpoint:
             body, headers = await self._answer(dict(scope["headers"]), receive)
         except Exception as error:
             # No model's name: the request may have named one that is not ours.
-            self._requests.labels(self._route, "", _status_of(error)).inc()
+            self._requests.labels(self._route, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
@@ -145,9 +145,3 @@ class EmbeddingsEndpoint:
                 f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
         return pipeline
-
-
-def _status_of(error: Exception) -> str:
-    if isinstance(error, ClientGone):
-        return "499"  # nginx's word for a client that did not wait for its answer
-    return str(error.status) if isinstance(error, ApiError) else "500"
