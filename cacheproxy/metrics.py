@@ -20,6 +20,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from cacheproxy.counting import LoopCounter, LoopHistogram
+
 # A creation time beside every series would double the size of a scrape, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -71,19 +73,25 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"cacheproxy_{name}", text, labels, registry=registry, buckets=buckets)
 
+        def loop_counter(name: str, text: str, *labels: str) -> LoopCounter:
+            return LoopCounter(f"cacheproxy_{name}", text, labels, registry)
+
+        def loop_histogram(name: str, text: str, *labels: str) -> LoopHistogram:
+            return LoopHistogram(f"cacheproxy_{name}", text, labels, _LATENCY_BUCKETS, registry)
+
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 
-        self.requests = counter("requests", "Requests answered", "route", "model", "status")
-        self.request_duration = histogram(
+        self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
+        self.request_duration = loop_histogram(
             "request_duration_seconds", "From the parsed request to its answer", "route", "outcome"
         )
-        self.lookups = counter(
+        self.lookups = loop_counter(
             "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
         )
         self.collapsed = counter(
             "collapsed", "Misses that joined an inference already in flight", "model"
         )
-        self.stage_duration = histogram(
+        self.stage_duration = loop_histogram(
             "stage_duration_seconds", "Time of one request in one stage", "stage"
         )
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
-from prometheus_client import Histogram
 
+from cacheproxy.counting import LoopObservations
 from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
 from cacheproxy.inference.batcher import Batcher
@@ -448,7 +448,7 @@ class _Stage:
 
     __slots__ = ("_duration", "_name", "_stages_s", "_started")
 
-    def __init__(self, name: str, duration: Histogram, stages_s: dict[str, float]) -> None:
+    def __init__(self, name: str, duration: LoopObservations, stages_s: dict[str, float]) -> None:
         self._name = name
         self._duration = duration
         self._stages_s = stages_s
