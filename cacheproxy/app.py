@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import generate_latest
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.administration import describe_store
@@ -20,6 +21,7 @@ from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
     Exposition,
@@ -55,6 +57,7 @@ from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.tracing import start_tracing
 
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
@@ -129,12 +132,15 @@ class App:
                 "device": installed.device,
             }
         )
-        self.asgi = self._make_edge()
+        self._tracer = start_tracing()
+        self._edge = self._make_edge()
+        self.asgi: ASGIApp = self._edge
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._store,
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
+            Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
 
@@ -245,7 +251,8 @@ class App:
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._exposition)),
-            ]
+            ],
+            Journal(self._settings.log.requests, self._tracer),
         )
 
     async def _own_exposition(self) -> bytes:
@@ -284,6 +291,7 @@ class App:
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
         self._draining = True
+        self._edge.close_connections()
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
@@ -295,3 +303,5 @@ class App:
         await self._guard.close()
         await self._store.close()
         self._tokenizing.shutdown(wait=False)
+        if self._tracer is not None:
+            self._tracer.stop()

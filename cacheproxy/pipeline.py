@@ -34,6 +34,7 @@ from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.visit import current_visit
 
 _ROUTE = "embeddings"
 
@@ -457,8 +458,11 @@ class _Stage:
         self._started = time.perf_counter()
 
     def __exit__(self, *raised: object) -> None:
-        self._stages_s[self._name] = duration_s = time.perf_counter() - self._started
+        ended = time.perf_counter()
+        self._stages_s[self._name] = duration_s = ended - self._started
         self._duration.observe(duration_s)
+        if visit := current_visit():
+            visit.stage_ended(self._name, self._started, ended)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

@@ -22,8 +22,9 @@ LAYERS = [
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
     {"link"},
-    {"merged_metrics"},
-    {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
+    {"merged_metrics", "tracing"},
+    {"config", "metrics", "visit"},
+    {"keys", "records", "counting", "errors", "gil", "device", "listeners", "logs", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 
