@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import cacheproxy
-from cacheproxy.administration import describe_store
+from cacheproxy.administration import describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.dialect import Dialect, InputLimits
@@ -46,8 +46,8 @@ from cacheproxy.probes.static import StaticProbe
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
-from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
 from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.thresholds.promise import promise_of
 from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -122,6 +122,7 @@ class App:
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
+        self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
@@ -140,6 +141,7 @@ class App:
             self._store,
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
+            self._describe_thresholds,
             Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
@@ -161,6 +163,7 @@ class App:
         probe = self._make_probe(installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
+            self._thresholds = controller
             self._sharing = EvidenceSharing(
                 self._store, controller, fingerprint=f"{model.fingerprint}:{probe.name}"
             )
@@ -210,13 +213,8 @@ class App:
                 model=model,
                 metrics=self.metrics,
             )
-        promise = Promise(
-            max_error=semantic.max_error,
-            confidence=semantic.confidence,
-            min_similarities=tuple(sorted({*MIN_SIMILARITIES, semantic.min_similarity})),
-        )
         return CertifiedThresholds(
-            promise,
+            promise_of(semantic),
             min_similarity=semantic.min_similarity,
             saves_only=mode == "auto",
             model=model,
@@ -267,7 +265,12 @@ class App:
             "hot": {"entries": len(self._hot), "size_bytes": self._hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
             "store": await describe_store(self._store, settings.store_kind, settings.api_keys),
+            "semantic": self._describe_thresholds(),
         }
+
+    def _describe_thresholds(self) -> dict[str, Any]:
+        accounts = [] if self._thresholds is None else self._thresholds.accounts()
+        return describe_thresholds(self._settings, accounts)
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None

@@ -204,6 +204,12 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @main.command("eval")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--then", type=click.Path(path_type=Path), multiple=True, help="traffic shifts here")
+@click.option(
+    "--documents",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="show what a similarity means to a retriever of these",
+)
 @click.option("--requests", type=int, help="draw so many requests from the texts [replay as is]")
 @click.option("--report", type=click.Path(path_type=Path), help="write a page with plots (.html)")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
@@ -213,6 +219,7 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 def evaluate(
     files: tuple[Path, ...],
     then: tuple[Path, ...],
+    documents: tuple[Path, ...],
     requests: int | None,
     report: Path | None,
     json_path: Path | None,
@@ -223,14 +230,16 @@ def evaluate(
 ) -> None:
     """Replay texts, a log or a list, to see what the semantic tier would do with them.
 
-    FILES hold a JSON object with a text, or a plain text, a line.
+    FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
+    with its `cluster` (or `group`, `label`), or pairs, `a` and `b`, with `label` 0 where the two
+    are different.
     """
     settings = _load(config, flags)
     from cacheproxy.evaluation.command import Wanted, run
 
     try:
         text = run(
-            Wanted(files, then, requests, report, json_path, work, seed),
+            Wanted(files, then, documents, requests, report, json_path, work, seed),
             settings,
             _installed(settings),
         )
@@ -250,12 +259,12 @@ def key(tenant: str) -> None:
     click.echo(f"[api_keys]\n{json.dumps(tenant)} = [{json.dumps(hash_key(api_key))}]")
 
 
-_operator_flags = _settings_flags("home", "store", "model", "device", "api_keys", "admin")
+_OPERATORS = ("home", "store", "model", "device", "api_keys", "admin")
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
-@_operator_flags
+@_settings_flags(*_OPERATORS, "semantic")
 def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Print what the cache holds, and, where a server's admin listener answers, how it does."""
     settings = _load(config, flags)
@@ -277,7 +286,7 @@ def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
 @click.option("--text", help="purge the entry of this text under the model that is served")
 @click.option("--tag", help="purge the entries with this tag")
 @click.option("--all", "everything", is_flag=True, help="purge the whole namespace")
-@_operator_flags
+@_settings_flags(*_OPERATORS)
 def purge(
     tenant: str,
     namespace: str,

@@ -175,6 +175,9 @@ class Metrics:
             "Hits that wait to be compared with their true vector",
             merge="sum",
         )
+        self.semantic_spared = counter(
+            "semantic_spared_seconds", "Inference that semantic hits spared, about", "model"
+        )
         self.semantic_labels = counter(
             "semantic_shadow_labels",
             "Neighbours compared with the true vector (right, wrong)",

@@ -247,8 +247,6 @@ class EmbeddingPipeline:
                 can_check=not self._spare_work.is_full,
                 spent_s=stages_s.get("exact", 0.0),
             )
-        seconds = stages_s["probe"] + stages_s["semantic"]
-        self._semantic.looked_up(journey.namespace_id, seconds, len(texts))
         for text, lookup in zip(texts, lookups, strict=True):
             text.lookup = lookup
             record = lookup.neighbour
@@ -258,7 +256,11 @@ class EmbeddingPipeline:
                     since = self._purges.moment
                     self._spare_work.put(partial(self._check, text, since, journey))
         self._count("semantic", texts, journey)
-        return _unserved(texts)
+        waiting = _unserved(texts)
+        seconds = stages_s["probe"] + stages_s["semantic"]
+        hits = len(texts) - len(waiting)
+        self._semantic.looked_up(journey.namespace_id, seconds, len(texts), hits)
+        return waiting
 
     def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
         """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""

@@ -40,6 +40,7 @@ def make_admin_app(
     store: Store,
     keys_of: KeysOf,
     describe: Callable[[], Awaitable[Mapping[str, Any]]],
+    describe_thresholds: Callable[[], Mapping[str, Any]],
     journal: Journal,
     *,
     token: str | None,
@@ -51,6 +52,9 @@ def make_admin_app(
             return _json(await describe())
         except StoreError as error:
             raise Unavailable(f"the store did not answer: {error}") from error
+
+    async def thresholds(_: Request) -> Response:
+        return _json(describe_thresholds())
 
     async def purge(request: Request) -> Response:
         headers = dict(request.scope["headers"])
@@ -68,6 +72,7 @@ def make_admin_app(
     edge = Edge(
         [
             Route("/admin/stats", stats, methods=["GET"]),
+            Route("/admin/thresholds", thresholds, methods=["GET"]),
             Route("/admin/purge", purge, methods=["POST"]),
         ],
         journal,

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Policy, Static
 from cacheproxy.evaluation.replay import Floats, Replay, Traffic, replay
+from cacheproxy.evaluation.retrieval import Recall
 from cacheproxy.thresholds.bands import EDGES
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 STATIC_THRESHOLDS = (0.80, 0.90, 0.95, 0.99)
 
@@ -50,6 +51,8 @@ class Study:
         replays: one a policy, ours first.
         hindsight: by the static threshold that serves most without breaking the promise, or None.
         hindsight_threshold: that threshold.
+        is_labelled: whether some texts are said to mean different things.
+        recall: what served neighbours' vectors are worth to a retriever, where that was asked.
     """
 
     promise: Promise
@@ -59,6 +62,8 @@ class Study:
     replays: list[Replay]
     hindsight: Replay | None
     hindsight_threshold: float | None
+    is_labelled: bool = False
+    recall: Sequence[Recall] = ()
 
 
 def make_traffic(
@@ -68,27 +73,37 @@ def make_traffic(
     min_tokens: int,
     work: Path | None,
     progress: Progress,
+    differ: Callable[[int, int], bool] = lambda one, other: False,
 ) -> Traffic:
     """Return the traffic of requests, each a list of token ids.
 
+    `differ` tells whether two requests, by their numbers, are said to mean different things.
     With a work folder, what was embedded is kept there part by part, and a study that was
     interrupted, or is made anew with other settings, goes on from it.
     """
     numbers: dict[tuple[int, ...], int] = {}
     order = [numbers.setdefault(tuple(ids), len(numbers)) for ids in requests]
     texts = list(numbers)
-    parts = [texts[start : start + _PART] for start in range(0, len(texts), _PART)]
-    vectors, probes = [], []
-    for number in progress(range(len(parts)), "embedding"):
-        vector, probe = _embed(parts[number], encoders, work)
-        vectors.append(vector)
-        probes.append(probe)
+    vectors, probes = embed(texts, encoders, work=work, progress=progress)
+    _, first = np.unique(order, return_index=True)
     return Traffic(
         requests=np.array(order, np.int64),
-        vectors=np.concatenate(vectors),
-        probes=np.concatenate(probes),
+        vectors=vectors,
+        probes=probes,
         is_long=np.array([len(ids) >= min_tokens for ids in texts]),
+        differ=lambda one, other: differ(int(first[one]), int(first[other])),
     )
+
+
+def embed(
+    texts: Sequence[tuple[int, ...]], encoders: Encoders, *, work: Path | None, progress: Progress
+) -> tuple[Floats, Floats]:
+    """Return the vectors and the probes of texts, float32 [texts, d] each."""
+    parts = [texts[start : start + _PART] for start in range(0, len(texts), _PART)]
+    rows = [
+        _embed(parts[number], encoders, work) for number in progress(range(len(parts)), "embedding")
+    ]
+    return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
 
 
 def _embed(

@@ -6,12 +6,15 @@ them with a slip of the finger or in other words around the question. Always the
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cacheproxy.errors import ConfigError
 
-_FIELDS = ("text", "input", "query", "prompt", "a")
+_FIELDS = ("text", "input", "query", "prompt")
+_GROUPS = ("cluster", "group", "label")
 
 _EXPONENT = 0.8
 """Of Zipf's law; logs of search engines and of assistants lie between 0.6 and 1."""
@@ -27,49 +30,134 @@ _NEIGHBOURS = {
 }
 
 
-def read_texts(paths: Iterable[Path]) -> list[str]:
-    """Return the texts of files, in their order: JSON objects or strings a line, or plain lines.
+class Request(NamedTuple):
+    """A text that is asked for, and the number of the text of a file that it comes from."""
+
+    text: str
+    source: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of files, and which of them the files say to mean different things.
+
+    Attributes:
+        texts: in their order.
+        groups: by a text's number, the group it is in; texts of two groups are different.
+        different: the numbers of two texts, the lower first, that a pair labels as different.
+    """
+
+    texts: tuple[str, ...]
+    groups: Mapping[int, str] = field(default_factory=dict)
+    different: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the files say anything of what differs."""
+        return bool(self.groups or self.different)
+
+    def differ(self, one: int, other: int) -> bool:
+        """Return whether two texts, by their numbers, are said to mean different things."""
+        if (min(one, other), max(one, other)) in self.different:
+            return True
+        groups = self.groups.get(one), self.groups.get(other)
+        return None not in groups and groups[0] != groups[1]
+
+
+def read_texts(paths: Iterable[Path]) -> Texts:
+    """Return the texts of files: JSON objects or strings a line, or plain lines.
+
+    An object has its text under one of `text`, `input`, `query` and `prompt`, and may name its
+    group under `cluster`, `group` or `label`; or it is a pair, `a` and `b`, with `label` 0 where
+    the two are different.
 
     Raises:
         ConfigError: a file cannot be read, or a line of JSON has no text.
     """
     texts: list[str] = []
+    groups: dict[int, str] = {}
+    different: set[tuple[int, int]] = set()
     for path in paths:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from None
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                texts.append(_text_of(line, f"{path}:{number}"))
+            row = _row_of(line)
+            if isinstance(row, str):
+                texts += [row] if row.strip() else []
+            elif isinstance(row.get("a"), str) and isinstance(row.get("b"), str):
+                if str(row.get("label")) == "0":
+                    different.add((len(texts), len(texts) + 1))
+                texts += [row["a"], row["b"]]
+            else:
+                group = next((row[key] for key in _GROUPS if key in row), None)
+                if group is not None:
+                    groups[len(texts)] = f"{path}:{group}"
+                texts.append(_text_of(row, f"{path}:{number}"))
     if not texts:
         raise ConfigError("there are no texts in these files")
-    return texts
+    return _merged(texts, groups, different)
 
 
-def _text_of(line: str, place: str) -> str:
-    if line[0] not in '{"':
+def _merged(texts: list[str], groups: dict[int, str], different: set[tuple[int, int]]) -> Texts:
+    """Return the texts with labels moved to the first occurrence of each."""
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        first.setdefault(text, number)
+    pairs = ((first[texts[one]], first[texts[other]]) for one, other in different)
+    return Texts(
+        tuple(texts),
+        {first[texts[number]]: group for number, group in reversed(groups.items())},
+        frozenset((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]),
+    )
+
+
+def joined(first: Texts, second: Texts) -> Texts:
+    """Return all texts, the second ones numbered after the first."""
+    offset = len(first.texts)
+    return Texts(
+        first.texts + second.texts,
+        {**first.groups, **{offset + number: group for number, group in second.groups.items()}},
+        first.different | {(offset + one, offset + other) for one, other in second.different},
+    )
+
+
+def _row_of(line: str) -> str | dict[str, Any]:
+    if line[:1] not in {"{", '"'}:
         return line
     try:
         row = json.loads(line)
     except ValueError:
         return line
-    if isinstance(row, str):
-        return row
-    for field in _FIELDS:
-        value = row.get(field) if isinstance(row, dict) else None
+    return row if isinstance(row, str | dict) else line
+
+
+def _text_of(row: Mapping[str, Any], place: str) -> str:
+    for key in _FIELDS:
+        value = row.get(key)
         if isinstance(value, str) and value:
             return value
     raise ConfigError(f"{place}: there is none of the fields {', '.join(_FIELDS)}")
 
 
-def draw_requests(texts: Sequence[str], count: int, seed: int) -> list[str]:
+def all_requests(texts: Texts) -> list[Request]:
+    """Return every text as a request, in their order."""
+    first: dict[str, int] = {}
+    return [
+        Request(text, first.setdefault(text, number)) for number, text in enumerate(texts.texts)
+    ]
+
+
+def draw_requests(texts: Texts, count: int, seed: int) -> list[Request]:
     """Return `count` requests drawn from the texts."""
     rng = random.Random(seed)  # noqa: S311
-    ranked = list(dict.fromkeys(texts))
+    ranked = list(dict.fromkeys(all_requests(texts)))
     rng.shuffle(ranked)
     weights = [(rank + 1) ** -_EXPONENT for rank in range(len(ranked))]
-    return [_vary(text, rng) for text in rng.choices(ranked, weights, k=count)]
+    return [
+        Request(_vary(text, rng), source) for text, source in rng.choices(ranked, weights, k=count)
+    ]
 
 
 def _vary(text: str, rng: random.Random) -> str:

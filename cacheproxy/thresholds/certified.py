@@ -7,13 +7,14 @@ tenant to tenant.
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.thresholds.controller import Verdict
-from cacheproxy.thresholds.earned import EarnedThresholds, Promise, Standing
+from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.economy import Economy
+from cacheproxy.thresholds.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,27 @@ _SHOWN_ID = 12
 
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every cosine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What may be told of one namespace.
+
+    Attributes:
+        namespace_id: whose account it is.
+        standings: how its thresholds stand, one for each min_similarity.
+        alarms: how often the evidence was in doubt, by kind.
+        is_aside: whether lookups cost more than they spare.
+        hits: semantic hits since the start of this process.
+        spared_s: the inference that they spared, about, seconds.
+    """
+
+    namespace_id: str
+    standings: Sequence[Standing]
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    is_aside: bool = False
+    hits: int = 0
+    spared_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -67,6 +89,7 @@ class CertifiedThresholds:
             right: metrics.semantic_labels.labels(model, "right" if right else "wrong")
             for right in (True, False)
         }
+        self._spared = metrics.semantic_spared.labels(model)
         self._model = model
         self._metrics = metrics
         self._shown: dict[str, int] = {}
@@ -97,11 +120,12 @@ class CertifiedThresholds:
             if count > before[kind]:
                 self._metrics.semantic_alarms.labels(self._model, kind).inc(count - before[kind])
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
         """Add to the namespace's costs, and step aside where they are too high."""
         namespace = self._of(namespace_id)
         economy = namespace.economy
-        economy.looked_up(seconds, texts)
+        economy.looked_up(seconds, texts, hits)
+        self._spared.inc(hits * economy.inference_s)
         if not self._saves_only or not economy.is_due():
             return
         share = namespace.earned.best_share(self._min_similarity)
@@ -119,10 +143,17 @@ class CertifiedThresholds:
         """Note what the namespace's hits spare."""
         self._of(namespace_id).economy.inferred(seconds, texts)
 
-    def standings(self) -> Iterator[tuple[str, Sequence[Standing]]]:
-        """Yield each namespace's id and thresholds, the one used last first."""
-        for namespace_id in reversed(self._namespaces):
-            yield namespace_id, self._namespaces[namespace_id].earned.standings()
+    def accounts(self) -> Iterator[Account]:
+        """Yield each namespace's account, the one used last first."""
+        for namespace_id, namespace in reversed(self._namespaces.items()):
+            yield Account(
+                namespace_id,
+                namespace.earned.standings(),
+                alarms=dict(namespace.earned.alarms),
+                is_aside=namespace.economy.is_aside,
+                hits=namespace.economy.hits,
+                spared_s=namespace.economy.spared_s,
+            )
 
     def with_news(self) -> list[tuple[str, EarnedThresholds]]:
         """Return the namespaces with evidence that was not shared yet."""

@@ -147,9 +147,9 @@ class SemanticTier:
         if len(self._served) > _SERVED_TEXTS:
             self._served.popitem(last=False)
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
-        """Hand the controller what probes and lookups took."""
-        self._controller.looked_up(namespace_id, seconds, texts)
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
+        """Hand the controller what probes and lookups took, and how many texts were served."""
+        self._controller.looked_up(namespace_id, seconds, texts, hits)
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
         """Hand the controller what inference took, which hits spare."""

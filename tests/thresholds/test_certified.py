@@ -4,7 +4,7 @@ import pytest
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.thresholds.certified import _NAMESPACES, _SHOWN, CertifiedThresholds
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
 
@@ -17,6 +17,10 @@ def metrics():
 def make(metrics, **more):
     settings = {"saves_only": False, "draw": random.Random(1).random} | more  # noqa: S311
     return CertifiedThresholds(PROMISE, min_similarity=0.95, model="m", metrics=metrics, **settings)
+
+
+def standings(controller):
+    return {account.namespace_id: account.standings for account in controller.accounts()}
 
 
 def teach(controller, namespace_id, similarity, count=200):
@@ -33,10 +37,10 @@ def test_t7_what_one_namespace_learns_moves_no_other(metrics):
         teach(beside, "poisoned", 0.10, count=1)
         teach(beside, "good", 0.99, count=1)
 
-    standings = dict(alone.standings())
-    assert dict(beside.standings())["good"] == standings["good"]
-    assert standings["good"][0].threshold is not None
-    assert dict(beside.standings())["poisoned"][0].threshold is None
+    good = standings(alone)["good"]
+    assert standings(beside)["good"] == good
+    assert good[0].threshold is not None
+    assert standings(beside)["poisoned"][0].threshold is None
 
 
 def test_metrics_say_how_a_namespace_stands(metrics):
@@ -63,7 +67,7 @@ def test_namespaces_without_end_fill_neither_memory_nor_metrics(metrics):
     for number in range(_NAMESPACES + 10):
         teach(controller, f"{number:032x}", 0.99, count=10)
 
-    assert len(list(controller.standings())) == _NAMESPACES
+    assert len(list(controller.accounts())) == _NAMESPACES
     shown = [family for family in metrics.registry.collect() if "semantic_threshold" in family.name]
     assert len(shown[0].samples) <= _SHOWN
 
@@ -76,7 +80,7 @@ def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
         controller.judge("n", 0.5, None)
         controller.observe("n", 0.5, 0.3)
         controller.inferred("n", 0.002, 1)
-        controller.looked_up("n", 0.001, 1)
+        controller.looked_up("n", 0.001, 1, 0)
 
     assert not controller.is_active("n", 1)
     assert controller.is_active("other", 1)
