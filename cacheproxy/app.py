@@ -106,6 +106,7 @@ class App:
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         batching = settings.batching
+        metrics.batch_window.set(batching.window_ms / 1000)
         self._batcher = Batcher(
             self._encoder.encode,
             model=installed.name,

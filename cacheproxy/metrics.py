@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 
 from cacheproxy.counting import LoopCounter, LoopHistogram
+from cacheproxy.namespace_gauges import NamespaceGauge, NamespaceGauges
 
 # A creation time beside every series would double the size of a scrape, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -36,6 +37,26 @@ _SCORE_BUCKETS = (
 
 Merge = Literal["sum", "max", "min"]
 """How a gauge's values in several processes make one; not-a-number gives way to any other."""
+
+SEMANTIC_THRESHOLD = "cacheproxy_semantic_threshold"
+SEMANTIC_CERTIFIED = "cacheproxy_semantic_certified"
+SEMANTIC_ERROR = "cacheproxy_semantic_error_estimate"
+SEMANTIC_ERROR_UPPER = "cacheproxy_semantic_error_upper_bound"
+SEMANTIC_PAIRS_NEEDED = "cacheproxy_semantic_pairs_needed"
+SEMANTIC_ASIDE = "cacheproxy_semantic_aside"
+
+_SEMANTIC_GAUGES = (
+    NamespaceGauge(SEMANTIC_THRESHOLD, "Lowest score that is served; 2 while closed", "max"),
+    NamespaceGauge(SEMANTIC_CERTIFIED, "1 while a threshold is earned and open", "min"),
+    NamespaceGauge(SEMANTIC_ERROR, "Estimated share of wrong ones among semantic hits", "max"),
+    NamespaceGauge(SEMANTIC_ERROR_UPPER, "Upper limit of that share", "max"),
+    NamespaceGauge(
+        SEMANTIC_PAIRS_NEEDED,
+        "Labels still missing for a threshold, about; +Inf if none is safe",
+        "max",
+    ),
+    NamespaceGauge(SEMANTIC_ASIDE, "1 while lookups cost more than they spare", "max"),
+)
 
 _PROCESS_MERGES: dict[str, Merge] = {
     "process_virtual_memory_bytes": "sum",
@@ -111,6 +132,11 @@ class Metrics:
         self.queue_wait = histogram(
             "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
         )
+        self.batch_window = gauge(
+            "batch_window_seconds",
+            "Longest time for which a fuller group goes first, as configured",
+            merge="max",
+        )
         self.inference_duration = histogram(
             "inference_duration_seconds", "Time of one inference", "model"
         )
@@ -125,48 +151,14 @@ class Metrics:
         self.semantic_score = histogram(
             "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
         )
-        self.semantic_threshold = gauge(
-            "semantic_threshold",
-            "Lowest score that is served; 2 while closed",
+        self.semantic_promised_error = gauge(
+            "semantic_promised_error",
+            "Share of wrong ones among semantic hits that is promised not to be exceeded",
             "model",
-            "namespace",
             merge="max",
         )
-        self.semantic_certified = gauge(
-            "semantic_certified",
-            "1 while a threshold is earned and open",
-            "model",
-            "namespace",
-            merge="min",
-        )
-        self.semantic_error = gauge(
-            "semantic_error_estimate",
-            "Estimated share of wrong ones among semantic hits",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_error_upper = gauge(
-            "semantic_error_upper_bound",
-            "Upper limit of that share",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_pairs_needed = gauge(
-            "semantic_pairs_needed",
-            "Labels still missing for a threshold, about; +Inf if none is safe",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_aside = gauge(
-            "semantic_aside",
-            "1 while lookups cost more than they spare",
-            "model",
-            "namespace",
-            merge="max",
-        )
+        self.semantic_namespaces = NamespaceGauges(_SEMANTIC_GAUGES, registry)
+        self.merges |= {gauge.name: gauge.worst for gauge in _SEMANTIC_GAUGES}
         self.semantic_alarms = counter(
             "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
         )

@@ -1,7 +1,7 @@
 """What metrics cost: hot hits with and without counting, `python -m loadtest.metrics_bench`.
 
 Two servers side by side, one of which counts nothing, take turns; ratios within a round. Also how
-long a scrape takes.
+long a scrape takes, of one of these servers and with namespaces in plenty.
 """
 
 import statistics
@@ -11,9 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from prometheus_client import generate_latest
 from tqdm import tqdm
 
 from cacheproxy.config import load_settings
+from cacheproxy.metrics import Metrics
+from cacheproxy.thresholds.certified import CertifiedThresholds
+from cacheproxy.thresholds.promise import Promise
 from loadtest.wrk import body_of, load, running_server
 
 _CLIENTS = 32
@@ -44,6 +48,27 @@ def main(model: str, home: Path | None, rounds: int, seconds: int) -> None:
     spread = f"{min(ratios):.1%} to {max(ratios):.1%}"
     click.echo(f"with metrics / without: {statistics.median(ratios):.1%} ({spread})")
     click.echo(f"a scrape takes {1000 * scrape_s:.1f} ms")
+    for namespaces in (1_000, 10_000):
+        render_s, series = _render(namespaces)
+        click.echo(
+            f"with {namespaces} namespaces {1000 * render_s:.1f} ms for {series} series of theirs"
+        )
+
+
+def _render(namespaces: int) -> tuple[float, int]:
+    """Return how long it takes to render the metrics, and how many series namespaces have."""
+    metrics = Metrics()
+    controller = CertifiedThresholds(
+        Promise(), min_similarity=0.95, saves_only=False, model="m", metrics=metrics
+    )
+    for number in range(namespaces):
+        controller.judge(f"{number:032x}", 0.97, None)
+    times_s = []
+    for _ in range(_SCRAPES):
+        started = time.perf_counter()
+        text = generate_latest(metrics.registry)
+        times_s.append(time.perf_counter() - started)
+    return statistics.median(times_s), text.count(b"namespace=")
 
 
 def _scrape_s(url: str) -> float:

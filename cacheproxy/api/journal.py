@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cacheproxy.config import RequestLog
+from cacheproxy.stores.store import short_id
 from cacheproxy.tracing import Tracer
 from cacheproxy.visit import Visit, enter_visit
 
 logger = logging.getLogger("cacheproxy.requests")
 
 _EVERY_S = 1.0
-_SHOWN_ID = 12
-"""Characters of a namespace's id, as the metrics show it."""
 
 
 class _Kind:
@@ -81,7 +80,7 @@ class Journal:
             "duration_ms": round(1000 * (ended - visit.started), 3),
             "outcome": visit.texts or visit.outcome,
             "model": visit.model,
-            "namespace": visit.namespace_id[:_SHOWN_ID],
+            "namespace": short_id(visit.namespace_id) if visit.namespace_id else "",
             "request_id": visit.request_id.decode(),
             "trace_id": visit.traceparent[3:35] if visit.traceparent else "",
             "stages_ms": {
