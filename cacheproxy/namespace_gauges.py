@@ -54,7 +54,7 @@ class NamespaceGauges:
         for gauge in self._gauges:
             family = GaugeMetricFamily(gauge.name, gauge.text, labels=("model", "namespace"))
             for model, namespaces in self._values.items():
-                values = [(name, values[gauge.name]) for name, values in namespaces.items()]
+                values = [(name, float(each[gauge.name])) for name, each in namespaces.items()]
                 for name, value in values[:SHOWN]:
                     family.add_metric((model, name), value)
                 if rest := [value for _, value in values[SHOWN:]]:
