@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import generate_latest
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.administration import describe_store, describe_thresholds
@@ -22,6 +23,7 @@ from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
     Exposition,
@@ -59,6 +61,7 @@ from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.tracing import start_tracing
 from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
@@ -110,6 +113,7 @@ class App:
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         batching = settings.batching
+        metrics.batch_window.set(batching.window_ms / 1000)
         self._batcher = Batcher(
             self._encoder.encode,
             model=installed.name,
@@ -139,13 +143,16 @@ class App:
         )
         self._upstreams = Upstreams(settings.all_upstreams, metrics)
         self._chat = self._make_chat() if self._upstreams else None
-        self.asgi = self._make_edge()
+        self._tracer = start_tracing()
+        self._edge = self._make_edge()
+        self.asgi: ASGIApp = self._edge
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._store,
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
             self._describe_thresholds,
+            Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
 
@@ -281,7 +288,8 @@ class App:
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._exposition)),
-            ]
+            ],
+            Journal(self._settings.log.requests, self._tracer),
         )
 
     async def _own_exposition(self) -> bytes:
@@ -326,6 +334,7 @@ class App:
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
         self._draining = True
+        self._edge.close_connections()
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
@@ -338,3 +347,5 @@ class App:
         await self._guard.close()
         await self._store.close()
         self._tokenizing.shutdown(wait=False)
+        if self._tracer is not None:
+            self._tracer.stop()

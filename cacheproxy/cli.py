@@ -113,7 +113,7 @@ def main() -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     settings = _load(config, flags)
-    start_logging(settings.log_level, process_id=settings.workers > 1)
+    start_logging(settings.log.level, settings.log.format, process_id=settings.workers > 1)
     try:
         if settings.workers > 1:
             _serve_by_workers(settings)

@@ -32,6 +32,7 @@ from pydantic_settings import (
 from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
+from cacheproxy.logs import LogFormat
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
@@ -51,6 +52,9 @@ _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
 
 _MOST_WORKERS = 256
+
+RequestLog = Literal["off", "sampled", "all"]
+"""Which requests get a line in the log."""
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -197,6 +201,18 @@ class AdminSettings(_Section):
     )
 
 
+class LogSettings(_Section):
+    """What is logged, to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    format: LogFormat = Field("human", description="human, or json: an object a line")
+    requests: RequestLog = Field(
+        "sampled",
+        description="lines about requests: off, sampled (one a second of each route and status) "
+        "or all; from level info on",
+    )
+
+
 class Settings(BaseSettings):
     """All settings of `cacheproxy serve`."""
 
@@ -230,7 +246,6 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level")
 
     cache: CacheSettings = CacheSettings()
     semantic: SemanticSettings = SemanticSettings()
@@ -246,6 +261,7 @@ class Settings(BaseSettings):
     upstreams: dict[UpstreamName, UpstreamSettings] = Field(
         default_factory=dict, description="servers that requests are passed to, by name, in order"
     )
+    log: LogSettings = LogSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )

@@ -27,6 +27,7 @@ from cacheproxy.exchange import DEFAULT_CONTROL, Control
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.tiers.hot import HotEntry
+from cacheproxy.visit import VISIT, Visit
 
 _ROUTE = "chat"
 
@@ -74,7 +75,9 @@ class ChatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""
-        headers = dict(scope["headers"])
+        visit: Visit = scope[VISIT]
+        visit.route = _ROUTE
+        headers = visit.headers
         try:
             namespace = self._callers.identify(headers)
             control = parse_control(headers)

@@ -66,7 +66,7 @@ def test_stats_shows_the_evidence_of_a_store_whose_server_is_gone(taught, model_
     figures = json.loads(run("stats", *place, *PROMISE, "--json").stdout)
     _, kept = standing(figures["semantic"])
     assert kept["state"] == "open"
-    assert kept["labels"] >= found["labels"] - 1
+    assert kept["threshold"] >= found["threshold"]  # never looser
     told = run("stats", *place, *PROMISE).stdout
     assert "cosine 0.9   open" in told, told
     assert "cosine 0.98" in told
