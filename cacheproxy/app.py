@@ -46,6 +46,7 @@ from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.recorder import Recorder
 from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
@@ -132,6 +133,7 @@ class App:
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
         self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
+        self._recorder = self._make_recorder()
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -245,6 +247,14 @@ class App:
             metrics=self.metrics,
         )
 
+    def _make_recorder(self) -> Recorder | None:
+        record = self._settings.record
+        if record.path is None:
+            return None
+        return Recorder(
+            record.path, with_texts=record.texts, max_bytes=record.max_bytes, metrics=self.metrics
+        )
+
     def _make_edge(self) -> Edge:
         model = self._pipeline.model
         pipelines = dict.fromkeys((model.name, *model.aliases), self._pipeline)
@@ -262,6 +272,7 @@ class App:
                 max_body_bytes=limits.body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=self.metrics,
+                recorder=self._recorder,
             )
 
         routes = []
@@ -319,7 +330,10 @@ class App:
 
         Raises:
             StoreError: the store cannot be opened.
+            ConfigError: requests cannot be recorded.
         """
+        if self._recorder is not None:
+            self._recorder.start()
         await self._store.open()
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
@@ -346,6 +360,8 @@ class App:
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()
+        if self._recorder is not None:
+            self._recorder.stop()
         self._tokenizing.shutdown(wait=False)
         if self._tracer is not None:
             self._tracer.stop()

@@ -238,7 +238,7 @@ def evaluate(
     """Replay texts, a log or a list, to see what the semantic tier would do with them.
 
     FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
-    with its `cluster` (or `group`, `label`), or pairs, `a` and `b`, with `label` 0 where the two
+    with its `cluster` or `label`, or pairs, `a` and `b`, with `label` 0 where the two
     are different.
     """
     settings = _load(config, flags)

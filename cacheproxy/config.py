@@ -213,6 +213,16 @@ class LogSettings(_Section):
     )
 
 
+class RecordSettings(_Section):
+    """A log of requests to replay: off unless it has a path."""
+
+    path: Path | None = Field(None, description="file of requests to replay; unset: there is none")
+    texts: bool = Field(False, description="record the texts, too, not only their hashes")
+    max_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="size at which the file becomes PATH.1"
+    )
+
+
 class Settings(BaseSettings):
     """All settings of `cacheproxy serve`."""
 
@@ -262,6 +272,7 @@ class Settings(BaseSettings):
         default_factory=dict, description="servers that requests are passed to, by name, in order"
     )
     log: LogSettings = LogSettings()
+    record: RecordSettings = RecordSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )

@@ -269,6 +269,12 @@ class Metrics:
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
         )
+        self.recorded = counter("recorded_requests", "Requests recorded to be replayed")
+        self.record_dropped = counter(
+            "record_dropped",
+            "Requests not recorded, by why (full, unreadable, error)",
+            "reason",
+        )
 
     def lookup_counts(self) -> dict[str, dict[str, int]]:
         """Return the texts that were looked up in each tier of this process, by result."""

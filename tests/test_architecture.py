@@ -29,6 +29,7 @@ LAYERS = [
     {
         "keys",
         "records",
+        "recorder",
         "counting",
         "namespace_gauges",
         "errors",

@@ -22,6 +22,7 @@ from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.recorder import Recorder
 from cacheproxy.visit import VISIT, Visit
 
 
@@ -44,6 +45,7 @@ class EmbeddingsEndpoint:
         max_body_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._route = route
         self._dialect = dialect
@@ -54,6 +56,7 @@ class EmbeddingsEndpoint:
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
         self._repeats = Repeats[Repeat]()
+        self._recorder = recorder
         self._requests = metrics.requests
         self._answered = {
             pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
@@ -85,6 +88,8 @@ class EmbeddingsEndpoint:
             body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
             exchange.body_has_come()
             started = time.perf_counter()
+            if self._recorder is not None:
+                self._recorder.put(self._route, namespace.id, body)
             if control is DEFAULT_CONTROL and (found := self._again(visit, body, started)):
                 return found
             asked = self._dialect.parse(body)
