@@ -25,11 +25,11 @@ LAYERS = [
     {"link"},
     {"merged_metrics", "tracing"},
     {"stages"},
+    {"recorder"},
     {"config", "metrics", "visit"},
     {
         "keys",
         "records",
-        "recorder",
         "counting",
         "namespace_gauges",
         "errors",
