@@ -9,14 +9,24 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cacheproxy.administration import Target, describe_store
+from cacheproxy.administration import (
+    Target,
+    describe_store,
+    describe_thresholds,
+    read_accounts,
+)
 from cacheproxy.config import Settings
-from cacheproxy.errors import CacheproxyError, ConfigError
+from cacheproxy.errors import CacheproxyError, ConfigError, ModelError
 from cacheproxy.keys import Namespace
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.store import Progress, Store
+from cacheproxy.thresholds.certified import Account
+from cacheproxy.thresholds.promise import promise_of
+
+if TYPE_CHECKING:
+    from cacheproxy.modelkit.install import InstalledModel
 
 T = TypeVar("T")
 
@@ -44,7 +54,14 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
             raise ConfigError(_unreachable(settings)) from None
 
     async def describe(store: Store) -> dict[str, Any]:
-        return {"store": await describe_store(store, settings.store_kind, settings.api_keys)}
+        accounts: list[Account] = []
+        if (fingerprint := _probe_fingerprint(settings)) is not None:
+            promise = promise_of(settings.semantic)
+            accounts = await read_accounts(store, fingerprint, promise, settings.api_keys)
+        return {
+            "store": await describe_store(store, settings.store_kind, settings.api_keys),
+            "semantic": describe_thresholds(settings, accounts),
+        }
 
     return _on_store(settings, describe)
 
@@ -77,15 +94,33 @@ def purge(
     return _on_store(settings, purge_all)
 
 
-def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
-    # Imported only where they are needed: tokenizers and models are heavy.
-    from cacheproxy.inference.tokenizer import Tokenizer
+def _probe_fingerprint(settings: Settings) -> str | None:
+    """Return what evidence is kept under; None where no evidence is looked for."""
+    if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
+        return None
+    try:
+        from cacheproxy.modelkit.probing import make_probe
+
+        installed = _installed(settings)
+        return f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+    except ModelError:
+        return None
+
+
+def _installed(settings: Settings) -> "InstalledModel":
+    # Imported only where they are needed: models are heavy.
     from cacheproxy.modelkit.install import load_installed
     from cacheproxy.modelkit.manifest import load_manifest
-    from cacheproxy.pipeline import key_of_text
 
     name = load_manifest(settings.model).name
-    installed = load_installed(name, settings.home, settings.device)
+    return load_installed(name, settings.home, settings.device)
+
+
+def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
+    from cacheproxy.inference.tokenizer import Tokenizer
+    from cacheproxy.pipeline import key_of_text
+
+    installed = _installed(settings)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
     return [key_of_text(tokenizer, installed.fingerprint, namespace_id, text)]
 

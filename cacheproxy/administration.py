@@ -1,16 +1,23 @@
 """What operators ask of a cache, whether over HTTP or on the command line: figures, and purges."""
 
 import math
+import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from cacheproxy.config import Settings
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Store, hex_id
+from cacheproxy.thresholds.certified import Account
+from cacheproxy.thresholds.earned import EarnedThresholds, Standing
+from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.promise import Promise
+from cacheproxy.thresholds.sharing import evidence_name
 
 _HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
 
@@ -51,6 +58,72 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return [Scope(namespace_id, tag=self.tag)]
 
 
+def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> dict[str, Any]:
+    """Return what is promised of semantic hits, and how far each namespace is, for JSON."""
+    semantic = settings.semantic
+    named = _default_namespaces(settings.api_keys)
+    return {
+        "mode": settings.semantic_mode,
+        "fixed_threshold": semantic.threshold,
+        "max_error": semantic.max_error,
+        "confidence": semantic.confidence,
+        "min_similarity": semantic.min_similarity,
+        "namespaces": [
+            {
+                "id": (namespace := hex_id(account.namespace_id)),
+                **named.get(namespace, {}),
+                "is_aside": account.is_aside,
+                "hits": account.hits,
+                "spared_s": round(account.spared_s, 3),
+                "alarms": account.alarms,
+                "thresholds": [_describe(standing) for standing in account.standings],
+            }
+            for account in accounts
+        ],
+    }
+
+
+def _describe(standing: Standing) -> dict[str, Any]:
+    if standing.threshold is None:
+        state = "closed"
+    else:
+        state = "suspended" if standing.is_suspended else "open"
+    return {
+        "min_similarity": standing.min_similarity,
+        "state": state,
+        "threshold": standing.threshold,
+        "labels": round(standing.labels, 1),
+        "error_estimate": round(standing.error, 5),
+        "error_upper_bound": round(standing.upper, 5),
+        "pairs_needed": None if math.isinf(needed := standing.pairs_needed) else math.ceil(needed),
+    }
+
+
+async def read_accounts(
+    store: Store, fingerprint: str, promise: Promise, tenants: Iterable[str]
+) -> list[Account]:
+    """Return how the default namespaces of the tenants stand by the evidence in a store.
+
+    Args:
+        store: it must be open.
+        fingerprint: of the model and its probe.
+        promise: what the evidence is held against.
+        tenants: besides the default one.
+
+    Raises:
+        StoreError: the store did not answer.
+    """
+    accounts = []
+    for tenant in (DEFAULT_TENANT, *tenants):
+        namespace_id = Namespace(tenant, DEFAULT_NAMESPACE).id
+        state = await store.read_state(evidence_name(fingerprint, promise, namespace_id))
+        ledger = Ledger.unpack(state, promise.min_similarities) if state else None
+        if ledger is not None:
+            earned = EarnedThresholds(promise, random=random.random, ledger=ledger)
+            accounts.append(Account(namespace_id, earned.standings()))
+    return accounts
+
+
 async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dict[str, Any]:
     """Return what the store holds, for JSON; the default namespaces of `tenants` have names.
 
@@ -60,13 +133,7 @@ async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dic
         StoreError: the store did not answer.
     """
     census = await store.census()
-    named = {
-        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): {
-            "tenant": tenant,
-            "namespace": DEFAULT_NAMESPACE,
-        }
-        for tenant in (DEFAULT_TENANT, *tenants)
-    }
+    named = _default_namespaces(tenants)
     fullest = sorted(census.namespaces.items(), key=lambda item: -item[1])
     return {
         "kind": kind,
@@ -76,4 +143,14 @@ async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dic
             {"id": namespace, **named.get(namespace, {}), "entries": entries}
             for namespace, entries in fullest
         ],
+    }
+
+
+def _default_namespaces(tenants: Iterable[str]) -> dict[str, dict[str, str]]:
+    return {
+        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): {
+            "tenant": tenant,
+            "namespace": DEFAULT_NAMESPACE,
+        }
+        for tenant in (DEFAULT_TENANT, *tenants)
     }

@@ -6,20 +6,24 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 from prometheus_client import generate_latest
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import cacheproxy
-from cacheproxy.administration import describe_store
+from cacheproxy.administration import describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
     Exposition,
@@ -28,6 +32,9 @@ from cacheproxy.api.service import (
     models_endpoint,
     readyz_endpoint,
 )
+from cacheproxy.chat.pipeline import ChatPipeline
+from cacheproxy.chat.record import CompletionRecord
+from cacheproxy.chat.record import unpack as unpack_completion
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -37,16 +44,15 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
-from cacheproxy.probes.probe import Probe
-from cacheproxy.probes.shallow import ShallowProbe
-from cacheproxy.probes.static import StaticProbe
 from cacheproxy.recorder import Recorder
+from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
-from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
 from cacheproxy.thresholds.fixed import FixedThreshold
+from cacheproxy.thresholds.promise import promise_of
 from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -56,6 +62,8 @@ from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.tracing import start_tracing
+from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
@@ -98,12 +106,15 @@ class App:
             lambda: self._store.stats().index.indexed_ratio
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
-        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
+        self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
+        metrics.hot_entries.set_function(lambda: len(self._hot))
+        metrics.hot_bytes.set_function(lambda: self._hot.size_bytes)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         batching = settings.batching
+        metrics.batch_window.set(batching.window_ms / 1000)
         self._batcher = Batcher(
             self._encoder.encode,
             model=installed.name,
@@ -120,6 +131,7 @@ class App:
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
+        self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
         self._recorder = self._make_recorder()
         self._pipeline = self._make_pipeline(installed)
@@ -131,12 +143,18 @@ class App:
                 "device": installed.device,
             }
         )
-        self.asgi = self._make_edge()
+        self._upstreams = Upstreams(settings.all_upstreams, metrics)
+        self._chat = self._make_chat() if self._upstreams else None
+        self._tracer = start_tracing()
+        self._edge = self._make_edge()
+        self.asgi: ASGIApp = self._edge
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._store,
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
+            self._describe_thresholds,
+            Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
 
@@ -153,10 +171,11 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        reader = RecordReader(model.dimensions, metrics)
-        probe = self._make_probe(installed)
+        reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
+        probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
+            self._thresholds = controller
             self._sharing = EvidenceSharing(
                 self._store, controller, fingerprint=f"{model.fingerprint}:{probe.name}"
             )
@@ -180,22 +199,36 @@ class App:
             purges=self._store.purges,
             spare_work=self._spare_work,
             tokenizing=self._tokenizing,
-            lifetimes=Lifetimes(
-                settings.cache.ttl_s,
-                by_namespace_id={
-                    Namespace(tenant, name).id: ttl_s
-                    for tenant, lives in settings.namespace_ttl_s.items()
-                    for name, ttl_s in lives.items()
-                },
-                jitter=settings.cache.ttl_jitter,
-            ),
+            lifetimes=self._lifetimes(settings.cache.ttl_s),
             metrics=metrics,
         )
 
-    def _make_probe(self, installed: InstalledModel) -> Probe:
-        if self._settings.semantic.probe == "static" or self._settings.semantic_mode == "off":
-            return StaticProbe(installed.static_probe)
-        return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
+    def _make_chat(self) -> ChatPipeline:
+        settings, metrics = self._settings, self.metrics
+        self._chat_hot = HotTier[CompletionRecord](settings.chat.hot_bytes, self._store.purges)
+        reader = RecordReader(unpack_completion, metrics)
+        return ChatPipeline(
+            self._upstreams,
+            hot=self._chat_hot,
+            exact=ExactTier(self._guard, self._writeback, reader),
+            writeback=self._writeback,
+            purges=self._store.purges,
+            lifetimes=self._lifetimes(settings.chat.ttl_s),
+            most_bytes=settings.chat.max_answer_bytes,
+            metrics=metrics,
+        )
+
+    def _lifetimes(self, default_s: float) -> Lifetimes:
+        settings = self._settings
+        return Lifetimes(
+            default_s,
+            by_namespace_id={
+                Namespace(tenant, name).id: ttl_s
+                for tenant, lives in settings.namespace_ttl_s.items()
+                for name, ttl_s in lives.items()
+            },
+            jitter=settings.cache.ttl_jitter,
+        )
 
     def _make_controller(self, model: str) -> Controller:
         semantic, mode = self._settings.semantic, self._settings.semantic_mode
@@ -206,13 +239,8 @@ class App:
                 model=model,
                 metrics=self.metrics,
             )
-        promise = Promise(
-            max_error=semantic.max_error,
-            confidence=semantic.confidence,
-            min_similarities=tuple(sorted({*MIN_SIMILARITIES, semantic.min_similarity})),
-        )
         return CertifiedThresholds(
-            promise,
+            promise_of(semantic),
             min_similarity=semantic.min_similarity,
             saves_only=mode == "auto",
             model=model,
@@ -247,16 +275,32 @@ class App:
                 recorder=self._recorder,
             )
 
+        routes = []
+        if self._chat is not None:
+            chat = ChatEndpoint(
+                self._chat,
+                callers=callers,
+                max_temperature=self._settings.chat.max_temperature,
+                max_body_bytes=limits.chat_body_bytes,
+                body_timeout_s=limits.body_timeout_s,
+                metrics=self.metrics,
+            )
+            routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
         openai = embeddings("embeddings", OpenAIDialect())
         return Edge(
             [
+                *routes,
                 Route("/v1/embeddings", openai, methods=["POST"]),
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
-                Route("/v1/models", models_endpoint([model], time.time())),
+                Route(
+                    "/v1/models",
+                    models_endpoint([model], self._upstreams.models(), time.time()),
+                ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._exposition)),
-            ]
+            ],
+            Journal(self._settings.log.requests, self._tracer),
         )
 
     async def _own_exposition(self) -> bytes:
@@ -271,7 +315,12 @@ class App:
             "hot": {"entries": len(self._hot), "size_bytes": self._hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
             "store": await describe_store(self._store, settings.store_kind, settings.api_keys),
+            "semantic": self._describe_thresholds(),
         }
+
+    def _describe_thresholds(self) -> dict[str, Any]:
+        accounts = [] if self._thresholds is None else self._thresholds.accounts()
+        return describe_thresholds(self._settings, accounts)
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None
@@ -289,6 +338,7 @@ class App:
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
+        self._upstreams.start()
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
@@ -298,10 +348,12 @@ class App:
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
         self._draining = True
+        self._edge.close_connections()
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
         await self._spare_work.stop()
+        await self._upstreams.stop()
         self._batcher.stop()
         if self._sharing is not None:
             await self._sharing.stop()
@@ -311,3 +363,5 @@ class App:
         if self._recorder is not None:
             self._recorder.stop()
         self._tokenizing.shutdown(wait=False)
+        if self._tracer is not None:
+            self._tracer.stop()

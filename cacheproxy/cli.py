@@ -113,7 +113,7 @@ def main() -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     settings = _load(config, flags)
-    start_logging(settings.log_level, process_id=settings.workers > 1)
+    start_logging(settings.log.level, settings.log.format, process_id=settings.workers > 1)
     try:
         if settings.workers > 1:
             _serve_by_workers(settings)
@@ -156,26 +156,33 @@ def _claim(
 
 
 def _installed(settings: Settings) -> InstalledModel:
-    """Return the installed model, building it first where it is missing or damaged."""
+    """Return the installed model, building it, or its probe, where it is missing or damaged."""
     if settings.device != "cpu":
         # Imported late, and told before anything is built in vain.
         from cacheproxy.inference.session import require_device
 
         require_device(settings.device)
-    name = load_manifest(settings.model).name
+    from cacheproxy.modelkit.probing import probe_model
+
+    if (probe := probe_model(settings)) is not None:
+        _load_or_build(probe, settings, "cpu")
+    return _load_or_build(load_manifest(settings.model).name, settings, settings.device)
+
+
+def _load_or_build(name: str, settings: Settings, device: Device) -> InstalledModel:
     try:
-        return load_installed(name, settings.home, settings.device)
+        return load_installed(name, settings.home, device)
     except ModelMissing:
         click.echo(f"cacheproxy: {name} is not installed yet; building it", err=True)
     except ModelCorrupt as error:
         click.echo(f"cacheproxy: {error}; building it again", err=True)
     # In a process of its own, so that the server never holds the memory that building takes.
     command = [sys.executable, "-m", "cacheproxy", "model", "build", name]
-    command += ["--home", str(settings.home), "--device", settings.device]
+    command += ["--home", str(settings.home), "--device", device]
     built = subprocess.run(command, check=False)  # noqa: S603
     if built.returncode:
         raise ModelError(f"{name} could not be built; nothing is served")
-    return load_installed(name, settings.home, settings.device)
+    return load_installed(name, settings.home, device)
 
 
 @main.command()
@@ -204,6 +211,12 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @main.command("eval")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--then", type=click.Path(path_type=Path), multiple=True, help="traffic shifts here")
+@click.option(
+    "--documents",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="show what a similarity means to a retriever of these",
+)
 @click.option("--requests", type=int, help="draw so many requests from the texts [replay as is]")
 @click.option("--report", type=click.Path(path_type=Path), help="write a page with plots (.html)")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
@@ -213,6 +226,7 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 def evaluate(
     files: tuple[Path, ...],
     then: tuple[Path, ...],
+    documents: tuple[Path, ...],
     requests: int | None,
     report: Path | None,
     json_path: Path | None,
@@ -223,14 +237,16 @@ def evaluate(
 ) -> None:
     """Replay texts, a log or a list, to see what the semantic tier would do with them.
 
-    FILES hold a JSON object with a text, or a plain text, a line.
+    FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
+    with its `cluster` or `label`, or pairs, `a` and `b`, with `label` 0 where the two
+    are different.
     """
     settings = _load(config, flags)
     from cacheproxy.evaluation.command import Wanted, run
 
     try:
         text = run(
-            Wanted(files, then, requests, report, json_path, work, seed),
+            Wanted(files, then, documents, requests, report, json_path, work, seed),
             settings,
             _installed(settings),
         )
@@ -250,12 +266,12 @@ def key(tenant: str) -> None:
     click.echo(f"[api_keys]\n{json.dumps(tenant)} = [{json.dumps(hash_key(api_key))}]")
 
 
-_operator_flags = _settings_flags("home", "store", "model", "device", "api_keys", "admin")
+_OPERATORS = ("home", "store", "model", "device", "api_keys", "admin")
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
-@_operator_flags
+@_settings_flags(*_OPERATORS, "semantic")
 def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
     """Print what the cache holds, and, where a server's admin listener answers, how it does."""
     settings = _load(config, flags)
@@ -277,7 +293,7 @@ def stats(as_json: bool, config: Path | None, **flags: Any) -> None:
 @click.option("--text", help="purge the entry of this text under the model that is served")
 @click.option("--tag", help="purge the entries with this tag")
 @click.option("--all", "everything", is_flag=True, help="purge the whole namespace")
-@_operator_flags
+@_settings_flags(*_OPERATORS)
 def purge(
     tenant: str,
     namespace: str,

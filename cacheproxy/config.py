@@ -19,6 +19,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -31,11 +32,12 @@ from pydantic_settings import (
 from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
+from cacheproxy.logs import LogFormat
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
 
-_TABLES = ("api_keys", "model_aliases", "namespace_ttl_s")
+_TABLES = ("api_keys", "model_aliases", "namespace_ttl_s", "upstreams")
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
@@ -51,9 +53,14 @@ _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 
 _MOST_WORKERS = 256
 
+RequestLog = Literal["off", "sampled", "all"]
+"""Which requests get a line in the log."""
+
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """Of a tenant, or of a namespace in it."""
+
+UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 _MOST_TTL_S = 10 * 365 * 86_400.0
 TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
@@ -96,10 +103,10 @@ class SemanticSettings(_Section):
     threshold: float | None = Field(
         None, gt=0, le=1, description="serve from this probe score on, by your own guess"
     )
-    probe: Literal["shallow", "static"] = Field(
+    probe: str = Field(
         "shallow",
         description="what neighbours are found by: shallow (a sixth of an inference, knows the "
-        "order of words) or static (no inference at all, and weak)",
+        "order of words), static (no inference at all, and weak) or the name of a smaller model",
     )
     min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
 
@@ -131,7 +138,55 @@ class LimitSettings(_Section):
     body_bytes: int = Field(2 * 2**20, ge=1_024, description="size of a request's body")
     inputs: int = Field(2_048, ge=1, description="inputs in one request")
     characters: int = Field(32_768, ge=1, description="characters in one text")
+    chat_body_bytes: int = Field(16 * 2**20, ge=1_024, description="the same, of a chat request")
     body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
+
+
+class ChatSettings(_Section):
+    """Chat completions: what is cached, and what the semantic tier promises for them."""
+
+    ttl_s: TtlS = Field(86_400, description="life of a completion, seconds")
+    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier for completions")
+    max_temperature: float = Field(
+        1, ge=0, le=2, description="hotter requests are passed through; one that says none is at 1"
+    )
+    max_answer_bytes: int = Field(
+        2**20, ge=1_024, description="longer answers are passed through, and not stored"
+    )
+
+
+class UpstreamSettings(_Section):
+    """An OpenAI-compatible server that requests are passed to."""
+
+    base_url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="up to and with /v1")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="sent as a bearer token; $NAME takes a variable's value"
+    )
+    pass_authorization: bool = Field(
+        False, description="send the caller's own Authorization; entries are then each caller's"
+    )
+    models: tuple[str, ...] = Field((), description="the chat models that it has; none: any")
+    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
+    first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
+    idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
+    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer")
+    connections: int = Field(256, ge=1, description="connections to it at the same time")
+
+    @field_validator("api_key")
+    @classmethod
+    def _from_environment(cls, api_key: SecretStr | None) -> SecretStr | None:
+        name = api_key.get_secret_value() if api_key else ""
+        if not name.startswith("$"):
+            return api_key
+        if not os.environ.get(name[1:]):
+            raise ValueError(f"the variable {name[1:]} is not set")
+        return SecretStr(os.environ[name[1:]])
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> "UpstreamSettings":
+        if self.pass_authorization and self.api_key is not None:
+            raise ValueError("either api_key or pass_authorization")
+        return self
 
 
 class AdminSettings(_Section):
@@ -143,6 +198,18 @@ class AdminSettings(_Section):
     )
     token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that the admin listener asks for"
+    )
+
+
+class LogSettings(_Section):
+    """What is logged, to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    format: LogFormat = Field("human", description="human, or json: an object a line")
+    requests: RequestLog = Field(
+        "sampled",
+        description="lines about requests: off, sampled (one a second of each route and status) "
+        "or all; from level info on",
     )
 
 
@@ -189,13 +256,22 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level")
 
     cache: CacheSettings = CacheSettings()
     semantic: SemanticSettings = SemanticSettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
+    chat: ChatSettings = ChatSettings()
+    upstream: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="an OpenAI-compatible server for chat completions, as [upstreams.default]",
+    )
+    upstreams: dict[UpstreamName, UpstreamSettings] = Field(
+        default_factory=dict, description="servers that requests are passed to, by name, in order"
+    )
+    log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
@@ -214,6 +290,12 @@ class Settings(BaseSettings):
         if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
             raise ValueError(f"must be {_STORES}")
         return store
+
+    @property
+    def all_upstreams(self) -> dict[str, UpstreamSettings]:
+        """The upstreams in the order in which they are asked, `upstream` before the others."""
+        first = {"default": UpstreamSettings(base_url=self.upstream)} if self.upstream else {}
+        return {**first, **self.upstreams}
 
     @property
     def batching(self) -> BatchSettings:
@@ -322,7 +404,8 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
         # A store's URL may hold a password.
-        is_shown = name not in ("store", "admin.token") and not isinstance(mistake["input"], dict)
+        is_secret = name in ("store", "admin.token") or name.endswith(".api_key")
+        is_shown = not is_secret and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
 

@@ -80,7 +80,7 @@ class Served(NamedTuple):
 
     record: EmbeddingRecord
     outcome: Outcome
-    hot_entry: HotEntry | None = None
+    hot_entry: HotEntry[EmbeddingRecord] | None = None
     score: float | None = None
     collapsed: bool = False
     is_stored: bool = False

@@ -11,11 +11,12 @@ def describe(figures: Mapping[str, Any]) -> Iterator[str]:
     store = figures["store"]
     yield f"store: {store['kind']}, entries {store['entries']:,}, {_size(store['size_bytes'])}"
     for namespace in store["namespaces"][:_MOST_NAMESPACES]:
-        name = f"{namespace['tenant']}/{namespace['namespace']}" if "tenant" in namespace else ""
-        yield f"  namespace {namespace['id']}{namespace['entries']:>14,}  {name}".rstrip()
+        line = f"  namespace {namespace['id']}{namespace['entries']:>14,}  {_name(namespace)}"
+        yield line.rstrip()
     more = len(store["namespaces"]) - _MOST_NAMESPACES
     if more > 0:
         yield f"  and {more:,} more"
+    yield from _semantic(figures["semantic"])
     if "lookups" not in figures:
         return
     hot = figures["hot"]
@@ -27,6 +28,49 @@ def describe(figures: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {tier:<9}{share:>6.1%} hits of {asked:,} lookups since the start"
     heard = "heard" if figures["purges"]["heard"] else "NOT HEARD"
     yield f"purges by other processes: {heard}"
+
+
+def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
+    if semantic["mode"] == "off":
+        yield "semantic tier: off"
+        return
+    if semantic["fixed_threshold"] is not None:
+        yield f"semantic tier: serves from {semantic['fixed_threshold']:g} on, without a promise"
+        return
+    yield (
+        f"semantic tier: at most {100 * semantic['max_error']:.3g} % of the hits below cosine"
+        f" {semantic['min_similarity']:g}, with confidence {semantic['confidence']:g}"
+    )
+    for namespace in semantic["namespaces"][:_MOST_NAMESPACES]:
+        yield f"  namespace {namespace['id']}  {_name(namespace)}".rstrip()
+        for threshold in namespace["thresholds"]:
+            yield f"    {_standing(threshold)}"
+        if namespace["hits"]:
+            spared_s = namespace["spared_s"]
+            yield f"    {namespace['hits']:,} hits spared {spared_s:,.1f} s of inference"
+        if namespace["is_aside"]:
+            yield "    steps aside: lookups cost more than they spare"
+        alarms = [f"{kind} {count}" for kind, count in namespace["alarms"].items() if count]
+        if alarms:
+            yield f"    alarms: {', '.join(alarms)}"
+
+
+def _standing(threshold: Mapping[str, Any]) -> str:
+    told = f"cosine {threshold['min_similarity']:<5g} {threshold['state']:<9}"
+    if threshold["threshold"] is not None:
+        told += f" from score {threshold['threshold']:g},"
+    told += (
+        f" wrong {threshold['error_estimate']:.2%}, at most {threshold['error_upper_bound']:.2%}"
+        f" by {threshold['labels']:,.0f} labels"
+    )
+    if threshold["state"] == "closed":
+        needed = threshold["pairs_needed"]
+        return told + (", none is safe" if needed is None else f", some {needed:,} more to open")
+    return told
+
+
+def _name(namespace: Mapping[str, Any]) -> str:
+    return f"{namespace['tenant']}/{namespace['namespace']}" if "tenant" in namespace else ""
 
 
 def _size(size_bytes: int | None) -> str:

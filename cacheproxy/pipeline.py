@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
-from prometheus_client import Histogram
 
 from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
@@ -26,6 +25,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
+from cacheproxy.stages import Stages
 from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.store import Entry
 from cacheproxy.tiers.exact import ExactTier
@@ -66,7 +66,7 @@ class _Text:
     text_key: bytes | None = None
     ids: Sequence[int] = ()
     key: bytes = b""
-    lookup: Lookup = field(default_factory=Lookup)
+    lookup: Lookup[EmbeddingRecord] = field(default_factory=Lookup)
     served: Served | None = None
 
 
@@ -95,9 +95,9 @@ class EmbeddingPipeline:
         model: ModelInfo,
         *,
         tokenizer: Tokenizer,
-        hot: HotTier,
-        exact: ExactTier,
-        semantic: SemanticTier,
+        hot: HotTier[EmbeddingRecord],
+        exact: ExactTier[EmbeddingRecord],
+        semantic: SemanticTier[EmbeddingRecord],
         batcher: Batcher,
         writeback: WriteBack,
         purges: Purges,
@@ -131,10 +131,7 @@ class EmbeddingPipeline:
         }
         self._collapsed = metrics.collapsed.labels(model.name)
         self._truncated = metrics.truncated_texts.labels(model.name)
-        self._stage_duration = {
-            stage: metrics.stage_duration.labels(stage)
-            for stage in ("tokenize", "exact", "probe", "semantic", "inference")
-        }
+        self._stages = Stages(metrics, ("tokenize", "exact", "probe", "semantic", "inference"))
 
     async def embed(self, request: Request) -> Answer:
         """Return the embedding of every input.
@@ -228,7 +225,7 @@ class EmbeddingPipeline:
     async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
         given = [text.input for text in texts]
         strings = [value for value in given if isinstance(value, str)]
-        with self._stage("tokenize", journey):
+        with self._stages.time("tokenize", journey.stages_s):
             if sum(map(len, strings)) <= _INLINE_CHARACTERS:
                 encoded = iter(self._tokenizer.encode(strings))
             else:
@@ -250,7 +247,7 @@ class EmbeddingPipeline:
     async def _from_exact(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         if not journey.control.reads:
             return texts
-        with self._stage("exact", journey):
+        with self._stages.time("exact", journey.stages_s):
             keys = [text.key for text in texts]
             since = self._purges.moment
             records = await self._exact.get_many(journey.namespace_id, keys)
@@ -266,14 +263,14 @@ class EmbeddingPipeline:
         control = journey.control
         if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
-        with self._stage("probe", journey):
+        with self._stages.time("probe", journey.stages_s):
             probes = await self._semantic.probe([text.ids for text in texts])
         if not (control.reads and control.semantic):
             for text, probe in zip(texts, probes, strict=True):
                 text.lookup = Lookup(probe)  # so that its entry can be indexed
             return texts
         stages_s = journey.stages_s
-        with self._stage("semantic", journey):
+        with self._stages.time("semantic", journey.stages_s):
             lookups = await self._semantic.find(
                 journey.namespace_id,
                 probes,
@@ -282,8 +279,6 @@ class EmbeddingPipeline:
                 can_check=not self._spare_work.is_full,
                 spent_s=stages_s.get("exact", 0.0),
             )
-        seconds = stages_s["probe"] + stages_s["semantic"]
-        self._semantic.looked_up(journey.namespace_id, seconds, len(texts))
         for text, lookup in zip(texts, lookups, strict=True):
             text.lookup = lookup
             record = lookup.neighbour
@@ -293,7 +288,11 @@ class EmbeddingPipeline:
                     since = self._purges.moment
                     self._spare_work.put(partial(self._check, text, since, journey))
         self._count("semantic", texts, journey)
-        return _unserved(texts)
+        waiting = _unserved(texts)
+        seconds = stages_s["probe"] + stages_s["semantic"]
+        hits = len(texts) - len(waiting)
+        self._semantic.looked_up(journey.namespace_id, seconds, len(texts), hits)
+        return waiting
 
     def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
         """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""
@@ -311,7 +310,7 @@ class EmbeddingPipeline:
     async def _from_inference(self, texts: list[_Text], journey: _Journey) -> None:
         if journey.control.only_if_cached:
             raise NotCached(f"{len(texts)} inputs are not cached, and only cached ones are wanted")
-        with self._stage("inference", journey):
+        with self._stages.time("inference", journey.stages_s):
             await self._infer(texts, journey)
         seconds = journey.stages_s["inference"]
         self._semantic.inferred(journey.namespace_id, seconds, len(texts))
@@ -428,7 +427,13 @@ class EmbeddingPipeline:
             ),
             flight.since,
         )
-        self._semantic.learn(journey.namespace_id, text.lookup, vector)
+        self._learn(text.lookup, vector, journey)
+
+    def _learn(self, lookup: Lookup[EmbeddingRecord], vector: Vector, journey: _Journey) -> None:
+        if lookup.neighbour is not None:
+            served = np.frombuffer(lookup.neighbour.vector, "<f4")
+            similarity = float(np.dot(served, vector))
+            self._semantic.learn(journey.namespace_id, lookup.score, similarity)
 
     def _record_of(self, text: _Text, vector: Vector, journey: _Journey) -> EmbeddingRecord:
         created_at = self._now()
@@ -442,7 +447,9 @@ class EmbeddingPipeline:
             vector=np.ascontiguousarray(vector, "<f4").tobytes(),
         )
 
-    def _serve_hot(self, text: _Text, entry: HotEntry | None, journey: _Journey) -> None:
+    def _serve_hot(
+        self, text: _Text, entry: HotEntry[EmbeddingRecord] | None, journey: _Journey
+    ) -> None:
         if entry is not None and self._is_fresh(entry.record, journey.control):
             self._link(text)
             text.served = Served(entry.record, "hot", entry)
@@ -470,32 +477,11 @@ class EmbeddingPipeline:
             if misses < len(texts):
                 self._lookups[tier, "hit"].inc(len(texts) - misses)
 
-    def _stage(self, stage: str, journey: _Journey) -> "_Stage":
-        return _Stage(stage, self._stage_duration[stage], journey.stages_s)
-
 
 def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
     """Return the key [32 bytes] of a text's entry under a model."""
     (ids,) = tokenizer.encode([text])
     return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
-
-
-class _Stage:
-    """A `with` block that is timed; a generator in its place takes three times as long."""
-
-    __slots__ = ("_duration", "_name", "_stages_s", "_started")
-
-    def __init__(self, name: str, duration: Histogram, stages_s: dict[str, float]) -> None:
-        self._name = name
-        self._duration = duration
-        self._stages_s = stages_s
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *raised: object) -> None:
-        self._stages_s[self._name] = duration_s = time.perf_counter() - self._started
-        self._duration.observe(duration_s)
 
 
 def _least_tokens(given: str | list[int]) -> int:

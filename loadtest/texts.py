@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.traffic import EXPONENT, Row, read_rows, rephrase, slip
+from cacheproxy.evaluation.traffic import EXPONENT, Texts, read_texts, rephrase, slip
 from cacheproxy.modelkit.corpus import read_corpus
 from cacheproxy.modelkit.manifest import models_folder
 from loadtest.scenario import KINDS, Kind, Mix
@@ -63,14 +63,14 @@ def _shipped_words() -> Sequence[str]:
 class TextSource:
     """Draws texts by kind, and remembers what has been asked for.
 
-    Rows of files come in an order of the seed's; of each cluster one text is drawn as unseen, and
+    Texts of files come in an order of the seed's; of each cluster one text is drawn as unseen, and
     the others are its paraphrases.
     """
 
-    def __init__(self, seed: int, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, seed: int, texts: Texts | None = None) -> None:
         self._rng = random.Random(seed)  # noqa: S311
-        self._made_up = None if rows else MadeUp(self._rng)
-        self._fresh, self._mates = _split(rows, self._rng)
+        self._made_up = None if texts else MadeUp(self._rng)
+        self._fresh, self._mates = _split(texts or Texts(()), self._rng)
         self._known: list[str] = []
         self._asked_at: list[float] = []
         self._settled = 0
@@ -137,21 +137,22 @@ class TextSource:
                 return text
 
 
-def _split(rows: Sequence[Row], rng: random.Random) -> tuple[list[str], dict[str, list[str]]]:
+def _split(texts: Texts, rng: random.Random) -> tuple[list[str], dict[str, list[str]]]:
     first: dict[str, str] = {}
     mates: dict[str, list[str]] = {}
     fresh: list[str] = []
-    for row in rng.sample(rows, len(rows)):
-        if row.cluster is None or row.cluster not in first:
-            fresh.append(row.text)
-            if row.cluster is not None:
-                first[row.cluster] = row.text
+    for number in rng.sample(range(len(texts.texts)), len(texts.texts)):
+        text, cluster = texts.texts[number], texts.clusters.get(number)
+        if cluster is None or cluster not in first:
+            fresh.append(text)
+            if cluster is not None:
+                first[cluster] = text
         else:
-            mates.setdefault(first[row.cluster], []).append(row.text)
+            mates.setdefault(first[cluster], []).append(text)
     return fresh, mates
 
 
-def read_files(paths: Iterable[str]) -> list[Row]:
-    """Return the rows of files of texts, none for no files; raises `ConfigError`."""
+def read_files(paths: Iterable[str]) -> Texts | None:
+    """Return the texts of files, None for no files; raises `ConfigError`."""
     given = [Path(path) for path in paths]
-    return read_rows(given) if given else []
+    return read_texts(given) if given else None

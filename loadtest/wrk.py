@@ -27,7 +27,7 @@ local n = 0
 function request()
   n = n + 1
   local headers = {["Content-Type"] = "application/json"}
-  return wrk.format("POST", "/v1/embeddings", headers, bodies[(n - 1) % #bodies + 1])
+  return wrk.format("POST", nil, headers, bodies[(n - 1) % #bodies + 1])
 end
 """
 
@@ -49,12 +49,17 @@ def has_wrk() -> bool:
 
 
 @contextmanager
-def running_server(home: Path, model: str, *flags: str) -> Iterator[str]:
-    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise."""
+def running_server(
+    home: Path, model: str, *flags: str, program: str = "cacheproxy"
+) -> Iterator[str]:
+    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise.
+
+    `program` is the Python module that is run as `cacheproxy` would be.
+    """
     store = () if "--store" in flags else ("--store", "memory://")
     options = ["--home", str(home), "--model", model, "--drain-s", "0", *store, *flags]
     port = free_port()
-    command = [sys.executable, "-m", "cacheproxy", "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", program, "serve", "--port", str(port), *options]
     with running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
 

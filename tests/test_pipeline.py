@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.records import unpack
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Neighbour
 from cacheproxy.thresholds.controller import Verdict
@@ -82,7 +84,7 @@ class Harness:
         self.tokenizer = small_tokenizer()
         self.guard = guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
         self.writeback = WriteBack(self.store, max_entries=queue_entries, metrics=self.metrics)
-        self.hot = HotTier(hot_bytes, self.store.purges, self.metrics)
+        self.hot = HotTier(hot_bytes, self.store.purges)
         self.batcher = Batcher(
             self._encode,
             model="m",
@@ -94,7 +96,7 @@ class Harness:
             metrics=self.metrics,
         )
         self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks)
-        reader = RecordReader(DIMENSIONS, self.metrics)
+        reader = RecordReader(partial(unpack, dimensions=DIMENSIONS), self.metrics)
         self.pipeline = EmbeddingPipeline(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
             tokenizer=self.tokenizer,

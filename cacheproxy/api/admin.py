@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cacheproxy.administration import KeysOf, Target
 from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.edge import Edge
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
 from cacheproxy.keys import Namespace
@@ -39,6 +40,8 @@ def make_admin_app(
     store: Store,
     keys_of: KeysOf,
     describe: Callable[[], Awaitable[Mapping[str, Any]]],
+    describe_thresholds: Callable[[], Mapping[str, Any]],
+    journal: Journal,
     *,
     token: str | None,
 ) -> ASGIApp:
@@ -49,6 +52,9 @@ def make_admin_app(
             return _json(await describe())
         except StoreError as error:
             raise Unavailable(f"the store did not answer: {error}") from error
+
+    async def thresholds(_: Request) -> Response:
+        return _json(describe_thresholds())
 
     async def purge(request: Request) -> Response:
         headers = dict(request.scope["headers"])
@@ -66,8 +72,10 @@ def make_admin_app(
     edge = Edge(
         [
             Route("/admin/stats", stats, methods=["GET"]),
+            Route("/admin/thresholds", thresholds, methods=["GET"]),
             Route("/admin/purge", purge, methods=["POST"]),
-        ]
+        ],
+        journal,
     )
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,12 +10,21 @@ from tqdm import tqdm
 from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.report import as_html, as_json, as_text
-from cacheproxy.evaluation.study import Encoders, make_traffic, run_study
-from cacheproxy.evaluation.traffic import draw_requests, read_texts
+from cacheproxy.evaluation.retrieval import LEAST_DOCUMENTS, Recall, recall_by_similarity
+from cacheproxy.evaluation.study import Encoders, embed, make_traffic, run_study
+from cacheproxy.evaluation.traffic import (
+    Request,
+    Texts,
+    all_requests,
+    draw_requests,
+    joined,
+    read_texts,
+)
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
-from cacheproxy.thresholds.earned import MIN_SIMILARITIES, Promise
+from cacheproxy.modelkit.probing import make_probe
+from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
 
@@ -27,6 +36,7 @@ class Wanted:
     Attributes:
         files: texts, or a log.
         then: texts of the second half, where traffic shifts.
+        documents: of a retriever, to show what a similarity means to it.
         requests: how many to draw; None replays the files as they are.
         report: where the page goes, if anywhere.
         json_path: where the figures go, if anywhere.
@@ -36,6 +46,7 @@ class Wanted:
 
     files: tuple[Path, ...]
     then: tuple[Path, ...]
+    documents: tuple[Path, ...]
     requests: int | None
     report: Path | None
     json_path: Path | None
@@ -51,29 +62,35 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
     """
     if wanted.report is not None:
         _require_matplotlib()
-    texts = _texts_of(wanted)
+    texts, requests = _traffic_of(wanted)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-    ids: list[Sequence[int]] = []
-    for start in _bar(range(0, len(texts), _TOKENIZED), "tokenising"):
-        ids += tokenizer.encode(texts[start : start + _TOKENIZED])
+    probe = make_probe(settings, installed)
+    encoders = Encoders(
+        OnnxEncoder(installed.graph, device=installed.device).encode,
+        probe,
+        f"{installed.fingerprint}:{probe.name}",
+    )
     traffic = make_traffic(
-        ids,
-        Encoders(
-            OnnxEncoder(installed.graph, device=installed.device).encode,
-            OnnxEncoder(installed.shallow_probe).encode,
-            f"{installed.fingerprint}:shallow",
-        ),
+        _tokenize(tokenizer, [request.text for request in requests]),
+        encoders,
         min_tokens=settings.semantic.min_tokens,
         work=wanted.work,
         progress=_bar,
+        differ=lambda one, other: texts.differ(requests[one].source, requests[other].source),
     )
     semantic = settings.semantic
-    promise = Promise(
-        max_error=semantic.max_error,
-        confidence=semantic.confidence,
-        min_similarities=tuple(sorted({*MIN_SIMILARITIES, semantic.min_similarity})),
+    study = run_study(
+        traffic, promise_of(semantic), semantic.min_similarity, seed=wanted.seed, progress=_bar
     )
-    study = run_study(traffic, promise, semantic.min_similarity, seed=wanted.seed, progress=_bar)
+    recall: list[Recall] = []
+    if wanted.documents:
+        documents = list(dict.fromkeys(read_texts(wanted.documents).texts))
+        if len(documents) < LEAST_DOCUMENTS:
+            raise ConfigError(f"--documents needs {LEAST_DOCUMENTS} of them or more")
+        ids = [tuple(ids) for ids in _tokenize(tokenizer, documents)]
+        vectors, _ = embed(ids, encoders, work=wanted.work, progress=_bar)
+        recall = recall_by_similarity(traffic, vectors)
+    study = replace(study, is_labelled=texts.is_labelled, recall=recall)
     if wanted.json_path is not None:
         wanted.json_path.write_text(json.dumps(as_json(study), indent=1) + "\n")
     if wanted.report is not None:
@@ -82,18 +99,28 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
     return as_text(study)
 
 
-def _texts_of(wanted: Wanted) -> list[str]:
-    halves = [read_texts(wanted.files)]
-    if wanted.then:
-        halves.append(read_texts(wanted.then))
-    if wanted.requests is None:
-        return [text for half in halves for text in half]
-    count = wanted.requests // len(halves)
-    return [
-        text
-        for number, half in enumerate(halves)
-        for text in draw_requests(half, count, wanted.seed + number)
-    ]
+def _traffic_of(wanted: Wanted) -> tuple[Texts, list[Request]]:
+    """Return the texts of all files, and the requests for them."""
+    texts = read_texts(wanted.files)
+    if not wanted.then:
+        return texts, _requests_of(texts, wanted.requests, wanted.seed)
+    then = read_texts(wanted.then)
+    half = None if wanted.requests is None else wanted.requests // 2
+    requests = _requests_of(texts, half, wanted.seed)
+    for text, source in _requests_of(then, half, wanted.seed + 1):
+        requests.append(Request(text, len(texts.texts) + source))
+    return joined(texts, then), requests
+
+
+def _requests_of(texts: Texts, count: int | None, seed: int) -> list[Request]:
+    return all_requests(texts) if count is None else draw_requests(texts, count, seed)
+
+
+def _tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
+    ids: list[Sequence[int]] = []
+    for start in _bar(range(0, len(texts), _TOKENIZED), "tokenising"):
+        ids += tokenizer.encode(texts[start : start + _TOKENIZED])
+    return ids
 
 
 def _bar(items: Sequence[int], what: str) -> Sequence[int]:

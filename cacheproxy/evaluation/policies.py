@@ -5,7 +5,8 @@ from typing import Protocol
 
 from cacheproxy.evaluation.logistic import EntryLogistic
 from cacheproxy.thresholds.controller import Verdict
-from cacheproxy.thresholds.earned import EarnedThresholds, Promise
+from cacheproxy.thresholds.earned import EarnedThresholds
+from cacheproxy.thresholds.promise import Promise
 
 
 class Policy(Protocol):

@@ -31,12 +31,14 @@ class Traffic:
         vectors: float32 [texts, dim] unit rows, the true ones.
         probes: float32 [texts, d] unit rows.
         is_long: bool [texts], whether the text has enough tokens to take part.
+        differ: whether two texts, by their numbers, are said to mean different things.
     """
 
     requests: NDArray[np.int64]
     vectors: Floats
     probes: Floats
     is_long: NDArray[np.bool_]
+    differ: Callable[[int, int], bool] = lambda one, other: False
 
     @cached_property
     def near(self) -> tuple[NDArray[np.int32], Floats]:
@@ -52,6 +54,7 @@ class Replay:
         policy: its name.
         outcomes: int8 [requests], EXACT, MISS or SEMANTIC.
         is_wrong: bool [requests], semantic hits whose similarity is below what was asked.
+        different: semantic hits by a text that is said to mean something else.
         scores, similarities: of every lookup that found a neighbour, in order.
         checks: hits that were checked.
         thresholds: (request, lowest score served or None), whenever it changed.
@@ -62,6 +65,7 @@ class Replay:
     is_wrong: NDArray[np.bool_]
     scores: list[float] = field(default_factory=list)
     similarities: list[float] = field(default_factory=list)
+    different: int = 0
     checks: int = 0
     thresholds: list[tuple[int, float | None]] = field(default_factory=list)
 
@@ -167,6 +171,7 @@ def replay(
         if is_hit:
             result.outcomes[number] = SEMANTIC
             result.is_wrong[number] = similarity < min_similarity
+            result.different += traffic.differ(text, entry)
             check |= policy.checks_seconds and text in served
             served.add(text)
             result.checks += check

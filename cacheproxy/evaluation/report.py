@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cacheproxy.evaluation.replay import SEMANTIC, Replay
+from cacheproxy.evaluation.retrieval import Recall
 from cacheproxy.evaluation.study import Study
 from cacheproxy.thresholds.bounds import Stratum, upper_limit
 
@@ -21,6 +22,8 @@ tr.ours{font-weight:600}td.broken{color:#b3261e}svg{max-width:100%;height:auto}
 td,th{border-color:#39414d}td.broken{color:#ff897d}svg{background:#fff}}
 """
 
+_DIFFERENT = "<th>by a text labelled as different"
+
 
 def as_json(study: Study) -> dict[str, Any]:
     """Return the study's figures."""
@@ -33,6 +36,7 @@ def as_json(study: Study) -> dict[str, Any]:
         "confidence": study.promise.confidence,
         "policies": [_row(study, found) for found in study.replays],
         "hindsight": _row(study, best) | {"threshold": study.hindsight_threshold} if best else None,
+        "recall": [row._asdict() | {"highest": min(1.0, row.highest)} for row in study.recall],
     }
 
 
@@ -45,6 +49,7 @@ def _row(study: Study, found: Replay) -> dict[str, Any]:
         "wrong": found.wrong,
         "error": found.error,
         "error_upper": limit if found.hits else None,
+        "different": found.different if study.is_labelled else None,
         "checks": found.checks,
         "first_hit": int(np.argmax(found.outcomes == SEMANTIC)) if found.hits else None,
         "spared": found.spared,
@@ -58,7 +63,8 @@ def as_text(study: Study) -> str:
         f"{study.requests} requests, {study.closed.spared} exact hits, "
         f"{len(study.closed.scores)} lookups; wrong below cosine {study.min_similarity:g}; "
         f"promised: at most {study.promise.max_error:.1%} wrong",
-        f"{'policy':22}{'hits':>8}{'wrong':>8}{'wrong|hit':>11}{'checked':>9}{'spared':>9}",
+        f"{'policy':22}{'hits':>8}{'wrong':>8}{'wrong|hit':>11}{'checked':>9}{'spared':>9}"
+        + f"{'different':>11}" * study.is_labelled,
     ]
     rows = [*study.replays, *([study.hindsight] if study.hindsight else [])]
     for found in rows:
@@ -66,8 +72,19 @@ def as_text(study: Study) -> str:
         more = found.spared - study.closed.spared
         lines.append(
             f"{name:22}{found.hits:8d}{found.wrong:8d}{found.error:11.2%}{found.checks:9d}{more:9d}"
+            + f"{found.different:11d}" * study.is_labelled
         )
+    if study.recall:
+        lines += [
+            "",
+            f"{'cosine of the vector served':30}{'pairs':>7}{'of the first ten found':>25}",
+        ]
+        lines += [f"{_range(row):30}{row.pairs:7d}{row.share:25.0%}" for row in study.recall]
     return "\n".join(lines)
+
+
+def _range(row: Recall) -> str:
+    return f"{row.lowest:.2f} to {row.highest:.2f}" if row.highest <= 1 else f"{row.lowest:.2f} on"
 
 
 def as_html(study: Study, title: str) -> str:
@@ -89,7 +106,8 @@ def as_html(study: Study, title: str) -> str:
         f"{study.min_similarity:g}; promised are at most {study.promise.max_error:.1%} wrong ones, "
         f"with {study.promise.confidence:.0%} confidence.</p>"
         "<table><tr><th>policy<th>semantic hits<th>wrong<th>wrong given hit<th>checked"
-        f"<th>requests spared beyond exact hits</tr>{rows}</table>{figures}</html>"
+        f"<th>requests spared beyond exact hits{_DIFFERENT * study.is_labelled}</tr>{rows}</table>"
+        f"{_recall(study)}{figures}</html>"
     )
 
 
@@ -99,7 +117,21 @@ def _html_row(study: Study, found: Replay, name: str | None = None) -> str:
     more = found.spared - study.closed.spared
     return (
         f"<tr{ours}><td>{html.escape(name or found.policy)}<td>{found.hits:,}<td>{found.wrong:,}"
-        f"<td{broken}>{found.error:.2%}<td>{found.checks:,}<td>{more:,}</tr>"
+        f"<td{broken}>{found.error:.2%}<td>{found.checks:,}<td>{more:,}"
+        + f"<td>{found.different:,}" * study.is_labelled
+        + "</tr>"
+    )
+
+
+def _recall(study: Study) -> str:
+    rows = "".join(
+        f"<tr><td>{_range(row)}<td>{row.pairs:,}<td>{row.share:.0%}</tr>" for row in study.recall
+    )
+    return (
+        "<h2>What a similarity means to a retriever</h2><table><tr><th>cosine of the served vector "
+        f"to the true one<th>pairs<th>of the first ten documents found</tr>{rows}</table>"
+        if rows
+        else ""
     )
 
 

@@ -1,5 +1,6 @@
 """One study: texts become traffic, the traffic is replayed under every policy."""
 
+import asyncio
 import hashlib
 import os
 import random
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Policy, Static
 from cacheproxy.evaluation.replay import Floats, Replay, Traffic, replay
+from cacheproxy.evaluation.retrieval import Recall
+from cacheproxy.probes.probe import Probe
 from cacheproxy.thresholds.bands import EDGES
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 STATIC_THRESHOLDS = (0.80, 0.90, 0.95, 0.99)
 
@@ -37,7 +40,7 @@ class Encoders:
     """What turns token ids into vectors, and how its results are told from others'."""
 
     model: Encode
-    probe: Encode
+    probe: Probe
     fingerprint: str
 
 
@@ -50,6 +53,8 @@ class Study:
         replays: one a policy, ours first.
         hindsight: by the static threshold that serves most without breaking the promise, or None.
         hindsight_threshold: that threshold.
+        is_labelled: whether some texts are said to mean different things.
+        recall: what served neighbours' vectors are worth to a retriever, where that was asked.
     """
 
     promise: Promise
@@ -59,6 +64,8 @@ class Study:
     replays: list[Replay]
     hindsight: Replay | None
     hindsight_threshold: float | None
+    is_labelled: bool = False
+    recall: Sequence[Recall] = ()
 
 
 def make_traffic(
@@ -68,27 +75,37 @@ def make_traffic(
     min_tokens: int,
     work: Path | None,
     progress: Progress,
+    differ: Callable[[int, int], bool] = lambda one, other: False,
 ) -> Traffic:
     """Return the traffic of requests, each a list of token ids.
 
+    `differ` tells whether two requests, by their numbers, are said to mean different things.
     With a work folder, what was embedded is kept there part by part, and a study that was
     interrupted, or is made anew with other settings, goes on from it.
     """
     numbers: dict[tuple[int, ...], int] = {}
     order = [numbers.setdefault(tuple(ids), len(numbers)) for ids in requests]
     texts = list(numbers)
-    parts = [texts[start : start + _PART] for start in range(0, len(texts), _PART)]
-    vectors, probes = [], []
-    for number in progress(range(len(parts)), "embedding"):
-        vector, probe = _embed(parts[number], encoders, work)
-        vectors.append(vector)
-        probes.append(probe)
+    vectors, probes = embed(texts, encoders, work=work, progress=progress)
+    _, first = np.unique(order, return_index=True)
     return Traffic(
         requests=np.array(order, np.int64),
-        vectors=np.concatenate(vectors),
-        probes=np.concatenate(probes),
+        vectors=vectors,
+        probes=probes,
         is_long=np.array([len(ids) >= min_tokens for ids in texts]),
+        differ=lambda one, other: differ(int(first[one]), int(first[other])),
     )
+
+
+def embed(
+    texts: Sequence[tuple[int, ...]], encoders: Encoders, *, work: Path | None, progress: Progress
+) -> tuple[Floats, Floats]:
+    """Return the vectors and the probes of texts, float32 [texts, d] each."""
+    parts = [texts[start : start + _PART] for start in range(0, len(texts), _PART)]
+    rows = [
+        _embed(parts[number], encoders, work) for number in progress(range(len(parts)), "embedding")
+    ]
+    return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
 
 
 def _embed(
@@ -103,7 +120,8 @@ def _embed(
         if path.is_file():
             with np.load(path, allow_pickle=False) as kept:
                 return kept["vectors"], kept["probes"]
-    vectors, probes = (_by_length(encode, texts) for encode in (encoders.model, encoders.probe))
+    vectors = _by_length(encoders.model, texts)
+    probes = asyncio.run(encoders.probe.encode(texts))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")

@@ -6,13 +6,14 @@ them with a slip of the finger or in other words around the question. Always the
 
 import json
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from cacheproxy.errors import ConfigError
 
-_FIELDS = ("text", "input", "query", "prompt", "a")
+_FIELDS = ("text", "input", "query", "prompt")
 
 EXPONENT = 0.8
 """Of Zipf's law; logs of search engines and of assistants lie between 0.6 and 1."""
@@ -28,63 +29,146 @@ _NEIGHBOURS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A text, and the group of texts that ask the same, if the file names one (`cluster`)."""
+class Request(NamedTuple):
+    """A text that is asked for, and the number of the text of a file that it comes from."""
 
     text: str
-    cluster: str | None = None
+    source: int
 
 
-def read_texts(paths: Iterable[Path]) -> list[str]:
-    """Return the texts of files, as `read_rows` does."""
-    return [row.text for row in read_rows(paths)]
+@dataclass(frozen=True)
+class Texts:
+    """The texts of files, and which of them the files say to mean different things.
+
+    Attributes:
+        texts: in their order.
+        groups: by a text's number, the group it is in; texts of two groups are different.
+        clusters: the same for groups whose texts ask the same in other words.
+        different: the numbers of two texts, the lower first, that a pair labels as different.
+    """
+
+    texts: tuple[str, ...]
+    groups: Mapping[int, str] = field(default_factory=dict)
+    clusters: Mapping[int, str] = field(default_factory=dict)
+    different: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the files say anything of what differs."""
+        return bool(self.groups or self.different)
+
+    def differ(self, one: int, other: int) -> bool:
+        """Return whether two texts, by their numbers, are said to mean different things."""
+        if (min(one, other), max(one, other)) in self.different:
+            return True
+        groups = self.groups.get(one), self.groups.get(other)
+        return None not in groups and groups[0] != groups[1]
 
 
-def read_rows(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of files, in their order: JSON objects or strings a line, or plain lines.
+def read_texts(paths: Iterable[Path]) -> Texts:
+    """Return the texts of files: JSON objects or strings a line, or plain lines.
+
+    An object has its text under one of `text`, `input`, `query` and `prompt`, and may name its
+    `cluster`, of texts that ask the same, or its `label`, of texts that are alike; or it is a pair,
+    `a` and `b`, with `label` 0 where the two are different.
 
     Raises:
         ConfigError: a file cannot be read, or a line of JSON has no text.
     """
-    rows: list[Row] = []
+    texts: list[str] = []
+    groups: dict[int, str] = {}
+    clusters: dict[int, str] = {}
+    different: set[tuple[int, int]] = set()
     for path in paths:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from None
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_row_of(line, f"{path}:{number}"))
-    if not rows:
+            row = _row_of(line)
+            if isinstance(row, str):
+                texts += [row] if row.strip() else []
+            elif isinstance(row.get("a"), str) and isinstance(row.get("b"), str):
+                if str(row.get("label")) == "0":
+                    different.add((len(texts), len(texts) + 1))
+                texts += [row["a"], row["b"]]
+            else:
+                group = row.get("cluster", row.get("label"))
+                if group is not None:
+                    groups[len(texts)] = f"{path}:{group}"
+                if "cluster" in row:
+                    clusters[len(texts)] = f"{path}:{group}"
+                texts.append(_text_of(row, f"{path}:{number}"))
+    if not texts:
         raise ConfigError("there are no texts in these files")
-    return rows
+    return _merged(texts, groups, clusters, different)
 
 
-def _row_of(line: str, place: str) -> Row:
-    if line[0] not in '{"':
-        return Row(line)
+def _merged(
+    texts: list[str],
+    groups: dict[int, str],
+    clusters: dict[int, str],
+    different: set[tuple[int, int]],
+) -> Texts:
+    """Return the texts with labels moved to the first occurrence of each."""
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        first.setdefault(text, number)
+    pairs = ((first[texts[one]], first[texts[other]]) for one, other in different)
+    return Texts(
+        tuple(texts),
+        {first[texts[number]]: group for number, group in reversed(groups.items())},
+        {first[texts[number]]: cluster for number, cluster in reversed(clusters.items())},
+        frozenset((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]),
+    )
+
+
+def joined(first: Texts, second: Texts) -> Texts:
+    """Return all texts, the second ones numbered after the first."""
+    offset = len(first.texts)
+    return Texts(
+        first.texts + second.texts,
+        {**first.groups, **{offset + number: name for number, name in second.groups.items()}},
+        {**first.clusters, **{offset + number: name for number, name in second.clusters.items()}},
+        first.different | {(offset + one, offset + other) for one, other in second.different},
+    )
+
+
+def _row_of(line: str) -> str | dict[str, Any]:
+    if line[:1] not in {"{", '"'}:
+        return line
     try:
         row = json.loads(line)
     except ValueError:
-        return Row(line)
-    if isinstance(row, str):
-        return Row(row)
-    for field in _FIELDS:
-        value = row.get(field) if isinstance(row, dict) else None
+        return line
+    return row if isinstance(row, str | dict) else line
+
+
+def _text_of(row: Mapping[str, Any], place: str) -> str:
+    for key in _FIELDS:
+        value = row.get(key)
         if isinstance(value, str) and value:
-            cluster = row.get("cluster")
-            return Row(value, None if cluster is None else str(cluster))
+            return value
     raise ConfigError(f"{place}: there is none of the fields {', '.join(_FIELDS)}")
 
 
-def draw_requests(texts: Sequence[str], count: int, seed: int) -> list[str]:
+def all_requests(texts: Texts) -> list[Request]:
+    """Return every text as a request, in their order."""
+    first: dict[str, int] = {}
+    return [
+        Request(text, first.setdefault(text, number)) for number, text in enumerate(texts.texts)
+    ]
+
+
+def draw_requests(texts: Texts, count: int, seed: int) -> list[Request]:
     """Return `count` requests drawn from the texts."""
     rng = random.Random(seed)  # noqa: S311
-    ranked = list(dict.fromkeys(texts))
+    ranked = list(dict.fromkeys(all_requests(texts)))
     rng.shuffle(ranked)
     weights = [(rank + 1) ** -EXPONENT for rank in range(len(ranked))]
-    return [_vary(text, rng) for text in rng.choices(ranked, weights, k=count)]
+    return [
+        Request(_vary(text, rng), source) for text, source in rng.choices(ranked, weights, k=count)
+    ]
 
 
 def _vary(text: str, rng: random.Random) -> str:

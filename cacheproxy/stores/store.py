@@ -23,10 +23,17 @@ _UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What a KNN lookup may see: one namespace under one model fingerprint."""
+    """What a KNN lookup may see: one namespace under one model fingerprint.
+
+    Attributes:
+        namespace_id: whose entries they are.
+        fingerprint: of the model and the probe; scores of different ones do not compare.
+        context: what else has to be the same, in a string; empty where there is nothing.
+    """
 
     namespace_id: str
     fingerprint: str
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,11 @@ class Store(Protocol):
 def hex_id(name: str) -> str:
     """Return 32 hex characters that stand for any string wherever a query could be upset by it."""
     return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def short_id(namespace_id: str) -> str:
+    """Return how a namespace is called in metrics and in the log: its `hex_id`'s beginning."""
+    return hex_id(namespace_id)[:12]
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,26 +7,52 @@ tenant to tenant.
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.metrics import Metrics
+from cacheproxy.metrics import (
+    SEMANTIC_ASIDE,
+    SEMANTIC_CERTIFIED,
+    SEMANTIC_ERROR,
+    SEMANTIC_ERROR_UPPER,
+    SEMANTIC_PAIRS_NEEDED,
+    SEMANTIC_THRESHOLD,
+    Metrics,
+)
+from cacheproxy.stores.store import short_id
 from cacheproxy.thresholds.controller import Verdict
-from cacheproxy.thresholds.earned import EarnedThresholds, Promise, Standing
+from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.economy import Economy
+from cacheproxy.thresholds.promise import Promise
 
 _log = logging.getLogger(__name__)
 
 _NAMESPACES = 1_000
 """Kept at the same time, some 15 kB each; what was used longest ago starts anew later."""
 
-_SHOWN = 50
-"""Namespaces whose thresholds are exported as metrics: those that came first."""
-
-_SHOWN_ID = 12
-
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every cosine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What may be told of one namespace.
+
+    Attributes:
+        namespace_id: whose account it is.
+        standings: how its thresholds stand, one for each min_similarity.
+        alarms: how often the evidence was in doubt, by kind.
+        is_aside: whether lookups cost more than they spare.
+        hits: semantic hits since the start of this process.
+        spared_s: the inference that they spared, about, seconds.
+    """
+
+    namespace_id: str
+    standings: Sequence[Standing]
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    is_aside: bool = False
+    hits: int = 0
+    spared_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -55,7 +81,7 @@ class CertifiedThresholds:
             min_similarity: of requests that ask for none; one of the promise's.
             saves_only: step aside where lookups cost more than they spare.
             model: the model's name, for the metrics.
-            metrics: counts labels, and shows the thresholds of the first namespaces.
+            metrics: counts labels, and shows the thresholds.
             draw: uniform in [0, 1).
         """
         self._promise = promise
@@ -67,6 +93,8 @@ class CertifiedThresholds:
             right: metrics.semantic_labels.labels(model, "right" if right else "wrong")
             for right in (True, False)
         }
+        self._spared = metrics.semantic_spared.labels(model)
+        metrics.semantic_promised_error.labels(model).set(promise.max_error)
         self._model = model
         self._metrics = metrics
         self._shown: dict[str, int] = {}
@@ -97,11 +125,12 @@ class CertifiedThresholds:
             if count > before[kind]:
                 self._metrics.semantic_alarms.labels(self._model, kind).inc(count - before[kind])
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
         """Add to the namespace's costs, and step aside where they are too high."""
         namespace = self._of(namespace_id)
         economy = namespace.economy
-        economy.looked_up(seconds, texts)
+        economy.looked_up(seconds, texts, hits)
+        self._spared.inc(hits * economy.inference_s)
         if not self._saves_only or not economy.is_due():
             return
         share = namespace.earned.best_share(self._min_similarity)
@@ -110,7 +139,7 @@ class CertifiedThresholds:
             _log.info(
                 "the semantic tier steps aside in namespace %s for now: a lookup takes %.2f ms, and"
                 " would at best spare %.1f %% of the texts %.2f ms of inference",
-                *(namespace_id[:_SHOWN_ID], 1000 * economy.lookup_s, 100 * share),
+                *(short_id(namespace_id), 1000 * economy.lookup_s, 100 * share),
                 1000 * economy.inference_s,
             )
         self._show(namespace_id, namespace)
@@ -119,10 +148,17 @@ class CertifiedThresholds:
         """Note what the namespace's hits spare."""
         self._of(namespace_id).economy.inferred(seconds, texts)
 
-    def standings(self) -> Iterator[tuple[str, Sequence[Standing]]]:
-        """Yield each namespace's id and thresholds, the one used last first."""
-        for namespace_id in reversed(self._namespaces):
-            yield namespace_id, self._namespaces[namespace_id].earned.standings()
+    def accounts(self) -> Iterator[Account]:
+        """Yield each namespace's account, the one used last first."""
+        for namespace_id, namespace in reversed(self._namespaces.items()):
+            yield Account(
+                namespace_id,
+                namespace.earned.standings(),
+                alarms=dict(namespace.earned.alarms),
+                is_aside=namespace.economy.is_aside,
+                hits=namespace.economy.hits,
+                spared_s=namespace.economy.spared_s,
+            )
 
     def with_news(self) -> list[tuple[str, EarnedThresholds]]:
         """Return the namespaces with evidence that was not shared yet."""
@@ -134,26 +170,34 @@ class CertifiedThresholds:
 
     def _show(self, namespace_id: str, namespace: _Namespace) -> None:
         earned = namespace.earned
-        if namespace_id not in self._shown and len(self._shown) >= _SHOWN:
-            return
         self._shown[namespace_id] = earned.refits
-        metrics, labels = self._metrics, (self._model, namespace_id[:_SHOWN_ID])
         standing = earned.standings()[self._promise.min_similarities.index(self._min_similarity)]
         is_open = standing.threshold is not None and not standing.is_suspended
         threshold = _CLOSED if standing.threshold is None else standing.threshold
-        metrics.semantic_threshold.labels(*labels).set(threshold if is_open else _CLOSED)
-        metrics.semantic_certified.labels(*labels).set(is_open)
-        metrics.semantic_error.labels(*labels).set(standing.error)
-        metrics.semantic_error_upper.labels(*labels).set(standing.upper)
-        metrics.semantic_pairs_needed.labels(*labels).set(standing.pairs_needed)
-        metrics.semantic_aside.labels(*labels).set(namespace.economy.is_aside)
+        self._metrics.semantic_namespaces.set(
+            self._model,
+            short_id(namespace_id),
+            {
+                SEMANTIC_THRESHOLD: threshold if is_open else _CLOSED,
+                SEMANTIC_CERTIFIED: is_open,
+                SEMANTIC_ERROR: standing.error,
+                SEMANTIC_ERROR_UPPER: standing.upper,
+                SEMANTIC_PAIRS_NEEDED: standing.pairs_needed,
+                SEMANTIC_ASIDE: namespace.economy.is_aside,
+            },
+        )
 
     def _of(self, namespace_id: str) -> _Namespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
             if len(self._namespaces) >= _NAMESPACES:
-                self._namespaces.popitem(last=False)
+                self._forget(next(iter(self._namespaces)))
             namespace = _Namespace(EarnedThresholds(self._promise, random=self._draw))
             self._namespaces[namespace_id] = namespace
         self._namespaces.move_to_end(namespace_id)
         return namespace
+
+    def _forget(self, namespace_id: str) -> None:
+        del self._namespaces[namespace_id]
+        self._shown.pop(namespace_id, None)
+        self._metrics.semantic_namespaces.forget(self._model, short_id(namespace_id))

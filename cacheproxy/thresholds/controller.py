@@ -35,8 +35,8 @@ class Controller(Protocol):
         Of every judged text that was not a hit, and of every hit that was to be checked.
         """
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
-        """Take what the lookups of a request's texts took, probes included."""
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
+        """Take what the lookups of a request's texts took, probes included, and how many hit."""
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
         """Take what the inference of a request's texts took, waiting included."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from cacheproxy.thresholds.alarm import Alarm
 from cacheproxy.thresholds.bands import BANDS, band_of, lowest_score
-from cacheproxy.thresholds.bounds import least_labels
 from cacheproxy.thresholds.certificate import Certificate, certify
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.promise import Promise
 
 _CANARY_BANDS = 6
 
@@ -35,41 +35,8 @@ _LOOSEN_REFITS = 2
 _YOUNG = 6.0
 """Times `traffic share / max_error` labels a band is checked often for."""
 
-MIN_SIMILARITIES = (0.90, 0.95, 0.98)
-"""For which evidence is kept, besides what an operator asks for."""
-
 _NEVER = BANDS
 _UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, math.inf)
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What is promised, and how evidence is gathered for it.
-
-    Attributes:
-        max_error: the promised P(wrong | semantic hit).
-        confidence: of the promise, at every look at the evidence.
-        min_similarities: rising; cosines of true vectors from which a neighbour is right. A request
-            picks one; evidence is kept for all.
-        least_checks: the share of hits that is checked however much is known.
-        most_checks: the share while little is known.
-        half_life: texts after which evidence weighs half.
-        fresh_labels: after so many labels of what is served, divided by `max_error`, it does, too:
-            news replaces what is old at the rate at which it comes.
-    """
-
-    max_error: float = 0.01
-    confidence: float = 0.95
-    min_similarities: tuple[float, ...] = MIN_SIMILARITIES
-    least_checks: float = 0.05
-    most_checks: float = 0.5
-    half_life: float = 50_000.0
-    fresh_labels: float = 20.0
-
-    @property
-    def refit_every(self) -> int:
-        """Texts between two looks at the evidence: an eighth of what it takes to open."""
-        return max(8, least_labels(self.max_error, self.confidence) // 8)
 
 
 @dataclass(slots=True)

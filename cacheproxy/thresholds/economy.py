@@ -22,17 +22,23 @@ class Economy:
         lookup_s: what a lookup costs a text, measured.
         inference_s: what a hit spares it, measured.
         is_aside: whether no lookups are made for now.
+        hits: texts that were spared inference.
+        spared_s: the inference that they were spared, by what it took others, seconds.
     """
 
     def __init__(self) -> None:
         self.lookup_s = 0.0
         self.inference_s = 0.0
         self.is_aside = False
+        self.hits = 0
+        self.spared_s = 0.0
         self._texts = 0
 
-    def looked_up(self, seconds: float, texts: int) -> None:
-        """Take what a request's lookups took, probes included."""
+    def looked_up(self, seconds: float, texts: int, hits: int) -> None:
+        """Take what a request's lookups took, probes included, and how many of its texts hit."""
         self.lookup_s = _mean(self.lookup_s, seconds / texts)
+        self.hits += hits
+        self.spared_s += hits * self.inference_s
         self._texts += texts
 
     def inferred(self, seconds: float, texts: int) -> None:

@@ -34,7 +34,7 @@ class FixedThreshold:
         """Count whether the neighbour would have been right to serve."""
         self._labels[similarity >= self._min_similarity].inc()
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
         """Do nothing: who sets a threshold wants it used, whatever it costs."""
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:

@@ -15,6 +15,7 @@ from cacheproxy.stores.store import Store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,12 @@ restart they are closed until then."""
 _ATTEMPTS = 5
 _LIFE_S = 30 * 86_400.0
 _LAST_S = 2.0
+
+
+def evidence_name(fingerprint: str, promise: Promise, namespace_id: str) -> str:
+    """Return the name under which a namespace's evidence is kept in a store."""
+    kinds = ",".join(f"{kept:g}" for kept in promise.min_similarities)
+    return f"evidence:{fingerprint}:{kinds}:{namespace_id}"
 
 
 class EvidenceSharing:
@@ -72,11 +79,9 @@ class EvidenceSharing:
         for namespace_id, earned in self._thresholds.with_news():
             if new_ones_only and earned.was_shared:
                 continue
-            kinds = ",".join(f"{kept:g}" for kept in earned.promise.min_similarities)
+            name = evidence_name(self._fingerprint, earned.promise, namespace_id)
             try:
-                await self._share_one(
-                    f"evidence:{self._fingerprint}:{kinds}:{namespace_id}", earned
-                )
+                await self._share_one(name, earned)
             except StoreError as error:
                 _log.debug("evidence could not be shared: %s", error)
                 return

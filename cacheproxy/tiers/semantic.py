@@ -11,18 +11,20 @@ second time, which from then on has an entry of its own. A wrong one is thus not
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.probes.probe import Probe
-from cacheproxy.records import EmbeddingRecord
+from cacheproxy.records import Record
 from cacheproxy.stores.store import Neighbour, Partition
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
 
+R = TypeVar("R", bound=Record)
 Vector = NDArray[np.float32]
 
 _SERVED_TEXTS = 8_192
@@ -30,7 +32,7 @@ _SERVED_TEXTS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(Generic[R]):
     """What the tier found for one text.
 
     Attributes:
@@ -42,14 +44,14 @@ class Lookup:
     """
 
     probe: Vector | None = None
-    neighbour: EmbeddingRecord | None = None
+    neighbour: R | None = None
     score: float = 0.0
     is_hit: bool = False
     check: bool = False
 
 
-class SemanticTier:
-    """Nearest-neighbour lookups for one model's embeddings."""
+class SemanticTier(Generic[R]):
+    """Nearest-neighbour lookups among one model's entries."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class SemanticTier:
         probe: Probe,
         controller: Controller,
         *,
-        reader: RecordReader,
+        reader: RecordReader[R],
         fingerprint: str,
         min_tokens: int,
         model: str,
@@ -90,13 +92,13 @@ class SemanticTier:
         min_similarity: float | None,
         can_check: bool = True,
         spent_s: float = 0.0,
-    ) -> list[Lookup]:
+    ) -> list[Lookup[R]]:
         """Return what is found for each text's probe; one store call at most.
 
         Where there is no room for checks, what would have to be checked is no hit. `spent_s` is how
         long the request has waited for the store before.
         """
-        found = [Lookup(probe) for probe in probes]
+        found: list[Lookup[R]] = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
         if not asked:
             return found
@@ -129,7 +131,7 @@ class SemanticTier:
         neighbour: Neighbour,
         min_similarity: float | None,
         can_check: bool,
-    ) -> Lookup:
+    ) -> Lookup[R]:
         record = self._reader.read(neighbour.record, namespace_id=namespace_id, key=neighbour.key)
         if record is None:
             return Lookup(probe)
@@ -147,18 +149,14 @@ class SemanticTier:
         if len(self._served) > _SERVED_TEXTS:
             self._served.popitem(last=False)
 
-    def looked_up(self, namespace_id: str, seconds: float, texts: int) -> None:
-        """Hand the controller what probes and lookups took."""
-        self._controller.looked_up(namespace_id, seconds, texts)
+    def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
+        """Hand the controller what probes and lookups took, and how many texts were served."""
+        self._controller.looked_up(namespace_id, seconds, texts, hits)
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
         """Hand the controller what inference took, which hits spare."""
         self._controller.inferred(namespace_id, seconds, texts)
 
-    def learn(self, namespace_id: str, lookup: Lookup, true_vector: Vector) -> None:
+    def learn(self, namespace_id: str, score: float, similarity: float) -> None:
         """Hand the controller what a miss taught: how right its neighbour would have been."""
-        if lookup.neighbour is None:
-            return
-        served = np.frombuffer(lookup.neighbour.vector, "<f4")
-        similarity = float(np.dot(served, true_vector))
-        self._controller.observe(namespace_id, lookup.score, similarity)
+        self._controller.observe(namespace_id, score, similarity)

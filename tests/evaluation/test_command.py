@@ -50,6 +50,22 @@ def test_a_study_tells_what_each_policy_would_do(model_home, log, tmp_path):
     assert sorted(path.name for path in work.iterdir()) == kept
 
 
+def test_labels_and_documents_add_a_column_and_a_table(model_home, tmp_path):
+    pairs, report = tmp_path / "pairs.jsonl", tmp_path / "page.html"
+    rows = [{"a": text, "b": text.replace("my", "your"), "label": 0} for text in TEXTS]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run_eval(
+        model_home, pairs, "--documents", pairs, "--requests", "300", "--report", report
+    )
+
+    assert done.returncode == 0, done.stderr
+    header, *policies = done.stdout.splitlines()[1:]
+    assert header.split()[-1] == "different"
+    assert int(policies[1].split()[-1]) > 0
+    assert "of the first ten found" in done.stdout
+    assert "What a similarity means to a retriever" in report.read_text()
+
+
 def test_a_missing_file_is_told_in_one_line(model_home, tmp_path):
     done = run_eval(model_home, tmp_path / "missing")
 

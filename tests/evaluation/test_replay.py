@@ -1,11 +1,12 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Static
 from cacheproxy.evaluation.replay import EXACT, MISS, SEMANTIC, Traffic, replay
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 
 
 def unit(*rows):
@@ -44,6 +45,13 @@ def test_short_texts_find_nothing_and_are_found_by_nobody():
     done = replay(short, Static(0.9), 0.95)
 
     assert done.outcomes.tolist()[2] == MISS
+
+
+def test_hits_by_texts_that_mean_something_else_are_counted():
+    labelled = replace(TRAFFIC, differ=lambda one, other: {one, other} == {0, 1})
+    done = replay(labelled, Static(0.9), 0.95)
+
+    assert (done.hits, done.different) == (4, 2)
 
 
 def many(seed=0, texts=3_000):

@@ -3,8 +3,10 @@ import random
 import pytest
 
 from cacheproxy.metrics import Metrics
-from cacheproxy.thresholds.certified import _NAMESPACES, _SHOWN, CertifiedThresholds
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.namespace_gauges import OTHER, SHOWN
+from cacheproxy.stores.store import short_id
+from cacheproxy.thresholds.certified import _NAMESPACES, CertifiedThresholds
+from cacheproxy.thresholds.promise import Promise
 
 PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
 
@@ -17,6 +19,10 @@ def metrics():
 def make(metrics, **more):
     settings = {"saves_only": False, "draw": random.Random(1).random} | more  # noqa: S311
     return CertifiedThresholds(PROMISE, min_similarity=0.95, model="m", metrics=metrics, **settings)
+
+
+def standings(controller):
+    return {account.namespace_id: account.standings for account in controller.accounts()}
 
 
 def teach(controller, namespace_id, similarity, count=200):
@@ -33,15 +39,15 @@ def test_t7_what_one_namespace_learns_moves_no_other(metrics):
         teach(beside, "poisoned", 0.10, count=1)
         teach(beside, "good", 0.99, count=1)
 
-    standings = dict(alone.standings())
-    assert dict(beside.standings())["good"] == standings["good"]
-    assert standings["good"][0].threshold is not None
-    assert dict(beside.standings())["poisoned"][0].threshold is None
+    good = standings(alone)["good"]
+    assert standings(beside)["good"] == good
+    assert good[0].threshold is not None
+    assert standings(beside)["poisoned"][0].threshold is None
 
 
 def test_metrics_say_how_a_namespace_stands(metrics):
     controller = make(metrics)
-    labels = {"model": "m", "namespace": "a" * 12}
+    labels = {"model": "m", "namespace": short_id("a" * 32)}
 
     def value(name):
         return metrics.registry.get_sample_value(f"cacheproxy_semantic_{name}", labels)
@@ -63,9 +69,24 @@ def test_namespaces_without_end_fill_neither_memory_nor_metrics(metrics):
     for number in range(_NAMESPACES + 10):
         teach(controller, f"{number:032x}", 0.99, count=10)
 
-    assert len(list(controller.standings())) == _NAMESPACES
-    shown = [family for family in metrics.registry.collect() if "semantic_threshold" in family.name]
-    assert len(shown[0].samples) <= _SHOWN
+    assert len(list(controller.accounts())) == _NAMESPACES
+    for family in metrics.registry.collect():
+        assert len(family.samples) <= SHOWN + 1, family.name
+
+
+def test_of_the_namespaces_that_are_not_shown_by_themselves_the_worst_is(metrics):
+    controller = make(metrics)
+    for number in range(SHOWN + 3):
+        teach(controller, f"{number:032x}", 0.99)
+
+    def other(name):
+        labels = {"model": "m", "namespace": OTHER}
+        return metrics.registry.get_sample_value(f"cacheproxy_semantic_{name}", labels)
+
+    assert (other("certified"), other("pairs_needed")) == (1, 0)
+    teach(controller, f"{SHOWN + 1:032x}", 0.10)
+    assert (other("certified"), other("threshold")) == (0, 2.0)
+    assert other("error_upper_bound") > 0.05
 
 
 def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
@@ -76,7 +97,7 @@ def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
         controller.judge("n", 0.5, None)
         controller.observe("n", 0.5, 0.3)
         controller.inferred("n", 0.002, 1)
-        controller.looked_up("n", 0.001, 1)
+        controller.looked_up("n", 0.001, 1, 0)
 
     assert not controller.is_active("n", 1)
     assert controller.is_active("other", 1)

@@ -5,12 +5,14 @@ import random
 import numpy as np
 import pytest
 
+from cacheproxy.evaluation import simulated
+from cacheproxy.evaluation.simulated import RIGHT, simulate
 from cacheproxy.thresholds.bounds import least_labels
-from cacheproxy.thresholds.earned import EarnedThresholds, Promise
+from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.promise import Promise
 
 SIMILARITY = 0.95
-RIGHT, WRONG = 0.99, 0.50
 
 
 def make(max_error=0.01, seed=0, **more) -> EarnedThresholds:
@@ -18,29 +20,16 @@ def make(max_error=0.01, seed=0, **more) -> EarnedThresholds:
     return EarnedThresholds(promise, random=random.Random(seed).random, **more)  # noqa: S311
 
 
-def draw(texts, seed, *, middle=0.88, later=None):
-    """Return scores, and whether each neighbour is wrong: a third of the texts are near to one."""
-    rng = np.random.default_rng(seed)
-    near = rng.random(texts) < 0.3
-    scores = np.where(near, rng.beta(30, 2, texts), rng.beta(8, 4, texts))
-    middles = np.full(texts, middle)
-    if later is not None:
-        middles[texts // 2 :] = later
-    chance = 0.001 + 0.999 / (1 + np.exp(-60 * (middles - scores)))
-    return scores.tolist(), (rng.random(texts) < chance).tolist()
+def draw(texts, seed, **more):
+    """Return simulated scores, and whether each neighbour is wrong."""
+    traffic = simulate(texts, seed, **more)
+    return traffic.scores.tolist(), traffic.is_wrong.tolist()
 
 
 def play(thresholds, scores, wrong):
     """Return the texts that were hits, and which of those were wrong."""
-    hits, wrong_hits = [], []
-    for text, (score, is_wrong) in enumerate(zip(scores, wrong, strict=True)):
-        verdict = thresholds.judge(score, SIMILARITY)
-        if verdict.is_hit:
-            hits.append(text)
-            wrong_hits.append(is_wrong)
-        if verdict.check or not verdict.is_hit:
-            thresholds.observe(score, WRONG if is_wrong else RIGHT)
-    return np.array(hits, int), np.array(wrong_hits, bool)
+    scores, wrong = np.array(scores), np.array(wrong)
+    return simulated.play(thresholds, simulated.Simulated(scores, wrong, wrong + 0.0), SIMILARITY)
 
 
 @pytest.mark.parametrize(("max_error", "texts"), [(0.01, 30_000), (0.05, 8_000)])

@@ -5,7 +5,7 @@ def after_a_trial(lookup_s, inference_s):
     economy = Economy()
     economy.inferred(inference_s, 1)
     for _ in range(_TRIAL_TEXTS // 10):
-        economy.looked_up(10 * lookup_s, 10)
+        economy.looked_up(10 * lookup_s, 10, 0)
     assert economy.is_due()
     return economy
 

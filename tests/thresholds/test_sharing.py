@@ -7,7 +7,7 @@ from faulty import FaultyStore
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds
-from cacheproxy.thresholds.earned import Promise
+from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import EvidenceSharing
 
 PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
@@ -36,7 +36,8 @@ class Server:
 
     @property
     def standing(self):
-        (standing,) = dict(self.thresholds.standings())[NAMESPACE]
+        (account,) = self.thresholds.accounts()
+        (standing,) = account.standings
         return standing
 
 
