@@ -284,6 +284,7 @@ class App:
                 max_body_bytes=limits.chat_body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=self.metrics,
+                recorder=self._recorder,
             )
             routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
         openai = embeddings("embeddings", OpenAIDialect())

@@ -32,6 +32,7 @@ _COLOURS = {
     "hit": "#d9892b",
     "miss": "#1f5fa8",
     "mixed": "#7b4fa3",
+    "bypass": "#5d6b7a",
     "none": "#1c2430",
     REFUSED: "#8a94a3",
 }

@@ -26,6 +26,7 @@ from cacheproxy.errors import ApiError
 from cacheproxy.exchange import DEFAULT_CONTROL, Control
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
+from cacheproxy.recorder import Recorder
 from cacheproxy.tiers.hot import HotEntry
 from cacheproxy.visit import VISIT, Visit
 
@@ -59,6 +60,7 @@ class ChatEndpoint:
         max_body_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._callers = callers
@@ -66,6 +68,7 @@ class ChatEndpoint:
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
+        self._recorder = recorder
         self._requests = metrics.requests
         self._slow_clients = metrics.slow_clients_closed
         self._durations = {
@@ -85,6 +88,8 @@ class ChatEndpoint:
                 body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
                 exchange.body_has_come()
                 started = time.perf_counter()
+                if self._recorder is not None:
+                    self._recorder.put(_ROUTE, namespace.id, body)
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                     entry = self._pipeline.find_hot(repeat.key)
                     if entry is not None:
