@@ -10,7 +10,7 @@ from hdrh.histogram import HdrHistogram
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.page import as_svg, make_page
 from loadtest.result import REFUSED, Latencies, PhaseResult, Result, StreamResult
-from loadtest.summary import warnings_of
+from loadtest.summary import describe_sender, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def as_html(result: Result) -> str:
     """
     parts = [
         f"<p>{html.escape(result.about)}",
-        f"<p>{html.escape(result.server)}; sent by {result.processes} processes on "
-        f"{result.cores} cores, seed {result.seed}",
+        f"<p>{html.escape(describe_sender(result))}",
         *_checks(result),
     ]
     for phase in result.phases:
