@@ -149,6 +149,18 @@ class ChatSettings(_Section):
     max_answer_bytes: int = Field(
         2**20, ge=1_024, description="longer answers are passed through, and not stored"
     )
+    semantic: Literal["on", "off"] = Field(
+        "on", description="learn from answers, and serve what the evidence allows; off: exact tiers"
+    )
+    max_error: float = Field(
+        0.02, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
+    )
+    checks_per_minute: float = Field(
+        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
+    )
 
 
 class UpstreamSettings(_Section):

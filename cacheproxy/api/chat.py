@@ -18,7 +18,9 @@ from cacheproxy.api.control import parse_control
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.response import error_body, send_json, status_of
-from cacheproxy.chat.pipeline import Cached, ChatPipeline, Passed
+from cacheproxy.chat.journey import Cached, Passed
+from cacheproxy.chat.models import ChatModels
+from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.replay import as_events, event
 from cacheproxy.chat.request import ChatRequest, parse_chat
@@ -52,6 +54,7 @@ class ChatEndpoint:
     def __init__(
         self,
         pipeline: ChatPipeline,
+        models: ChatModels,
         *,
         callers: Callers,
         max_temperature: float,
@@ -60,6 +63,7 @@ class ChatEndpoint:
         metrics: Metrics,
     ) -> None:
         self._pipeline = pipeline
+        self._models = models
         self._callers = callers
         self._max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
@@ -167,7 +171,7 @@ class ChatEndpoint:
             raise ClientGone from None
 
     def _count(self, model: str, outcome: str, status: int, total_s: float) -> None:
-        self._requests.labels(_ROUTE, self._pipeline.label_of(model), str(status)).inc()
+        self._requests.labels(_ROUTE, self._models.label_of(model), str(status)).inc()
         self._durations[outcome].observe(total_s)
 
 
@@ -196,6 +200,8 @@ def _cached_headers(cached: Cached, total_s: float) -> Headers:
     timing = timing_of(cached.stages_s) if cached.stages_s else None
     headers = hit_headers(cached.outcome, record.created_at, record.fresh_until, timing, total_s)
     headers.append((b"x-cacheproxy-entry", record.key.hex().encode()))
+    if cached.score is not None:
+        headers.append((b"x-cacheproxy-similarity", b"%.4f" % cached.score))
     return headers
 
 
