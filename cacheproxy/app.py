@@ -261,14 +261,11 @@ class App:
                 metrics=self.metrics,
             )
 
-        routes = []
-        if self._chat is not None:
-            chat = self._chat.endpoint(callers)
-            routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
+        chat = [] if self._chat is None else self._chat.routes(callers)
         openai = embeddings("embeddings", OpenAIDialect())
         return Edge(
             [
-                *routes,
+                *chat,
                 Route("/v1/embeddings", openai, methods=["POST"]),
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
                 Route(

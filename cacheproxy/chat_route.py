@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.routing import Route
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.chat import ChatEndpoint
+from cacheproxy.api.report import ReportEndpoint
 from cacheproxy.chat.agreement import SENSITIVITY, Comparer
 from cacheproxy.chat.budget import Budget
 from cacheproxy.chat.keeping import Keeping
@@ -14,9 +16,12 @@ from cacheproxy.chat.likeness import Likeness
 from cacheproxy.chat.models import ChatModels
 from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord, unpack
+from cacheproxy.chat.savings import Savings
+from cacheproxy.chat.staleness import Staleness, StalenessRules
 from cacheproxy.config import Settings
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
@@ -75,11 +80,13 @@ class ChatRoute:
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
+        staleness = _staleness(settings)
         keeping = Keeping(
             self._models,
             hot=self.hot,
             writeback=writeback,
             lifetimes=lifetimes,
+            staleness=staleness,
             spare_work=self.spare_work,
             purge=store.purge,
         )
@@ -90,23 +97,30 @@ class ChatRoute:
             hot=self.hot,
             exact=ExactTier(guard, writeback, self._reader),
             purges=store.purges,
+            staleness=staleness,
             budget=Budget(settings.chat.checks_per_minute),
             most_bytes=settings.chat.max_answer_bytes,
             metrics=metrics,
         )
 
-    def endpoint(self, callers: Callers) -> ChatEndpoint:
-        """Return the ASGI application of `/v1/chat/completions`."""
+    def routes(self, callers: Callers) -> list[Route]:
+        """Return the route's endpoints."""
         settings = self._settings
-        return ChatEndpoint(
+        chat = ChatEndpoint(
             self._pipeline,
             self._models,
+            Savings(settings.prices, self._metrics),
             callers=callers,
             max_temperature=settings.chat.max_temperature,
             max_body_bytes=settings.limits.chat_body_bytes,
             body_timeout_s=settings.limits.body_timeout_s,
             metrics=self._metrics,
         )
+        report = ReportEndpoint(self._pipeline, callers, settings.limits.body_timeout_s)
+        return [
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/cache/report", report, methods=["POST"]),
+        ]
 
     def start(self) -> None:
         """Begin to learn in the background of the running event loop."""
@@ -158,3 +172,15 @@ class ChatRoute:
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
+
+
+def _staleness(settings: Settings) -> StalenessRules:
+    chat = settings.chat
+    return StalenessRules(
+        Staleness(chat.stale_while_revalidate_s, chat.stale_if_error_s),
+        {
+            Namespace(tenant, name).id: Staleness(given.while_revalidate, given.if_error)
+            for tenant, names in settings.namespace_stale_s.items()
+            for name, given in names.items()
+        },
+    )

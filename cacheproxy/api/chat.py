@@ -17,6 +17,7 @@ from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.report import entry_id
 from cacheproxy.api.response import error_body, send_json, status_of
 from cacheproxy.chat.journey import Cached, Passed
 from cacheproxy.chat.models import ChatModels
@@ -24,6 +25,7 @@ from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.replay import as_events, event
 from cacheproxy.chat.request import ChatRequest, parse_chat
+from cacheproxy.chat.savings import Savings
 from cacheproxy.errors import ApiError
 from cacheproxy.exchange import DEFAULT_CONTROL, Control
 from cacheproxy.keys import Namespace
@@ -55,6 +57,7 @@ class ChatEndpoint:
         self,
         pipeline: ChatPipeline,
         models: ChatModels,
+        savings: Savings,
         *,
         callers: Callers,
         max_temperature: float,
@@ -64,6 +67,7 @@ class ChatEndpoint:
     ) -> None:
         self._pipeline = pipeline
         self._models = models
+        self._savings = savings
         self._callers = callers
         self._max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
@@ -129,6 +133,7 @@ class ChatEndpoint:
         body = _render(cached, form)
         total_s = time.perf_counter() - started
         self._count(cached.record.model, cached.outcome, 200, total_s)
+        self._savings.served(cached.record, self._models.label_of(cached.record.model))
         headers = _cached_headers(cached, total_s)
         if form == "plain":
             await send_json(send, 200, body, headers)
@@ -199,10 +204,21 @@ def _cached_headers(cached: Cached, total_s: float) -> Headers:
     record = cached.record
     timing = timing_of(cached.stages_s) if cached.stages_s else None
     headers = hit_headers(cached.outcome, record.created_at, record.fresh_until, timing, total_s)
-    headers.append((b"x-cacheproxy-entry", record.key.hex().encode()))
+    if cached.failed_with is not None:
+        headers[0] = (b"cache-status", _stale_status(cached))
+    headers.append((b"x-cacheproxy-entry", entry_id(record.key, cached.score)))
     if cached.score is not None:
         headers.append((b"x-cacheproxy-similarity", b"%.4f" % cached.score))
     return headers
+
+
+def _stale_status(cached: Cached) -> bytes:
+    """Return the Cache-Status of what is served instead of an upstream's error."""
+    ttl_s = cached.record.fresh_until - time.time()
+    return b"cacheproxy; fwd=stale; fwd-status=%d; ttl=%d; detail=stale-if-error" % (
+        cached.failed_with or 0,
+        ttl_s,
+    )
 
 
 def _passed_headers(passed: Passed, control: Control, total_s: float) -> Headers:

@@ -26,6 +26,8 @@ class Journey:
         key: the exact tier's key; empty where the tiers take no part.
         turn: the last user turn and its context, if the semantic tier takes part.
         lookup: what that found, once it has looked.
+        since: the moment (`Purges`) at which the tiers were first asked.
+        stale: what the exact tiers have, after its time.
         stages_s: the seconds that each stage took.
     """
 
@@ -37,6 +39,8 @@ class Journey:
     key: bytes = b""
     turn: Turn | None = None
     lookup: Lookup[CompletionRecord] | None = None
+    since: int = 0
+    stale: "Cached | None" = None
     stages_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -49,6 +53,7 @@ class Cached(NamedTuple):
         hot_entry: where rendered forms of it may be kept, or None.
         stages_s: the seconds that each stage took.
         score: the neighbour's, for a semantic hit.
+        failed_with: the upstream's status, if that is why a stale record is served; 0 for none.
     """
 
     record: CompletionRecord
@@ -56,6 +61,7 @@ class Cached(NamedTuple):
     hot_entry: HotEntry[CompletionRecord] | None
     stages_s: dict[str, float]
     score: float | None = None
+    failed_with: int | None = None
 
 
 class Passed(NamedTuple):

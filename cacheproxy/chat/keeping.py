@@ -21,6 +21,7 @@ from cacheproxy.chat.journey import Journey
 from cacheproxy.chat.likeness import Likeness
 from cacheproxy.chat.models import ChatModels
 from cacheproxy.chat.record import CompletionRecord, pack
+from cacheproxy.chat.staleness import StalenessRules
 from cacheproxy.errors import ApiError, StoreError
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Entry, Partition
@@ -42,6 +43,7 @@ class Keeping:
         hot: HotTier[CompletionRecord],
         writeback: WriteBack,
         lifetimes: Lifetimes,
+        staleness: StalenessRules,
         spare_work: SpareWork,
         purge: Callable[[Scope], Awaitable[int]],
         now: Callable[[], float] = time.time,
@@ -51,6 +53,7 @@ class Keeping:
         self._hot = hot
         self._writeback = writeback
         self._lifetimes = lifetimes
+        self._staleness = staleness
         self._spare_work = spare_work
         self._purge = purge
         self._now = now
@@ -139,7 +142,7 @@ class Keeping:
             key=journey.key,
             created_at=created_at,
             fresh_until=created_at + ttl_s,
-            expires_at=created_at + ttl_s,
+            expires_at=created_at + ttl_s + self._staleness.of(journey.namespace_id).grace_s,
             took_s=took_s,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
