@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import generate_latest
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.administration import describe_store, describe_thresholds
@@ -21,6 +22,7 @@ from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
 from cacheproxy.api.embeddings import EmbeddingsEndpoint
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
     Exposition,
@@ -39,10 +41,9 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
-from cacheproxy.probes.probe import Probe
-from cacheproxy.probes.shallow import ShallowProbe
-from cacheproxy.probes.static import StaticProbe
+from cacheproxy.recorder import Recorder
 from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
@@ -58,6 +59,7 @@ from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.tracing import start_tracing
 from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
@@ -107,6 +109,7 @@ class App:
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         batching = settings.batching
+        metrics.batch_window.set(batching.window_ms / 1000)
         self._batcher = Batcher(
             self._encoder.encode,
             model=installed.name,
@@ -124,6 +127,7 @@ class App:
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
         self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
+        self._recorder = self._make_recorder()
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -140,13 +144,16 @@ class App:
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
         spare_works = [self._spare_work, *([self._chat.spare_work] if self._chat else [])]
         metrics.semantic_checks_waiting.set_function(lambda: sum(map(len, spare_works)))
-        self.asgi = self._make_edge()
+        self._tracer = start_tracing()
+        self._edge = self._make_edge()
+        self.asgi: ASGIApp = self._edge
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._store,
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
             self._describe_thresholds,
+            Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
 
@@ -164,7 +171,7 @@ class App:
             dimensions=installed.dimensions,
         )
         reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
-        probe = self._make_probe(installed)
+        probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
             self._thresholds = controller
@@ -206,6 +213,7 @@ class App:
             batcher=self._batcher,
             lifetimes=self._lifetimes(self._settings.chat.ttl_s),
             metrics=self.metrics,
+            recorder=self._recorder,
         )
 
     def _lifetimes(self, default_s: float) -> Lifetimes:
@@ -219,11 +227,6 @@ class App:
             },
             jitter=settings.cache.ttl_jitter,
         )
-
-    def _make_probe(self, installed: InstalledModel) -> Probe:
-        if self._settings.semantic.probe == "static" or self._settings.semantic_mode == "off":
-            return StaticProbe(installed.static_probe)
-        return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
 
     def _make_controller(self, model: str) -> Controller:
         semantic, mode = self._settings.semantic, self._settings.semantic_mode
@@ -240,6 +243,14 @@ class App:
             saves_only=mode == "auto",
             model=model,
             metrics=self.metrics,
+        )
+
+    def _make_recorder(self) -> Recorder | None:
+        record = self._settings.record
+        if record.path is None:
+            return None
+        return Recorder(
+            record.path, with_texts=record.texts, max_bytes=record.max_bytes, metrics=self.metrics
         )
 
     def _make_edge(self) -> Edge:
@@ -259,6 +270,7 @@ class App:
                 max_body_bytes=limits.body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=self.metrics,
+                recorder=self._recorder,
             )
 
         chat = [] if self._chat is None else self._chat.routes(callers)
@@ -275,7 +287,8 @@ class App:
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._exposition)),
-            ]
+            ],
+            Journal(self._settings.log.requests, self._tracer),
         )
 
     async def _own_exposition(self) -> bytes:
@@ -305,7 +318,10 @@ class App:
 
         Raises:
             StoreError: the store cannot be opened.
+            ConfigError: requests cannot be recorded.
         """
+        if self._recorder is not None:
+            self._recorder.start()
         await self._store.open()
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
@@ -322,6 +338,7 @@ class App:
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
         self._draining = True
+        self._edge.close_connections()
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
@@ -335,4 +352,8 @@ class App:
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()
+        if self._recorder is not None:
+            self._recorder.stop()
         self._tokenizing.shutdown(wait=False)
+        if self._tracer is not None:
+            self._tracer.stop()

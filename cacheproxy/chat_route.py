@@ -25,6 +25,7 @@ from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
+from cacheproxy.recorder import Recorder
 from cacheproxy.stores.store import Store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
@@ -64,7 +65,9 @@ class ChatRoute:
         batcher: Batcher,
         lifetimes: Lifetimes,
         metrics: Metrics,
+        recorder: Recorder | None,
     ) -> None:
+        self._recorder = recorder
         self._settings = settings
         self._installed = installed
         self._upstreams = upstreams
@@ -115,6 +118,7 @@ class ChatRoute:
             max_body_bytes=settings.limits.chat_body_bytes,
             body_timeout_s=settings.limits.body_timeout_s,
             metrics=self._metrics,
+            recorder=self._recorder,
         )
         report = ReportEndpoint(self._pipeline, callers, settings.limits.body_timeout_s)
         return [

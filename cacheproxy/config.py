@@ -32,6 +32,7 @@ from pydantic_settings import (
 from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
+from cacheproxy.logs import LogFormat
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
@@ -54,6 +55,9 @@ _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 """One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
 
 _MOST_WORKERS = 256
+
+RequestLog = Literal["off", "sampled", "all"]
+"""Which requests get a line in the log."""
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -103,10 +107,10 @@ class SemanticSettings(_Section):
     threshold: float | None = Field(
         None, gt=0, le=1, description="serve from this probe score on, by your own guess"
     )
-    probe: Literal["shallow", "static"] = Field(
+    probe: str = Field(
         "shallow",
         description="what neighbours are found by: shallow (a sixth of an inference, knows the "
-        "order of words) or static (no inference at all, and weak)",
+        "order of words), static (no inference at all, and weak) or the name of a smaller model",
     )
     min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
 
@@ -233,6 +237,28 @@ class AdminSettings(_Section):
     )
 
 
+class LogSettings(_Section):
+    """What is logged, to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    format: LogFormat = Field("human", description="human, or json: an object a line")
+    requests: RequestLog = Field(
+        "sampled",
+        description="lines about requests: off, sampled (one a second of each route and status) "
+        "or all; from level info on",
+    )
+
+
+class RecordSettings(_Section):
+    """A log of requests to replay: off unless it has a path."""
+
+    path: Path | None = Field(None, description="file of requests to replay; unset: there is none")
+    texts: bool = Field(False, description="record the texts, too, not only their hashes")
+    max_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="size at which the file becomes PATH.1"
+    )
+
+
 class Settings(BaseSettings):
     """All settings of `cacheproxy serve`."""
 
@@ -266,7 +292,6 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="log level")
 
     cache: CacheSettings = CacheSettings()
     semantic: SemanticSettings = SemanticSettings()
@@ -288,6 +313,8 @@ class Settings(BaseSettings):
     namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
         default_factory=dict, description="how stale completions may be, by tenant and namespace"
     )
+    log: LogSettings = LogSettings()
+    record: RecordSettings = RecordSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )

@@ -20,6 +20,9 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from cacheproxy.counting import LoopCounter, LoopHistogram
+from cacheproxy.namespace_gauges import NamespaceGauge, NamespaceGauges
+
 # A creation time beside every series would double the size of a scrape, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -34,6 +37,26 @@ _SCORE_BUCKETS = (
 
 Merge = Literal["sum", "max", "min"]
 """How a gauge's values in several processes make one; not-a-number gives way to any other."""
+
+SEMANTIC_THRESHOLD = "cacheproxy_semantic_threshold"
+SEMANTIC_CERTIFIED = "cacheproxy_semantic_certified"
+SEMANTIC_ERROR = "cacheproxy_semantic_error_estimate"
+SEMANTIC_ERROR_UPPER = "cacheproxy_semantic_error_upper_bound"
+SEMANTIC_PAIRS_NEEDED = "cacheproxy_semantic_pairs_needed"
+SEMANTIC_ASIDE = "cacheproxy_semantic_aside"
+
+_SEMANTIC_GAUGES = (
+    NamespaceGauge(SEMANTIC_THRESHOLD, "Lowest score that is served; 2 while closed", "max"),
+    NamespaceGauge(SEMANTIC_CERTIFIED, "1 while a threshold is earned and open", "min"),
+    NamespaceGauge(SEMANTIC_ERROR, "Estimated share of wrong ones among semantic hits", "max"),
+    NamespaceGauge(SEMANTIC_ERROR_UPPER, "Upper limit of that share", "max"),
+    NamespaceGauge(
+        SEMANTIC_PAIRS_NEEDED,
+        "Labels still missing for a threshold, about; +Inf if none is safe",
+        "max",
+    ),
+    NamespaceGauge(SEMANTIC_ASIDE, "1 while lookups cost more than they spare", "max"),
+)
 
 _PROCESS_MERGES: dict[str, Merge] = {
     "process_virtual_memory_bytes": "sum",
@@ -71,19 +94,25 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"cacheproxy_{name}", text, labels, registry=registry, buckets=buckets)
 
+        def loop_counter(name: str, text: str, *labels: str) -> LoopCounter:
+            return LoopCounter(f"cacheproxy_{name}", text, labels, registry)
+
+        def loop_histogram(name: str, text: str, *labels: str) -> LoopHistogram:
+            return LoopHistogram(f"cacheproxy_{name}", text, labels, _LATENCY_BUCKETS, registry)
+
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 
-        self.requests = counter("requests", "Requests answered", "route", "model", "status")
-        self.request_duration = histogram(
+        self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
+        self.request_duration = loop_histogram(
             "request_duration_seconds", "From the parsed request to its answer", "route", "outcome"
         )
-        self.lookups = counter(
+        self.lookups = loop_counter(
             "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
         )
         self.collapsed = counter(
             "collapsed", "Misses that joined an inference already in flight", "model"
         )
-        self.stage_duration = histogram(
+        self.stage_duration = loop_histogram(
             "stage_duration_seconds", "Time of one request in one stage", "stage"
         )
 
@@ -103,6 +132,11 @@ class Metrics:
         self.queue_wait = histogram(
             "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
         )
+        self.batch_window = gauge(
+            "batch_window_seconds",
+            "Longest time for which a fuller group goes first, as configured",
+            merge="max",
+        )
         self.inference_duration = histogram(
             "inference_duration_seconds", "Time of one inference", "model"
         )
@@ -117,48 +151,14 @@ class Metrics:
         self.semantic_score = histogram(
             "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
         )
-        self.semantic_threshold = gauge(
-            "semantic_threshold",
-            "Lowest score that is served; 2 while closed",
+        self.semantic_promised_error = gauge(
+            "semantic_promised_error",
+            "Share of wrong ones among semantic hits that is promised not to be exceeded",
             "model",
-            "namespace",
             merge="max",
         )
-        self.semantic_certified = gauge(
-            "semantic_certified",
-            "1 while a threshold is earned and open",
-            "model",
-            "namespace",
-            merge="min",
-        )
-        self.semantic_error = gauge(
-            "semantic_error_estimate",
-            "Estimated share of wrong ones among semantic hits",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_error_upper = gauge(
-            "semantic_error_upper_bound",
-            "Upper limit of that share",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_pairs_needed = gauge(
-            "semantic_pairs_needed",
-            "Labels still missing for a threshold, about; +Inf if none is safe",
-            "model",
-            "namespace",
-            merge="max",
-        )
-        self.semantic_aside = gauge(
-            "semantic_aside",
-            "1 while lookups cost more than they spare",
-            "model",
-            "namespace",
-            merge="max",
-        )
+        self.semantic_namespaces = NamespaceGauges(_SEMANTIC_GAUGES, registry)
+        self.merges |= {gauge.name: gauge.worst for gauge in _SEMANTIC_GAUGES}
         self.semantic_alarms = counter(
             "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
         )
@@ -279,6 +279,12 @@ class Metrics:
         self.writeback_stored = counter("writeback_stored", "Entries stored")
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
+        )
+        self.recorded = counter("recorded_requests", "Requests recorded to be replayed")
+        self.record_dropped = counter(
+            "record_dropped",
+            "Requests not recorded, by why (full, unreadable, error)",
+            "reason",
         )
 
     def lookup_counts(self) -> dict[str, dict[str, int]]:

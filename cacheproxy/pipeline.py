@@ -44,6 +44,16 @@ millisecond of work, where a trip to another thread costs a tenth."""
 _PART = 128
 """Texts of one request between two turns of the event loop: a millisecond or two of work."""
 
+_LOOKUPS_PAY = 0.1
+"""Share of exact hits from which texts are looked up although inference is overloaded: tokenising
+and a lookup take up to a tenth of an inference's time (16 tokens; less for longer texts)."""
+
+_FOUND_WEIGHT = 0.02
+"""Of one request in that share: about the last fifty count."""
+
+_CHARACTERS = 4
+"""Of one token of English text, or fewer: what is not tokenised yet is not held for longer."""
+
 _SCOPES = 1_024
 """Namespaces whose hashed key prefix is remembered."""
 
@@ -110,6 +120,7 @@ class EmbeddingPipeline:
         self._lifetimes = lifetimes
         self._now = now
         self._flights = SingleFlight[Vector]()
+        self._found_share = 0.0
         self._scope_of = lru_cache(_SCOPES)(
             lambda namespace_id: KeyScope(namespace_id, _ROUTE, model.fingerprint)
         )
@@ -138,12 +149,14 @@ class EmbeddingPipeline:
 
         waiting = self._from_hot_by_text(texts, journey)
         if waiting:
+            self._turn_away(waiting, journey)
             await self._tokenize(waiting, journey)
             waiting = self._from_hot(waiting, journey)
         self._count("hot", texts, journey)
         if waiting:
             waiting = await self._from_exact(waiting, journey)
         if waiting:
+            self._check_room(waiting, journey)
             waiting = await self._from_semantic(waiting, journey)
         if waiting:
             await self._from_inference(waiting, journey)
@@ -189,6 +202,26 @@ class EmbeddingPipeline:
                 self._serve_hot(text, self._hot.get_by_text(text.text_key), journey)
         return _unserved(texts)
 
+    def _turn_away(self, texts: list[_Text], journey: _Journey) -> None:
+        """Refuse at the door what would be refused later, where looking it up does not pay.
+
+        Raises:
+            Overloaded: inference is overloaded, and lookups seldom spare any.
+        """
+        if not self._batcher.is_overloaded or journey.control.only_if_cached:
+            return
+        if self._found_share < _LOOKUPS_PAY or not journey.control.reads:
+            self._batcher.check(sum(_least_tokens(text.input) for text in texts))
+
+    def _check_room(self, texts: list[_Text], journey: _Journey) -> None:
+        """Raise `Overloaded` before probes are paid for that only admitted texts need."""
+        if self._batcher.is_overloaded and not journey.control.only_if_cached:
+            self._batcher.check(self._new_tokens(texts, journey))
+
+    def _new_tokens(self, texts: list[_Text], journey: _Journey) -> int:
+        """Return the tokens of the texts that nobody is inferring yet."""
+        return sum(len(text.ids) for text in texts if not self._flight_of(text, journey))
+
     async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
         given = [text.input for text in texts]
         strings = [value for value in given if isinstance(value, str)]
@@ -221,7 +254,10 @@ class EmbeddingPipeline:
         for text, record in zip(texts, records, strict=True):
             self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
-        return _unserved(texts)
+        missed = _unserved(texts)
+        found = 1 - len(missed) / len(texts)
+        self._found_share += _FOUND_WEIGHT * (found - self._found_share)
+        return missed
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control
@@ -282,8 +318,7 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
         leading: dict[bytes, _Text] = {}
-        new = (text for text in texts if not self._flight_of(text, journey))
-        turn = self._batcher.begin(sum(len(text.ids) for text in new))
+        turn = self._batcher.begin(self._new_tokens(texts, journey))
         try:
             async for part in _in_parts(texts):
                 self._take_off(part, flights, leading, turn, journey)
@@ -347,6 +382,8 @@ class EmbeddingPipeline:
             if text.served is None:
                 pending = self._exact.pending(journey.namespace_id, text.key)
                 self._serve_exact(text, pending, self._purges.moment, journey)
+            if text.served is not None:
+                self._lookups[text.served.outcome, "hit"].inc()
 
     def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
         """Return the text's flight, unless it began before a purge of what it brings."""
@@ -445,6 +482,10 @@ def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text:
     """Return the key [32 bytes] of a text's entry under a model."""
     (ids,) = tokenizer.encode([text])
     return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
+
+
+def _least_tokens(given: str | list[int]) -> int:
+    return len(given) // _CHARACTERS + 1 if isinstance(given, str) else len(given)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

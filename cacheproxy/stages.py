@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from prometheus_client import Histogram
-
+from cacheproxy.counting import LoopObservations
 from cacheproxy.metrics import Metrics
+from cacheproxy.visit import current_visit
 
 
 class Stages:
@@ -24,7 +24,7 @@ class Timed:
 
     __slots__ = ("_duration", "_name", "_stages_s", "_started")
 
-    def __init__(self, name: str, duration: Histogram, stages_s: dict[str, float]) -> None:
+    def __init__(self, name: str, duration: LoopObservations, stages_s: dict[str, float]) -> None:
         self._name = name
         self._duration = duration
         self._stages_s = stages_s
@@ -35,5 +35,8 @@ class Timed:
 
     def __exit__(self, *raised: object) -> None:
         """Stop it, whatever was raised."""
-        self._stages_s[self._name] = duration_s = time.perf_counter() - self._started
+        ended = time.perf_counter()
+        self._stages_s[self._name] = duration_s = ended - self._started
         self._duration.observe(duration_s)
+        if visit := current_visit():
+            visit.stage_ended(self._name, self._started, ended)

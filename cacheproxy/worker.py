@@ -21,7 +21,7 @@ def main() -> None:
     link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
     job = link.receive_job()
     settings = job.settings
-    start_logging(settings.log_level, process_id=True)
+    start_logging(settings.log.level, settings.log.format, process_id=True)
     listeners = {name: socket.socket(fileno=fd) for name, fd in job.listeners.items()}
     try:
         name = load_manifest(settings.model).name

@@ -4,6 +4,7 @@ wrk, because a client in Python would take more of the cores than the server's o
 """
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,20 +49,32 @@ def has_wrk() -> bool:
 
 
 @contextmanager
-def running_server(home: Path, model: str, *flags: str) -> Iterator[str]:
-    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise."""
+def running_server(
+    home: Path, model: str, *flags: str, program: str = "cacheproxy"
+) -> Iterator[str]:
+    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise.
+
+    `program` is the Python module that is run as `cacheproxy` would be.
+    """
     store = () if "--store" in flags else ("--store", "memory://")
     options = ["--home", str(home), "--model", model, "--drain-s", "0", *store, *flags]
     port = free_port()
-    command = [sys.executable, "-m", "cacheproxy", "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", program, "serve", "--port", str(port), *options]
     with running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, path: str) -> Iterator[str]:
+def running(
+    command: Sequence[str], url: str, path: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run a server's command and yield its URL as soon as `path` is answered."""
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603
+    server = subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         _wait_ready(f"{url}{path}", server)
         yield url

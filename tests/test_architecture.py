@@ -24,9 +24,22 @@ LAYERS = [
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
     {"link"},
-    {"merged_metrics"},
+    {"merged_metrics", "tracing"},
     {"stages"},
-    {"keys", "records", "config", "metrics", "errors", "gil", "device", "listeners", "logs", ""},
+    {"recorder"},
+    {"config", "metrics", "visit"},
+    {
+        "keys",
+        "records",
+        "counting",
+        "namespace_gauges",
+        "errors",
+        "gil",
+        "device",
+        "listeners",
+        "logs",
+        "",
+    },
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 

@@ -17,7 +17,8 @@ def clean_environment(monkeypatch, tmp_path):
 
 def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeypatch, tmp_path):
     (tmp_path / "cacheproxy.toml").write_text(
-        "port = 1001\nlog_level = 'debug'\n[batch]\nmax_tokens = 11\nwindow_ms = 1\nthreads = 3\n"
+        "port = 1001\n[log]\nlevel = 'debug'\n"
+        "[batch]\nmax_tokens = 11\nwindow_ms = 1\nthreads = 3\n"
     )
     monkeypatch.setenv("CACHEPROXY_PORT", "1002")
     monkeypatch.setenv("CACHEPROXY_BATCH_MAX_TOKENS", "12")
@@ -25,7 +26,7 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeyp
 
     settings = load_settings({"batch": {"window_ms": "3"}}, None)
 
-    assert (settings.port, settings.log_level) == (1002, "debug")
+    assert (settings.port, settings.log.level) == (1002, "debug")
     assert (settings.batch.max_tokens, settings.batch.window_ms) == (12, 3)
     assert settings.batch.threads == 3
     assert settings.limits.inputs == 2_048

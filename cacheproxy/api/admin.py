@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cacheproxy.administration import KeysOf, Target
 from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.edge import Edge
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
 from cacheproxy.keys import Namespace
@@ -40,6 +41,7 @@ def make_admin_app(
     keys_of: KeysOf,
     describe: Callable[[], Awaitable[Mapping[str, Any]]],
     describe_thresholds: Callable[[], Mapping[str, Any]],
+    journal: Journal,
     *,
     token: str | None,
 ) -> ASGIApp:
@@ -72,7 +74,8 @@ def make_admin_app(
             Route("/admin/stats", stats, methods=["GET"]),
             Route("/admin/thresholds", thresholds, methods=["GET"]),
             Route("/admin/purge", purge, methods=["POST"]),
-        ]
+        ],
+        journal,
     )
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:

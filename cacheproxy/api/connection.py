@@ -16,6 +16,9 @@ from cacheproxy.errors import BadRequest
 _PATIENCE_S = 0.05
 """From one look at the exchanges to the next; one that two looks have met is watched."""
 
+CLIENT_GONE = 499
+"""nginx's status for a client that did not wait for its answer."""
+
 
 class ClientGone(Exception):
     """The client closed the connection before it had its answer."""

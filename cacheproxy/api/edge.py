@@ -1,15 +1,17 @@
-"""The outermost ASGI application: routes, and every error as an OpenAI-shaped body."""
+"""The outermost ASGI application: routes, ids, and every error as an OpenAI-shaped body."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from cacheproxy.api.connection import ClientGone
+from cacheproxy.api.connection import CLIENT_GONE, ClientGone
+from cacheproxy.api.journal import Journal
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest
+from cacheproxy.visit import VISIT, Visit
 
 logger = logging.getLogger(__name__)
 
@@ -17,33 +19,62 @@ logger = logging.getLogger(__name__)
 class Edge:
     """Serves the routes; what they raise is answered here and nowhere else."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], journal: Journal) -> None:
         self._router = Router(routes, redirect_slashes=False)
         # The router tries one route after the other; the busy ones have fixed paths.
         self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
+        self._journal = journal
+        self._closes = False
+
+    def close_connections(self) -> None:
+        """Have clients open new connections, and so elsewhere, after each answer from now on."""
+        self._closes = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not spoken here")
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
+        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]))
+        answer = _Answer(send, visit, self._closes)
         try:
             if app is not None:
-                await app(scope, receive, send)
+                await app(scope, receive, answer)
             else:
                 scope["app"] = self  # makes the router raise, not answer, what it does not know
-                await self._router(scope, receive, send)
+                await self._router(scope, receive, answer)
         except ClientGone:
-            return
+            visit.status = CLIENT_GONE
         except ApiError as error:
-            await send_error(send, error)
+            await send_error(answer, error)
         except HTTPException as error:
-            await send_error(send, _unknown(error, scope))
+            await send_error(answer, _unknown(error, scope))
         except Exception:
-            # The traceback may name what the code was doing, never what the request held.
-            logger.exception("request failed: %s", scope["path"])
+            request_id = visit.request_id.decode()
+            # No path, no message: the log holds nothing that the request held.
+            logger.exception("request failed", extra={"fields": {"request_id": request_id}})
             # Where the answer had begun already, uvicorn refuses this and closes the connection.
-            await send_error(send, ApiError("internal error", code="internal_error"))
+            await send_error(answer, ApiError("internal error", code="internal_error"))
+        self._journal.close(visit)
+
+
+class _Answer:
+    """A `Send` that adds what every answer carries, and notes what it is."""
+
+    __slots__ = ("_closes", "_send", "_visit")
+
+    def __init__(self, send: Send, visit: Visit, closes: bool) -> None:
+        self._send = send
+        self._visit = visit
+        self._closes = closes
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self._visit.status = message["status"]
+            message["headers"].append((b"x-request-id", self._visit.request_id))
+            if self._closes:
+                message["headers"].append((b"connection", b"close"))
+        return self._send(message)
 
 
 def _unknown(error: HTTPException, scope: Scope) -> ApiError:

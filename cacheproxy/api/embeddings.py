@@ -14,7 +14,7 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
-from cacheproxy.api.presentation import Headers, cache_headers, hit_headers, outcome_of
+from cacheproxy.api.presentation import Headers, cache_headers, counts_of, hit_headers, outcome_of
 from cacheproxy.api.repeats import Repeat, Repeats
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
@@ -22,6 +22,8 @@ from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.recorder import Recorder
+from cacheproxy.visit import VISIT, Visit
 
 
 class EmbeddingsEndpoint:
@@ -43,6 +45,7 @@ class EmbeddingsEndpoint:
         max_body_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._route = route
         self._dialect = dialect
@@ -53,6 +56,7 @@ class EmbeddingsEndpoint:
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
         self._repeats = Repeats[Repeat]()
+        self._recorder = recorder
         self._requests = metrics.requests
         self._answered = {
             pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
@@ -65,24 +69,28 @@ class EmbeddingsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""
+        visit: Visit = scope[VISIT]
+        visit.route = self._route
         try:
-            body, headers = await self._answer(dict(scope["headers"]), receive)
+            body, headers = await self._answer(visit, receive)
         except Exception as error:
             # No model's name: the request may have named one that is not ours.
             self._requests.labels(self._route, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
-    async def _answer(
-        self, headers: Mapping[bytes, bytes], receive: Receive
-    ) -> tuple[bytes, Headers]:
+    async def _answer(self, visit: Visit, receive: Receive) -> tuple[bytes, Headers]:
+        headers = visit.headers
         namespace = self._callers.identify(headers)
+        visit.namespace_id = namespace.id
         control = parse_control(headers)
         with Watched(self._watch, receive) as exchange:
             body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
             exchange.body_has_come()
             started = time.perf_counter()
-            if control is DEFAULT_CONTROL and (found := self._again(namespace, body, started)):
+            if self._recorder is not None:
+                self._recorder.put(self._route, namespace.id, body)
+            if control is DEFAULT_CONTROL and (found := self._again(visit, body, started)):
                 return found
             asked = self._dialect.parse(body)
             self._limits.check(asked)
@@ -91,7 +99,9 @@ class EmbeddingsEndpoint:
         total_s = time.perf_counter() - started
         model = pipeline.model.name
         outcome = outcome_of(answer)
-        self._count(model, outcome, total_s)
+        self._count(visit, model, outcome, total_s)
+        if len(answer.served) > 1:
+            visit.texts = counts_of(answer.served)
         if outcome == "hot" and control is DEFAULT_CONTROL:
             self._remember(namespace, body, asked, answer, model)
         return (
@@ -99,11 +109,9 @@ class EmbeddingsEndpoint:
             cache_headers(answer, outcome, control, total_s),
         )
 
-    def _again(
-        self, namespace: Namespace, body: bytes, started: float
-    ) -> tuple[bytes, Headers] | None:
+    def _again(self, visit: Visit, body: bytes, started: float) -> tuple[bytes, Headers] | None:
         """Return the answer to a request that came before, if the hot tier still has its entry."""
-        repeat = self._repeats.get(namespace.id, body)
+        repeat = self._repeats.get(visit.namespace_id, body)
         if repeat is None:
             return None
         found = self._pipelines[repeat.model].find_rendered(repeat.key, repeat.form)
@@ -111,7 +119,7 @@ class EmbeddingsEndpoint:
             return None
         record, vector = found
         total_s = time.perf_counter() - started
-        self._count(repeat.model, "hot", total_s)
+        self._count(visit, repeat.model, "hot", total_s)
         headers = hit_headers("hot", record.created_at, record.expires_at, None, total_s)
         return b"".join((repeat.head, vector, repeat.tail)), headers
 
@@ -124,7 +132,8 @@ class EmbeddingsEndpoint:
         if frame := self._dialect.frame(model, record.tokens):
             self._repeats.put(namespace.id, body, Repeat(model, record.key, asked.form, *frame))
 
-    def _count(self, model: str, outcome: str, total_s: float) -> None:
+    def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
+        visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
         self._durations[outcome].observe(total_s)
 

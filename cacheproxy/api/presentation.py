@@ -109,7 +109,7 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
     else:
         parts.append(f"hit; ttl={ttl_s}")
     if outcome == "mixed":
-        parts.append(f'detail="{_counts(served)}"')
+        parts.append(f'detail="{counts_of(served)}"')
     elif outcome != "miss":
         parts.append(f"detail={outcome}")
     headers = [(b"cache-status", "; ".join(parts).encode()), timing]
@@ -120,7 +120,8 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
     return headers
 
 
-def _counts(served: Sequence[Served]) -> str:
+def counts_of(served: Sequence[Served]) -> str:
+    """Return how many texts each tier answered: "hot=3,miss=1"."""
     outcomes = [text.outcome for text in served]
     tiers = ("hot", "exact", "semantic", "miss")
     return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)

@@ -15,6 +15,7 @@ from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.response import send_json
 from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.errors import BadRequest
+from cacheproxy.visit import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
 _ID = re.compile(r"([0-9a-f]{64})(?:-([0-9]{1,5}))?")
@@ -45,8 +46,10 @@ class ReportEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""
-        headers = dict(scope["headers"])
+        visit: Visit = scope[VISIT]
+        visit.route, headers = "report", visit.headers
         namespace = self._callers.identify(headers)
+        visit.namespace_id = namespace.id
         with Watched(self._watch, receive) as exchange:
             body = await read_body(headers, receive, max_bytes=_MOST_BODY_BYTES)
             exchange.body_has_come()

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from starlette.types import Send
 
-from cacheproxy.api.connection import ClientGone
+from cacheproxy.api.connection import CLIENT_GONE, ClientGone
 from cacheproxy.api.presentation import Headers
 from cacheproxy.errors import ApiError
 
@@ -36,7 +36,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 def status_of(error: Exception) -> str:
     """Return the status by which a failed request is counted."""
     if isinstance(error, ClientGone):
-        return "499"  # nginx's word for a client that did not wait for its answer
+        return str(CLIENT_GONE)
     return str(error.status) if isinstance(error, ApiError) else "500"
 
 

@@ -191,6 +191,11 @@ def hex_id(name: str) -> str:
     return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def short_id(namespace_id: str) -> str:
+    """Return how a namespace is called in metrics and in the log: its `hex_id`'s beginning."""
+    return hex_id(namespace_id)[:12]
+
+
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an entry's probe as float32 [d].
 

@@ -10,7 +10,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.metrics import Metrics
+from cacheproxy.metrics import (
+    SEMANTIC_ASIDE,
+    SEMANTIC_CERTIFIED,
+    SEMANTIC_ERROR,
+    SEMANTIC_ERROR_UPPER,
+    SEMANTIC_PAIRS_NEEDED,
+    SEMANTIC_THRESHOLD,
+    Metrics,
+)
+from cacheproxy.stores.store import short_id
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.economy import Economy
@@ -20,11 +29,6 @@ _log = logging.getLogger(__name__)
 
 _NAMESPACES = 1_000
 """Kept at the same time, some 15 kB each; what was used longest ago starts anew later."""
-
-_SHOWN = 50
-"""Namespaces whose thresholds are exported as metrics: those that came first."""
-
-_SHOWN_ID = 12
 
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every cosine."""
@@ -77,7 +81,7 @@ class CertifiedThresholds:
             min_similarity: of requests that ask for none; one of the promise's.
             saves_only: step aside where lookups cost more than they spare.
             model: the model's name, for the metrics.
-            metrics: counts labels, and shows the thresholds of the first namespaces.
+            metrics: counts labels, and shows the thresholds.
             draw: uniform in [0, 1).
         """
         self._promise = promise
@@ -90,6 +94,7 @@ class CertifiedThresholds:
             for right in (True, False)
         }
         self._spared = metrics.semantic_spared.labels(model)
+        metrics.semantic_promised_error.labels(model).set(promise.max_error)
         self._model = model
         self._metrics = metrics
         self._shown: dict[str, int] = {}
@@ -138,7 +143,7 @@ class CertifiedThresholds:
             _log.info(
                 "the semantic tier steps aside in namespace %s for now: a lookup takes %.2f ms, and"
                 " would at best spare %.1f %% of the texts %.2f ms of inference",
-                *(namespace_id[:_SHOWN_ID], 1000 * economy.lookup_s, 100 * share),
+                *(short_id(namespace_id), 1000 * economy.lookup_s, 100 * share),
                 1000 * economy.inference_s,
             )
         self._show(namespace_id, namespace)
@@ -169,26 +174,34 @@ class CertifiedThresholds:
 
     def _show(self, namespace_id: str, namespace: _Namespace) -> None:
         earned = namespace.earned
-        if namespace_id not in self._shown and len(self._shown) >= _SHOWN:
-            return
         self._shown[namespace_id] = earned.refits
-        metrics, labels = self._metrics, (self._model, namespace_id[:_SHOWN_ID])
         standing = earned.standings()[self._promise.min_similarities.index(self._min_similarity)]
         is_open = standing.threshold is not None and not standing.is_suspended
         threshold = _CLOSED if standing.threshold is None else standing.threshold
-        metrics.semantic_threshold.labels(*labels).set(threshold if is_open else _CLOSED)
-        metrics.semantic_certified.labels(*labels).set(is_open)
-        metrics.semantic_error.labels(*labels).set(standing.error)
-        metrics.semantic_error_upper.labels(*labels).set(standing.upper)
-        metrics.semantic_pairs_needed.labels(*labels).set(standing.pairs_needed)
-        metrics.semantic_aside.labels(*labels).set(namespace.economy.is_aside)
+        self._metrics.semantic_namespaces.set(
+            self._model,
+            short_id(namespace_id),
+            {
+                SEMANTIC_THRESHOLD: threshold if is_open else _CLOSED,
+                SEMANTIC_CERTIFIED: is_open,
+                SEMANTIC_ERROR: standing.error,
+                SEMANTIC_ERROR_UPPER: standing.upper,
+                SEMANTIC_PAIRS_NEEDED: standing.pairs_needed,
+                SEMANTIC_ASIDE: namespace.economy.is_aside,
+            },
+        )
 
     def _of(self, namespace_id: str) -> _Namespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
             if len(self._namespaces) >= _NAMESPACES:
-                self._namespaces.popitem(last=False)
+                self._forget(next(iter(self._namespaces)))
             namespace = _Namespace(EarnedThresholds(self._promise, random=self._draw))
             self._namespaces[namespace_id] = namespace
         self._namespaces.move_to_end(namespace_id)
         return namespace
+
+    def _forget(self, namespace_id: str) -> None:
+        del self._namespaces[namespace_id]
+        self._shown.pop(namespace_id, None)
+        self._metrics.semantic_namespaces.forget(self._model, short_id(namespace_id))

@@ -3,7 +3,9 @@ import random
 import pytest
 
 from cacheproxy.metrics import Metrics
-from cacheproxy.thresholds.certified import _NAMESPACES, _SHOWN, CertifiedThresholds
+from cacheproxy.namespace_gauges import OTHER, SHOWN
+from cacheproxy.stores.store import short_id
+from cacheproxy.thresholds.certified import _NAMESPACES, CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 
 PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
@@ -45,7 +47,7 @@ def test_t7_what_one_namespace_learns_moves_no_other(metrics):
 
 def test_metrics_say_how_a_namespace_stands(metrics):
     controller = make(metrics)
-    labels = {"model": "m", "namespace": "a" * 12}
+    labels = {"model": "m", "namespace": short_id("a" * 32)}
 
     def value(name):
         return metrics.registry.get_sample_value(f"cacheproxy_semantic_{name}", labels)
@@ -68,8 +70,23 @@ def test_namespaces_without_end_fill_neither_memory_nor_metrics(metrics):
         teach(controller, f"{number:032x}", 0.99, count=10)
 
     assert len(list(controller.accounts())) == _NAMESPACES
-    shown = [family for family in metrics.registry.collect() if "semantic_threshold" in family.name]
-    assert len(shown[0].samples) <= _SHOWN
+    for family in metrics.registry.collect():
+        assert len(family.samples) <= SHOWN + 1, family.name
+
+
+def test_of_the_namespaces_that_are_not_shown_by_themselves_the_worst_is(metrics):
+    controller = make(metrics)
+    for number in range(SHOWN + 3):
+        teach(controller, f"{number:032x}", 0.99)
+
+    def other(name):
+        labels = {"model": "m", "namespace": OTHER}
+        return metrics.registry.get_sample_value(f"cacheproxy_semantic_{name}", labels)
+
+    assert (other("certified"), other("pairs_needed")) == (1, 0)
+    teach(controller, f"{SHOWN + 1:032x}", 0.10)
+    assert (other("certified"), other("threshold")) == (0, 2.0)
+    assert other("error_upper_bound") > 0.05
 
 
 def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):

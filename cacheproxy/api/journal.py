@@ -1,0 +1,93 @@
+"""The journal: what the log and the traces tell of each request, once it has been answered.
+
+A line holds ids, names, counts and times, never a prompt, a key, a vector or a header's value but
+the request's id. `sampled` logs one request a second of each route and status, so that the log
+shows an example of all that happens and stays small whatever the load; it says how many it stands
+for.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from cacheproxy.config import RequestLog
+from cacheproxy.stores.store import short_id
+from cacheproxy.tracing import Tracer
+from cacheproxy.visit import Visit, enter_visit
+
+logger = logging.getLogger("cacheproxy.requests")
+
+_EVERY_S = 1.0
+
+
+class _Kind:
+    """Requests of one route and status: when the next is logged, and how many were not since."""
+
+    __slots__ = ("due", "unlogged")
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.unlogged = 0
+
+
+class Journal:
+    """Opens and closes visits; belongs to the event loop."""
+
+    def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
+        """Log `requests`: none, some or all; trace all if there is a tracer."""
+        self._tracer = tracer
+        # Nothing is put together for a log that would not keep it.
+        is_kept = logger.isEnabledFor(logging.INFO)
+        self._is_logging = is_kept and requests != "off"
+        self._is_sampling = requests == "sampled"
+        self._kinds: dict[tuple[str, int], _Kind] = {}
+
+    def open(self, headers: Mapping[bytes, bytes]) -> Visit:
+        """Begin a visit, for this task."""
+        visit = Visit(headers)
+        enter_visit(visit)
+        if self._tracer is not None:
+            self._tracer.begin(visit)
+        return visit
+
+    def close(self, visit: Visit) -> None:
+        """Log and trace a visit that has ended."""
+        if self._tracer is not None:
+            self._tracer.end(visit)
+        if self._is_logging:
+            if self._is_sampling:
+                self._sample(visit)
+            else:
+                self._log(visit)
+
+    def _sample(self, visit: Visit) -> None:
+        kind = self._kinds.get((visit.route, visit.status))
+        if kind is None:
+            kind = self._kinds[visit.route, visit.status] = _Kind()
+        if visit.started < kind.due:
+            kind.unlogged += 1
+            return
+        kind.due = visit.started + _EVERY_S
+        unlogged, kind.unlogged = kind.unlogged, 0
+        self._log(visit, unlogged)
+
+    def _log(self, visit: Visit, unlogged: int = 0) -> None:
+        ended = time.perf_counter()
+        told: dict[str, Any] = {
+            "status": visit.status,
+            "route": visit.route or "unknown",
+            "duration_ms": round(1000 * (ended - visit.started), 3),
+            "outcome": visit.texts or visit.outcome,
+            "model": visit.model,
+            "namespace": short_id(visit.namespace_id) if visit.namespace_id else "",
+            "request_id": visit.request_id.decode(),
+            "trace_id": visit.traceparent[3:35] if visit.traceparent else "",
+            "stages_ms": {
+                name: round(1000 * (end - start), 3) for name, start, end in visit.stages
+            },
+            "unlogged": unlogged,
+        }
+        logger.info(
+            "request", extra={"fields": {name: value for name, value in told.items() if value}}
+        )
