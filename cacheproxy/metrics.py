@@ -236,6 +236,17 @@ class Metrics:
             "Indexes made anew as they found nothing, since the start",
             merge="sum",
         )
+        self.saved_tokens = counter(
+            "saved_tokens", "Tokens of completions that hits saved", "model", "kind"
+        )
+        self.saved_seconds = counter("saved_seconds", "Time of upstreams that hits saved", "model")
+        self.saved_cost = counter(
+            "saved_cost", "Money that hits saved, by the table of prices", "model"
+        )
+        self.stale_served = counter(
+            "stale_served", "Completions served after their time (revalidate, error)", "reason"
+        )
+        self.cache_reports = counter("cache_reports", "Hits that clients called wrong", "model")
         self.upstream_responses = counter(
             "upstream_responses", "Answers of upstreams, by their status", "upstream", "code"
         )

@@ -15,6 +15,7 @@ LAYERS = [
     {"supervisor", "worker"},
     {"server", "evaluation", "admin_client", "figures"},
     {"app"},
+    {"chat_route"},
     {"api"},
     {"pipeline", "chat", "administration"},
     {"exchange"},

@@ -138,6 +138,14 @@ class EarnedThresholds:
         for threshold, least in zip(self._thresholds, self.promise.min_similarities, strict=True):
             self._watch(threshold, band, similarity < least)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any of the thresholds lets something be served."""
+        return any(
+            threshold.band != _NEVER and not threshold.is_suspended
+            for threshold in self._thresholds
+        )
+
     def best_share(self, min_similarity: float) -> float:
         """Return the largest share of traffic above a threshold that seems to keep the promise.
 
