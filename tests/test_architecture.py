@@ -21,7 +21,7 @@ LAYERS = [
     {"modelkit"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
-    {"link"},
+    {"live", "link"},
     {"merged_metrics", "tracing"},
     {"config", "metrics", "visit"},
     {

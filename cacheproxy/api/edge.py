@@ -23,6 +23,7 @@ class Edge:
         self._router = Router(routes, redirect_slashes=False)
         # The router tries one route after the other; the busy ones have fixed paths.
         self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
+        self._paths = frozenset(route.path for route in routes)
         self._journal = journal
         self._closes = False
 
@@ -41,6 +42,8 @@ class Edge:
             if app is not None:
                 await app(scope, receive, answer)
             else:
+                if scope["path"] in self._paths:
+                    visit.route = scope["path"]
                 scope["app"] = self  # makes the router raise, not answer, what it does not know
                 await self._router(scope, receive, answer)
         except ClientGone:
