@@ -36,7 +36,7 @@ class Edge:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not spoken here")
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
-        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]))
+        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]), is_traced=app is not None)
         answer = _Answer(send, visit, self._closes)
         try:
             if app is not None:

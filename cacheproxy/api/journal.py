@@ -46,17 +46,17 @@ class Journal:
         self._is_sampling = requests == "sampled"
         self._kinds: dict[tuple[str, int], _Kind] = {}
 
-    def open(self, headers: Mapping[bytes, bytes]) -> Visit:
-        """Begin a visit, for this task."""
+    def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:
+        """Begin a visit, for this task; probes and scrapes need no trace."""
         visit = Visit(headers)
         enter_visit(visit)
-        if self._tracer is not None:
+        if self._tracer is not None and is_traced:
             self._tracer.begin(visit)
         return visit
 
     def close(self, visit: Visit) -> None:
         """Log and trace a visit that has ended."""
-        if self._tracer is not None:
+        if self._tracer is not None and visit.span is not None:
             self._tracer.end(visit)
         if self._is_logging:
             if self._is_sampling:
