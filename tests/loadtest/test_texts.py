@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.traffic import Row
+from cacheproxy.evaluation.traffic import Texts
 from loadtest.scenario import Mix
 from loadtest.texts import TextSource, text_of_length
 
@@ -17,8 +17,8 @@ def draw(source, count, mix=MIX, per_s=100.0):
     return [source.draw(mix, WORDS, i / per_s, remember=True) for i in range(count)]
 
 
-def known(texts=200, **more):
-    source = TextSource(1, **more)
+def known(texts=200, files=None):
+    source = TextSource(1, files)
     for _ in range(texts):
         source.remember(source.draw(Mix(unseen=1.0), WORDS, 0, remember=False).text, 0)
     return source
@@ -56,18 +56,19 @@ def test_the_same_seed_draws_the_same_texts():
 
 
 def test_paraphrases_come_from_clusters_of_which_one_text_is_unseen():
-    rows = [Row(f"question {i} in wording {j}", str(i)) for i in range(50) for j in range(4)]
-    source = known(50, rows=rows)
+    texts = tuple(f"question {i} in wording {j}" for i in range(50) for j in range(4))
+    clusters = {number: str(number // 4) for number in range(len(texts))}
+    source = known(50, files=Texts(texts, clusters=clusters))
 
     drawn = draw(source, 100, Mix(paraphrase=1.0))
 
-    of_rows = [one.text for one in drawn if one.text in {row.text for row in rows}]
+    of_rows = [one.text for one in drawn if one.text in set(texts)]
     assert all(one.kind == "paraphrase" for one in drawn)
     assert len(of_rows) == len(set(of_rows)) > 30
 
 
 def test_files_that_are_too_short_are_told():
-    source = TextSource(1, [Row("one"), Row("two")])
+    source = TextSource(1, Texts(("one", "two")))
 
     with pytest.raises(ConfigError, match="too few texts"):
         draw(source, 3, Mix(unseen=1.0))
