@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from prometheus_client import generate_latest
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -18,7 +17,6 @@ import cacheproxy
 from cacheproxy.administration import describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
-from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.dialect import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.embed import EmbedDialect
@@ -26,15 +24,12 @@ from cacheproxy.api.embeddings import EmbeddingsEndpoint
 from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
-    Exposition,
     healthz,
     metrics_endpoint,
     models_endpoint,
     readyz_endpoint,
 )
-from cacheproxy.chat.pipeline import ChatPipeline
-from cacheproxy.chat.record import CompletionRecord
-from cacheproxy.chat.record import unpack as unpack_completion
+from cacheproxy.chat_route import ChatRoute
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -42,6 +37,7 @@ from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KEY_BYTES, Namespace
+from cacheproxy.live import MetricsSource, OwnMetrics
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
@@ -81,12 +77,13 @@ class App:
         self,
         settings: Settings,
         installed: InstalledModel,
-        exposition: Exposition | None = None,
+        all_metrics: MetricsSource | None = None,
     ) -> None:
-        """Make the parts; `exposition` gives the metrics if there are other workers' to add."""
+        """Make the parts; `all_metrics` gives the metrics if there are other workers' to add."""
         self._settings = settings
-        self._exposition = exposition or self._own_exposition
         self.metrics = metrics = Metrics()
+        self._own_metrics = OwnMetrics(metrics)
+        self._all_metrics = all_metrics or self._own_metrics
         self._encoder = OnnxEncoder(installed.graph, device=installed.device)
         self._max_tokens = installed.max_tokens
         self._draining = False
@@ -107,8 +104,6 @@ class App:
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
         self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
-        metrics.hot_entries.set_function(lambda: len(self._hot))
-        metrics.hot_bytes.set_function(lambda: self._hot.size_bytes)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -130,7 +125,6 @@ class App:
             metrics=metrics,
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
-        metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
         self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
         self._recorder = self._make_recorder()
@@ -144,7 +138,12 @@ class App:
             }
         )
         self._upstreams = Upstreams(settings.all_upstreams, metrics)
-        self._chat = self._make_chat() if self._upstreams else None
+        self._chat = self._make_chat(installed) if settings.all_upstreams else None
+        hot_tiers: list[HotTier[Any]] = [self._hot, *([self._chat.hot] if self._chat else [])]
+        metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
+        metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
+        spare_works = [self._spare_work, *([self._chat.spare_work] if self._chat else [])]
+        metrics.semantic_checks_waiting.set_function(lambda: sum(map(len, spare_works)))
         self._tracer = start_tracing()
         self._edge = self._make_edge()
         self.asgi: ASGIApp = self._edge
@@ -154,6 +153,7 @@ class App:
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
             self._describe_thresholds,
+            self._all_metrics.recent,
             Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
@@ -203,19 +203,18 @@ class App:
             metrics=metrics,
         )
 
-    def _make_chat(self) -> ChatPipeline:
-        settings, metrics = self._settings, self.metrics
-        self._chat_hot = HotTier[CompletionRecord](settings.chat.hot_bytes, self._store.purges)
-        reader = RecordReader(unpack_completion, metrics)
-        return ChatPipeline(
+    def _make_chat(self, installed: InstalledModel) -> ChatRoute:
+        return ChatRoute(
+            self._settings,
+            installed,
             self._upstreams,
-            hot=self._chat_hot,
-            exact=ExactTier(self._guard, self._writeback, reader),
+            store=self._store,
+            guard=self._guard,
             writeback=self._writeback,
-            purges=self._store.purges,
-            lifetimes=self._lifetimes(settings.chat.ttl_s),
-            most_bytes=settings.chat.max_answer_bytes,
-            metrics=metrics,
+            batcher=self._batcher,
+            lifetimes=self._lifetimes(self._settings.chat.ttl_s),
+            metrics=self.metrics,
+            recorder=self._recorder,
         )
 
     def _lifetimes(self, default_s: float) -> Lifetimes:
@@ -275,22 +274,11 @@ class App:
                 recorder=self._recorder,
             )
 
-        routes = []
-        if self._chat is not None:
-            chat = ChatEndpoint(
-                self._chat,
-                callers=callers,
-                max_temperature=self._settings.chat.max_temperature,
-                max_body_bytes=limits.chat_body_bytes,
-                body_timeout_s=limits.body_timeout_s,
-                metrics=self.metrics,
-                recorder=self._recorder,
-            )
-            routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
+        chat = [] if self._chat is None else self._chat.routes(callers)
         openai = embeddings("embeddings", OpenAIDialect())
         return Edge(
             [
-                *routes,
+                *chat,
                 Route("/v1/embeddings", openai, methods=["POST"]),
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
                 Route(
@@ -299,13 +287,10 @@ class App:
                 ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
-                Route("/metrics", metrics_endpoint(self._exposition)),
+                Route("/metrics", metrics_endpoint(self._all_metrics.exposition)),
             ],
             Journal(self._settings.log.requests, self._tracer),
         )
-
-    async def _own_exposition(self) -> bytes:
-        return generate_latest(self.metrics.registry)
 
     async def _describe(self) -> dict[str, Any]:
         settings, purges = self._settings, self._store.purges
@@ -340,11 +325,15 @@ class App:
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
         self._upstreams.start()
+        if self._chat is not None:
+            self._chat.start()
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
         if self._sharing is not None:
             self._sharing.start()
+        if self._settings.admin.port is not None and self._all_metrics is self._own_metrics:
+            self._own_metrics.start()
 
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
@@ -353,7 +342,10 @@ class App:
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
+        self._own_metrics.stop()
         await self._spare_work.stop()
+        if self._chat is not None:
+            await self._chat.stop()
         await self._upstreams.stop()
         self._batcher.stop()
         if self._sharing is not None:

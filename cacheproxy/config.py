@@ -37,7 +37,10 @@ from cacheproxy.logs import LogFormat
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
 
-_TABLES = ("api_keys", "model_aliases", "namespace_ttl_s", "upstreams")
+_TABLES = (
+    *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
+    *("upstreams", "prices"),
+)
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
@@ -64,6 +67,7 @@ UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$
 
 _MOST_TTL_S = 10 * 365 * 86_400.0
 TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
 
 
 class _Section(BaseModel):
@@ -153,6 +157,24 @@ class ChatSettings(_Section):
     max_answer_bytes: int = Field(
         2**20, ge=1_024, description="longer answers are passed through, and not stored"
     )
+    semantic: Literal["on", "off"] = Field(
+        "on", description="learn from answers, and serve what the evidence allows; off: exact tiers"
+    )
+    max_error: float = Field(
+        0.02, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
+    )
+    checks_per_minute: float = Field(
+        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
+    )
+    stale_while_revalidate_s: StaleS = Field(
+        0, description="stale completions are served at once for so long, and asked for anew"
+    )
+    stale_if_error_s: StaleS = Field(
+        0, description="stale completions are served for so long where the upstream fails"
+    )
 
 
 class UpstreamSettings(_Section):
@@ -187,6 +209,20 @@ class UpstreamSettings(_Section):
         if self.pass_authorization and self.api_key is not None:
             raise ValueError("either api_key or pass_authorization")
         return self
+
+
+class PriceSettings(_Section):
+    """What a million tokens of a model cost, in any currency, the same for all."""
+
+    prompt: float = Field(ge=0, description="of a prompt")
+    completion: float = Field(ge=0, description="of a completion")
+
+
+class StaleSettings(_Section):
+    """How long completions may be served after their time (RFC 5861)."""
+
+    while_revalidate: StaleS = Field(0, description="at once, and asked for anew, seconds")
+    if_error: StaleS = Field(0, description="where the upstream fails, seconds")
 
 
 class AdminSettings(_Section):
@@ -270,6 +306,12 @@ class Settings(BaseSettings):
     )
     upstreams: dict[UpstreamName, UpstreamSettings] = Field(
         default_factory=dict, description="servers that requests are passed to, by name, in order"
+    )
+    prices: dict[str, PriceSettings] = Field(
+        default_factory=dict, description="what a million tokens of a chat model cost"
+    )
+    namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
+        default_factory=dict, description="how stale completions may be, by tenant and namespace"
     )
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
@@ -426,11 +468,18 @@ def _check_exposure(settings: Settings) -> None:
 
 def _check_tenants(settings: Settings) -> None:
     known = settings.api_keys or {DEFAULT_TENANT}
-    unknown = [tenant for tenant in settings.namespace_ttl_s if tenant not in known]
+    tables: dict[str, Iterable[str]] = {
+        "namespace_ttl_s": settings.namespace_ttl_s,
+        "namespace_stale_s": settings.namespace_stale_s,
+    }
+    unknown = [
+        f"{name}.{tenant}: there is no such tenant"
+        for name, table in tables.items()
+        for tenant in table
+        if tenant not in known
+    ]
     if unknown:
-        raise ConfigError(
-            "\n".join(f"namespace_ttl_s.{tenant}: there is no such tenant" for tenant in unknown)
-        )
+        raise ConfigError("\n".join(unknown))
 
 
 def _check_workers(settings: Settings) -> None:

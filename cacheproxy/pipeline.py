@@ -277,7 +277,7 @@ class EmbeddingPipeline:
         stages_s = journey.stages_s
         with self._stages.time("semantic", journey.stages_s):
             lookups = await self._semantic.find(
-                journey.namespace_id,
+                self._semantic.partition_of(journey.namespace_id),
                 probes,
                 [text.key for text in texts],
                 min_similarity=control.min_similarity,

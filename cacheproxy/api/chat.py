@@ -5,7 +5,6 @@ A hit is rendered here, whole or as a stream; what an upstream answers is passed
 
 import asyncio
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -17,11 +16,15 @@ from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.report import entry_id
 from cacheproxy.api.response import error_body, send_json, status_of
-from cacheproxy.chat.pipeline import Cached, ChatPipeline, Passed
+from cacheproxy.chat.journey import Cached, Passed
+from cacheproxy.chat.models import ChatModels
+from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.replay import as_events, event
 from cacheproxy.chat.request import ChatRequest, parse_chat
+from cacheproxy.chat.savings import Savings
 from cacheproxy.errors import ApiError
 from cacheproxy.exchange import DEFAULT_CONTROL, Control
 from cacheproxy.keys import Namespace
@@ -54,6 +57,8 @@ class ChatEndpoint:
     def __init__(
         self,
         pipeline: ChatPipeline,
+        models: ChatModels,
+        savings: Savings,
         *,
         callers: Callers,
         max_temperature: float,
@@ -63,6 +68,9 @@ class ChatEndpoint:
         recorder: Recorder | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._models = models
+        self._recorder = recorder
+        self._savings = savings
         self._callers = callers
         self._max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
@@ -83,6 +91,7 @@ class ChatEndpoint:
         headers = visit.headers
         try:
             namespace = self._callers.identify(headers)
+            visit.namespace_id = namespace.id
             control = parse_control(headers)
             with Watched(self._watch, receive) as exchange:
                 body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
@@ -93,18 +102,18 @@ class ChatEndpoint:
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                     entry = self._pipeline.find_hot(repeat.key)
                     if entry is not None:
-                        await self._send_repeat(entry, repeat, started, send)
+                        await self._send_repeat(visit, entry, repeat, started, send)
                         return
-                await self._answer(namespace, control, headers, body, started, send)
+                await self._answer(visit, namespace, control, body, started, send)
         except Exception as error:
             self._requests.labels(_ROUTE, "", status_of(error)).inc()
             raise
 
     async def _answer(
         self,
+        visit: Visit,
         namespace: Namespace,
         control: Control,
-        headers: Mapping[bytes, bytes],
         body: bytes,
         started: float,
         send: Send,
@@ -113,26 +122,36 @@ class ChatEndpoint:
         asked, inside = merge_control(control, request.cache), namespace
         if request.cache:
             inside = merge_namespace(namespace, request.cache)
-        answer = await self._pipeline.answer(request, inside, asked, headers)
+            visit.namespace_id = inside.id
+        answer = await self._pipeline.answer(request, inside, asked, visit.headers)
         if isinstance(answer, Passed):
             with answer.reader:
-                await self._send_passed(answer, request, asked, started, send)
+                await self._send_passed(visit, answer, request, asked, started, send)
             return
         form = _form_of(request)
         is_always_the_same = asked is DEFAULT_CONTROL and not request.cache
         if answer.outcome == "hot" and is_always_the_same and self._pipeline.is_shared(request):
             self._repeats.put(namespace.id, body, _Repeat(answer.record.key, form))
-        await self._send_cached(answer, form, started, send)
+        await self._send_cached(visit, answer, form, started, send)
 
     async def _send_repeat(
-        self, entry: HotEntry[CompletionRecord], repeat: _Repeat, started: float, send: Send
+        self,
+        visit: Visit,
+        entry: HotEntry[CompletionRecord],
+        repeat: _Repeat,
+        started: float,
+        send: Send,
     ) -> None:
-        await self._send_cached(Cached(entry.record, "hot", entry, {}), repeat.form, started, send)
+        cached = Cached(entry.record, "hot", entry, {})
+        await self._send_cached(visit, cached, repeat.form, started, send)
 
-    async def _send_cached(self, cached: Cached, form: str, started: float, send: Send) -> None:
+    async def _send_cached(
+        self, visit: Visit, cached: Cached, form: str, started: float, send: Send
+    ) -> None:
         body = _render(cached, form)
         total_s = time.perf_counter() - started
-        self._count(cached.record.model, cached.outcome, 200, total_s)
+        self._count(visit, cached.record.model, cached.outcome, 200, total_s)
+        self._savings.served(cached.record, self._models.label_of(cached.record.model))
         headers = _cached_headers(cached, total_s)
         if form == "plain":
             await send_json(send, 200, body, headers)
@@ -141,12 +160,18 @@ class ChatEndpoint:
         await send({"type": "http.response.body", "body": body})
 
     async def _send_passed(
-        self, passed: Passed, request: ChatRequest, control: Control, started: float, send: Send
+        self,
+        visit: Visit,
+        passed: Passed,
+        request: ChatRequest,
+        control: Control,
+        started: float,
+        send: Send,
     ) -> None:
         head = passed.head
         total_s = time.perf_counter() - started
         outcome = "bypass" if passed.is_bypass else "miss"
-        self._count(request.model, outcome, head.status, total_s)
+        self._count(visit, request.model, outcome, head.status, total_s)
         headers = [
             (b"content-type", head.content_type or b"application/json"),
             *head.headers,
@@ -174,8 +199,9 @@ class ChatEndpoint:
             self._slow_clients.inc()
             raise ClientGone from None
 
-    def _count(self, model: str, outcome: str, status: int, total_s: float) -> None:
-        self._requests.labels(_ROUTE, self._pipeline.label_of(model), str(status)).inc()
+    def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
+        visit.model, visit.outcome = self._models.label_of(model), outcome
+        self._requests.labels(_ROUTE, visit.model, str(status)).inc()
         self._durations[outcome].observe(total_s)
 
 
@@ -203,8 +229,21 @@ def _cached_headers(cached: Cached, total_s: float) -> Headers:
     record = cached.record
     timing = timing_of(cached.stages_s) if cached.stages_s else None
     headers = hit_headers(cached.outcome, record.created_at, record.fresh_until, timing, total_s)
-    headers.append((b"x-cacheproxy-entry", record.key.hex().encode()))
+    if cached.failed_with is not None:
+        headers[0] = (b"cache-status", _stale_status(cached))
+    headers.append((b"x-cacheproxy-entry", entry_id(record.key, cached.score)))
+    if cached.score is not None:
+        headers.append((b"x-cacheproxy-similarity", b"%.4f" % cached.score))
     return headers
+
+
+def _stale_status(cached: Cached) -> bytes:
+    """Return the Cache-Status of what is served instead of an upstream's error."""
+    ttl_s = cached.record.fresh_until - time.time()
+    return b"cacheproxy; fwd=stale; fwd-status=%d; ttl=%d; detail=stale-if-error" % (
+        cached.failed_with or 0,
+        ttl_s,
+    )
 
 
 def _passed_headers(passed: Passed, control: Control, total_s: float) -> Headers:

@@ -1,4 +1,4 @@
-"""A chat request's way: hot tier, exact tier, the upstream, write-back.
+"""A chat request's way: hot tier, exact tier, semantic tier, the upstream, write-back.
 
 The promises that hold here are the embedding route's: a lookup happens only in the caller's
 namespace; what was begun before a purge is not served to who asks after it; a sick cache costs time
@@ -8,94 +8,45 @@ upstream's, byte for byte; what is kept of it is whole, and ended by itself.
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
 
-from cacheproxy.chat.completion import Completion, keepable, malformed, read_answer
-from cacheproxy.chat.events import Assembler, EventCutter
-from cacheproxy.chat.flights import Flight, Flights, Reader
-from cacheproxy.chat.record import CompletionRecord, pack
+from cacheproxy.chat.budget import Budget
+from cacheproxy.chat.calls import Calls
+from cacheproxy.chat.journey import Cached, Journey, Passed
+from cacheproxy.chat.keeping import Keeping
+from cacheproxy.chat.likeness import Likeness
+from cacheproxy.chat.models import ChatModels
+from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.request import ChatRequest
-from cacheproxy.errors import ApiError, BadRequest, NotCached, UpstreamFailed
-from cacheproxy.exchange import Control, Outcome
+from cacheproxy.chat.staleness import ERRORS, StalenessRules
+from cacheproxy.errors import (
+    ApiError,
+    BadRequest,
+    NotCached,
+    StoreError,
+    Unavailable,
+    UpstreamFailed,
+)
+from cacheproxy.exchange import Control
 from cacheproxy.keys import KeyScope, Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.stages import Stages
 from cacheproxy.stores.purges import Purges
-from cacheproxy.stores.store import Entry, Partition
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.hot import HotEntry, HotTier
-from cacheproxy.tiers.lifetime import Lifetimes
-from cacheproxy.tiers.writeback import WriteBack
-from cacheproxy.upstreams.client import Answer, Head
+from cacheproxy.tiers.semantic import Lookup
 from cacheproxy.upstreams.fallback import Upstreams
 
-logger = logging.getLogger(__name__)
-
 _ROUTE = "chat"
-_PATH = "chat/completions"
 
 _SCOPES = 1_024
 """Namespaces whose hashed key prefix is remembered."""
 
-_MODELS = 64
-"""Models with metrics of their own, where any may be asked for; the others are one."""
-
-_LAST_BYTES_S = 1.0
-"""What an upstream gets to end its stream after the last event, so that its connection is kept."""
-
-
-class Cached(NamedTuple):
-    """An answer out of the cache.
-
-    Attributes:
-        record: the completion.
-        outcome: the tier that had it.
-        hot_entry: where rendered forms of it may be kept, or None.
-        stages_s: the seconds that each stage took.
-        score: the neighbour's, for a semantic hit.
-    """
-
-    record: CompletionRecord
-    outcome: Outcome
-    hot_entry: HotEntry[CompletionRecord] | None
-    stages_s: dict[str, float]
-    score: float | None = None
-
-
-class Passed(NamedTuple):
-    """An answer that is passed on from an upstream.
-
-    Attributes:
-        head: how it begins.
-        reader: gives its body; it must be left.
-        is_bypass: whether the tiers took no part.
-        collapsed: whether another request's call is read along.
-        stages_s: the seconds that each stage took.
-    """
-
-    head: Head
-    reader: Reader
-    is_bypass: bool
-    collapsed: bool
-    stages_s: dict[str, float]
-
-
-@dataclass(slots=True)
-class _Journey:
-    """One request on its way."""
-
-    request: ChatRequest
-    namespace_id: str
-    control: Control
-    client: Mapping[bytes, bytes]
-    key: bytes = b""
-    fingerprint: str = ""
-    stages_s: dict[str, float] = field(default_factory=dict)
+_ASKING = 8
+"""Requests of the proxy's own at the same time."""
 
 
 class ChatPipeline:
@@ -104,38 +55,54 @@ class ChatPipeline:
     def __init__(
         self,
         upstreams: Upstreams,
+        models: ChatModels,
+        keeping: Keeping,
         *,
         hot: HotTier[CompletionRecord],
         exact: ExactTier[CompletionRecord],
-        writeback: WriteBack,
         purges: Purges,
-        lifetimes: Lifetimes,
+        staleness: StalenessRules,
+        budget: Budget,
         most_bytes: int,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare.
+
+        Args:
+            upstreams: who answers.
+            models: what is known of models.
+            keeping: what becomes of their answers.
+            hot, exact: the tiers.
+            purges: what is known of purges.
+            staleness: what may be served after its time.
+            budget: of the requests that the proxy makes on its own account.
+            most_bytes: of an answer that is kept.
+            metrics: counts.
+            now: Unix time, seconds.
+            monotonic: seconds.
+        """
         self._upstreams = upstreams
+        self._models = models
+        self._keeping = keeping
+        self._staleness = staleness
         self._hot = hot
         self._exact = exact
-        self._writeback = writeback
         self._purges = purges
-        self._lifetimes = lifetimes
-        self._most_bytes = most_bytes
+        self._budget = budget
         self._now = now
-        self._flights = Flights()
-        self._stages = Stages(metrics, ("exact", "upstream"))
-        self._metrics = metrics
-        self._named = set(upstreams.models())
+        self._monotonic = monotonic
+        self._calls = Calls(upstreams, purges, keeping.keep, most_bytes=most_bytes, metrics=metrics)
+        self._asking: set[asyncio.Task[None]] = set()
+        self._stages = Stages(metrics, ("exact", "semantic", "upstream"))
+        self._lookups = metrics.lookups
+        self._collapsed = metrics.collapsed
+        self._stale_served = metrics.stale_served
+        self._reports = metrics.cache_reports
         self._scope_of = lru_cache(_SCOPES)(
-            lambda namespace_id, fingerprint: KeyScope(namespace_id, _ROUTE, fingerprint)
+            lambda namespace_id, scope: KeyScope(namespace_id, _ROUTE, scope)
         )
-
-    def label_of(self, model: str) -> str:
-        """Return the name under which metrics count a model, of which there are a bounded number.
-
-        Only a model that an upstream has answered for has one of its own.
-        """
-        return model if model in self._named else "other"
 
     async def answer(
         self,
@@ -153,20 +120,46 @@ class ChatPipeline:
             NotCached: only a cached answer was wanted, and there is none.
             UpstreamFailed, Unavailable: no upstream could answer.
         """
-        journey = _Journey(request, namespace.id, control, client)
-        journey.fingerprint = self._fingerprint(request.model, client)
+        scope = self._who_answers(request.model, client)
+        journey = Journey(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:
-            scope = self._scope_of(journey.namespace_id, journey.fingerprint)
-            journey.key = scope.of_text(request.canonical())
-            if control.reads and (cached := await self._from_tiers(journey)):
+            key_scope = self._scope_of(journey.namespace_id, scope)
+            journey.key = key_scope.of_text(request.canonical())
+            if control.reads:
+                cached = self._from_hot(journey) or await self._from_exact(journey)
+                cached = cached or self._from_stale(journey)
+                if cached is not None:
+                    return cached
+            if cached := await self._from_likeness(journey):
                 return cached
         if control.only_if_cached:
             raise NotCached("the answer is not cached, and only a cached one is wanted")
         return await self._from_upstream(journey)
 
-    def is_shared(self, request: ChatRequest) -> bool:
-        """Return whether the caller's authorization has no part in who may have the answer."""
-        return not self._upstreams.passes_authorization(request.model)
+    async def report(self, namespace: Namespace, key: bytes, score: float | None) -> int:
+        """Remove an entry whose answer a client called wrong; return how many there were.
+
+        `score` is the neighbour's, if it was a semantic hit: then the report is a label.
+
+        Raises:
+            BadRequest: the namespace has no such entry (404).
+            Unavailable: it could not be removed.
+        """
+        entry = self._hot.get(key)
+        record = entry.record if entry is not None else None
+        if record is None or record.namespace_id != namespace.id:
+            (record,) = await self._exact.get_many(namespace.id, [key])
+        if record is None:
+            raise BadRequest("there is no such entry", status=404, param="id", code="not_found")
+        try:
+            removed = await self._keeping.remove(record)
+        except StoreError as error:
+            raise Unavailable(f"the entry could not be removed: {error}") from error
+        self._reports.labels(self._models.label_of(record.model)).inc()
+        likeness = self._models.answered(record.model)
+        if likeness is not None and score is not None:
+            likeness.reported(namespace.id, score)
+        return removed
 
     def find_hot(self, key: bytes) -> HotEntry[CompletionRecord] | None:
         """Return a fresh entry of the hot tier.
@@ -179,7 +172,17 @@ class ChatPipeline:
         self._count("hot", entry.record.model, is_hit=True)
         return entry
 
-    def _fingerprint(self, model: str, client: Mapping[bytes, bytes]) -> str:
+    def is_shared(self, request: ChatRequest) -> bool:
+        """Return whether the caller's authorization has no part in who may have the answer."""
+        return not self._upstreams.passes_authorization(request.model)
+
+    async def stop(self) -> None:
+        """Give up what was asked on the proxy's own account."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+    def _who_answers(self, model: str, client: Mapping[bytes, bytes]) -> str:
         """Return what stands for who answers: the first upstream, which others only stand in for.
 
         Where the caller's own authorization decides whether there is an answer, it is a part.
@@ -197,207 +200,158 @@ class ChatPipeline:
         digest = hashlib.sha256(client.get(b"authorization", b"")).hexdigest()
         return f"{first.base_url}#{digest}"
 
-    async def _from_tiers(self, journey: _Journey) -> Cached | None:
+    def _from_hot(self, journey: Journey) -> Cached | None:
+        journey.since = self._purges.moment
         entry = self._hot.get(journey.key)
-        is_hit = entry is not None and self._serves(entry.record, journey)
-        self._count("hot", journey.request.model, is_hit=is_hit)
-        if entry is not None and is_hit:
-            return Cached(entry.record, "hot", entry, journey.stages_s)
+        found = None
+        if entry is not None:
+            found = self._sift(Cached(entry.record, "hot", entry, journey.stages_s), journey)
+        self._count("hot", journey.request.model, is_hit=found is not None)
+        return found
+
+    async def _from_exact(self, journey: Journey) -> Cached | None:
         with self._stages.time("exact", journey.stages_s):
             since = self._purges.moment
             (record,) = await self._exact.get_many(journey.namespace_id, [journey.key])
-        is_hit = record is not None and self._serves(record, journey)
-        self._count("exact", journey.request.model, is_hit=is_hit)
-        if record is None or not is_hit:
-            return None
-        return Cached(record, "exact", self._hot.put(record, since), journey.stages_s)
+        found = None
+        if record is not None:
+            entry = self._hot.put(record, since)
+            found = self._sift(Cached(record, "exact", entry, journey.stages_s), journey)
+        self._count("exact", journey.request.model, is_hit=found is not None)
+        return found
 
-    def _serves(self, record: CompletionRecord, journey: _Journey) -> bool:
-        """Return whether a record answers the request: in time, and with all that is asked for."""
-        now, max_age_s = self._now(), journey.control.max_age_s
-        if record.fresh_until <= now:
-            return False
-        if max_age_s is not None and now - record.created_at > max_age_s:
+    def _sift(self, cached: Cached, journey: Journey) -> Cached | None:
+        """Return what answers the request; lay aside what would, were it not after its time."""
+        if not self._suits(cached.record, journey):
+            return None
+        if cached.record.fresh_until > self._now():
+            return cached
+        journey.stale = cached
+        return None
+
+    def _from_stale(self, journey: Journey) -> Cached | None:
+        """Return what is after its time, if that may be served while it is asked for anew."""
+        stale = journey.stale
+        if stale is None:
+            return None
+        allowed_s = self._staleness.of(journey.namespace_id).while_revalidate_s
+        if self._now() - stale.record.fresh_until > allowed_s:
+            return None
+        self._ask_behind(journey)
+        self._stale_served.labels("revalidate").inc()
+        return stale
+
+    async def _from_upstream(self, journey: Journey) -> Cached | Passed:
+        """Return the upstream's answer, or where it fails, what is after its time and may stand in.
+
+        Raises:
+            UpstreamFailed, Unavailable: no upstream could answer.
+        """
+        with self._stages.time("upstream", journey.stages_s):
+            try:
+                passed = await self._calls.answer(journey)
+            except (UpstreamFailed, Unavailable) as error:
+                if stale := self._instead_of(error.status, journey):
+                    return stale
+                raise
+        if passed.head.status in ERRORS and (
+            stale := self._instead_of(passed.head.status, journey)
+        ):
+            passed.reader.flight.leave(passed.reader)
+            return stale
+        if passed.collapsed:
+            self._collapsed.labels(self._models.label_of(journey.request.model)).inc()
+        return passed
+
+    def _instead_of(self, status: int, journey: Journey) -> Cached | None:
+        """Return what may be served instead of an upstream's error."""
+        stale = journey.stale
+        if stale is None:
+            return None
+        allowed_s = self._staleness.of(journey.namespace_id).if_error_s
+        if journey.control.stale_if_error_s is not None:
+            allowed_s = min(allowed_s, journey.control.stale_if_error_s)
+        now, record = self._now(), stale.record
+        if now >= record.expires_at or now - record.fresh_until > allowed_s:
+            return None
+        if not self._purges.is_untouched(record.namespace_id, record.key, journey.since):
+            return None
+        self._stale_served.labels("error").inc()
+        return stale._replace(failed_with=status)
+
+    async def _from_likeness(self, journey: Journey) -> Cached | None:
+        """Return a neighbour's answer if it may be served.
+
+        While none may, nothing is looked up here: that is done when the answer is there.
+        """
+        if not self._models.have_likeness:
+            return None
+        model, control = journey.request.model, journey.control
+        journey.turn = journey.request.turn(journey.scope)
+        likeness = self._models.likeness_of(model)
+        if likeness is None or journey.turn is None or not (control.reads and control.semantic):
+            return None
+        if not likeness.is_open(journey.namespace_id):
+            return None
+        with self._stages.time("semantic", journey.stages_s):
+            lookup = journey.lookup = await self._look_up(likeness, journey)
+        record = lookup.neighbour
+        is_hit = lookup.is_hit and record is not None and self._suits(record, journey)
+        if record is not None and record.fresh_until <= self._now():
+            is_hit = False
+        if control.min_similarity is not None and lookup.score < control.min_similarity:
+            is_hit = False
+        self._count("semantic", model, is_hit=is_hit)
+        likeness.looked_up(journey.namespace_id, journey.stages_s["semantic"], is_hit=is_hit)
+        if record is None or not is_hit:
+            journey.lookup = replace(lookup, is_hit=False)
+            return None
+        if lookup.check:
+            self._budget.take(self._monotonic())
+            self._ask_behind(journey)
+        return Cached(record, "semantic", None, journey.stages_s, lookup.score)
+
+    async def _look_up(self, likeness: Likeness, journey: Journey) -> Lookup[CompletionRecord]:
+        can_check = len(self._asking) < _ASKING and self._budget.has_any(self._monotonic())
+        if journey.turn is None:
+            return Lookup()
+        try:
+            return await likeness.find(
+                journey.namespace_id, journey.turn, journey.key, can_check=can_check
+            )
+        except ApiError:
+            return Lookup()  # inference is overloaded, and a lookup is not worth waiting for it
+
+    def _ask_behind(self, journey: Journey) -> None:
+        """Ask the upstream what a hit has spared; the answer becomes an entry."""
+        if len(self._asking) >= _ASKING:
+            return
+        request = replace(journey.request, form="plain", body=journey.request.plain_body())
+        task = asyncio.create_task(self._ask(replace(journey, request=request, stages_s={})))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, journey: Journey) -> None:
+        entry = self._hot.get(journey.key)
+        if entry is not None and entry.record.fresh_until > self._now():
+            return  # asked by somebody else meanwhile
+        if self._calls.in_flight(journey):
+            return  # being asked
+        with self._calls.begin(journey).read() as reader:
+            try:
+                await reader.body()
+            except ApiError:
+                return  # no answer, no label; it was counted where it failed
+
+    def _suits(self, record: CompletionRecord, journey: Journey) -> bool:
+        """Return whether a record has all that is asked for, and is as young as is asked for."""
+        max_age_s = journey.control.max_age_s
+        if max_age_s is not None and self._now() - record.created_at > max_age_s:
             return False
         request = journey.request
         # A stream may have told no usage. Who wants to know it asks again.
         return record.has_usage or (request.form == "stream" and not request.wants_usage)
 
-    async def _from_upstream(self, journey: _Journey) -> Passed:
-        """Return the upstream's answer, read along with others who ask the same.
-
-        One who joined a call that then failed asks once on his own: what went wrong with another's
-        call need not with his.
-        """
-        with self._stages.time("upstream", journey.stages_s):
-            flight = self._flight_of(journey)
-            if flight is not None:
-                passed = await self._follow(flight, journey)
-                if passed is not None:
-                    return passed
-            flight = self._flight_of(journey) if flight is not None else None
-            is_new = flight is None
-            reader = (flight or self._begin(journey)).read()
-            try:
-                head = await reader.flight.head()
-            except BaseException:
-                reader.flight.leave(reader)
-                raise
-        return Passed(head, reader, not journey.key, not is_new, journey.stages_s)
-
-    async def _follow(self, flight: Flight, journey: _Journey) -> Passed | None:
-        """Return what a call in flight brings; None if it brings no answer."""
-        reader = flight.read()
-        try:
-            head = await flight.head()
-        except ApiError:
-            flight.leave(reader)
-            return None
-        except BaseException:
-            flight.leave(reader)
-            raise
-        if head.status != 200:
-            flight.leave(reader)
-            return None
-        self._metrics.collapsed.labels(self.label_of(journey.request.model)).inc()
-        return Passed(head, reader, is_bypass=False, collapsed=True, stages_s=journey.stages_s)
-
-    def _flight_of(self, journey: _Journey) -> Flight | None:
-        """Return the call that can be joined, unless it began before a purge of what it brings."""
-        if not journey.key:
-            return None
-        flight = self._flights.get(journey.key, journey.request.form)
-        if flight is None:
-            return None
-        is_untouched = self._purges.is_untouched(journey.namespace_id, journey.key, flight.since)
-        return flight if is_untouched else None
-
-    def _begin(self, journey: _Journey) -> Flight:
-        flight = Flight(
-            self._purges.moment, most_bytes=self._most_bytes, waiting=self._metrics.chat_waiting
-        )
-        if journey.key:
-            self._flights.put(journey.key, journey.request.form, flight)
-        flight.start(self._fly(flight, self._purges.generation, journey))
-        return flight
-
-    async def _fly(self, flight: Flight, generation: int, journey: _Journey) -> None:
-        """Make one upstream call, tell the flight how it goes, and keep what it brings."""
-        request, answer = journey.request, None
-        started = time.perf_counter()
-
-        def keep(completion: Completion | None) -> None:
-            if completion is not None and journey.key:
-                took_s = time.perf_counter() - started
-                self._keep(completion, took_s, flight, generation, journey)
-
-        try:
-            answer = await self._upstreams.post(request.model, _PATH, request.body, journey.client)
-            if answer.head.status == 200:
-                self._name(request.model)
-            if answer.head.status != 200:
-                body = await answer.read()
-                flight.begin(answer.head)
-                await flight.add(body)
-            elif request.form == "plain":
-                body = await answer.read()
-                keep(keepable(read_answer(body), body))
-                flight.begin(answer.head)
-                await flight.add(body)
-            else:
-                await self._pass_stream(answer, flight, keep)
-            flight.end()
-        except ApiError as error:
-            if answer is not None:
-                kind = (error.code or "").removeprefix("upstream_")
-                self._upstreams.broke_off(answer.head.upstream, kind)
-            flight.fail(error)
-        except Exception:
-            logger.exception("a mistake in a call of an upstream")
-            flight.fail(UpstreamFailed("the upstream's answer could not be passed on"))
-        finally:
-            self._flights.remove(journey.key, request.form, flight)
-            if answer is not None:
-                answer.close()
-
-    async def _pass_stream(
-        self, answer: Answer, flight: Flight, keep: Callable[[Completion | None], None]
-    ) -> None:
-        if not answer.head.is_of(b"text/event-stream"):
-            raise malformed("it was asked for a stream, and answered something else")
-        cutter, assembler = EventCutter(), Assembler()
-        has_begun = False
-        async for chunk in answer.chunks():
-            events = cutter.cut(chunk)
-            well = assembler.take_all(events)
-            if assembler.is_done:
-                keep(assembler.completion() if flight.is_held else None)
-            if well and not has_begun:
-                flight.begin(answer.head)
-                has_begun = True
-            if well:
-                await flight.add(b"".join(events[:well]))
-            if well < len(events):
-                raise malformed("an event of its stream is not a JSON object")
-            if assembler.is_done:
-                flight.end()
-                await _read_out(answer)
-                return
-        raise UpstreamFailed("the upstream broke off its answer", code="upstream_truncated")
-
-    def _keep(
-        self,
-        completion: Completion,
-        took_s: float,
-        flight: Flight,
-        generation: int,
-        journey: _Journey,
-    ) -> None:
-        """Put a whole completion into the tiers, unless it is too long."""
-        if len(completion.body) > self._most_bytes:
-            return
-        created_at = self._now()
-        ttl_s = self._lifetimes.choose(journey.namespace_id, journey.control.ttl_s)
-        record = CompletionRecord(
-            namespace_id=journey.namespace_id,
-            key=journey.key,
-            created_at=created_at,
-            fresh_until=created_at + ttl_s,
-            expires_at=created_at + ttl_s,
-            took_s=took_s,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            has_usage=completion.has_usage,
-            model=journey.request.model,
-            body=completion.body,
-        )
-        self._hot.put(record, flight.since)
-        flight.record = record
-        flight.is_stored = self._writeback.put(
-            Entry(
-                key=journey.key,
-                partition=Partition(journey.namespace_id, journey.fingerprint),
-                record=pack(record),
-                expires_at=record.expires_at,
-                tags=journey.control.tags,
-                generation=generation,
-            ),
-            flight.since,
-        )
-
-    def _name(self, model: str) -> None:
-        if len(self._named) < _MODELS:
-            self._named.add(model)
-
     def _count(self, tier: str, model: str, *, is_hit: bool) -> None:
         result = "hit" if is_hit else "miss"
-        self._metrics.lookups.labels(self.label_of(model), tier, result).inc()
-
-
-async def _read_out(answer: Answer) -> None:
-    """Read to the end of a stream whose last event has come."""
-    try:
-        async with asyncio.timeout(_LAST_BYTES_S):
-            await answer.read()
-    except (TimeoutError, UpstreamFailed):
-        return
+        self._lookups.labels(self._models.label_of(model), tier, result).inc()

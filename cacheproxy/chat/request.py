@@ -13,6 +13,7 @@ import msgspec
 
 from cacheproxy.chat.signature import signature_of
 from cacheproxy.errors import BadRequest
+from cacheproxy.keys import encode_fields
 
 Form = Literal["plain", "stream"]
 Bypass = Literal["tools", "media", "temperature", "n", "store", "search", "shape"]
@@ -70,16 +71,18 @@ class ChatRequest:
             {k: v for k, v in self.fields.items() if k not in ("stream", "stream_options")}
         )
 
-    def turn(self) -> Turn | None:
-        """Return the last user turn apart from the rest; None if the last message is none."""
+    def turn(self, scope: str) -> Turn | None:
+        """Return the last user turn apart from the rest; None if the last message is none.
+
+        `scope` is what else has to be the same.
+        """
         *earlier, last = self.fields["messages"]
         text = _text_of(last.get("content"))
         if last.get("role") != "user" or text is None or not text.strip():
             return None
         rest = {**self.fields, "messages": [*earlier, {**last, "content": None}]}
-        digest = hashlib.sha256(_canonical(rest).encode())
-        digest.update(signature_of(text))
-        return Turn(text, digest.hexdigest())
+        encoded = encode_fields(scope, _canonical(rest), signature_of(text))
+        return Turn(text, hashlib.sha256(encoded).hexdigest())
 
 
 def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:

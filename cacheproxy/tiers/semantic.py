@@ -4,8 +4,9 @@ A text is probed only if the controller is active and the text has enough tokens
 differ in meaning by a single token, so they are exact-only. A served record is checked to be of
 the caller's namespace and model, whatever the store's index said.
 
-Some hits are to be checked afterwards: those that the controller draws, and every text that hits a
-second time, which from then on has an entry of its own. A wrong one is thus not served for long.
+Some hits are to be checked afterwards: those that the controller draws, and, where inference is
+cheap, every text that hits a second time, which from then on has an entry of its own. A wrong one
+is thus not served for long.
 """
 
 from collections import OrderedDict
@@ -62,6 +63,7 @@ class SemanticTier(Generic[R]):
         reader: RecordReader[R],
         fingerprint: str,
         min_tokens: int,
+        checks_repeats: bool = True,
         model: str,
         metrics: Metrics,
     ) -> None:
@@ -72,6 +74,7 @@ class SemanticTier(Generic[R]):
         # Scores of different probes do not compare, whatever model they stand for.
         self._fingerprint = f"{fingerprint}:{probe.name}"
         self._min_tokens = min_tokens
+        self._checks_repeats = checks_repeats
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
@@ -79,13 +82,13 @@ class SemanticTier(Generic[R]):
         """Return whether so many texts are to be looked up, or at least indexed."""
         return self._controller.is_active(namespace_id, texts)
 
-    def partition_of(self, namespace_id: str) -> Partition:
+    def partition_of(self, namespace_id: str, context: str = "") -> Partition:
         """Return where a namespace's entries are indexed."""
-        return Partition(namespace_id, self._fingerprint)
+        return Partition(namespace_id, self._fingerprint, context)
 
     async def find(
         self,
-        namespace_id: str,
+        partition: Partition,
         probes: Sequence[Vector | None],
         keys: Sequence[bytes],
         *,
@@ -103,14 +106,14 @@ class SemanticTier(Generic[R]):
         if not asked:
             return found
         neighbours = await self._store.nearest(
-            self.partition_of(namespace_id),
+            partition,
             np.stack([probe for _, probe in asked]),
             spent_s=spent_s,
         )
         for (i, probe), neighbour in zip(asked, neighbours, strict=True):
             if neighbour is not None:
                 found[i] = self._judge(
-                    namespace_id, keys[i], probe, neighbour, min_similarity, can_check
+                    partition.namespace_id, keys[i], probe, neighbour, min_similarity, can_check
                 )
         return found
 
@@ -138,8 +141,9 @@ class SemanticTier(Generic[R]):
         self._scores.observe(neighbour.score)
         is_hit, check = self._controller.judge(namespace_id, neighbour.score, min_similarity)
         if is_hit:
-            check |= key in self._served
-            self._remember(key)
+            if self._checks_repeats:
+                check |= key in self._served
+                self._remember(key)
             is_hit = can_check or not check
         return Lookup(probe, record, neighbour.score, is_hit, check and is_hit)
 

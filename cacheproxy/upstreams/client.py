@@ -15,13 +15,14 @@ from yarl import URL
 from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import UpstreamFailed
 from cacheproxy.metrics import Metrics
+from cacheproxy.visit import current_visit
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_PASSED_ON = ("user-agent", "x-request-id", "traceparent", "tracestate")
+_PASSED_ON = "user-agent"
 _PASSED_ON_PREFIXES = ("openai-", "x-stainless-")
 """Of the client's headers. A list of what is passed, not of what is dropped: credentials have many
-names."""
+names. The request's id and trace come from its visit."""
 
 _DROPPED_HEADERS = """
 connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade
@@ -181,8 +182,10 @@ class Upstream:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         for raw, value in client.items():
             name = raw.decode("latin-1")
-            if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES):
+            if name == _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES):
                 headers[name] = value.decode("latin-1")
+        if visit := current_visit():
+            headers |= visit.passed_on()
         if self._authorization is not None:
             headers["authorization"] = self._authorization
         elif self.settings.pass_authorization and b"authorization" in client:
@@ -191,10 +194,12 @@ class Upstream:
 
 
 def _kept(response: aiohttp.ClientResponse) -> Headers:
+    named = [(name.lower(), value) for name, value in response.raw_headers]
     return [
-        (name.lower(), value)
-        for name, value in response.raw_headers
-        if name.lower().decode("latin-1") not in _DROPPED
+        # Ours is the request's; whoever asks the upstream's support needs theirs.
+        (b"x-upstream-request-id" if name == b"x-request-id" else name, value)
+        for name, value in named
+        if name.decode("latin-1") not in _DROPPED
     ]
 
 

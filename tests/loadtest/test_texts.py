@@ -17,9 +17,9 @@ def draw(source, count, mix=MIX, per_s=100.0):
     return [source.draw(mix, WORDS, i / per_s, remember=True) for i in range(count)]
 
 
-def known(count=200, **more):
-    source = TextSource(1, **more)
-    for _ in range(count):
+def known(texts=200, files=None):
+    source = TextSource(1, files)
+    for _ in range(texts):
         source.remember(source.draw(Mix(unseen=1.0), WORDS, 0, remember=False).text, 0)
     return source
 
@@ -56,13 +56,13 @@ def test_the_same_seed_draws_the_same_texts():
 
 
 def test_paraphrases_come_from_clusters_of_which_one_text_is_unseen():
-    wordings = tuple(f"question {i} in wording {j}" for i in range(50) for j in range(4))
-    clusters = {number: str(number // 4) for number in range(200)}
-    source = known(50, texts=Texts(wordings, clusters=clusters))
+    texts = tuple(f"question {i} in wording {j}" for i in range(50) for j in range(4))
+    clusters = {number: str(number // 4) for number in range(len(texts))}
+    source = known(50, files=Texts(texts, clusters=clusters))
 
     drawn = draw(source, 100, Mix(paraphrase=1.0))
 
-    of_rows = [one.text for one in drawn if one.text in wordings]
+    of_rows = [one.text for one in drawn if one.text in set(texts)]
     assert all(one.kind == "paraphrase" for one in drawn)
     assert len(of_rows) == len(set(of_rows)) > 30
 
