@@ -152,7 +152,7 @@ class Batcher:
         if retry_after_s is not None:
             self._shed.labels("queue").inc()
             raise Overloaded(
-                f"the inference queue is {wait_s:.1f} s long; try again later",
+                f"the inference queue is {1000 * wait_s:.0f} ms long; try again later",
                 code="queue_full",
                 retry_after_s=retry_after_s,
             )
