@@ -99,14 +99,12 @@ def _probe_fingerprint(settings: Settings) -> str | None:
     if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
         return None
     try:
+        from cacheproxy.modelkit.probing import make_probe
+
         installed = _installed(settings)
+        return f"{installed.fingerprint}:{make_probe(settings, installed).name}"
     except ModelError:
         return None
-    from cacheproxy.probes.shallow import ShallowProbe
-    from cacheproxy.probes.static import StaticProbe
-
-    probe = ShallowProbe if settings.semantic.probe == "shallow" else StaticProbe
-    return f"{installed.fingerprint}:{probe.name}"
 
 
 def _installed(settings: Settings) -> "InstalledModel":

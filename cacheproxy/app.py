@@ -6,6 +6,7 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from cacheproxy.api.service import (
     models_endpoint,
     readyz_endpoint,
 )
+from cacheproxy.chat_route import ChatRoute
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
@@ -38,10 +40,10 @@ from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.live import MetricsSource, OwnMetrics
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
-from cacheproxy.probes.probe import Probe
-from cacheproxy.probes.shallow import ShallowProbe
-from cacheproxy.probes.static import StaticProbe
+from cacheproxy.recorder import Recorder
+from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
@@ -57,6 +59,7 @@ from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.tracing import start_tracing
+from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
 """Longest time for which the end of the process waits for write-backs."""
@@ -100,7 +103,7 @@ class App:
             lambda: self._store.stats().index.indexed_ratio
         )
         metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
-        self._hot = HotTier(settings.cache.hot_bytes, self._store.purges, metrics)
+        self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
@@ -122,9 +125,9 @@ class App:
             metrics=metrics,
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
-        metrics.semantic_checks_waiting.set_function(lambda: len(self._spare_work))
         self._thresholds: CertifiedThresholds | None = None
         self._sharing: EvidenceSharing | None = None
+        self._recorder = self._make_recorder()
         self._pipeline = self._make_pipeline(installed)
         metrics.build_info.info(
             {
@@ -134,6 +137,13 @@ class App:
                 "device": installed.device,
             }
         )
+        self._upstreams = Upstreams(settings.all_upstreams, metrics)
+        self._chat = self._make_chat(installed) if settings.all_upstreams else None
+        hot_tiers: list[HotTier[Any]] = [self._hot, *([self._chat.hot] if self._chat else [])]
+        metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
+        metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
+        spare_works = [self._spare_work, *([self._chat.spare_work] if self._chat else [])]
+        metrics.semantic_checks_waiting.set_function(lambda: sum(map(len, spare_works)))
         self._tracer = start_tracing()
         self._edge = self._make_edge()
         self.asgi: ASGIApp = self._edge
@@ -161,8 +171,8 @@ class App:
             fingerprint=installed.fingerprint,
             dimensions=installed.dimensions,
         )
-        reader = RecordReader(model.dimensions, metrics)
-        probe = self._make_probe(installed)
+        reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
+        probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
             self._thresholds = controller
@@ -189,22 +199,35 @@ class App:
             purges=self._store.purges,
             spare_work=self._spare_work,
             tokenizing=self._tokenizing,
-            lifetimes=Lifetimes(
-                settings.cache.ttl_s,
-                by_namespace_id={
-                    Namespace(tenant, name).id: ttl_s
-                    for tenant, lives in settings.namespace_ttl_s.items()
-                    for name, ttl_s in lives.items()
-                },
-                jitter=settings.cache.ttl_jitter,
-            ),
+            lifetimes=self._lifetimes(settings.cache.ttl_s),
             metrics=metrics,
         )
 
-    def _make_probe(self, installed: InstalledModel) -> Probe:
-        if self._settings.semantic.probe == "static" or self._settings.semantic_mode == "off":
-            return StaticProbe(installed.static_probe)
-        return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
+    def _make_chat(self, installed: InstalledModel) -> ChatRoute:
+        return ChatRoute(
+            self._settings,
+            installed,
+            self._upstreams,
+            store=self._store,
+            guard=self._guard,
+            writeback=self._writeback,
+            batcher=self._batcher,
+            lifetimes=self._lifetimes(self._settings.chat.ttl_s),
+            metrics=self.metrics,
+            recorder=self._recorder,
+        )
+
+    def _lifetimes(self, default_s: float) -> Lifetimes:
+        settings = self._settings
+        return Lifetimes(
+            default_s,
+            by_namespace_id={
+                Namespace(tenant, name).id: ttl_s
+                for tenant, lives in settings.namespace_ttl_s.items()
+                for name, ttl_s in lives.items()
+            },
+            jitter=settings.cache.ttl_jitter,
+        )
 
     def _make_controller(self, model: str) -> Controller:
         semantic, mode = self._settings.semantic, self._settings.semantic_mode
@@ -221,6 +244,14 @@ class App:
             saves_only=mode == "auto",
             model=model,
             metrics=self.metrics,
+        )
+
+    def _make_recorder(self) -> Recorder | None:
+        record = self._settings.record
+        if record.path is None:
+            return None
+        return Recorder(
+            record.path, with_texts=record.texts, max_bytes=record.max_bytes, metrics=self.metrics
         )
 
     def _make_edge(self) -> Edge:
@@ -240,14 +271,20 @@ class App:
                 max_body_bytes=limits.body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=self.metrics,
+                recorder=self._recorder,
             )
 
+        chat = [] if self._chat is None else self._chat.routes(callers)
         openai = embeddings("embeddings", OpenAIDialect())
         return Edge(
             [
+                *chat,
                 Route("/v1/embeddings", openai, methods=["POST"]),
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
-                Route("/v1/models", models_endpoint([model], time.time())),
+                Route(
+                    "/v1/models",
+                    models_endpoint([model], self._upstreams.models(), time.time()),
+                ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
                 Route("/metrics", metrics_endpoint(self._all_metrics.exposition)),
@@ -279,11 +316,17 @@ class App:
 
         Raises:
             StoreError: the store cannot be opened.
+            ConfigError: requests cannot be recorded.
         """
+        if self._recorder is not None:
+            self._recorder.start()
         await self._store.open()
         await self._guard.get_many([bytes(KEY_BYTES)])  # any key: finds out whether it answers
         for tokens in _WARM_UP_TOKENS:
             self._encoder.encode(np.ones((1, min(tokens, self._max_tokens)), np.int64))
+        self._upstreams.start()
+        if self._chat is not None:
+            self._chat.start()
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
@@ -301,12 +344,17 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         self._own_metrics.stop()
         await self._spare_work.stop()
+        if self._chat is not None:
+            await self._chat.stop()
+        await self._upstreams.stop()
         self._batcher.stop()
         if self._sharing is not None:
             await self._sharing.stop()
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()
+        if self._recorder is not None:
+            self._recorder.stop()
         self._tokenizing.shutdown(wait=False)
         if self._tracer is not None:
             self._tracer.stop()

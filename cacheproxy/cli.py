@@ -156,26 +156,33 @@ def _claim(
 
 
 def _installed(settings: Settings) -> InstalledModel:
-    """Return the installed model, building it first where it is missing or damaged."""
+    """Return the installed model, building it, or its probe, where it is missing or damaged."""
     if settings.device != "cpu":
         # Imported late, and told before anything is built in vain.
         from cacheproxy.inference.session import require_device
 
         require_device(settings.device)
-    name = load_manifest(settings.model).name
+    from cacheproxy.modelkit.probing import probe_model
+
+    if (probe := probe_model(settings)) is not None:
+        _load_or_build(probe, settings, "cpu")
+    return _load_or_build(load_manifest(settings.model).name, settings, settings.device)
+
+
+def _load_or_build(name: str, settings: Settings, device: Device) -> InstalledModel:
     try:
-        return load_installed(name, settings.home, settings.device)
+        return load_installed(name, settings.home, device)
     except ModelMissing:
         click.echo(f"cacheproxy: {name} is not installed yet; building it", err=True)
     except ModelCorrupt as error:
         click.echo(f"cacheproxy: {error}; building it again", err=True)
     # In a process of its own, so that the server never holds the memory that building takes.
     command = [sys.executable, "-m", "cacheproxy", "model", "build", name]
-    command += ["--home", str(settings.home), "--device", settings.device]
+    command += ["--home", str(settings.home), "--device", device]
     built = subprocess.run(command, check=False)  # noqa: S603
     if built.returncode:
         raise ModelError(f"{name} could not be built; nothing is served")
-    return load_installed(name, settings.home, settings.device)
+    return load_installed(name, settings.home, device)
 
 
 @main.command()
@@ -231,7 +238,7 @@ def evaluate(
     """Replay texts, a log or a list, to see what the semantic tier would do with them.
 
     FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
-    with its `cluster` (or `group`, `label`), or pairs, `a` and `b`, with `label` 0 where the two
+    with its `cluster` or `label`, or pairs, `a` and `b`, with `label` 0 where the two
     are different.
     """
     settings = _load(config, flags)

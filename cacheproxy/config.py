@@ -19,6 +19,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -36,7 +37,10 @@ from cacheproxy.logs import LogFormat
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
 
-_TABLES = ("api_keys", "model_aliases", "namespace_ttl_s")
+_TABLES = (
+    *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
+    *("upstreams", "prices"),
+)
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 _SQLITE = "sqlite:///"
 _MEMORY = "memory://"
@@ -59,8 +63,11 @@ KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """Of a tenant, or of a namespace in it."""
 
+UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
 _MOST_TTL_S = 10 * 365 * 86_400.0
 TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
 
 
 class _Section(BaseModel):
@@ -100,10 +107,10 @@ class SemanticSettings(_Section):
     threshold: float | None = Field(
         None, gt=0, le=1, description="serve from this probe score on, by your own guess"
     )
-    probe: Literal["shallow", "static"] = Field(
+    probe: str = Field(
         "shallow",
         description="what neighbours are found by: shallow (a sixth of an inference, knows the "
-        "order of words) or static (no inference at all, and weak)",
+        "order of words), static (no inference at all, and weak) or the name of a smaller model",
     )
     min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
 
@@ -135,7 +142,87 @@ class LimitSettings(_Section):
     body_bytes: int = Field(2 * 2**20, ge=1_024, description="size of a request's body")
     inputs: int = Field(2_048, ge=1, description="inputs in one request")
     characters: int = Field(32_768, ge=1, description="characters in one text")
+    chat_body_bytes: int = Field(16 * 2**20, ge=1_024, description="the same, of a chat request")
     body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
+
+
+class ChatSettings(_Section):
+    """Chat completions: what is cached, and what the semantic tier promises for them."""
+
+    ttl_s: TtlS = Field(86_400, description="life of a completion, seconds")
+    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier for completions")
+    max_temperature: float = Field(
+        1, ge=0, le=2, description="hotter requests are passed through; one that says none is at 1"
+    )
+    max_answer_bytes: int = Field(
+        2**20, ge=1_024, description="longer answers are passed through, and not stored"
+    )
+    semantic: Literal["on", "off"] = Field(
+        "on", description="learn from answers, and serve what the evidence allows; off: exact tiers"
+    )
+    max_error: float = Field(
+        0.02, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
+    )
+    checks_per_minute: float = Field(
+        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
+    )
+    stale_while_revalidate_s: StaleS = Field(
+        0, description="stale completions are served at once for so long, and asked for anew"
+    )
+    stale_if_error_s: StaleS = Field(
+        0, description="stale completions are served for so long where the upstream fails"
+    )
+
+
+class UpstreamSettings(_Section):
+    """An OpenAI-compatible server that requests are passed to."""
+
+    base_url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="up to and with /v1")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="sent as a bearer token; $NAME takes a variable's value"
+    )
+    pass_authorization: bool = Field(
+        False, description="send the caller's own Authorization; entries are then each caller's"
+    )
+    models: tuple[str, ...] = Field((), description="the chat models that it has; none: any")
+    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
+    first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
+    idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
+    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer")
+    connections: int = Field(256, ge=1, description="connections to it at the same time")
+
+    @field_validator("api_key")
+    @classmethod
+    def _from_environment(cls, api_key: SecretStr | None) -> SecretStr | None:
+        name = api_key.get_secret_value() if api_key else ""
+        if not name.startswith("$"):
+            return api_key
+        if not os.environ.get(name[1:]):
+            raise ValueError(f"the variable {name[1:]} is not set")
+        return SecretStr(os.environ[name[1:]])
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> "UpstreamSettings":
+        if self.pass_authorization and self.api_key is not None:
+            raise ValueError("either api_key or pass_authorization")
+        return self
+
+
+class PriceSettings(_Section):
+    """What a million tokens of a model cost, in any currency, the same for all."""
+
+    prompt: float = Field(ge=0, description="of a prompt")
+    completion: float = Field(ge=0, description="of a completion")
+
+
+class StaleSettings(_Section):
+    """How long completions may be served after their time (RFC 5861)."""
+
+    while_revalidate: StaleS = Field(0, description="at once, and asked for anew, seconds")
+    if_error: StaleS = Field(0, description="where the upstream fails, seconds")
 
 
 class AdminSettings(_Section):
@@ -159,6 +246,16 @@ class LogSettings(_Section):
         "sampled",
         description="lines about requests: off, sampled (one a second of each route and status) "
         "or all; from level info on",
+    )
+
+
+class RecordSettings(_Section):
+    """A log of requests to replay: off unless it has a path."""
+
+    path: Path | None = Field(None, description="file of requests to replay; unset: there is none")
+    texts: bool = Field(False, description="record the texts, too, not only their hashes")
+    max_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="size at which the file becomes PATH.1"
     )
 
 
@@ -201,7 +298,23 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
+    chat: ChatSettings = ChatSettings()
+    upstream: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="an OpenAI-compatible server for chat completions, as [upstreams.default]",
+    )
+    upstreams: dict[UpstreamName, UpstreamSettings] = Field(
+        default_factory=dict, description="servers that requests are passed to, by name, in order"
+    )
+    prices: dict[str, PriceSettings] = Field(
+        default_factory=dict, description="what a million tokens of a chat model cost"
+    )
+    namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
+        default_factory=dict, description="how stale completions may be, by tenant and namespace"
+    )
     log: LogSettings = LogSettings()
+    record: RecordSettings = RecordSettings()
     api_keys: dict[Name, list[KeyHash]] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )
@@ -219,6 +332,12 @@ class Settings(BaseSettings):
         if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
             raise ValueError(f"must be {_STORES}")
         return store
+
+    @property
+    def all_upstreams(self) -> dict[str, UpstreamSettings]:
+        """The upstreams in the order in which they are asked, `upstream` before the others."""
+        first = {"default": UpstreamSettings(base_url=self.upstream)} if self.upstream else {}
+        return {**first, **self.upstreams}
 
     @property
     def batching(self) -> BatchSettings:
@@ -327,7 +446,8 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
         # A store's URL may hold a password.
-        is_shown = name not in ("store", "admin.token") and not isinstance(mistake["input"], dict)
+        is_secret = name in ("store", "admin.token") or name.endswith(".api_key")
+        is_shown = not is_secret and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
 
@@ -348,11 +468,18 @@ def _check_exposure(settings: Settings) -> None:
 
 def _check_tenants(settings: Settings) -> None:
     known = settings.api_keys or {DEFAULT_TENANT}
-    unknown = [tenant for tenant in settings.namespace_ttl_s if tenant not in known]
+    tables: dict[str, Iterable[str]] = {
+        "namespace_ttl_s": settings.namespace_ttl_s,
+        "namespace_stale_s": settings.namespace_stale_s,
+    }
+    unknown = [
+        f"{name}.{tenant}: there is no such tenant"
+        for name, table in tables.items()
+        for tenant in table
+        if tenant not in known
+    ]
     if unknown:
-        raise ConfigError(
-            "\n".join(f"namespace_ttl_s.{tenant}: there is no such tenant" for tenant in unknown)
-        )
+        raise ConfigError("\n".join(unknown))
 
 
 def _check_workers(settings: Settings) -> None:

@@ -85,6 +85,17 @@ class Unavailable(ApiError):
     kind = "service_unavailable"
 
 
+class UpstreamFailed(ApiError):
+    """An upstream gave no answer, or none that can be passed on; nothing of it was stored.
+
+    The code says what it failed of: upstream_connect, upstream_timeout, upstream_truncated,
+    upstream_malformed.
+    """
+
+    status = 502
+    kind = "upstream_error"
+
+
 class InferenceFailed(ApiError):
     """The model gave no usable vector for a text; nothing of it was stored."""
 

@@ -34,6 +34,7 @@ class Control:
         only_if_cached: fail with `NotCached` rather than infer.
         max_age_s: refuse entries that are older, seconds.
         semantic: whether a semantic hit is welcome.
+        stale_if_error_s: if inference fails, serve what is stale for so long at most, seconds.
         min_similarity: a stricter demand on semantic hits, 0 to 1.
         ttl_s: life of the entries that this request makes, seconds.
         tags: names under which those entries may be purged.
@@ -43,6 +44,7 @@ class Control:
     no_store: bool = False
     only_if_cached: bool = False
     max_age_s: float | None = None
+    stale_if_error_s: float | None = None
     semantic: bool = True
     min_similarity: float | None = None
     ttl_s: float | None = None
@@ -80,7 +82,7 @@ class Served(NamedTuple):
 
     record: EmbeddingRecord
     outcome: Outcome
-    hot_entry: HotEntry | None = None
+    hot_entry: HotEntry[EmbeddingRecord] | None = None
     score: float | None = None
     collapsed: bool = False
     is_stored: bool = False

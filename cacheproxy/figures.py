@@ -38,7 +38,7 @@ def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
         yield f"semantic tier: serves from {semantic['fixed_threshold']:g} on, without a promise"
         return
     yield (
-        f"semantic tier: at most {semantic['max_error']:.3g} of the hits below cosine"
+        f"semantic tier: at most {100 * semantic['max_error']:.3g} % of the hits below cosine"
         f" {semantic['min_similarity']:g}, with confidence {semantic['confidence']:g}"
     )
     for namespace in semantic["namespaces"][:_MOST_NAMESPACES]:

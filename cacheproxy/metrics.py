@@ -239,6 +239,41 @@ class Metrics:
             "Indexes made anew as they found nothing, since the start",
             merge="sum",
         )
+        self.saved_tokens = counter(
+            "saved_tokens", "Tokens of completions that hits saved", "model", "kind"
+        )
+        self.saved_seconds = counter("saved_seconds", "Time of upstreams that hits saved", "model")
+        self.saved_cost = counter(
+            "saved_cost", "Money that hits saved, by the table of prices", "model"
+        )
+        self.stale_served = counter(
+            "stale_served", "Completions served after their time (revalidate, error)", "reason"
+        )
+        self.cache_reports = counter("cache_reports", "Hits that clients called wrong", "model")
+        self.upstream_responses = counter(
+            "upstream_responses", "Answers of upstreams, by their status", "upstream", "code"
+        )
+        self.upstream_errors = counter(
+            "upstream_errors",
+            "Upstream calls without a whole answer (connect, timeout, truncated, malformed)",
+            "upstream",
+            "kind",
+        )
+        self.upstream_first_byte = histogram(
+            "upstream_first_byte_seconds", "From a call's beginning to its head", "upstream"
+        )
+        self.upstream_breaker_state = gauge(
+            "upstream_breaker_state",
+            "0 closed: it is asked; 1 half-open: once; 2 open: it is not",
+            "upstream",
+            merge="max",
+        )
+        self.chat_waiting = gauge(
+            "chat_waiting", "Requests that wait for an upstream, or read its answer", merge="sum"
+        )
+        self.slow_clients_closed = counter(
+            "slow_clients_closed", "Streams ended because the client did not read"
+        )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier", merge="sum")
         self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take", merge="sum")
         self.writeback_queue = gauge(
@@ -247,6 +282,12 @@ class Metrics:
         self.writeback_stored = counter("writeback_stored", "Entries stored")
         self.writeback_dropped = counter(
             "writeback_dropped", "Entries not stored: each is a later miss", "reason"
+        )
+        self.recorded = counter("recorded_requests", "Requests recorded to be replayed")
+        self.record_dropped = counter(
+            "record_dropped",
+            "Requests not recorded, by why (full, unreadable, error)",
+            "reason",
         )
 
     def lookup_counts(self) -> dict[str, dict[str, int]]:

@@ -16,7 +16,6 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from cacheproxy.counting import LoopObservations
 from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
 from cacheproxy.inference.batcher import Batcher
@@ -26,6 +25,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
+from cacheproxy.stages import Stages
 from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.store import Entry
 from cacheproxy.tiers.exact import ExactTier
@@ -34,7 +34,6 @@ from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
-from cacheproxy.visit import current_visit
 
 _ROUTE = "embeddings"
 
@@ -44,6 +43,16 @@ millisecond of work, where a trip to another thread costs a tenth."""
 
 _PART = 128
 """Texts of one request between two turns of the event loop: a millisecond or two of work."""
+
+_LOOKUPS_PAY = 0.1
+"""Share of exact hits from which texts are looked up although inference is overloaded: tokenising
+and a lookup take up to a tenth of an inference's time (16 tokens; less for longer texts)."""
+
+_FOUND_WEIGHT = 0.02
+"""Of one request in that share: about the last fifty count."""
+
+_CHARACTERS = 4
+"""Of one token of English text, or fewer: what is not tokenised yet is not held for longer."""
 
 _SCOPES = 1_024
 """Namespaces whose hashed key prefix is remembered."""
@@ -57,7 +66,7 @@ class _Text:
     text_key: bytes | None = None
     ids: Sequence[int] = ()
     key: bytes = b""
-    lookup: Lookup = field(default_factory=Lookup)
+    lookup: Lookup[EmbeddingRecord] = field(default_factory=Lookup)
     served: Served | None = None
 
 
@@ -86,9 +95,9 @@ class EmbeddingPipeline:
         model: ModelInfo,
         *,
         tokenizer: Tokenizer,
-        hot: HotTier,
-        exact: ExactTier,
-        semantic: SemanticTier,
+        hot: HotTier[EmbeddingRecord],
+        exact: ExactTier[EmbeddingRecord],
+        semantic: SemanticTier[EmbeddingRecord],
         batcher: Batcher,
         writeback: WriteBack,
         purges: Purges,
@@ -111,6 +120,7 @@ class EmbeddingPipeline:
         self._lifetimes = lifetimes
         self._now = now
         self._flights = SingleFlight[Vector]()
+        self._found_share = 0.0
         self._scope_of = lru_cache(_SCOPES)(
             lambda namespace_id: KeyScope(namespace_id, _ROUTE, model.fingerprint)
         )
@@ -121,10 +131,7 @@ class EmbeddingPipeline:
         }
         self._collapsed = metrics.collapsed.labels(model.name)
         self._truncated = metrics.truncated_texts.labels(model.name)
-        self._stage_duration = {
-            stage: metrics.stage_duration.labels(stage)
-            for stage in ("tokenize", "exact", "probe", "semantic", "inference")
-        }
+        self._stages = Stages(metrics, ("tokenize", "exact", "probe", "semantic", "inference"))
 
     async def embed(self, request: Request) -> Answer:
         """Return the embedding of every input.
@@ -142,12 +149,14 @@ class EmbeddingPipeline:
 
         waiting = self._from_hot_by_text(texts, journey)
         if waiting:
+            self._turn_away(waiting, journey)
             await self._tokenize(waiting, journey)
             waiting = self._from_hot(waiting, journey)
         self._count("hot", texts, journey)
         if waiting:
             waiting = await self._from_exact(waiting, journey)
         if waiting:
+            self._check_room(waiting, journey)
             waiting = await self._from_semantic(waiting, journey)
         if waiting:
             await self._from_inference(waiting, journey)
@@ -193,10 +202,30 @@ class EmbeddingPipeline:
                 self._serve_hot(text, self._hot.get_by_text(text.text_key), journey)
         return _unserved(texts)
 
+    def _turn_away(self, texts: list[_Text], journey: _Journey) -> None:
+        """Refuse at the door what would be refused later, where looking it up does not pay.
+
+        Raises:
+            Overloaded: inference is overloaded, and lookups seldom spare any.
+        """
+        if not self._batcher.is_overloaded or journey.control.only_if_cached:
+            return
+        if self._found_share < _LOOKUPS_PAY or not journey.control.reads:
+            self._batcher.check(sum(_least_tokens(text.input) for text in texts))
+
+    def _check_room(self, texts: list[_Text], journey: _Journey) -> None:
+        """Raise `Overloaded` before probes are paid for that only admitted texts need."""
+        if self._batcher.is_overloaded and not journey.control.only_if_cached:
+            self._batcher.check(self._new_tokens(texts, journey))
+
+    def _new_tokens(self, texts: list[_Text], journey: _Journey) -> int:
+        """Return the tokens of the texts that nobody is inferring yet."""
+        return sum(len(text.ids) for text in texts if not self._flight_of(text, journey))
+
     async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
         given = [text.input for text in texts]
         strings = [value for value in given if isinstance(value, str)]
-        with self._stage("tokenize", journey):
+        with self._stages.time("tokenize", journey.stages_s):
             if sum(map(len, strings)) <= _INLINE_CHARACTERS:
                 encoded = iter(self._tokenizer.encode(strings))
             else:
@@ -218,29 +247,32 @@ class EmbeddingPipeline:
     async def _from_exact(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         if not journey.control.reads:
             return texts
-        with self._stage("exact", journey):
+        with self._stages.time("exact", journey.stages_s):
             keys = [text.key for text in texts]
             since = self._purges.moment
             records = await self._exact.get_many(journey.namespace_id, keys)
         for text, record in zip(texts, records, strict=True):
             self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
-        return _unserved(texts)
+        missed = _unserved(texts)
+        found = 1 - len(missed) / len(texts)
+        self._found_share += _FOUND_WEIGHT * (found - self._found_share)
+        return missed
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control
         if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
             return texts
-        with self._stage("probe", journey):
+        with self._stages.time("probe", journey.stages_s):
             probes = await self._semantic.probe([text.ids for text in texts])
         if not (control.reads and control.semantic):
             for text, probe in zip(texts, probes, strict=True):
                 text.lookup = Lookup(probe)  # so that its entry can be indexed
             return texts
         stages_s = journey.stages_s
-        with self._stage("semantic", journey):
+        with self._stages.time("semantic", journey.stages_s):
             lookups = await self._semantic.find(
-                journey.namespace_id,
+                self._semantic.partition_of(journey.namespace_id),
                 probes,
                 [text.key for text in texts],
                 min_similarity=control.min_similarity,
@@ -278,7 +310,7 @@ class EmbeddingPipeline:
     async def _from_inference(self, texts: list[_Text], journey: _Journey) -> None:
         if journey.control.only_if_cached:
             raise NotCached(f"{len(texts)} inputs are not cached, and only cached ones are wanted")
-        with self._stage("inference", journey):
+        with self._stages.time("inference", journey.stages_s):
             await self._infer(texts, journey)
         seconds = journey.stages_s["inference"]
         self._semantic.inferred(journey.namespace_id, seconds, len(texts))
@@ -286,8 +318,7 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Vector]] = {}
         leading: dict[bytes, _Text] = {}
-        new = (text for text in texts if not self._flight_of(text, journey))
-        turn = self._batcher.begin(sum(len(text.ids) for text in new))
+        turn = self._batcher.begin(self._new_tokens(texts, journey))
         try:
             async for part in _in_parts(texts):
                 self._take_off(part, flights, leading, turn, journey)
@@ -351,6 +382,8 @@ class EmbeddingPipeline:
             if text.served is None:
                 pending = self._exact.pending(journey.namespace_id, text.key)
                 self._serve_exact(text, pending, self._purges.moment, journey)
+            if text.served is not None:
+                self._lookups[text.served.outcome, "hit"].inc()
 
     def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
         """Return the text's flight, unless it began before a purge of what it brings."""
@@ -394,7 +427,13 @@ class EmbeddingPipeline:
             ),
             flight.since,
         )
-        self._semantic.learn(journey.namespace_id, text.lookup, vector)
+        self._learn(text.lookup, vector, journey)
+
+    def _learn(self, lookup: Lookup[EmbeddingRecord], vector: Vector, journey: _Journey) -> None:
+        if lookup.neighbour is not None:
+            served = np.frombuffer(lookup.neighbour.vector, "<f4")
+            similarity = float(np.dot(served, vector))
+            self._semantic.learn(journey.namespace_id, lookup.score, similarity)
 
     def _record_of(self, text: _Text, vector: Vector, journey: _Journey) -> EmbeddingRecord:
         created_at = self._now()
@@ -408,7 +447,9 @@ class EmbeddingPipeline:
             vector=np.ascontiguousarray(vector, "<f4").tobytes(),
         )
 
-    def _serve_hot(self, text: _Text, entry: HotEntry | None, journey: _Journey) -> None:
+    def _serve_hot(
+        self, text: _Text, entry: HotEntry[EmbeddingRecord] | None, journey: _Journey
+    ) -> None:
         if entry is not None and self._is_fresh(entry.record, journey.control):
             self._link(text)
             text.served = Served(entry.record, "hot", entry)
@@ -436,9 +477,6 @@ class EmbeddingPipeline:
             if misses < len(texts):
                 self._lookups[tier, "hit"].inc(len(texts) - misses)
 
-    def _stage(self, stage: str, journey: _Journey) -> "_Stage":
-        return _Stage(stage, self._stage_duration[stage], journey.stages_s)
-
 
 def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
     """Return the key [32 bytes] of a text's entry under a model."""
@@ -446,25 +484,8 @@ def key_of_text(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text:
     return KeyScope(namespace_id, _ROUTE, fingerprint).of_ids(ids)
 
 
-class _Stage:
-    """A `with` block that is timed; a generator in its place takes three times as long."""
-
-    __slots__ = ("_duration", "_name", "_stages_s", "_started")
-
-    def __init__(self, name: str, duration: LoopObservations, stages_s: dict[str, float]) -> None:
-        self._name = name
-        self._duration = duration
-        self._stages_s = stages_s
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *raised: object) -> None:
-        ended = time.perf_counter()
-        self._stages_s[self._name] = duration_s = ended - self._started
-        self._duration.observe(duration_s)
-        if visit := current_visit():
-            visit.stage_ended(self._name, self._started, ended)
+def _least_tokens(given: str | list[int]) -> int:
+    return len(given) // _CHARACTERS + 1 if isinstance(given, str) else len(given)
 
 
 def _unserved(texts: list[_Text]) -> list[_Text]:

@@ -11,6 +11,7 @@ length does not bound, and runs no code from it (no pickle, no eval).
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,29 @@ from cacheproxy.errors import RecordError
 _MAGIC = b"CPR1"
 _HEADER = struct.Struct("<4s16s32sddII")
 _CHECKSUM = struct.Struct("<I")
+
+
+class Record(Protocol):
+    """What the tiers know of any entry's payload, whatever route it belongs to.
+
+    Attributes:
+        namespace_id: 32 hex characters.
+        key: the exact tier's key, 32 bytes.
+        created_at: Unix time at which inference answered, seconds.
+        expires_at: Unix time from which the entry may not be served, seconds.
+        size_bytes: of the payload.
+    """
+
+    @property
+    def namespace_id(self) -> str: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def expires_at(self) -> float: ...
+    @property
+    def size_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,11 @@ class EmbeddingRecord:
     expires_at: float
     tokens: int
     vector: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """The vector's bytes."""
+        return len(self.vector)
 
 
 def pack(record: EmbeddingRecord) -> bytes:

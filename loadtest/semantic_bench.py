@@ -20,8 +20,7 @@ from tqdm import tqdm
 from cacheproxy.config import load_settings
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace
 from cacheproxy.modelkit.install import load_installed
-from cacheproxy.probes.shallow import ShallowProbe
-from cacheproxy.probes.static import StaticProbe
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.records import EmbeddingRecord, pack
 from cacheproxy.stores.redis_store import RedisStore
 from cacheproxy.stores.store import Entry, Partition
@@ -48,9 +47,10 @@ def main(
     redis_url: str, entries: int, probe: str, model: str, home: Path | None, rounds: int
 ) -> None:
     """Measure lookups by probe."""
-    settings = load_settings({"home": str(home)} if home else {}, None)
+    given = {"semantic": {"probe": probe}, **({"home": str(home)} if home else {})}
+    settings = load_settings(given, None)
     installed = load_installed(model, settings.home)
-    name = ShallowProbe.name if probe == "shallow" else StaticProbe.name
+    name = make_probe(settings, installed).name
     namespace_id = Namespace(DEFAULT_TENANT, DEFAULT_NAMESPACE).id
     partition = Partition(namespace_id, f"{installed.fingerprint}:{name}")
     asyncio.run(_fill(redis_url, partition, entries, installed.dimensions))

@@ -4,6 +4,7 @@ wrk, because a client in Python would take more of the cores than the server's o
 """
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -12,12 +13,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_READY_S = 60.0
+_READY_S = 180.0
 
 _SCRIPT = """
 local bodies = {}
@@ -26,7 +27,7 @@ local n = 0
 function request()
   n = n + 1
   local headers = {["Content-Type"] = "application/json"}
-  return wrk.format("POST", "/v1/embeddings", headers, bodies[(n - 1) % #bodies + 1])
+  return wrk.format("POST", nil, headers, bodies[(n - 1) % #bodies + 1])
 end
 """
 
@@ -64,9 +65,16 @@ def running_server(
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, path: str) -> Iterator[str]:
+def running(
+    command: Sequence[str], url: str, path: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run a server's command and yield its URL as soon as `path` is answered."""
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603
+    server = subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         _wait_ready(f"{url}{path}", server)
         yield url

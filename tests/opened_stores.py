@@ -113,6 +113,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., AbstractAsyncContextManager[Opened]]] =
 DIMENSIONS = 32
 PARTITION = Partition(hashlib.md5(b"ours", usedforsecurity=False).hexdigest(), "model-a")
 OTHER_NAMESPACE = Partition(hashlib.md5(b"theirs", usedforsecurity=False).hexdigest(), "model-a")
+OTHER_CONTEXT = Partition(PARTITION.namespace_id, PARTITION.fingerprint, "system prompt")
 OTHER_MODEL = Partition(PARTITION.namespace_id, "model-b")
 
 

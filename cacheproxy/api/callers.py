@@ -22,6 +22,17 @@ def hash_key(api_key: str) -> str:
     return "sha256:" + hashlib.sha256(api_key.encode()).hexdigest()
 
 
+def named_in(tenant: str, name: str, said_in: str) -> Namespace:
+    """Return the namespace of a name inside a tenant; `said_in` is where the client named it.
+
+    Raises:
+        BadRequest: the name is not usable.
+    """
+    if not 1 <= len(name) <= _LONGEST_NAME:
+        raise BadRequest(f"{said_in} takes 1 to {_LONGEST_NAME} characters")
+    return Namespace(tenant, name)
+
+
 class Callers:
     """The known API keys, as hashes, and whose they are; without any, everyone is one tenant."""
 
@@ -46,9 +57,7 @@ class Callers:
             name = raw.decode()
         except UnicodeDecodeError:
             raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
-        if not 1 <= len(name) <= _LONGEST_NAME:
-            raise BadRequest(f"X-Cacheproxy-Namespace takes 1 to {_LONGEST_NAME} characters")
-        return Namespace(tenant, name)
+        return named_in(tenant, name, "X-Cacheproxy-Namespace")
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         scheme, _, api_key = headers.get(b"authorization", b"").partition(b" ")

@@ -35,11 +35,16 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     max_age_s = None
     if "max-age" in directives:
         max_age_s = _number("Cache-Control: max-age", directives["max-age"], 0, float("inf"))
+    stale_if_error_s = None
+    if "stale-if-error" in directives:
+        value = directives["stale-if-error"]
+        stale_if_error_s = _number("Cache-Control: stale-if-error", value, 0, float("inf"))
     return Control(
         no_cache="no-cache" in directives,
         no_store="no-store" in directives,
         only_if_cached="only-if-cached" in directives,
         max_age_s=max_age_s,
+        stale_if_error_s=stale_if_error_s,
         semantic=_semantic(headers),
         min_similarity=_optional_number(headers, b"x-cacheproxy-min-similarity", 0, 1),
         ttl_s=_optional_number(headers, b"x-cacheproxy-ttl", 1, _MOST_TTL_S),

@@ -11,17 +11,18 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
-from cacheproxy.api.connection import CLIENT_GONE, ClientGone, Watch, Watched
+from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
 from cacheproxy.api.presentation import Headers, cache_headers, counts_of, hit_headers, outcome_of
 from cacheproxy.api.repeats import Repeat, Repeats
-from cacheproxy.api.response import send_json
-from cacheproxy.errors import ApiError, BadRequest
+from cacheproxy.api.response import send_json, status_of
+from cacheproxy.errors import BadRequest
 from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.recorder import Recorder
 from cacheproxy.visit import VISIT, Visit
 
 
@@ -44,6 +45,7 @@ class EmbeddingsEndpoint:
         max_body_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._route = route
         self._dialect = dialect
@@ -53,7 +55,8 @@ class EmbeddingsEndpoint:
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
-        self._repeats = Repeats()
+        self._repeats = Repeats[Repeat]()
+        self._recorder = recorder
         self._requests = metrics.requests
         self._answered = {
             pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
@@ -72,7 +75,7 @@ class EmbeddingsEndpoint:
             body, headers = await self._answer(visit, receive)
         except Exception as error:
             # No model's name: the request may have named one that is not ours.
-            self._requests.labels(self._route, "", _status_of(error)).inc()
+            self._requests.labels(self._route, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
@@ -85,6 +88,8 @@ class EmbeddingsEndpoint:
             body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
             exchange.body_has_come()
             started = time.perf_counter()
+            if self._recorder is not None:
+                self._recorder.put(self._route, namespace.id, body)
             if control is DEFAULT_CONTROL and (found := self._again(visit, body, started)):
                 return found
             asked = self._dialect.parse(body)
@@ -149,9 +154,3 @@ class EmbeddingsEndpoint:
                 f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
         return pipeline
-
-
-def _status_of(error: Exception) -> str:
-    if isinstance(error, ClientGone):
-        return str(CLIENT_GONE)
-    return str(error.status) if isinstance(error, ApiError) else "500"

@@ -6,7 +6,7 @@ rendered here. A hot entry keeps its full-size renderings.
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -91,10 +91,13 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
         created_at = min(created_at, text.record.created_at)
         expires_at = min(expires_at, text.record.expires_at)
     if outcome in _PLAIN_HITS:
-        stages = _server_timing(answer) if answer.stages_s else None
+        stages = timing_of(answer.stages_s) if answer.stages_s else None
         return hit_headers(outcome, created_at, expires_at, stages, total_s)
     ttl_s = int(expires_at - now)
-    timing = (b"server-timing", b"%b, total;dur=%.3f" % (_server_timing(answer), total_s * 1000))
+    timing = (
+        b"server-timing",
+        b"%b, total;dur=%.3f" % (timing_of(answer.stages_s), total_s * 1000),
+    )
     misses = [text for text in served if text.outcome == "miss"]
     parts = ["cacheproxy"]
     if misses:
@@ -124,10 +127,10 @@ def counts_of(served: Sequence[Served]) -> str:
     return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)
 
 
-def _server_timing(answer: Answer) -> bytes:
+def timing_of(stages_s: Mapping[str, float]) -> bytes:
+    """Return the stages of a `Server-Timing` header."""
     return b", ".join(
-        b"%b;dur=%.3f" % (stage.encode(), seconds * 1000)
-        for stage, seconds in answer.stages_s.items()
+        b"%b;dur=%.3f" % (stage.encode(), seconds * 1000) for stage, seconds in stages_s.items()
     )
 
 

@@ -5,9 +5,11 @@ request need not be read again: what it asks for is remembered under its bytes a
 Only the way is kept here, never the entry: an entry that has left the hot tier is not found.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from cacheproxy.api.presentation import EncodingFormat
+
+Way = TypeVar("Way")
 
 _MOST_REQUESTS = 4_096
 _MOST_BYTES = 2_048
@@ -32,20 +34,21 @@ class Repeat(NamedTuple):
     tail: bytes
 
 
-class Repeats:
+class Repeats(Generic[Way]):
     """What is known of requests that were answered from the hot tier; the oldest goes first."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], Repeat] = {}
+    def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
+        self._known: dict[tuple[str, bytes], Way] = {}
+        self._most_bytes = most_bytes
 
-    def get(self, namespace_id: str, body: bytes) -> Repeat | None:
+    def get(self, namespace_id: str, body: bytes) -> Way | None:
         """Return what this body asked for when it came before."""
         return self._known.get((namespace_id, body))
 
-    def put(self, namespace_id: str, body: bytes, repeat: Repeat) -> None:
+    def put(self, namespace_id: str, body: bytes, way: Way) -> None:
         """Remember what a body asks for, unless it is long."""
-        if len(body) > _MOST_BYTES:
+        if len(body) > self._most_bytes:
             return
         if len(self._known) >= _MOST_REQUESTS:
             del self._known[next(iter(self._known))]
-        self._known[namespace_id, body] = repeat
+        self._known[namespace_id, body] = way

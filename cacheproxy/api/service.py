@@ -18,21 +18,28 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def models_endpoint(models: Sequence[ModelInfo], started_at: float) -> Endpoint:
+def models_endpoint(
+    models: Sequence[ModelInfo], chat_models: Sequence[str], started_at: float
+) -> Endpoint:
     """`GET /v1/models`: OpenAI's list; `started_at` is Unix time, seconds."""
+    created = int(started_at)
     listing = {
         "object": "list",
         "data": [
             {
                 "id": model.name,
                 "object": "model",
-                "created": int(started_at),
+                "created": created,
                 "owned_by": "cacheproxy",
                 "dimensions": model.dimensions,
                 "aliases": model.aliases,
                 "fingerprint": model.fingerprint,
             }
             for model in models
+        ]
+        + [
+            {"id": name, "object": "model", "created": created, "owned_by": "upstream"}
+            for name in chat_models
         ],
     }
 

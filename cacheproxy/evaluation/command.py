@@ -23,6 +23,7 @@ from cacheproxy.evaluation.traffic import (
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
@@ -63,10 +64,11 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    probe = make_probe(settings, installed)
     encoders = Encoders(
         OnnxEncoder(installed.graph, device=installed.device).encode,
-        OnnxEncoder(installed.shallow_probe).encode,
-        f"{installed.fingerprint}:shallow",
+        probe,
+        f"{installed.fingerprint}:{probe.name}",
     )
     traffic = make_traffic(
         _tokenize(tokenizer, [request.text for request in requests]),

@@ -1,5 +1,6 @@
 """One study: texts become traffic, the traffic is replayed under every policy."""
 
+import asyncio
 import hashlib
 import os
 import random
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cacheproxy.evaluation.policies import Earned, PerEntryLogistic, Policy, Static
 from cacheproxy.evaluation.replay import Floats, Replay, Traffic, replay
 from cacheproxy.evaluation.retrieval import Recall
+from cacheproxy.probes.probe import Probe
 from cacheproxy.thresholds.bands import EDGES
 from cacheproxy.thresholds.promise import Promise
 
@@ -38,7 +40,7 @@ class Encoders:
     """What turns token ids into vectors, and how its results are told from others'."""
 
     model: Encode
-    probe: Encode
+    probe: Probe
     fingerprint: str
 
 
@@ -118,7 +120,8 @@ def _embed(
         if path.is_file():
             with np.load(path, allow_pickle=False) as kept:
                 return kept["vectors"], kept["probes"]
-    vectors, probes = (_by_length(encode, texts) for encode in (encoders.model, encoders.probe))
+    vectors = _by_length(encoders.model, texts)
+    probes = asyncio.run(encoders.probe.encode(texts))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")

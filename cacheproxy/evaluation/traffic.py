@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from cacheproxy.errors import ConfigError
 
 _FIELDS = ("text", "input", "query", "prompt")
-_GROUPS = ("cluster", "group", "label")
 
-_EXPONENT = 0.8
+EXPONENT = 0.8
 """Of Zipf's law; logs of search engines and of assistants lie between 0.6 and 1."""
 
 _SLIPS = 0.15
@@ -44,11 +43,13 @@ class Texts:
     Attributes:
         texts: in their order.
         groups: by a text's number, the group it is in; texts of two groups are different.
+        clusters: the same for groups whose texts ask the same in other words.
         different: the numbers of two texts, the lower first, that a pair labels as different.
     """
 
     texts: tuple[str, ...]
     groups: Mapping[int, str] = field(default_factory=dict)
+    clusters: Mapping[int, str] = field(default_factory=dict)
     different: frozenset[tuple[int, int]] = frozenset()
 
     @property
@@ -68,14 +69,15 @@ def read_texts(paths: Iterable[Path]) -> Texts:
     """Return the texts of files: JSON objects or strings a line, or plain lines.
 
     An object has its text under one of `text`, `input`, `query` and `prompt`, and may name its
-    group under `cluster`, `group` or `label`; or it is a pair, `a` and `b`, with `label` 0 where
-    the two are different.
+    `cluster`, of texts that ask the same, or its `label`, of texts that are alike; or it is a pair,
+    `a` and `b`, with `label` 0 where the two are different.
 
     Raises:
         ConfigError: a file cannot be read, or a line of JSON has no text.
     """
     texts: list[str] = []
     groups: dict[int, str] = {}
+    clusters: dict[int, str] = {}
     different: set[tuple[int, int]] = set()
     for path in paths:
         try:
@@ -91,16 +93,23 @@ def read_texts(paths: Iterable[Path]) -> Texts:
                     different.add((len(texts), len(texts) + 1))
                 texts += [row["a"], row["b"]]
             else:
-                group = next((row[key] for key in _GROUPS if key in row), None)
+                group = row.get("cluster", row.get("label"))
                 if group is not None:
                     groups[len(texts)] = f"{path}:{group}"
+                if "cluster" in row:
+                    clusters[len(texts)] = f"{path}:{group}"
                 texts.append(_text_of(row, f"{path}:{number}"))
     if not texts:
         raise ConfigError("there are no texts in these files")
-    return _merged(texts, groups, different)
+    return _merged(texts, groups, clusters, different)
 
 
-def _merged(texts: list[str], groups: dict[int, str], different: set[tuple[int, int]]) -> Texts:
+def _merged(
+    texts: list[str],
+    groups: dict[int, str],
+    clusters: dict[int, str],
+    different: set[tuple[int, int]],
+) -> Texts:
     """Return the texts with labels moved to the first occurrence of each."""
     first: dict[str, int] = {}
     for number, text in enumerate(texts):
@@ -109,6 +118,7 @@ def _merged(texts: list[str], groups: dict[int, str], different: set[tuple[int, 
     return Texts(
         tuple(texts),
         {first[texts[number]]: group for number, group in reversed(groups.items())},
+        {first[texts[number]]: cluster for number, cluster in reversed(clusters.items())},
         frozenset((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]),
     )
 
@@ -118,7 +128,8 @@ def joined(first: Texts, second: Texts) -> Texts:
     offset = len(first.texts)
     return Texts(
         first.texts + second.texts,
-        {**first.groups, **{offset + number: group for number, group in second.groups.items()}},
+        {**first.groups, **{offset + number: name for number, name in second.groups.items()}},
+        {**first.clusters, **{offset + number: name for number, name in second.clusters.items()}},
         first.different | {(offset + one, offset + other) for one, other in second.different},
     )
 
@@ -154,7 +165,7 @@ def draw_requests(texts: Texts, count: int, seed: int) -> list[Request]:
     rng = random.Random(seed)  # noqa: S311
     ranked = list(dict.fromkeys(all_requests(texts)))
     rng.shuffle(ranked)
-    weights = [(rank + 1) ** -_EXPONENT for rank in range(len(ranked))]
+    weights = [(rank + 1) ** -EXPONENT for rank in range(len(ranked))]
     return [
         Request(_vary(text, rng), source) for text, source in rng.choices(ranked, weights, k=count)
     ]
@@ -163,16 +174,22 @@ def draw_requests(texts: Texts, count: int, seed: int) -> list[Request]:
 def _vary(text: str, rng: random.Random) -> str:
     chance = rng.random()
     if chance < _SLIPS:
-        text = _slip(text, rng)
-        return _slip(text, rng) if rng.random() < _TWO_SLIPS else text
+        text = slip(text, rng)
+        return slip(text, rng) if rng.random() < _TWO_SLIPS else text
     if chance < _SLIPS + _PHRASES:
-        return rng.choice(
-            (text.lower(), text.rstrip("?.!"), f"{text}?", f"{text} please", f"hi, {text}")
-        )
+        return rephrase(text, rng)
     return text
 
 
-def _slip(text: str, rng: random.Random) -> str:
+def rephrase(text: str, rng: random.Random) -> str:
+    """Return the text in other clothes, or with words of courtesy around it."""
+    return rng.choice(
+        (text.lower(), text.rstrip("?.!"), f"{text}?", f"{text} please", f"hi, {text}")
+    )
+
+
+def slip(text: str, rng: random.Random) -> str:
+    """Return the text with a slip of the finger; as it is if it is very short."""
     if len(text) < 4:
         return text
     at = rng.randrange(1, len(text) - 1)

@@ -7,7 +7,6 @@ batch-mates. A vector that is not finite or has no direction is an error, and is
 
 import asyncio
 import logging
-import math
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.gil import GilYield
+from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Turn, Vector
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import is_usable
@@ -37,9 +37,6 @@ _FIRST_RATE = 10_000.0
 
 _NICENESS = 10
 
-_SLOWDOWN = 8
-"""A request may wait for so many times its own work before it is refused: bulk work is patient."""
-
 
 class Batcher:
     """Runs texts through a model, `threads` groups at a time."""
@@ -56,7 +53,7 @@ class Batcher:
     ) -> None:
         self._encode = encode
         self._queue = queue
-        self._max_wait_s = max_wait_s
+        self._admission = Admission(max_wait_s)
         self._tokens_per_s = _FIRST_RATE
         self._threads = [
             threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
@@ -93,6 +90,16 @@ class Batcher:
         """Return whether a thread is idle and nothing waits: further work would delay nobody."""
         with self._ready:
             return not len(self._queue) and self._running < len(self._threads)
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether the queue is a standing one, and what is not worth much had better not wait."""
+        return self._admission.is_overloaded
+
+    def check(self, tokens: int) -> None:
+        """Raise what `begin` would, before anything is paid for that only an admitted one needs."""
+        with self._ready:
+            self._admit(tokens)
 
     def begin(self, tokens: int) -> Turn:
         """Admit a request of so many tokens; its texts may then be submitted in parts.
@@ -138,13 +145,13 @@ class Batcher:
     def _admit(self, tokens: int) -> None:
         rate = self._tokens_per_s * len(self._threads)
         wait_s = self._queue.tokens_ahead(tokens) / rate
-        allowed_s = self._max_wait_s + _SLOWDOWN * tokens / rate
-        if wait_s > allowed_s:
+        retry_after_s = self._admission.refuse(wait_s, tokens / rate)
+        if retry_after_s is not None:
             self._shed.labels("queue").inc()
             raise Overloaded(
                 f"the inference queue is {wait_s:.1f} s long; try again later",
                 code="queue_full",
-                retry_after_s=math.ceil(wait_s - allowed_s),
+                retry_after_s=retry_after_s,
             )
 
     def _work(self) -> None:
@@ -154,6 +161,7 @@ class Batcher:
             with self._ready:
                 self._running -= ran
                 while not len(self._queue) and not self._stopping:
+                    self._admission.ran_empty()
                     self._ready.wait()
                 if not len(self._queue):
                     return

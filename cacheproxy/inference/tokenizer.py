@@ -36,6 +36,11 @@ class Tokenizer:
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids for encoding in encodings]
 
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Return each text about as it was: what the ids keep of it, specials left out."""
+        texts: list[str] = self._tokenizer.decode_batch(ids)
+        return texts
+
     def accept(self, ids: Sequence[int]) -> list[int]:
         """Return a client's ids as the model reads them: specials added unless they are there.
 

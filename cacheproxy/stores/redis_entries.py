@@ -17,13 +17,13 @@ from cacheproxy.errors import StoreError
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.stores.redis_index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
 from cacheproxy.stores.redis_link import Command, raise_error_in
-from cacheproxy.stores.store import Entry, hex_id, unit_probe
+from cacheproxy.stores.store import Entry, Partition, hex_id, unit_probe
 
 RECORD_FIELD = "record"
 
 _GENERATION = struct.Struct("<Q")
 
-probe_index = lru_cache(64)(ProbeIndex)
+_probe_index = lru_cache(64)(ProbeIndex)
 """Its names are hashes, worked out once."""
 
 
@@ -61,16 +61,33 @@ def write_commands(entry: Entry) -> list[Command]:
     stored = _GENERATION.pack(entry.generation) + entry.record
     fields: list[str | bytes] = [RECORD_FIELD, stored]
     fields += [NAMESPACE_FIELD, hex_id(entry.partition.namespace_id)]
-    if entry.tags:
-        fields += [TAGS_FIELD, ",".join(sorted({hex_id(tag) for tag in entry.tags}))]
+    tags = {hex_id(tag) for tag in entry.tags}
+    if entry.partition.context:
+        tags.add(context_tag(entry.partition.context))
+    if tags:
+        fields += [TAGS_FIELD, ",".join(sorted(tags))]
     if entry.probe is not None:
-        field = probe_index(entry.partition.fingerprint, len(entry.probe)).field
+        field = index_of(entry.partition, len(entry.probe)).field
         fields += [field, unit_probe(entry.probe).astype("<f2").tobytes()]
     return [
         ("DEL", name),
         ("HSET", name, *fields),
         ("PEXPIREAT", name, int(1000 * entry.expires_at)),
     ]
+
+
+def index_of(partition: Partition, dimensions: int) -> ProbeIndex:
+    """Return the index of a partition's probes of one length.
+
+    Contexts share one, in which a tag tells them apart; there may be as many as conversations.
+    """
+    fingerprint = partition.fingerprint
+    return _probe_index(f"{fingerprint}:contexts" if partition.context else fingerprint, dimensions)
+
+
+def context_tag(context: str) -> str:
+    """Return the tag by which a search knows the entries of a context; no client can give it."""
+    return hex_id(f"\0context:{context}")
 
 
 def read_stored(field: bytes) -> Stored:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.redis_entries import RECORD_FIELD, entry_key, read_stored
+from cacheproxy.stores.redis_entries import RECORD_FIELD, context_tag, entry_key, read_stored
 from cacheproxy.stores.redis_index import NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
 from cacheproxy.stores.redis_link import Command, raise_error_in
 from cacheproxy.stores.redis_purges import RedisPurges
@@ -42,6 +42,7 @@ class Search:
     ) -> None:
         self._index = index
         self._namespace = hex_id(partition.namespace_id).encode()
+        self._context = context_tag(partition.context) if partition.context else None
         self._purges = purges
         self._ef_runtime = ef_runtime
         self._field = index.field.encode()
@@ -53,9 +54,10 @@ class Search:
         17 ms for one that holds ten, where brute force takes 0.1 (measured).
         """
         ef_runtime = max(self._ef_runtime, neighbours)
+        context = f" @{TAGS_FIELD}:{{{self._context}}}" if self._context else ""
         return (
             *("FT.SEARCH", self._index.name),
-            f"(@{NAMESPACE_FIELD}:{{{self._namespace.decode()}}})"
+            f"(@{NAMESPACE_FIELD}:{{{self._namespace.decode()}}}{context})"
             f"=>[KNN {neighbours} @{self._index.field} $probe EF_RUNTIME {ef_runtime}]",
             *("RETURN", 4, RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD, self._index.field),
             *("LIMIT", 0, neighbours, "DIALECT", 2),
@@ -78,6 +80,8 @@ class Search:
                     continue
                 fields = dict(zip(values[::2], values[1::2], strict=True))
                 if fields[NAMESPACE_FIELD.encode()] != self._namespace:
+                    continue
+                if self._context and self._context.encode() not in fields.get(_TAGS, b""):
                     continue
                 key = entry_key(name)
                 stored, tags = read_stored(fields[RECORD_FIELD.encode()]), fields.get(_TAGS)

@@ -25,7 +25,7 @@ from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis_channel import Channel
 from cacheproxy.stores.redis_entries import (
     entry_name,
-    probe_index,
+    index_of,
     used_memory,
     write_commands,
 )
@@ -167,7 +167,7 @@ class RedisStore:
             raise StoreError("probes are not a matrix", "invalid")
         with self._calls.one():
             found: list[Neighbour | None] = [None] * len(probes)
-            index = probe_index(partition.fingerprint, probes.shape[1])
+            index = index_of(partition, probes.shape[1])
             if not len(probes):
                 return found
             self._link.check()
@@ -206,7 +206,7 @@ class RedisStore:
             if not latest:
                 return 0
             indexes = {
-                probe_index(entry.partition.fingerprint, len(entry.probe))
+                index_of(entry.partition, len(entry.probe))
                 for entry in latest.values()
                 if entry.probe is not None
             }
@@ -225,7 +225,7 @@ class RedisStore:
                     if is_useless(reply):
                         self._indexes.lost(index)
             self._written |= {
-                probe_index(entry.partition.fingerprint, len(entry.probe)): entry
+                index_of(entry.partition, len(entry.probe)): entry
                 for entry in latest.values()
                 if entry.probe is not None
             }

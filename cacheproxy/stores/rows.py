@@ -74,7 +74,10 @@ def partition_id(partition: Partition, dimensions: int) -> bytes:
 
     The namespace makes up the first 16, so that one range of the index holds all of its entries.
     """
-    model = sha256(encode_fields(partition.fingerprint, dimensions)).digest()
+    fields: list[str | int] = [partition.fingerprint, dimensions]
+    if partition.context:
+        fields.append(partition.context)
+    model = sha256(encode_fields(*fields)).digest()
     return namespace_bytes(partition.namespace_id) + model[:8]
 
 

@@ -23,10 +23,17 @@ _UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What a KNN lookup may see: one namespace under one model fingerprint."""
+    """What a KNN lookup may see: one namespace under one model fingerprint.
+
+    Attributes:
+        namespace_id: whose entries they are.
+        fingerprint: of the model and the probe; scores of different ones do not compare.
+        context: what else has to be the same, in a string; empty where there is nothing.
+    """
 
     namespace_id: str
     fingerprint: str
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,10 @@ class CertifiedThresholds:
             economy.passed(texts)
         return not economy.is_aside
 
+    def is_open(self, namespace_id: str) -> bool:
+        """Return whether the namespace has a threshold that is not in doubt."""
+        return self._of(namespace_id).earned.is_open
+
     def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
         """Return what the namespace's evidence allows."""
         asked = self._min_similarity if min_similarity is None else min_similarity

@@ -13,8 +13,9 @@ class Verdict(NamedTuple):
 class Controller(Protocol):
     """Decides, per namespace, whether a neighbour may be served.
 
-    Scores are cosines of probe vectors, -1 to 1. A similarity is the cosine of the true vectors,
-    and tells whether serving the neighbour would have been right.
+    Scores are cosines of probe vectors, -1 to 1. A similarity tells whether serving the neighbour
+    would have been right: of embeddings it is the cosine of the true vectors, of completions 1 if
+    the answers agree, else 0.
     """
 
     def is_active(self, namespace_id: str, texts: int) -> bool:
@@ -22,6 +23,9 @@ class Controller(Protocol):
 
         False where that can lead to no hit and teach nothing, or costs more than it spares.
         """
+
+    def is_open(self, namespace_id: str) -> bool:
+        """Return whether any neighbour might be served now, however near."""
 
     def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
         """Return the verdict on a neighbour of this score; called once for each text with one.

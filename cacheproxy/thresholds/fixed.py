@@ -24,6 +24,10 @@ class FixedThreshold:
         """Return whether a threshold is set."""
         return self._threshold is not None
 
+    def is_open(self, namespace_id: str) -> bool:
+        """Return whether a threshold is set."""
+        return self._threshold is not None
+
     def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
         """Return whether the score reaches the set threshold, or the request's where stricter."""
         if self._threshold is None:

@@ -5,24 +5,25 @@ miss, and the inference that follows overwrites it.
 """
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-from cacheproxy.records import EmbeddingRecord
+from cacheproxy.records import Record
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.writeback import WriteBack
 
+R = TypeVar("R", bound=Record)
 
-class ExactTier:
-    """Lookups by key for one model's embeddings."""
 
-    def __init__(self, store: StoreGuard, writeback: WriteBack, reader: RecordReader) -> None:
+class ExactTier(Generic[R]):
+    """Lookups by key of one route's records."""
+
+    def __init__(self, store: StoreGuard, writeback: WriteBack, reader: RecordReader[R]) -> None:
         self._store = store
         self._writeback = writeback
         self._reader = reader
 
-    async def get_many(
-        self, namespace_id: str, keys: Sequence[bytes]
-    ) -> list[EmbeddingRecord | None]:
+    async def get_many(self, namespace_id: str, keys: Sequence[bytes]) -> list[R | None]:
         """Return each key's record, in the order of the keys; one store call at most."""
         records = [self.pending(namespace_id, key) for key in keys]
         asked = [i for i, record in enumerate(records) if record is None]
@@ -33,7 +34,7 @@ class ExactTier:
                     records[i] = self._reader.read(data, namespace_id=namespace_id, key=keys[i])
         return records
 
-    def pending(self, namespace_id: str, key: bytes) -> EmbeddingRecord | None:
+    def pending(self, namespace_id: str, key: bytes) -> R | None:
         """Return the key's record if it is still on its way into the store."""
         data = self._writeback.get(key)
         if data is None:

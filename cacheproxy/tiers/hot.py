@@ -11,13 +11,15 @@ it is next asked for, or is pushed out.
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from cacheproxy.metrics import Metrics
-from cacheproxy.records import EmbeddingRecord
+from cacheproxy.records import Record
 from cacheproxy.stores.purges import Purges
 
+R = TypeVar("R", bound=Record)
+
 _ENTRY_BYTES = 900
-"""Python objects of one entry beside its vector and rendered parts (tracemalloc, CPython 3.11)."""
+"""Python objects of one entry beside its payload and rendered parts (tracemalloc, CPython 3.11)."""
 
 _TEXT_KEY_BYTES = 220
 """Python objects of one further text that leads to an entry (tracemalloc, CPython 3.11)."""
@@ -26,7 +28,7 @@ _MOST_TEXTS = 16
 """Spellings remembered per entry: an endless stream of them must not grow one entry."""
 
 
-class HotEntry:
+class HotEntry(Generic[R]):
     """One entry with its expiry on the monotonic clock and the answer parts made from it.
 
     `since` is the moment (`Purges`) up to which it is known to stand.
@@ -34,31 +36,28 @@ class HotEntry:
 
     __slots__ = ("_tier", "expires_at", "record", "rendered", "since", "size_bytes", "text_keys")
 
-    def __init__(
-        self, tier: "HotTier", record: EmbeddingRecord, expires_at: float, since: int
-    ) -> None:
+    def __init__(self, tier: "HotTier[R]", record: R, expires_at: float, since: int) -> None:
         self.record = record
         self.expires_at = expires_at
         self.since = since
         self.rendered: dict[str, bytes] = {}
         self.text_keys: list[bytes] = []
-        self.size_bytes = _ENTRY_BYTES + len(record.vector)
+        self.size_bytes = _ENTRY_BYTES + record.size_bytes
         self._tier = tier
 
     def remember(self, form: str, rendered: bytes) -> None:
-        """Keep one rendered form of the vector for the next hit."""
+        """Keep one rendered form of the payload for the next hit."""
         self.rendered[form] = rendered
         self._tier.grow(self, len(rendered))
 
 
-class HotTier:
+class HotTier(Generic[R]):
     """A least-recently-used map of entries within `max_bytes`; 0 turns it off."""
 
     def __init__(
         self,
         max_bytes: int,
         purges: Purges,
-        metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -66,12 +65,10 @@ class HotTier:
         self._max_bytes = max_bytes
         self._purges = purges
         self._size_bytes = 0
-        self._entries: OrderedDict[bytes, HotEntry] = OrderedDict()
+        self._entries: OrderedDict[bytes, HotEntry[R]] = OrderedDict()
         self._keys_by_text: dict[bytes, bytes] = {}
         self._monotonic = monotonic
         self._now = now
-        metrics.hot_entries.set_function(self.__len__)
-        metrics.hot_bytes.set_function(lambda: self._size_bytes)
 
     def __len__(self) -> int:
         """Return how many entries are held."""
@@ -82,7 +79,7 @@ class HotTier:
         """What the entries take."""
         return self._size_bytes
 
-    def get(self, key: bytes) -> HotEntry | None:
+    def get(self, key: bytes) -> HotEntry[R] | None:
         """Return the live entry of a key."""
         entry = self._entries.get(key)
         if entry is None:
@@ -94,12 +91,12 @@ class HotTier:
         self._entries.move_to_end(key)
         return entry
 
-    def get_by_text(self, text_key: bytes) -> HotEntry | None:
+    def get_by_text(self, text_key: bytes) -> HotEntry[R] | None:
         """Return the live entry that this raw text led to before."""
         key = self._keys_by_text.get(text_key)
         return None if key is None else self.get(key)
 
-    def put(self, record: EmbeddingRecord, since: int) -> HotEntry | None:
+    def put(self, record: R, since: int) -> HotEntry[R] | None:
         """Keep a record until it expires or is pushed out; return its entry, if it was kept.
 
         `since` is the moment at which it began to be read or computed: what is purged or replaced
@@ -129,7 +126,7 @@ class HotTier:
         self._keys_by_text[text_key] = key
         self.grow(entry, _TEXT_KEY_BYTES)
 
-    def grow(self, entry: HotEntry, more_bytes: int) -> None:
+    def grow(self, entry: HotEntry[R], more_bytes: int) -> None:
         """Account for bytes that an entry has gained since it was put."""
         if self._entries.get(entry.record.key) is not entry:
             return
@@ -137,7 +134,7 @@ class HotTier:
         self._size_bytes += more_bytes
         self._make_room()
 
-    def _stands(self, entry: HotEntry) -> bool:
+    def _stands(self, entry: HotEntry[R]) -> bool:
         record = entry.record
         if not self._purges.is_untouched(record.namespace_id, record.key, entry.since):
             return False

@@ -1,22 +1,36 @@
 """Stored bytes become a record that may be served, or a miss that is counted."""
 
+from typing import Generic, Protocol, TypeVar
+
 from cacheproxy.errors import RecordError
 from cacheproxy.metrics import Metrics
-from cacheproxy.records import EmbeddingRecord, unpack
+from cacheproxy.records import Record
+
+R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 
-class RecordReader:
-    """Reads one model's records."""
+class Unpack(Protocol[R_co]):
+    """Decodes one route's records."""
 
-    def __init__(self, dimensions: int, metrics: Metrics) -> None:
-        self._dimensions = dimensions
+    def __call__(self, data: bytes, *, namespace_id: str, key: bytes) -> R_co:
+        """Return the record, checked to be whole and of this namespace's key.
+
+        Raises:
+            RecordError: anything else.
+        """
+
+
+class RecordReader(Generic[R_co]):
+    """Reads one route's records."""
+
+    def __init__(self, unpack: Unpack[R_co], metrics: Metrics) -> None:
+        self._unpack = unpack
         self._errors = metrics.record_errors
 
-    def read(self, data: bytes, *, namespace_id: str, key: bytes) -> EmbeddingRecord | None:
-        """Return the record if it is whole, of this model, and of this namespace's key."""
+    def read(self, data: bytes, *, namespace_id: str, key: bytes) -> R_co | None:
+        """Return the record if it is whole and of this namespace's key."""
         try:
-            record = unpack(data, namespace_id=namespace_id, key=key, dimensions=self._dimensions)
+            return self._unpack(data, namespace_id=namespace_id, key=key)
         except RecordError:
             self._errors.inc()
             return None
-        return record

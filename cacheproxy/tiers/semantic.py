@@ -4,25 +4,28 @@ A text is probed only if the controller is active and the text has enough tokens
 differ in meaning by a single token, so they are exact-only. A served record is checked to be of
 the caller's namespace and model, whatever the store's index said.
 
-Some hits are to be checked afterwards: those that the controller draws, and every text that hits a
-second time, which from then on has an entry of its own. A wrong one is thus not served for long.
+Some hits are to be checked afterwards: those that the controller draws, and, where inference is
+cheap, every text that hits a second time, which from then on has an entry of its own. A wrong one
+is thus not served for long.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.metrics import Metrics
 from cacheproxy.probes.probe import Probe
-from cacheproxy.records import EmbeddingRecord
+from cacheproxy.records import Record
 from cacheproxy.stores.store import Neighbour, Partition
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
 
+R = TypeVar("R", bound=Record)
 Vector = NDArray[np.float32]
 
 _SERVED_TEXTS = 8_192
@@ -30,7 +33,7 @@ _SERVED_TEXTS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(Generic[R]):
     """What the tier found for one text.
 
     Attributes:
@@ -42,14 +45,14 @@ class Lookup:
     """
 
     probe: Vector | None = None
-    neighbour: EmbeddingRecord | None = None
+    neighbour: R | None = None
     score: float = 0.0
     is_hit: bool = False
     check: bool = False
 
 
-class SemanticTier:
-    """Nearest-neighbour lookups for one model's embeddings."""
+class SemanticTier(Generic[R]):
+    """Nearest-neighbour lookups among one model's entries."""
 
     def __init__(
         self,
@@ -57,9 +60,10 @@ class SemanticTier:
         probe: Probe,
         controller: Controller,
         *,
-        reader: RecordReader,
+        reader: RecordReader[R],
         fingerprint: str,
         min_tokens: int,
+        checks_repeats: bool = True,
         model: str,
         metrics: Metrics,
     ) -> None:
@@ -70,6 +74,7 @@ class SemanticTier:
         # Scores of different probes do not compare, whatever model they stand for.
         self._fingerprint = f"{fingerprint}:{probe.name}"
         self._min_tokens = min_tokens
+        self._checks_repeats = checks_repeats
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
@@ -77,38 +82,38 @@ class SemanticTier:
         """Return whether so many texts are to be looked up, or at least indexed."""
         return self._controller.is_active(namespace_id, texts)
 
-    def partition_of(self, namespace_id: str) -> Partition:
+    def partition_of(self, namespace_id: str, context: str = "") -> Partition:
         """Return where a namespace's entries are indexed."""
-        return Partition(namespace_id, self._fingerprint)
+        return Partition(namespace_id, self._fingerprint, context)
 
     async def find(
         self,
-        namespace_id: str,
+        partition: Partition,
         probes: Sequence[Vector | None],
         keys: Sequence[bytes],
         *,
         min_similarity: float | None,
         can_check: bool = True,
         spent_s: float = 0.0,
-    ) -> list[Lookup]:
+    ) -> list[Lookup[R]]:
         """Return what is found for each text's probe; one store call at most.
 
         Where there is no room for checks, what would have to be checked is no hit. `spent_s` is how
         long the request has waited for the store before.
         """
-        found = [Lookup(probe) for probe in probes]
+        found: list[Lookup[R]] = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
         if not asked:
             return found
         neighbours = await self._store.nearest(
-            self.partition_of(namespace_id),
+            partition,
             np.stack([probe for _, probe in asked]),
             spent_s=spent_s,
         )
         for (i, probe), neighbour in zip(asked, neighbours, strict=True):
             if neighbour is not None:
                 found[i] = self._judge(
-                    namespace_id, keys[i], probe, neighbour, min_similarity, can_check
+                    partition.namespace_id, keys[i], probe, neighbour, min_similarity, can_check
                 )
         return found
 
@@ -129,15 +134,16 @@ class SemanticTier:
         neighbour: Neighbour,
         min_similarity: float | None,
         can_check: bool,
-    ) -> Lookup:
+    ) -> Lookup[R]:
         record = self._reader.read(neighbour.record, namespace_id=namespace_id, key=neighbour.key)
         if record is None:
             return Lookup(probe)
         self._scores.observe(neighbour.score)
         is_hit, check = self._controller.judge(namespace_id, neighbour.score, min_similarity)
         if is_hit:
-            check |= key in self._served
-            self._remember(key)
+            if self._checks_repeats:
+                check |= key in self._served
+                self._remember(key)
             is_hit = can_check or not check
         return Lookup(probe, record, neighbour.score, is_hit, check and is_hit)
 
@@ -155,10 +161,6 @@ class SemanticTier:
         """Hand the controller what inference took, which hits spare."""
         self._controller.inferred(namespace_id, seconds, texts)
 
-    def learn(self, namespace_id: str, lookup: Lookup, true_vector: Vector) -> None:
+    def learn(self, namespace_id: str, score: float, similarity: float) -> None:
         """Hand the controller what a miss taught: how right its neighbour would have been."""
-        if lookup.neighbour is None:
-            return
-        served = np.frombuffer(lookup.neighbour.vector, "<f4")
-        similarity = float(np.dot(served, true_vector))
-        self._controller.observe(namespace_id, lookup.score, similarity)
+        self._controller.observe(namespace_id, score, similarity)

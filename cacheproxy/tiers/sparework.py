@@ -20,10 +20,11 @@ class SpareWork:
         self._waiting: deque[Begin] = deque()
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_busy = False
 
     def __len__(self) -> int:
-        """Return how much is waiting."""
-        return len(self._waiting)
+        """Return how much is waiting, what is being done included."""
+        return len(self._waiting) + self._is_busy
 
     @property
     def is_full(self) -> bool:
@@ -57,5 +58,7 @@ class SpareWork:
                     continue
                 begun = self._waiting.popleft()()
                 if begun is not None:
+                    self._is_busy = True
                     await asyncio.wait({begun})
+                    self._is_busy = False
             self._came.clear()

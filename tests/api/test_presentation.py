@@ -7,7 +7,6 @@ import pytest
 
 from cacheproxy.api.presentation import cache_headers, outcome_of, render_vector
 from cacheproxy.exchange import Answer, Control, Served
-from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.hot import HotTier
@@ -58,7 +57,7 @@ def test_a_cut_vector_is_a_prefix_of_unit_length(vector, dimensions):
 
 
 def test_only_a_vector_that_is_asked_for_again_keeps_its_rendering(vector):
-    entry = HotTier(10_000, Purges(), Metrics()).put(served(vector).record, 0)
+    entry = HotTier(10_000, Purges()).put(served(vector).record, 0)
 
     render_vector(served(vector, "miss", hot_entry=entry), "float", None)
     assert entry.rendered == {}

@@ -9,6 +9,7 @@ import pytest
 from opened_stores import (
     DIMENSIONS,
     HOSTILE,
+    OTHER_CONTEXT,
     OTHER_MODEL,
     OTHER_NAMESPACE,
     PARTITION,
@@ -133,7 +134,11 @@ async def test_losing_its_probe_takes_an_entry_out_of_the_index(store, entry):
 
 
 @pytest.mark.by_probe
-@pytest.mark.parametrize("other", [OTHER_NAMESPACE, OTHER_MODEL], ids=["namespace", "model"])
+@pytest.mark.parametrize(
+    "other",
+    [OTHER_NAMESPACE, OTHER_MODEL, OTHER_CONTEXT],
+    ids=["namespace", "model", "context"],
+)
 async def test_nearest_never_leaves_its_partition(store, entry, other):
     exact, unrelated = probes(2)
     await store.put_many([entry("theirs", b"theirs", partition=other, probe=exact)])

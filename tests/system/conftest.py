@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from server_process import Server
+from upstream import Upstream, well_behaved
 
 
 @pytest.fixture
@@ -27,3 +28,28 @@ def server(model_home) -> Iterator[Server]:
     server = Server(model_home, "memory://", "--drain-s", "0")
     yield server
     assert server.stop() == 0, server.log
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    """A scripted upstream for a module's tests."""
+    upstream = Upstream()
+    yield upstream
+    upstream.stop()
+
+
+@pytest.fixture(scope="module")
+def chat(model_home, upstream) -> Iterator[Server]:
+    """One server for a module's tests in front of the scripted upstream."""
+    server = Server(model_home, "memory://", "--drain-s", "0", "--upstream", upstream.url)
+    yield server
+    assert server.stop() == 0, server.log
+
+
+@pytest.fixture(autouse=True)
+def _as_scripted(request) -> None:
+    """Have the upstream behave again, should an earlier test have left it a plan."""
+    if "upstream" in request.fixturenames:
+        upstream = request.getfixturevalue("upstream")
+        upstream.plan.clear()
+        upstream.always = well_behaved

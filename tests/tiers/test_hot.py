@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.tiers.hot import HotTier
@@ -19,7 +18,6 @@ def make(max_bytes=1_000_000, purges=None):
     tier = HotTier(
         max_bytes,
         purges or Purges(),
-        Metrics(),
         monotonic=lambda: clocks.monotonic_s,
         now=lambda: clocks.wall_s,
     )

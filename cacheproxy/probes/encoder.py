@@ -1,7 +1,8 @@
-"""The shallow probe: the model's first layer, pooled, and a linear map; a sixth of an inference.
+"""Probes that are a network themselves: the model's first layer, or another, smaller model.
 
-It knows the order of words, which the static probe does not. How it is made and what it is worth:
-`modelkit/shallow.py`.
+The shallow one, first layer, pooled, and a linear map, takes a sixth of an inference; how it is
+made and what it is worth: `modelkit/shallow.py`. Unlike the static probe, both know the order of
+words.
 """
 
 import asyncio
@@ -17,16 +18,24 @@ _GROUP_TOKENS = 256
 """Tokens in one call: more are no faster, and keep others waiting."""
 
 
-class ShallowProbe:
-    """A `Probe` that runs on a thread of its own.
+Encode = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+Translate = Callable[[Sequence[Sequence[int]]], Sequence[Sequence[int]]]
 
-    `encode` maps int64 [n, tokens] ids of one length to float32 [n, d] unit rows.
-    """
 
-    name = "shallow-1"
+class EncoderProbe:
+    """A `Probe` that runs on a thread of its own."""
 
-    def __init__(self, encode: Callable[[NDArray[np.int64]], NDArray[np.float32]]) -> None:
+    def __init__(self, name: str, encode: Encode, translate: Translate | None = None) -> None:
+        """Prepare.
+
+        Args:
+            name: of the recipe.
+            encode: maps int64 [n, tokens] ids of one length to float32 [n, d] unit rows.
+            translate: gives the network's ids for the model's, where the two differ.
+        """
+        self.name = name
         self._encode = encode
+        self._translate = translate
         self._gil_yield = GilYield()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="cacheproxy-probe")
 
@@ -37,6 +46,8 @@ class ShallowProbe:
             return await loop.run_in_executor(self._executor, self._encode_all, texts)
 
     def _encode_all(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        if self._translate is not None:
+            texts = self._translate(texts)
         by_length: dict[int, list[int]] = {}
         for i, ids in enumerate(texts):
             by_length.setdefault(len(ids), []).append(i)

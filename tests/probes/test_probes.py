@@ -1,12 +1,17 @@
-"""The shallow probe of the real model: what it finds, beside the static one."""
+"""The probes of the real model: what they find, and the model itself as another one's probe."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from cacheproxy.config import SemanticSettings, Settings
+from cacheproxy.errors import ModelError
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.measure import embed
-from cacheproxy.probes.shallow import ShallowProbe
+from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
 
 
@@ -17,7 +22,7 @@ def tokenizer(installed):
 
 @pytest.fixture(scope="module")
 def shallow(installed):
-    return ShallowProbe(OnnxEncoder(installed.shallow_probe).encode)
+    return make_probe(Settings(), installed)
 
 
 async def test_rows_are_unit_vectors_in_the_order_of_the_texts(tokenizer, shallow):
@@ -35,6 +40,36 @@ async def test_the_order_of_words_matters(tokenizer, shallow):
     one, other = await shallow.encode(texts)
 
     assert one @ other < 0.9999
+
+
+def probe_of(home, installed, name="all-MiniLM-L6-v2"):
+    return make_probe(Settings(home=home, semantic=SemanticSettings(probe=name)), installed)
+
+
+async def test_a_model_may_be_the_probe(installed, model_home, tokenizer):
+    ids = tokenizer.encode(["What is a vector index?", "what's a vector index", "word " * 300])
+    vectors = embed(OnnxEncoder(installed.graph).encode, ids)
+
+    assert (await probe_of(model_home, installed).encode(ids) == vectors).all()
+
+
+async def test_a_model_with_other_tokens_is_probed_by_the_text(installed, model_home, tokenizer):
+    """The other model has the same tokens with other ids: those of two words are swapped."""
+    vocabulary = json.loads(installed.tokenizer_json)
+    words = vocabulary["model"]["vocab"]
+    words["cat"], words["dog"] = words["dog"], words["cat"]
+    other = replace(installed, tokenizer_json=json.dumps(vocabulary).encode())
+    text = ["the dog sleeps while the cat is hunting"]
+    other_ids = Tokenizer(other.tokenizer_json, other.max_tokens).encode(text)
+    vectors = embed(OnnxEncoder(installed.graph).encode, tokenizer.encode(text))
+
+    assert other_ids != tokenizer.encode(text)
+    assert (await probe_of(model_home, other).encode(other_ids) == vectors).all()
+
+
+def test_a_probe_that_is_no_model_is_refused(installed, model_home):
+    with pytest.raises(ModelError, match="known models"):
+        probe_of(model_home, installed, "deep")
 
 
 def found(probes, vectors, most_wrong):

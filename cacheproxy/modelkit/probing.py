@@ -1,0 +1,64 @@
+"""The probe that the settings choose for a model: a part of the model itself, or another model."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from cacheproxy.config import Settings
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.modelkit.install import InstalledModel, load_installed
+from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.probes.encoder import EncoderProbe
+from cacheproxy.probes.probe import Probe
+from cacheproxy.probes.static import StaticProbe
+
+_SHALLOW = "shallow-1"
+
+
+def probe_model(settings: Settings) -> str | None:
+    """Return the name of the model that is the probe, if one is.
+
+    Raises:
+        ModelError: no model has that name.
+    """
+    probe = settings.semantic.probe
+    if settings.semantic_mode == "off" or probe in {"shallow", "static"}:
+        return None
+    return load_manifest(probe).name
+
+
+def make_probe(settings: Settings, model: InstalledModel) -> Probe:
+    """Return the probe for a model.
+
+    Raises:
+        ModelError: another model is the probe, and is not installed.
+    """
+    if settings.semantic_mode == "off" or settings.semantic.probe == "static":
+        return StaticProbe(model.static_probe)
+    other = probe_model(settings)
+    if other is None:
+        return EncoderProbe(_SHALLOW, OnnxEncoder(model.shallow_probe).encode)
+    probe = load_installed(other, settings.home)
+    return EncoderProbe(
+        f"model-1:{probe.fingerprint}",
+        OnnxEncoder(probe.graph).encode,
+        partial(
+            _translate,
+            _tokenizer_of(model),
+            _tokenizer_of(probe),
+            probe.tokenizer_json == model.tokenizer_json,
+        ),
+    )
+
+
+def _tokenizer_of(model: InstalledModel) -> Tokenizer:
+    return Tokenizer(model.tokenizer_json, model.max_tokens)
+
+
+def _translate(
+    model: Tokenizer, probe: Tokenizer, is_same: bool, texts: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Return the probe's ids of texts that are the model's ids."""
+    if is_same:
+        return [probe.accept(ids) for ids in texts]  # the probe may read less of a text
+    return probe.encode(model.decode(texts))

@@ -1,0 +1,26 @@
+"""The whole probe: the local model's own vectors, for texts whose inference is elsewhere."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.inference.batcher import Batcher
+
+
+class WholeProbe:
+    """A `Probe` that runs the local model, beside everything else that does."""
+
+    name = "whole-1"
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+
+    async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return float32 [n, d] rows of unit length.
+
+        Raises:
+            Overloaded, Unavailable, InferenceFailed: the model could not answer.
+        """
+        return np.stack(await asyncio.gather(*self._batcher.submit(texts)))

@@ -1,0 +1,207 @@
+"""One upstream: a pool of connections to an OpenAI-compatible server, and deadlines for each step.
+
+A thin edge over aiohttp, of whose overhead a miss has a fifth of what httpx takes (measured: 0.2 ms
+to 0.9). What goes wrong becomes an `UpstreamFailed` that says what it was.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from cacheproxy.config import UpstreamSettings
+from cacheproxy.errors import UpstreamFailed
+from cacheproxy.metrics import Metrics
+from cacheproxy.visit import current_visit
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_PASSED_ON = "user-agent"
+_PASSED_ON_PREFIXES = ("openai-", "x-stainless-")
+"""Of the client's headers. A list of what is passed, not of what is dropped: credentials have many
+names. The request's id and trace come from its visit."""
+
+_DROPPED_HEADERS = """
+connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade
+content-length content-encoding content-type date server set-cookie
+cache-status age server-timing
+"""
+"""Of the upstream's headers: those between it and us, those that are said anew, and cookies."""
+
+_DROPPED = frozenset(_DROPPED_HEADERS.split())
+
+_MOST_BYTES = 64 * 2**20
+"""Of an answer that is not a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of an answer.
+
+    Attributes:
+        status: the HTTP status.
+        content_type: its header as it came.
+        headers: those that may be passed on.
+        upstream: whose answer it is.
+    """
+
+    status: int
+    content_type: bytes
+    headers: Headers
+    upstream: str
+
+    def is_of(self, media_type: bytes) -> bool:
+        """Return whether the body is said to be of a type."""
+        return self.content_type.partition(b";")[0].strip().lower() == media_type
+
+
+class Answer:
+    """An answer whose body is still to be read; it must be closed."""
+
+    def __init__(self, response: aiohttp.ClientResponse, head: Head, idle_timeout_s: float) -> None:
+        self.head = head
+        self._response = response
+        self._idle_timeout_s = idle_timeout_s
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes.
+
+        Raises:
+            UpstreamFailed: it broke off, or did not go on in time.
+        """
+        while chunk := await self._next(self._response.content.readany):
+            yield chunk
+
+    async def read(self) -> bytes:
+        """Return the whole body; raises as `chunks` does, and if it is too long."""
+        parts, size = [], 0
+        while chunk := await self._next(self._response.content.readany):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > _MOST_BYTES:
+                raise UpstreamFailed("the upstream's answer is too long", code="upstream_malformed")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Release the connection, or drop it if the body was not read to its end."""
+        self._response.close()
+
+    async def _next(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                return await read()
+        except TimeoutError as error:
+            raise _timed_out("did not go on with its answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamFailed(
+                "the upstream broke off its answer", code="upstream_truncated"
+            ) from error
+
+
+class Upstream:
+    """One configured upstream."""
+
+    def __init__(self, name: str, settings: UpstreamSettings, metrics: Metrics) -> None:
+        self.name = name
+        self.settings = settings
+        self._base = URL(settings.base_url.rstrip("/") + "/")
+        key = settings.api_key
+        self._authorization = f"Bearer {key.get_secret_value()}" if key else None
+        self._session: aiohttp.ClientSession | None = None
+        self._first_byte = metrics.upstream_first_byte.labels(name)
+        self._responses = metrics.upstream_responses
+
+    def has(self, model: str) -> bool:
+        """Return whether the upstream has a model."""
+        return not self.settings.models or model in self.settings.models
+
+    def start(self) -> None:
+        """Make the pool, on the running event loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self.settings.connections),
+            timeout=aiohttp.ClientTimeout(
+                total=self.settings.timeout_s, connect=self.settings.connect_timeout_s
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+        )
+
+    async def stop(self) -> None:
+        """Close the pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, path: str, body: bytes, client: Mapping[bytes, bytes]) -> Answer:
+        """Send a JSON body; `client` are the headers of the request that is passed on.
+
+        Raises:
+            UpstreamFailed: there is no answer.
+        """
+        if self._session is None:
+            raise UpstreamFailed("the upstream is not connected", code="upstream_connect")
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.settings.first_byte_timeout_s):
+                response = await self._send(self._session, path, body, client)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamFailed(
+                "the upstream could not be reached in time", code="upstream_connect"
+            ) from error
+        except TimeoutError as error:
+            raise _timed_out("did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamFailed(
+                "the upstream could not be reached, or closed the connection",
+                code="upstream_connect",
+            ) from error
+        self._first_byte.observe(time.perf_counter() - started)
+        self._responses.labels(self.name, str(response.status)).inc()
+        content_type = response.headers.get("content-type", "").encode("latin-1", "replace")
+        head = Head(response.status, content_type, _kept(response), self.name)
+        return Answer(response, head, self.settings.idle_timeout_s)
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        path: str,
+        body: bytes,
+        client: Mapping[bytes, bytes],
+    ) -> aiohttp.ClientResponse:
+        url, headers = self._base.join(URL(path)), self._headers(client)
+        try:
+            return await session.post(url, data=body, headers=headers, allow_redirects=False)
+        except aiohttp.ServerDisconnectedError:
+            # A kept connection that the server was about to close. Asked once more, on a new one:
+            # nothing has been answered, and a second completion costs no more than its price.
+            return await session.post(url, data=body, headers=headers, allow_redirects=False)
+
+    def _headers(self, client: Mapping[bytes, bytes]) -> dict[str, str]:
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        for raw, value in client.items():
+            name = raw.decode("latin-1")
+            if name == _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES):
+                headers[name] = value.decode("latin-1")
+        if visit := current_visit():
+            headers |= visit.passed_on()
+        if self._authorization is not None:
+            headers["authorization"] = self._authorization
+        elif self.settings.pass_authorization and b"authorization" in client:
+            headers["authorization"] = client[b"authorization"].decode("latin-1")
+        return headers
+
+
+def _kept(response: aiohttp.ClientResponse) -> Headers:
+    named = [(name.lower(), value) for name, value in response.raw_headers]
+    return [
+        # Ours is the request's; whoever asks the upstream's support needs theirs.
+        (b"x-upstream-request-id" if name == b"x-request-id" else name, value)
+        for name, value in named
+        if name.decode("latin-1") not in _DROPPED
+    ]
+
+
+def _timed_out(what: str) -> UpstreamFailed:
+    return UpstreamFailed(f"the upstream {what}", status=504, code="upstream_timeout")

@@ -1,0 +1,176 @@
+"""All upstreams: which ones have a model, in which order they are asked, and which are let alone.
+
+The first that has the model is asked first. Where it cannot be reached, does not answer in time or
+answers with a server's error, the next is; what the last one says is passed on. Nothing of an
+answer has been passed on by then, and asking for a completion twice does no harm but its price. An
+answer with 429 is the upstream's word to the client, and goes to it at once.
+
+Each upstream has a circuit breaker, the one that stores have.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from cacheproxy.config import UpstreamSettings
+from cacheproxy.errors import Unavailable, UpstreamFailed
+from cacheproxy.metrics import Metrics
+from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
+from cacheproxy.upstreams.client import Answer, Upstream
+
+logger = logging.getLogger(__name__)
+
+_POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
+"""Longer pauses than a store's: what is tried out is a client's request."""
+
+_STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
+
+
+class GuardedUpstream:
+    """One upstream behind its breaker."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        metrics: Metrics,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.upstream = upstream
+        self._breaker = Breaker(_POLICY, chance)
+        self._monotonic = monotonic
+        self._state = metrics.upstream_breaker_state.labels(upstream.name)
+        self._state.set(_STATE_VALUES["closed"])
+        self._errors = metrics.upstream_errors
+
+    @property
+    def pause_s(self) -> float:
+        """How long it is still to be let alone, seconds."""
+        return max(self._breaker.probe_at - self._monotonic(), 0.0)
+
+    def may_ask(self) -> bool:
+        """Return whether it may be asked now; who is told so tells how that ended."""
+        if self._breaker.state == "closed":
+            return True
+        may = self._breaker.begin_probe(self._monotonic())
+        self._show()
+        return may
+
+    def succeeded(self) -> None:
+        """Take note of an answer."""
+        self._breaker.succeeded(self._monotonic())
+        self._show()
+
+    def failed(self, kind: str, *, began_at: float) -> None:
+        """Take note of a call that began at `began_at` (monotonic) and brought no answer."""
+        self._errors.labels(self.upstream.name, kind).inc()
+        was_closed = self._breaker.state == "closed"
+        self._breaker.failed(self._monotonic(), began_at=began_at)
+        if was_closed and self._breaker.state != "closed":
+            logger.warning("the upstream %s is let alone for a while", self.upstream.name)
+        self._show()
+
+    def abandoned(self, *, began_at: float) -> None:
+        """Take note of a call that nobody waits for any more; as a probe it has failed."""
+        if self._breaker.state == "half-open":
+            self._breaker.failed(self._monotonic(), began_at=began_at)
+            self._show()
+
+    def broke_off(self, kind: str) -> None:
+        """Count an answer that began and had no end: a model's trouble, not the server's."""
+        self._errors.labels(self.upstream.name, kind).inc()
+
+    def _show(self) -> None:
+        self._state.set(_STATE_VALUES[self._breaker.state])
+
+
+class Upstreams:
+    """The configured upstreams, in order."""
+
+    def __init__(self, settings: Mapping[str, UpstreamSettings], metrics: Metrics) -> None:
+        self._all = {
+            name: GuardedUpstream(Upstream(name, given, metrics), metrics)
+            for name, given in settings.items()
+        }
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._all)
+
+    def models(self) -> list[str]:
+        """Return the models that are configured by name."""
+        named = (model for one in self._all.values() for model in one.upstream.settings.models)
+        return list(dict.fromkeys(named))
+
+    def first(self, model: str) -> UpstreamSettings | None:
+        """Return the settings of the upstream that is asked first for a model, if there is any."""
+        having = self._having(model)
+        return having[0].upstream.settings if having else None
+
+    def passes_authorization(self, model: str) -> bool:
+        """Return whether any upstream of the model is sent the caller's own authorization."""
+        return any(one.upstream.settings.pass_authorization for one in self._having(model))
+
+    def start(self) -> None:
+        """Make the pools, on the running event loop."""
+        for one in self._all.values():
+            one.upstream.start()
+
+    async def stop(self) -> None:
+        """Close the pools."""
+        for one in self._all.values():
+            await one.upstream.stop()
+
+    async def post(
+        self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
+    ) -> Answer:
+        """Return the answer of the first upstream that has one; it must be closed.
+
+        Raises:
+            UpstreamFailed: the last one had none.
+            Unavailable: all are let alone for now.
+        """
+        failure: UpstreamFailed | None = None
+        refused: Answer | None = None
+        having = self._having(model)
+        for one in having:
+            if not one.may_ask():
+                continue
+            began_at = time.monotonic()
+            try:
+                answer = await one.upstream.post(path, body, client)
+            except UpstreamFailed as error:
+                one.failed((error.code or "").removeprefix("upstream_"), began_at=began_at)
+                failure = error
+                continue
+            except BaseException:
+                one.abandoned(began_at=began_at)
+                if refused is not None:
+                    refused.close()
+                raise
+            if refused is not None:
+                refused.close()
+            if answer.head.status < 500 or len(having) == 1:
+                one.succeeded()
+                return answer
+            one.failed("status", began_at=began_at)
+            refused = answer
+        if refused is not None:
+            return refused
+        raise failure or _unavailable(having)
+
+    def broke_off(self, upstream: str, kind: str) -> None:
+        """Count an answer of an upstream that began and had no end."""
+        self._all[upstream].broke_off(kind)
+
+    def _having(self, model: str) -> list[GuardedUpstream]:
+        return [one for one in self._all.values() if one.upstream.has(model)]
+
+
+def _unavailable(having: Sequence[GuardedUpstream]) -> Unavailable:
+    pause_s = min(one.pause_s for one in having)
+    return Unavailable(
+        "no upstream answers", code="upstream_unavailable", retry_after_s=1 + int(pause_s)
+    )

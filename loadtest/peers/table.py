@@ -1,0 +1,132 @@
+"""Peers beside cacheproxy: one closed-loop scenario, several rounds, ratios within a round.
+
+A machine that others use is slower for a while, but then it is so for all: in each round every
+server is measured in its turn, alone, and ratios are taken within the round.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from tqdm import tqdm
+
+from loadtest.fleet import Assignment
+from loadtest.peers.infinity import INFINITY
+from loadtest.peers.install import fetch_model, install
+from loadtest.peers.litellm import LITELLM
+from loadtest.peers.peer import Peer, Place
+from loadtest.peers.sentence_transformers import SENTENCE_TRANSFORMERS
+from loadtest.result import Result
+from loadtest.run import run
+from loadtest.scenario import Scenario, load_scenario
+from loadtest.served import Served
+from loadtest.target import Target
+from loadtest.wrk import free_port, running
+
+PEERS = {"litellm": LITELLM, "infinity": INFINITY, "sentence-transformers": SENTENCE_TRANSFORMERS}
+
+OURS = "cacheproxy"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is the same for all servers.
+
+    Attributes:
+        work: folder for environments and the model.
+        home: where cacheproxy's models live.
+        scenario: whose phases are compared.
+    """
+
+    work: Path
+    home: Path
+    scenario: Scenario
+
+    def measure_ours(self) -> Result:
+        """Return what cacheproxy does."""
+        with Served(self.home, "all-MiniLM-L6-v2", self.scenario.flags) as served:
+            return self._measure(OURS, Target(served.url, "all-MiniLM-L6-v2"), self.scenario)
+
+    def measure(self, peer: Peer) -> Result:
+        """Return what a peer does, in the phases that it can be compared in."""
+        phases = tuple(phase for phase in self.scenario.phases if phase.name in peer.phases)
+        scenario = msgspec.structs.replace(self.scenario, phases=phases, flags=())
+        if "hits" not in peer.phases:
+            scenario = msgspec.structs.replace(scenario, known_texts=0)
+        with self._serving(peer) as url:
+            target = Target(url, peer.model, float_vectors=True)
+            return self._measure(peer.name, target, scenario)
+
+    def _measure(self, name: str, target: Target, scenario: Scenario) -> Result:
+        return run(name, Assignment(scenario, target), 1, None)
+
+    @contextmanager
+    def _serving(self, peer: Peer) -> Iterator[str]:
+        with Served(self.home, "all-MiniLM-L6-v2", self.scenario.flags) as upstream:
+            folder = self.work / "run"
+            folder.mkdir(parents=True, exist_ok=True)
+            port = free_port()
+            place = Place(
+                python=install(peer, self.work),
+                folder=folder,
+                model=fetch_model(self.work),
+                port=port,
+                upstream=upstream.url,
+            )
+            url = f"http://127.0.0.1:{port}"
+            command = peer.command(place)
+            with running(command, url, peer.ready_path, environment=peer.environment):
+                yield url
+
+
+def compare_peers(names: Sequence[str], work: Path, home: Path, rounds: int) -> str:
+    """Return the table of peers beside cacheproxy.
+
+    Raises:
+        CacheproxyError: a peer cannot be installed, or does not answer.
+    """
+    bench = Bench(work, home, load_scenario("peers"))
+    peers = [PEERS[name] for name in names]
+    for peer in peers:
+        install(peer, work)
+    found: list[dict[str, Result]] = []
+    for _ in tqdm(range(rounds), desc="rounds"):
+        results = {OURS: bench.measure_ours()}
+        for peer in peers:
+            results[peer.name] = bench.measure(peer)
+        found.append(results)
+    return "\n".join(_lines(peers, found))
+
+
+def _lines(peers: Sequence[Peer], rounds: Sequence[dict[str, Result]]) -> Iterator[str]:
+    yield (
+        f"{'server':38}{'phase':10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}"
+        f"{'ours to it':>12}  in {len(rounds)} rounds"
+    )
+    for phase in rounds[0][OURS].phases:
+        yield _line(OURS, phase.name, rounds, "")
+        for peer in peers:
+            if phase.name in peer.phases:
+                ratios = sorted(
+                    _figure(one[OURS], phase.name, "answered_per_s")
+                    / _figure(one[peer.name], phase.name, "answered_per_s")
+                    for one in rounds
+                )
+                spread = f"{statistics.median(ratios):11.1f}x  {ratios[0]:.1f} to {ratios[-1]:.1f}"
+                yield _line(peer.name, phase.name, rounds, spread)
+
+
+def _line(name: str, phase: str, rounds: Sequence[dict[str, Result]], spread: str) -> str:
+    rate, p50, p99 = (
+        statistics.median(_figure(one[name], phase, figure) for one in rounds)
+        for figure in ("answered_per_s", "p50_ms", "p99_ms")
+    )
+    return f"{name:38}{phase:10}{rate:11.0f}{p50:9.2f}{p99:9.2f}{spread}"
+
+
+def _figure(result: Result, phase: str, figure: str) -> float:
+    found = next(one for one in result.phases if one.name == phase)
+    return found.streams[0].figures[figure]

@@ -1,0 +1,98 @@
+"""One run: phases in their order, watched from outside, and checked when each is over."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from tqdm import tqdm
+
+from cacheproxy.errors import CacheproxyError, ConfigError
+from loadtest.fleet import Assignment, Fleet, Progress
+from loadtest.promises import check_promises
+from loadtest.result import PhaseResult, Result, make_phase
+from loadtest.scenario import Phase
+from loadtest.scrape import Metrics, NoMetrics, Watch, scrape
+from loadtest.served import Served
+from loadtest.truth import check_truth
+
+
+def run(name: str, assignment: Assignment, processes: int, served: Served | None) -> Result:
+    """Run a scenario and return what was found.
+
+    Raises:
+        CacheproxyError: the scenario cannot be run; the message says why.
+    """
+    scenario = assignment.scenario
+    started_at = time.time()
+    phases: list[PhaseResult] = []
+    capacity_per_s: float | None = None
+    with Fleet(assignment, processes) as fleet:
+        if scenario.known_texts and assignment.recording is None:
+            with _bar("known texts", None) as progress:
+                fleet.warm_up(progress)
+        for number, phase in enumerate(scenario.phases):
+            ready_s = _restart(phase, served) if phase.restart else None
+            found = _run_phase(fleet, number, phase, capacity_per_s, assignment)
+            if ready_s is not None:
+                found.figures["ready_s"] = ready_s
+            if phase.finds_capacity:
+                capacity_per_s = found.streams[0].figures["answered_per_s"]
+            phases.append(found)
+    return Result(
+        scenario=name,
+        about=scenario.about,
+        server=assignment.target.root if served is None else "cacheproxy, started for this run",
+        started_at=started_at,
+        cores=len(os.sched_getaffinity(0)),
+        processes=processes,
+        seed=scenario.seed,
+        phases=phases,
+        promises=check_promises(scenario.promises, phases),
+    )
+
+
+def _restart(phase: Phase, served: Served | None) -> float:
+    if served is None:
+        raise ConfigError(f"{phase.name}: begins with a restart, which needs --serve")
+    return served.restart()
+
+
+def _run_phase(
+    fleet: Fleet, number: int, phase: Phase, capacity_per_s: float | None, assignment: Assignment
+) -> PhaseResult:
+    root = assignment.target.root
+    outlines = fleet.plan(number, capacity_per_s)
+    before = _scrape(root)
+    watch = Watch(root)
+    with watch if before is not None else nullcontext(), _bar(phase.name, phase.seconds) as bar:
+        samples = fleet.run(bar)
+    counts = []
+    if before is not None:
+        after = _scrape(root)
+        if after is None:
+            raise CacheproxyError(f"{phase.name}: the server's metrics have gone")
+        counts = check_truth(samples, outlines, before, after)
+    return make_phase(phase, outlines, samples, watch.moments, counts)
+
+
+def _scrape(root: str) -> Metrics | None:
+    try:
+        return scrape(root)
+    except NoMetrics:
+        return None
+
+
+@contextmanager
+def _bar(name: str, seconds: float | None) -> Iterator[Progress]:
+    """Show the time of a phase, and what was sent and answered in it."""
+    started = time.monotonic()
+    bar = tqdm(total=seconds and round(seconds), desc=name, unit="s", leave=False)
+
+    def show(sent: int, answered: int) -> None:
+        done_s = round(time.monotonic() - started)
+        bar.update(min(done_s, bar.total or done_s) - bar.n)
+        bar.set_postfix_str(f"sent {sent}, answered {answered}")
+
+    with bar:
+        yield show

@@ -1,0 +1,70 @@
+"""A completion comes back as it was packed, or is a RecordError."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cacheproxy.chat.record import CompletionRecord, pack, unpack
+from cacheproxy.errors import RecordError
+
+hex_ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
+keys = st.binary(min_size=32, max_size=32)
+times = st.floats(0, 4e9)
+counts = st.integers(0, 2**32 - 1)
+records = st.builds(
+    CompletionRecord,
+    namespace_id=hex_ids,
+    key=keys,
+    created_at=times,
+    fresh_until=times,
+    expires_at=times,
+    took_s=times,
+    prompt_tokens=counts,
+    completion_tokens=counts,
+    has_usage=st.booleans(),
+    model=st.text(max_size=20),
+    body=st.binary(max_size=200),
+)
+
+
+def read(record, data):
+    return unpack(data, namespace_id=record.namespace_id, key=record.key)
+
+
+@given(records)
+def test_a_completion_comes_back_as_it_was_packed(record):
+    assert read(record, pack(record)) == record
+
+
+@given(records, st.data())
+def test_any_flipped_bits_are_a_record_error(record, data):
+    packed = bytearray(pack(record))
+    place = data.draw(st.integers(0, len(packed) - 1))
+    packed[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(RecordError):
+        read(record, bytes(packed))
+
+
+@given(records, st.data(), st.binary(min_size=1, max_size=50))
+def test_anything_shorter_or_longer_is_a_record_error(record, data, more):
+    packed = pack(record)
+    for other in (
+        packed[: data.draw(st.integers(0, len(packed) - 1))],
+        packed + more,
+        more + packed,
+    ):
+        with pytest.raises(RecordError):
+            read(record, other)
+
+
+@given(records, hex_ids, keys)
+def test_anothers_completion_is_a_record_error(record, namespace_id, key):
+    assume((namespace_id, key) != (record.namespace_id, record.key))
+    with pytest.raises(RecordError):
+        unpack(pack(record), namespace_id=namespace_id, key=key)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_a_record_error_and_nothing_else(data):
+    with pytest.raises(RecordError):
+        unpack(data, namespace_id="00" * 16, key=bytes(32))
