@@ -100,7 +100,8 @@ class Steps:
             (root / "dev" / device).touch()
             _mount("--bind", f"/dev/{device}", root / "dev" / device)
         path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-        self.stage = self._stages[name] = Stage(root, environment={"PATH": path})
+        environment = {"PATH": path, "LD_LIBRARY_PATH": "/usr/local/lib"}
+        self.stage = self._stages[name] = Stage(root, environment=environment)
 
     def _copy(self, words: list[str]) -> None:
         flags = dict(word[2:].split("=") for word in words if word.startswith("--"))
