@@ -200,6 +200,7 @@ class ChatEndpoint:
 
     def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
         visit.model, visit.outcome = self._models.label_of(model), outcome
+        visit.status = status
         self._requests.labels(_ROUTE, visit.model, str(status)).inc()
         self._durations[outcome].observe(total_s)
 
