@@ -60,7 +60,8 @@ class Edge:
             logger.exception("request failed", extra={"fields": {"request_id": request_id}})
             # Where the answer had begun already, uvicorn refuses this and closes the connection.
             await send_error(answer, ApiError("internal error", code="internal_error"))
-        self._journal.close(visit)
+        finally:
+            self._journal.close(visit)
 
 
 class _Answer:
