@@ -46,6 +46,9 @@ _AGREES = 1.0
 _LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
 """Shares of hits that are asked for again: an answer costs more than a vector."""
 
+_REST_TIMES = 3.0
+"""Learning takes a quarter of a core's time at the most: some sixty answers a second."""
+
 _LABELS = 1_024
 """Fresh answers that may wait to be compared; those beyond are not."""
 
@@ -79,7 +82,7 @@ class ChatRoute:
         self._reader = RecordReader(unpack, metrics)
         self._comparer = Comparer(self._embed)
         self._sharings: list[EvidenceSharing] = []
-        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS)
+        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS, rest_times=_REST_TIMES)
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
