@@ -9,10 +9,10 @@ from starlette.routing import Route
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.report import ReportEndpoint
-from cacheproxy.chat.agreement import SENSITIVITY, Comparer
+from cacheproxy.chat.agreement import Comparer
 from cacheproxy.chat.budget import Budget
 from cacheproxy.chat.keeping import Keeping
-from cacheproxy.chat.likeness import Likeness
+from cacheproxy.chat.likeness import AGREES, Likeness, promise_of_chat
 from cacheproxy.chat.models import ChatModels
 from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord, unpack
@@ -28,7 +28,6 @@ from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
 from cacheproxy.stores.store import Store
 from cacheproxy.thresholds.certified import CertifiedThresholds
-from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -39,12 +38,6 @@ from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
-
-_AGREES = 1.0
-"""The similarity of answers that agree; of others it is 0."""
-
-_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
-"""Shares of hits that are asked for again: an answer costs more than a vector."""
 
 _REST_TIMES = 3.0
 """Learning takes a quarter of a core's time at the most: some sixty answers a second."""
@@ -142,19 +135,12 @@ class ChatRoute:
 
     def _make_likeness(self, model: str) -> Likeness:
         """Return the semantic tier of a model that an upstream has; the event loop runs."""
-        chat, first = self._settings.chat, self._upstreams.first(model)
+        first = self._upstreams.first(model)
         who = "" if first is None else first.base_url
         fingerprint = f"chat:{who}:{self._installed.fingerprint}"
         thresholds = CertifiedThresholds(
-            Promise(
-                # Of the wrong ones, the comparer sees so many at the least.
-                max_error=chat.max_error * SENSITIVITY,
-                confidence=chat.confidence,
-                min_similarities=(_AGREES,),
-                least_checks=_LEAST_CHECKS,
-                most_checks=_MOST_CHECKS,
-            ),
-            min_similarity=_AGREES,
+            promise_of_chat(self._settings.chat),
+            min_similarity=AGREES,
             saves_only=False,
             model=model,
             metrics=self._metrics,

@@ -222,6 +222,9 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
 @click.option("--work", type=click.Path(path_type=Path), help="keep vectors here, to go on from")
 @click.option("--seed", default=1, show_default=True, help="of all that is drawn")
+@click.option(
+    "--chat", "is_chat", is_flag=True, help="questions to a chat model, each group with one answer"
+)
 @_settings_flags()
 def evaluate(
     files: tuple[Path, ...],
@@ -232,6 +235,7 @@ def evaluate(
     json_path: Path | None,
     work: Path | None,
     seed: int,
+    is_chat: bool,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -246,7 +250,7 @@ def evaluate(
 
     try:
         text = run(
-            Wanted(files, then, documents, requests, report, json_path, work, seed),
+            Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat),
             settings,
             _installed(settings),
         )

@@ -9,20 +9,39 @@ is looked for until the answer is there.
 
 from collections import OrderedDict
 
-from cacheproxy.chat.agreement import Comparer
+from cacheproxy.chat.agreement import SENSITIVITY, Comparer
 from cacheproxy.chat.completion import text_of
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.request import Turn
+from cacheproxy.config import ChatSettings
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.stores.store import Partition
 from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.promise import Promise
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
+
+AGREES = 1.0
+"""The similarity of answers that agree; of others it is 0."""
+
+_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
+"""Shares of hits that are asked for again: an answer costs more than a vector."""
 
 _LONGEST_QUESTION = 2_000
 """Characters; longer ones are exact-only. The probe, which reads 256 tokens, would cut them."""
 
 _QUARANTINED = 8_192
 """Entries that were found to be wrong for others; some 600 kB."""
+
+
+def promise_of_chat(chat: ChatSettings) -> Promise:
+    """Return the promise that the settings make, as it is to be kept of what the comparer sees."""
+    return Promise(
+        max_error=chat.max_error * SENSITIVITY,
+        confidence=chat.confidence,
+        min_similarities=(AGREES,),
+        least_checks=_LEAST_CHECKS,
+        most_checks=_MOST_CHECKS,
+    )
 
 
 class Likeness:
