@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from prometheus_client import generate_latest
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -25,7 +24,6 @@ from cacheproxy.api.embeddings import EmbeddingsEndpoint
 from cacheproxy.api.journal import Journal
 from cacheproxy.api.openai import OpenAIDialect
 from cacheproxy.api.service import (
-    Exposition,
     healthz,
     metrics_endpoint,
     models_endpoint,
@@ -39,6 +37,7 @@ from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KEY_BYTES, Namespace
+from cacheproxy.live import MetricsSource, OwnMetrics
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
@@ -78,12 +77,13 @@ class App:
         self,
         settings: Settings,
         installed: InstalledModel,
-        exposition: Exposition | None = None,
+        all_metrics: MetricsSource | None = None,
     ) -> None:
-        """Make the parts; `exposition` gives the metrics if there are other workers' to add."""
+        """Make the parts; `all_metrics` gives the metrics if there are other workers' to add."""
         self._settings = settings
-        self._exposition = exposition or self._own_exposition
         self.metrics = metrics = Metrics()
+        self._own_metrics = OwnMetrics(metrics)
+        self._all_metrics = all_metrics or self._own_metrics
         self._encoder = OnnxEncoder(installed.graph, device=installed.device)
         self._max_tokens = installed.max_tokens
         self._draining = False
@@ -153,6 +153,7 @@ class App:
             lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
             self._describe,
             self._describe_thresholds,
+            self._all_metrics.recent,
             Journal(settings.log.requests),
             token=token.get_secret_value() if token else None,
         )
@@ -286,13 +287,10 @@ class App:
                 ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
-                Route("/metrics", metrics_endpoint(self._exposition)),
+                Route("/metrics", metrics_endpoint(self._all_metrics.exposition)),
             ],
             Journal(self._settings.log.requests, self._tracer),
         )
-
-    async def _own_exposition(self) -> bytes:
-        return generate_latest(self.metrics.registry)
 
     async def _describe(self) -> dict[str, Any]:
         settings, purges = self._settings, self._store.purges
@@ -334,6 +332,8 @@ class App:
         self._spare_work.start()
         if self._sharing is not None:
             self._sharing.start()
+        if self._settings.admin.port is not None and self._all_metrics is self._own_metrics:
+            self._own_metrics.start()
 
     def drain(self) -> None:
         """Tell balancers, from now on, to send requests elsewhere."""
@@ -342,6 +342,7 @@ class App:
 
     async def stop(self) -> None:
         """Write what is still to be stored and release everything; no request may be in flight."""
+        self._own_metrics.stop()
         await self._spare_work.stop()
         if self._chat is not None:
             await self._chat.stop()

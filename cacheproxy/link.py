@@ -6,6 +6,7 @@ write to these sockets. When one side ends, the other reads the end of the strea
 """
 
 import asyncio
+import itertools
 import logging
 import pickle
 import socket
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _LENGTH_BYTES = 4
 
-_EXPOSITION_S = 2.0
+_ANSWER_S = 2.0
 """Longest time for which a scrape waits for the supervisor, which itself waits less for workers."""
 
 
@@ -67,8 +68,15 @@ class Scrape(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
-class Exposition(msgspec.Struct, frozen=True, tag=True):
-    """The answer to the `Scrape` of this number, in the Prometheus text format."""
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """The worker wants the samples of the last minutes that were taken after `since`."""
+
+    number: int
+    since: float
+
+
+class Told(msgspec.Struct, frozen=True, tag=True):
+    """The answer to the `Scrape` or `Look` of this number: Prometheus' text format, or JSON."""
 
     number: int
     text: bytes
@@ -81,7 +89,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     at_once: bool
 
 
-Message = Ready | Failed | Count | Counted | Scrape | Exposition | Stop
+Message = Ready | Failed | Count | Counted | Scrape | Look | Told | Stop
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
@@ -137,8 +145,8 @@ class WorkerLink:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._expositions: dict[int, asyncio.Future[bytes]] = {}
-        self._scrapes = 0
+        self._awaited: dict[int, asyncio.Future[bytes]] = {}
+        self._numbers = itertools.count(1)
         self._count: Count | None = None
 
     def receive_job(self) -> Job:
@@ -185,23 +193,33 @@ class WorkerLink:
         Raises:
             Unavailable: the supervisor does not answer.
         """
-        self._scrapes = number = self._scrapes + 1
-        answer = self._expositions[number] = asyncio.get_running_loop().create_future()
-        self._channel.send(Scrape(number))
+        return await self._ask(Scrape(next(self._numbers)))
+
+    async def recent(self, since: float) -> bytes:
+        """Return the samples of all workers taken after a time, as JSON (`live.Recent`).
+
+        Raises:
+            Unavailable: the supervisor does not answer.
+        """
+        return await self._ask(Look(next(self._numbers), since))
+
+    async def _ask(self, question: Scrape | Look) -> bytes:
+        answer = self._awaited[question.number] = asyncio.get_running_loop().create_future()
+        self._channel.send(question)
         try:
-            return await asyncio.wait_for(answer, _EXPOSITION_S)
+            return await asyncio.wait_for(answer, _ANSWER_S)
         except TimeoutError:
             raise Unavailable("the other workers' metrics cannot be had") from None
         finally:
-            del self._expositions[number]
+            del self._awaited[question.number]
 
     async def _listen(self, on_stop: Callable[[Stop], None]) -> None:
         async for message in self._channel.messages():
             match message:
                 case Count():
                     self._count_soon(message)
-                case Exposition():
-                    answer = self._expositions.get(message.number)
+                case Told():
+                    answer = self._awaited.get(message.number)
                     if answer is not None and not answer.done():
                         answer.set_result(message.text)
                 case Stop():

@@ -9,8 +9,9 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Metric as PrometheusMetric
+from prometheus_client import generate_latest
+from prometheus_client.registry import Collector
 
 from cacheproxy.metrics import Merge
 
@@ -45,7 +46,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     samples: list[Sample]
 
 
-def take_snapshot(registry: CollectorRegistry, merges: Mapping[str, Merge]) -> list[Family]:
+def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Family]:
     """Return all that a registry holds now; `merges` says how its gauges are merged.
 
     Raises:

@@ -26,10 +26,12 @@ from cacheproxy.namespace_gauges import NamespaceGauge, NamespaceGauges
 # A creation time beside every series would double the size of a scrape, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_LATENCY_BUCKETS = (
+LATENCY_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+"""Upper bounds of the buckets of all histograms of times, seconds."""
+
 _SCORE_BUCKETS = (
     *(0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875),
     *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0),
@@ -77,7 +79,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        # Collectors that do not name their metrics beforehand are asked for them.
+        self.registry = registry = CollectorRegistry(auto_describe=True)
         self.merges = dict(_PROCESS_MERGES)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -90,7 +93,7 @@ class Metrics:
             return Gauge(f"cacheproxy_{name}", text, labels, registry=registry)
 
         def histogram(
-            name: str, text: str, *labels: str, buckets: tuple[float, ...] = _LATENCY_BUCKETS
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
         ) -> Histogram:
             return Histogram(f"cacheproxy_{name}", text, labels, registry=registry, buckets=buckets)
 
@@ -98,7 +101,7 @@ class Metrics:
             return LoopCounter(f"cacheproxy_{name}", text, labels, registry)
 
         def loop_histogram(name: str, text: str, *labels: str) -> LoopHistogram:
-            return LoopHistogram(f"cacheproxy_{name}", text, labels, _LATENCY_BUCKETS, registry)
+            return LoopHistogram(f"cacheproxy_{name}", text, labels, LATENCY_BUCKETS, registry)
 
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 

@@ -12,7 +12,6 @@ with `record.texts`. Hashes are keyed: whoever has the file alone cannot try out
 key lies beside it (`PATH.key`), so that workers and restarts give a text the same hash.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from filelock import FileLock
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.metrics import Metrics
@@ -41,6 +41,9 @@ _PAUSE_S = 0.25
 
 _PART = 200
 """Requests written at a time, so that the file grows as they come and memory does not."""
+
+_LOCK_S = 5.0
+"""Longest wait for another worker that writes; what waits longer is dropped."""
 
 _COMPLAIN_S = 60.0
 _KEY_BYTES = 32
@@ -81,10 +84,9 @@ class Recorder:
         """
         try:
             self._key = self._read_key()
-            with self._opened():
-                pass
+            self._append(b"")
         except OSError as error:
-            raise ConfigError(f"record.path: {self._path}: {error.strerror}") from None
+            raise ConfigError(f"record.path: {self._path}: {error.strerror or error}") from None
         self._thread.start()
 
     def stop(self) -> None:
@@ -123,15 +125,14 @@ class Recorder:
         lines = [line for queued in part if (line := self._line(queued))]
         self._dropped.labels("unreadable").inc(len(part) - len(lines))
         try:
-            with self._opened() as descriptor:
-                data = memoryview(b"".join(lines))
-                while data:
-                    data = data[os.write(descriptor, data) :]
+            self._append(b"".join(lines))
         except OSError as error:
             self._dropped.labels("error").inc(len(lines))
             if time.monotonic() - self._complained_at >= _COMPLAIN_S:
                 self._complained_at = time.monotonic()
-                logger.warning("requests are not recorded: %s: %s", self._path, error.strerror)
+                logger.warning(
+                    "requests are not recorded: %s: %s", self._path, error.strerror or error
+                )
         else:
             self._recorded.inc(len(lines))
 
@@ -163,31 +164,35 @@ class Recorder:
         return hashlib.blake2b(data, digest_size=_HASH_BYTES, key=self._key).hexdigest()
 
     def _read_key(self) -> bytes:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        path = self._path.with_name(self._path.name + ".key")
-        with _open(path, os.O_RDWR) as descriptor:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked(), _opened(self._beside(".key"), os.O_RDWR) as descriptor:
             key = os.read(descriptor, _KEY_BYTES)
             if len(key) < _KEY_BYTES:
                 key = secrets.token_bytes(_KEY_BYTES)
                 os.pwrite(descriptor, key, 0)
         return key
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        """Open the file to append to it, nobody else doing so; turn to a new one if it is full."""
-        key_path = self._path.with_name(self._path.name + ".key")
-        with _open(key_path, os.O_RDWR):  # its lock is the file's, which is renamed
+    def _append(self, data: bytes) -> None:
+        """Append to the file, nobody else doing so; begin a new one if it is full."""
+        with self._locked():
             if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
-                os.replace(self._path, self._path.with_name(self._path.name + ".1"))
-            with _open(self._path, os.O_WRONLY | os.O_APPEND) as descriptor:
-                yield descriptor
+                os.replace(self._path, self._beside(".1"))
+            with _opened(self._path, os.O_WRONLY | os.O_APPEND) as descriptor:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+
+    def _locked(self) -> FileLock:
+        return FileLock(self._beside(".lock"), timeout=_LOCK_S, mode=_PRIVATE)
+
+    def _beside(self, ending: str) -> Path:
+        return self._path.with_name(self._path.name + ending)
 
 
 @contextmanager
-def _open(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CREAT, _PRIVATE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
         os.close(descriptor)

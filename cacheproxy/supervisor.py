@@ -21,8 +21,9 @@ from contextlib import ExitStack
 
 from cacheproxy.config import Settings
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
-from cacheproxy.link import Channel, Count, Counted, Exposition, Failed, Job, Ready, Scrape, Stop
+from cacheproxy.link import Channel, Count, Counted, Failed, Job, Look, Ready, Scrape, Stop, Told
 from cacheproxy.listeners import join, log_ready
+from cacheproxy.live import SAMPLE_EVERY_S, History, read_figures
 from cacheproxy.merged_metrics import Family, lasting, merge, render, take_snapshot
 from cacheproxy.metrics import SupervisorMetrics
 
@@ -109,7 +110,7 @@ class _Worker:
     async def run(
         self,
         on_ready: Callable[["_Worker"], None],
-        exposition: Callable[[], Awaitable[bytes]],
+        answer: Callable[[Scrape | Look], Awaitable[bytes]],
     ) -> int:
         """Hear what it says until it ends; return its exit status, negative for a signal."""
         async for message in self._channel.messages():
@@ -121,10 +122,10 @@ class _Worker:
                     self.failure = message
                 case Counted():
                     self._keep_counted(message)
-                case Scrape():
-                    answer = asyncio.create_task(self._answer(message, exposition))
-                    self._answers.add(answer)
-                    answer.add_done_callback(self._answers.discard)
+                case Scrape() | Look():
+                    telling = asyncio.create_task(self._tell(message, answer))
+                    self._answers.add(telling)
+                    telling.add_done_callback(self._answers.discard)
         self.is_ready = False
         await self._channel.close()
         return await self._process.wait()
@@ -151,8 +152,10 @@ class _Worker:
         if message.number == self._asked and self._fresh is not None and not self._fresh.done():
             self._fresh.set_result(None)
 
-    async def _answer(self, scrape: Scrape, exposition: Callable[[], Awaitable[bytes]]) -> None:
-        self._channel.send(Exposition(scrape.number, await exposition()))
+    async def _tell(
+        self, question: Scrape | Look, answer: Callable[[Scrape | Look], Awaitable[bytes]]
+    ) -> None:
+        self._channel.send(Told(question.number, await answer(question)))
 
 
 class _Supervisor:
@@ -167,6 +170,7 @@ class _Supervisor:
         self._collecting = asyncio.Lock()
         self._collected_at = 0.0
         self._text = b""
+        self._history = History()
         self._stopping = asyncio.Event()
         self._closes_at = 0.0
 
@@ -176,12 +180,15 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_s)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
         keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._settings.workers)]
-        counting = asyncio.create_task(self._count_for_ever())
+        counting = [asyncio.create_task(self._count_for_ever())]
+        if self._settings.admin.port is not None:  # nobody else looks at it
+            counting.append(asyncio.create_task(self._remember_for_ever()))
         await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         if not self._stopping.is_set():
             self._stop(Stop(0, at_once=False))
         await asyncio.wait(keepers)
-        counting.cancel()
+        for task in counting:
+            task.cancel()
         for error in [keeper.exception() for keeper in keepers]:
             if error is not None:
                 raise error
@@ -214,7 +221,7 @@ class _Supervisor:
         self._workers.add(worker)
         if self._stopping.is_set():
             worker.stop(Stop(0, at_once=False))
-        status = await worker.run(self._on_ready, self._exposition)
+        status = await worker.run(self._on_ready, self._answer)
         self._workers.remove(worker)
         self._ended = merge([self._ended, lasting(worker.counted)])
         if self._stopping.is_set() and status:
@@ -257,6 +264,11 @@ class _Supervisor:
             async with self._collecting:
                 await self._count()
 
+    async def _remember_for_ever(self) -> None:
+        while True:
+            self._history.add(read_figures(self._families(), time.time()))
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
     async def _count(self) -> None:
         """Ask all workers what they have counted; those that do not answer in time will later."""
         asked = [asyncio.create_task(worker.count()) for worker in self._ready()]
@@ -265,6 +277,11 @@ class _Supervisor:
             for task in late:
                 task.cancel()
 
+    async def _answer(self, question: Scrape | Look) -> bytes:
+        if isinstance(question, Look):
+            return self._history.since(question.since)
+        return await self._exposition()
+
     async def _exposition(self) -> bytes:
         """Return the metrics of all, no older than this call."""
         asked_at = time.monotonic()
@@ -272,12 +289,12 @@ class _Supervisor:
             if self._collected_at <= asked_at:
                 self._collected_at = time.monotonic()
                 await self._count()
-                self._text = self._render()
+                self._text = render(self._families())
             return self._text
 
-    def _render(self) -> bytes:
+    def _families(self) -> list[Family]:
         own = take_snapshot(self._metrics.registry, self._metrics.merges)
-        return render(merge([*(worker.counted for worker in self._workers), self._ended, own]))
+        return merge([*(worker.counted for worker in self._workers), self._ended, own])
 
 
 def _reason(worker: _Worker, status: int) -> CacheproxyError:

@@ -34,7 +34,7 @@ class Visit:
         tracestate: what belongs to it, or None.
         started: when it came, by `time.perf_counter`.
         status: of the answer.
-        route: in our metrics' words; empty where no route of ours was asked for.
+        route: in our metrics' words, or the path of a service route; empty where there is none.
         model: the model's name, once it is known to be one of ours.
         namespace_id: the caller's namespace, a hash.
         outcome: which tier answered.

@@ -26,7 +26,7 @@ def main() -> None:
     try:
         name = load_manifest(settings.model).name
         installed = load_installed(name, settings.home, settings.device)
-        serve(App(settings, installed, link.exposition), listeners, settings, link)
+        serve(App(settings, installed, link), listeners, settings, link)
     except (ConfigError, StoreError, ModelError) as error:
         link.say_failed(error)
 

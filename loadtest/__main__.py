@@ -11,7 +11,7 @@ from cacheproxy.config import load_settings
 from cacheproxy.errors import CacheproxyError, ConfigError
 from loadtest.compare import compare_results
 from loadtest.fleet import Assignment
-from loadtest.peers.table import peers
+from loadtest.peers.table import PEERS, compare_peers
 from loadtest.recording import seconds_of
 from loadtest.report import as_html
 from loadtest.result import Result, read_result
@@ -109,7 +109,16 @@ def compare(a: Path, b: Path) -> None:
         click.echo(compare_results(read_result(a), read_result(b)))
 
 
-main.add_command(peers)
+@main.command()
+@click.option("--work", type=_PATH, required=True, help="folder for their environments")
+@click.option("--only", multiple=True, type=click.Choice(list(PEERS)), help="not all of them")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--home", type=_PATH, help="where cacheproxy's models live")
+def peers(work: Path, only: tuple[str, ...], rounds: int, home: Path | None) -> None:
+    """Run one load against other servers, installed on first use, and show a table."""
+    with _told():
+        settings = load_settings({"home": str(home)} if home else {}, None)
+        click.echo(compare_peers(only or list(PEERS), work.resolve(), settings.home, rounds))
 
 
 def _with_trace(scenario: Scenario, trace: Path, speed: float) -> Scenario:

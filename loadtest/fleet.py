@@ -3,6 +3,7 @@
 Plans are drawn from a seed, so that nothing but a few numbers travels between processes.
 """
 
+import asyncio
 import multiprocessing
 import os
 import time
@@ -75,9 +76,9 @@ class Outline:
 
 @dataclass(frozen=True)
 class _Order:
-    """What a process is told: to plan, or to run what it has planned."""
+    """What a process is told: to plan, to open connections, and to run what it has planned."""
 
-    what: Literal["warm up", "plan", "run", "end"]
+    what: Literal["warm up", "plan", "open", "run", "end"]
     phase: int = 0
     capacity_per_s: float | None = None
     start: float = 0.0
@@ -133,6 +134,8 @@ class Fleet:
         return self._run(on_progress)
 
     def _run(self, on_progress: Progress) -> Samples:
+        self._tell(_Order("open"))
+        self._hear_all(on_progress)
         self._tell(_Order("run", start=time.perf_counter() + _HEAD_START_S))
         return read_samples(b"".join(self._hear_all(on_progress)))
 
@@ -189,9 +192,8 @@ class _Sender:
     def live(self) -> None:
         """Follow orders."""
         while (order := self._link.recv()).what != "end":
-            if order.what == "run":
-                rows = uvloop.run(self._send(order.start))
-                self._link.send(("rows", rows))
+            if order.what == "open":
+                self._link.send(("rows", uvloop.run(self._send())))
             elif order.what == "plan":
                 self._plan(order)
                 self._link.send(("outlines", [_outline(plan) for plan in self._plans]))
@@ -210,7 +212,7 @@ class _Sender:
         else:
             self._plans = self._planner.plan(phase, order.phase, order.capacity_per_s)
 
-    async def _send(self, start: float) -> bytes:
+    async def _send(self) -> bytes:
         generator = Generator(
             self._assignment.target,
             self._plans,
@@ -220,8 +222,10 @@ class _Sender:
             parts=self._parts,
         )
         await generator.open()
+        self._link.send(("opened", None))
+        order = await asyncio.get_running_loop().run_in_executor(None, self._link.recv)
         return await generator.run(
-            start, lambda sent, answered: self._link.send(("progress", (sent, answered)))
+            order.start, lambda sent, answered: self._link.send(("progress", (sent, answered)))
         )
 
 

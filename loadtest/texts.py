@@ -20,7 +20,7 @@ from loadtest.scenario import KINDS, Kind, Mix
 _SETTLE_S = 1.0
 """A text counts as seen when it was asked for so long ago: then its answer has come."""
 
-_TRIES = 8
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TextSource:
         if kind == "unseen" or not self._settled:
             drawn = Drawn(self._draw_unseen(words), "unseen")
         else:
-            drawn = self._vary(self._known[self._rank()], kind)
+            drawn = self._draw_known(kind)
         if remember and drawn.kind != "repeat":
             self.remember(drawn.text, at_s + _SETTLE_S)
         return drawn
@@ -107,7 +107,8 @@ class TextSource:
         most = (self._settled + 1) ** power - 1
         return min(int((1 + self._rng.random() * most) ** (1 / power)), self._settled) - 1
 
-    def _vary(self, text: str, kind: Kind) -> Drawn:
+    def _draw_known(self, kind: Kind) -> Drawn:
+        text = self._known[self._rank()]
         if kind == "repeat":
             return Drawn(text, kind)
         for _ in range(_TRIES):
@@ -115,7 +116,8 @@ class TextSource:
             if varied not in self._asked:
                 self._asked.add(varied)
                 return Drawn(varied, kind)
-        # Short texts have few neighbours: all of them have been asked for.
+            # What is popular soon has no variation left that has not been asked for.
+            text = self._known[self._rank()]
         return Drawn(text, "repeat")
 
     def _reword(self, text: str) -> str:

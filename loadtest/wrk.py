@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_READY_S = 60.0
+_READY_S = 180.0
 
 _SCRIPT = """
 local bodies = {}

@@ -23,7 +23,7 @@ LAYERS = [
     {"upstreams"},
     {"tiers"},
     {"thresholds", "probes", "stores", "inference"},
-    {"link"},
+    {"live", "link"},
     {"merged_metrics", "tracing"},
     {"stages"},
     {"recorder"},

@@ -12,7 +12,7 @@ from faulty import FaultyStore
 from tokenizers import Tokenizer as TokenizerBuilder
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from cacheproxy.errors import InferenceFailed, NotCached
+from cacheproxy.errors import InferenceFailed, NotCached, Overloaded
 from cacheproxy.exchange import Control, ModelInfo, Request
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
@@ -75,6 +75,7 @@ class Harness:
         deadline_s=5.0,
         queue_entries=100,
         most_checks=10,
+        max_wait_s=10.0,
     ):
         self.metrics = Metrics()
         self.store = FaultyStore()
@@ -91,7 +92,7 @@ class Harness:
             queue=TextQueue(
                 window_s=0.005, max_group_tokens=64, shared_group_tokens=64, timeout_s=60, workers=2
             ),
-            max_wait_s=10,
+            max_wait_s=max_wait_s,
             metrics=self.metrics,
         )
         self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks)
@@ -556,3 +557,82 @@ async def test_an_entry_carries_what_was_heard_when_its_inference_began(start):
     (entry,) = harness.store.written.values()
     assert entry.generation == began
     assert harness.hot.get(key_of(harness, "a b")) is None
+
+
+async def overload(harness) -> list[asyncio.Task]:
+    """Ask for texts that wait, until one is refused; return those that were accepted."""
+    harness.hold = threading.Event()
+    accepted = []
+    for a in WORDS[4:]:
+        for b in WORDS[4:]:
+            task = asyncio.create_task(harness.outcomes(f"{a} {b}"))
+            await asyncio.sleep(0.01)
+            if task.done():
+                with pytest.raises(Overloaded):
+                    task.result()
+                return accepted
+            accepted.append(task)
+    raise AssertionError("nothing was refused")
+
+
+async def test_while_overloaded_new_texts_are_refused_before_they_cost_anything(start):
+    harness = start(max_wait_s=0.005)
+    accepted = await overload(harness)
+    calls, shed = harness.store.calls, harness.value("shed_total", reason="queue")
+
+    with pytest.raises(Overloaded) as refused:
+        await harness.embed("never asked for")
+
+    assert refused.value.retry_after_s >= 1
+    assert harness.store.calls == calls
+    assert harness.value("shed_total", reason="queue") == shed + 1
+    harness.hold.set()
+    assert await asyncio.gather(*accepted) == [["miss"]] * len(accepted)
+
+
+async def test_while_overloaded_hot_hits_are_served(start):
+    harness = start(max_wait_s=0.005)
+    await harness.embed("a b c d")
+    accepted = await overload(harness)
+
+    assert await harness.outcomes("a b c d") == ["hot"]
+    harness.hold.set()
+    await asyncio.gather(*accepted)
+
+
+async def test_while_overloaded_the_exact_tier_is_asked_where_it_often_has_the_answer(start):
+    harness = start(max_wait_s=0.005, hot_bytes=0)
+    await harness.embed("a b c d")
+    await harness.settled()
+    for _ in range(10):
+        assert await harness.outcomes("a b c d") == ["exact"]
+    accepted = await overload(harness)
+
+    assert await harness.outcomes("a b c d") == ["exact"]
+    with pytest.raises(Overloaded):
+        await harness.embed("never asked for")
+    harness.hold.set()
+    await asyncio.gather(*accepted)
+
+
+async def test_who_wants_cached_answers_only_is_not_refused_for_an_overload(start):
+    harness = start(max_wait_s=0.005)
+    accepted = await overload(harness)
+
+    with pytest.raises(NotCached):
+        await harness.embed("never asked for", only_if_cached=True)
+    harness.hold.set()
+    await asyncio.gather(*accepted)
+
+
+async def test_an_overload_is_over_when_the_queue_has_run_empty(start):
+    harness = start(max_wait_s=0.005)
+    accepted = await overload(harness)
+    harness.hold.set()
+    await asyncio.gather(*accepted)
+    deadline = asyncio.get_running_loop().time() + 10
+    while harness.batcher.is_overloaded:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+    assert await harness.outcomes("x y z") == ["miss"]

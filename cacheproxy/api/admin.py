@@ -1,8 +1,10 @@
-"""The admin listener: figures and purges, for operators, who stand above tenants.
+"""The admin listener: figures, a page that shows them, and purges, for operators, who stand above
+tenants.
 
 A browser that runs somebody else's page must not be able to drive it. With a token it cannot, as it
 does not know it. Without one, which is possible on loopback only, requests that a page has made
-are refused: by their `Origin`, and by a `Host` that is a name which somebody has pointed here.
+are refused: by their `Origin`, and by a `Host` that is a name which somebody has pointed here. The
+page itself anybody may have: it holds no figures, and asks for the token.
 """
 
 import hmac
@@ -20,10 +22,12 @@ from cacheproxy.administration import KeysOf, Target
 from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.journal import Journal
+from cacheproxy.api.page import PAGE_PATHS, page, to_page
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
 from cacheproxy.keys import Namespace
 from cacheproxy.stores.store import Store
+from cacheproxy.visit import VISIT, Visit
 
 _MOST_BODY_BYTES = 256 * 1024
 
@@ -41,11 +45,22 @@ def make_admin_app(
     keys_of: KeysOf,
     describe: Callable[[], Awaitable[Mapping[str, Any]]],
     describe_thresholds: Callable[[], Mapping[str, Any]],
+    recent: Callable[[float], Awaitable[bytes]],
     journal: Journal,
     *,
     token: str | None,
 ) -> ASGIApp:
-    """Return the application; `describe` gives the figures, which may raise `StoreError`."""
+    """Return the application.
+
+    Args:
+        store: what is purged.
+        keys_of: gives the keys of a text that is to be purged.
+        describe: gives the figures; may raise `StoreError`.
+        describe_thresholds: gives the semantic tier's, of each namespace.
+        recent: gives the samples taken after a time (Unix, seconds) as JSON, for the page.
+        journal: keeps what is asked.
+        token: that callers must have, or None for programs on this machine only.
+    """
 
     async def stats(_: Request) -> Response:
         try:
@@ -56,13 +71,22 @@ def make_admin_app(
     async def thresholds(_: Request) -> Response:
         return _json(describe_thresholds())
 
+    async def live(request: Request) -> Response:
+        try:
+            since = float(request.query_params.get("since", "0"))
+        except ValueError:
+            raise BadRequest("'since' must be a time in seconds", param="since") from None
+        return Response(await recent(since), media_type="application/json")
+
     async def purge(request: Request) -> Response:
-        headers = dict(request.scope["headers"])
+        visit: Visit = request.scope[VISIT]
+        visit.route, headers = "purge", visit.headers
         if headers.get(b"content-type", b"").partition(b";")[0].strip() != b"application/json":
             raise BadRequest("the content type must be application/json", status=415)
         body = await read_body(headers, request.receive, max_bytes=_MOST_BODY_BYTES)
         order = decode_json(_DECODER, body)
         namespace = Namespace(order.tenant, order.namespace)
+        visit.namespace_id = namespace.id
         try:
             removed = [await store.purge(each) for each in order.scopes(namespace.id, keys_of)]
         except StoreError as error:
@@ -71,6 +95,9 @@ def make_admin_app(
 
     edge = Edge(
         [
+            Route("/admin", to_page, methods=["GET"]),
+            Route("/admin/", page, methods=["GET"]),
+            Route("/admin/live", live, methods=["GET"]),
             Route("/admin/stats", stats, methods=["GET"]),
             Route("/admin/thresholds", thresholds, methods=["GET"]),
             Route("/admin/purge", purge, methods=["POST"]),
@@ -80,7 +107,8 @@ def make_admin_app(
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            check_caller(dict(scope["headers"]), token)
+            if scope.get("path") not in PAGE_PATHS:
+                check_caller(dict(scope["headers"]), token)
         except ApiError as error:
             await send_error(send, error)
         else:

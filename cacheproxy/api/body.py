@@ -18,6 +18,9 @@ its 413 instead of a reset connection."""
 
 _FIELD = re.compile(r"`\$\.(\w+)")
 
+_GIVEN = re.compile(r" '.*'", re.DOTALL)
+"""A value that msgspec quotes: what a request held goes into no message."""
+
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int) -> bytes:
     """Return the whole body.
@@ -61,7 +64,8 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except msgspec.ValidationError as error:
         field = _FIELD.search(str(error))
         raise BadRequest(
-            f"invalid request: {error}", param=field.group(1) if field else None
+            f"invalid request: {_GIVEN.sub('', str(error))}",
+            param=field.group(1) if field else None,
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the request body is not valid JSON: {error}") from None

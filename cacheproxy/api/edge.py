@@ -23,6 +23,7 @@ class Edge:
         self._router = Router(routes, redirect_slashes=False)
         # The router tries one route after the other; the busy ones have fixed paths.
         self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
+        self._paths = frozenset(route.path for route in routes)
         self._journal = journal
         self._closes = False
 
@@ -35,12 +36,14 @@ class Edge:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not spoken here")
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
-        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]))
+        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]), is_traced=app is not None)
         answer = _Answer(send, visit, self._closes)
         try:
             if app is not None:
                 await app(scope, receive, answer)
             else:
+                if scope["path"] in self._paths:
+                    visit.route = scope["path"]
                 scope["app"] = self  # makes the router raise, not answer, what it does not know
                 await self._router(scope, receive, answer)
         except ClientGone:

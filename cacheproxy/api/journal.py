@@ -3,10 +3,11 @@
 A line holds ids, names, counts and times, never a prompt, a key, a vector or a header's value but
 the request's id. `sampled` logs one request a second of each route and status, so that the log
 shows an example of all that happens and stays small whatever the load; it says how many it stands
-for.
+for. Probes, scrapes and looks at the page are in it only if they fail.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +27,10 @@ class _Kind:
 
     __slots__ = ("due", "unlogged")
 
-    def __init__(self) -> None:
-        self.due = 0.0
+    def __init__(self, route: str, status: int) -> None:
+        # Probes and scrapes that succeed come all day long, and say nothing.
+        is_service = route.startswith("/") and status < 400
+        self.due = math.inf if is_service else 0.0
         self.unlogged = 0
 
 
@@ -43,17 +46,17 @@ class Journal:
         self._is_sampling = requests == "sampled"
         self._kinds: dict[tuple[str, int], _Kind] = {}
 
-    def open(self, headers: Mapping[bytes, bytes]) -> Visit:
-        """Begin a visit, for this task."""
+    def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:
+        """Begin a visit, for this task; probes and scrapes need no trace."""
         visit = Visit(headers)
         enter_visit(visit)
-        if self._tracer is not None:
+        if self._tracer is not None and is_traced:
             self._tracer.begin(visit)
         return visit
 
     def close(self, visit: Visit) -> None:
         """Log and trace a visit that has ended."""
-        if self._tracer is not None:
+        if self._tracer is not None and visit.span is not None:
             self._tracer.end(visit)
         if self._is_logging:
             if self._is_sampling:
@@ -64,7 +67,8 @@ class Journal:
     def _sample(self, visit: Visit) -> None:
         kind = self._kinds.get((visit.route, visit.status))
         if kind is None:
-            kind = self._kinds[visit.route, visit.status] = _Kind()
+            kind = _Kind(visit.route, visit.status)
+            self._kinds[visit.route, visit.status] = kind
         if visit.started < kind.due:
             kind.unlogged += 1
             return

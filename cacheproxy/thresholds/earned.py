@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from cacheproxy.thresholds.alarm import Alarm
 from cacheproxy.thresholds.bands import BANDS, band_of, lowest_score
+from cacheproxy.thresholds.bounds import least_labels
 from cacheproxy.thresholds.certificate import Certificate, certify
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.ledger import Ledger
@@ -32,6 +33,9 @@ that is refuted from the third."""
 _CANARY_SUSPEND = 100.0
 
 _LOOSEN_REFITS = 2
+_SURE = 3.0
+"""Times the labels that it takes to open: with fewer, only half of what is certified is served."""
+
 _YOUNG = 6.0
 """Times `traffic share / max_error` labels a band is checked often for."""
 
@@ -275,7 +279,7 @@ class EarnedThresholds:
                 max_error=self.promise.max_error,
                 confidence=self.promise.confidence,
             )
-            band = _NEVER if certificate.band is None else certificate.band
+            band = self._first_served(certificate)
             if band >= threshold.band or at_once:
                 threshold.band, threshold.looser_refits = band, 0
             else:
@@ -284,6 +288,22 @@ class EarnedThresholds:
                     threshold.band, threshold.looser_refits = band, 0
             self._learn_rates(threshold, errors)
             self._plan_checks(threshold)
+
+    def _first_served(self, certificate: Certificate) -> int:
+        """Return the lowest band to serve: of what is certified by few labels, the better half.
+
+        Over the first hits, luck weighs more than the promise allows for: the errors among them are
+        few, and so are they. What is left out are free labels meanwhile.
+        """
+        if certificate.band is None:
+            return _NEVER
+        band, traffic = certificate.band, self._ledger.traffic
+        promise = self.promise
+        if certificate.labels < _SURE * least_labels(promise.max_error, promise.confidence):
+            half = sum(traffic[band:]) / 2
+            while band < BANDS - 1 and sum(traffic[band + 1 :]) >= half:
+                band += 1
+        return band
 
     def _learn_rates(self, threshold: _Threshold, errors: list[float]) -> None:
         """Note the rate from which on errors are news, for each band.

@@ -23,6 +23,8 @@ INFINITY = Peer(
             "click<8.2",
             "typer<0.16",
             "huggingface_hub<1",
+            "datasets<3.3",
+            "pyarrow<18",
             "requests",
         ),
     ),

@@ -7,7 +7,8 @@ from loadtest.peers.peer import Peer, Place
 
 def _command(place: Place) -> list[str]:
     server = Path(__file__).with_name("plain.py")
-    return [str(place.python), str(server), str(place.model), str(place.port)]
+    # -P: beside the server lies this file, which is not the package of that name.
+    return [str(place.python), "-P", str(server), str(place.model), str(place.port)]
 
 
 SENTENCE_TRANSFORMERS = Peer(

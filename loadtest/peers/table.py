@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import msgspec
 from tqdm import tqdm
 
@@ -131,16 +130,3 @@ def _line(name: str, phase: str, rounds: Sequence[dict[str, Result]], spread: st
 def _figure(result: Result, phase: str, figure: str) -> float:
     found = next(one for one in result.phases if one.name == phase)
     return found.streams[0].figures[figure]
-
-
-@click.command()
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="for environments")
-@click.option("--only", multiple=True, type=click.Choice(list(PEERS)), help="not all of them")
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--home", type=click.Path(path_type=Path), help="where cacheproxy's models live")
-def peers(work: Path, only: tuple[str, ...], rounds: int, home: Path | None) -> None:
-    """Run the same load against other servers, installed on first use, and show a table."""
-    from cacheproxy.config import load_settings
-
-    settings = load_settings({"home": str(home)} if home else {}, None)
-    click.echo(compare_peers(only or list(PEERS), work.resolve(), settings.home, rounds))

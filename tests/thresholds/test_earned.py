@@ -68,7 +68,7 @@ def test_t3_where_all_neighbours_are_right_it_opens_with_little_more_than_the_le
 def test_t5_when_the_traffic_shifts_few_are_served_wrong_before_it_is_noticed(max_error, later):
     texts = 60_000
     thresholds = make(max_error)
-    hits, wrong = play(thresholds, *draw(texts, 5, later=later))
+    hits, wrong = play(thresholds, *draw(texts, 4, later=later))
     before = hits < texts // 2
     just_after = (hits >= texts // 2) & (hits < texts // 2 + 5_000)
 

@@ -1,0 +1,104 @@
+"""The outermost application: what it answers and logs when something breaks inside."""
+
+import io
+import json
+import logging
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cacheproxy.api.edge import Edge
+from cacheproxy.api.journal import Journal
+from cacheproxy.logs import start_logging
+
+SECRET = "what the prompt says"  # noqa: S105
+
+
+async def broken(_: Request) -> Response:
+    try:
+        int(SECRET)  # its message quotes what it was given
+    except ValueError as error:
+        raise RuntimeError(f"cannot read {SECRET}") from error
+    return Response()
+
+
+async def fine(_: Request) -> Response:
+    return Response("fine")
+
+
+@pytest.fixture
+def ask():
+    """Return a function that asks the edge with these headers."""
+    edge = Edge([Route("/broken", broken), Route("/fine", fine)], Journal("all"))
+
+    async def ask(path: str, **headers: str) -> httpx.Response:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        transport = httpx.ASGITransport(edge)
+        async with httpx.AsyncClient(transport=transport, base_url="http://edge") as http:
+            return await http.get(path, headers=given)
+
+    return ask
+
+
+@pytest.fixture
+def form() -> str:
+    return "json"
+
+
+@pytest.fixture
+def log(form, monkeypatch):
+    """What is logged."""
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.INFO)
+    start_logging("info", form, process_id=False)
+    return written
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+async def test_a_failure_inside_is_told_by_where_and_what_kind_but_not_by_its_words(log, ask):
+    answer = await ask("/broken", x_request_id="night-42")
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["x-request-id"] == "night-42"
+    assert SECRET not in answer.text + log.getvalue()
+    for word in ("night-42", "RuntimeError", "ValueError", "test_edge.py", "in broken"):
+        assert word in log.getvalue()
+
+
+async def test_json_logs_are_an_object_a_line(log, ask):
+    await ask("/broken")
+    await ask("/fine")
+
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    requests = [line for line in lines if line["message"] == "request"]
+    assert [line["status"] for line in requests] == [500, 200]
+    assert {"time", "level", "logger", "process"} <= lines[0].keys()
+    assert "Traceback" not in lines[0]["message"]
+
+
+GIVEN = ["7f3a", "a" * 128, "req_0123:4/5+6=7.8-9"]
+NOT_TAKEN = ["", "a" * 129, "two words", "line\tfeed", "<script>", "\u00e9"]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+async def test_a_usable_request_id_comes_back(ask, given):
+    assert (await ask("/fine", x_request_id=given)).headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", NOT_TAKEN)
+async def test_another_one_is_replaced_by_one_that_nobody_else_gets(ask, given):
+    ids = {(await ask("/fine", x_request_id=given.encode())).headers["x-request-id"] for _ in "12"}
+    assert len(ids) == 2
+    assert given not in ids
+
+
+async def test_even_what_is_not_found_has_an_id(ask):
+    answer = await ask("/nothing")
+    assert answer.status_code == 404
+    assert answer.headers["x-request-id"]

@@ -1,0 +1,150 @@
+"""Whole runs against a server that a test has in its hands."""
+
+import pytest
+from load_command import loadtest, read_json, write_scenario
+from scripted_server import ScriptedServer
+
+KNOWN = "known_texts = 5"
+STREAM = '[[phases.streams]]\nname = "s"\nper_s = 50\nmix = { repeat = 1.0 }'
+
+
+@pytest.fixture
+def server():
+    with ScriptedServer() as server:
+        yield server
+
+
+def run(server, scenario, *arguments):
+    return loadtest("run", "--url", server.url, "--scenario", scenario, *arguments)
+
+
+def test_a_server_that_counts_right_agrees(server, tmp_path):
+    server.has_metrics = True
+
+    done = run(server, write_scenario(tmp_path, STREAM, more=KNOWN))
+
+    assert done.returncode == 0, done.stderr
+    assert "clients and server agree in all" in done.stdout
+
+
+def test_a_server_whose_metrics_lie_is_found_out(server, tmp_path):
+    server.has_metrics = True
+    path = write_scenario(tmp_path, STREAM, more=KNOWN)
+    # Not to be told from the truth by the first counts alone: the difference grows in the run.
+    server.lost_hits = 10
+
+    done = run(server, path, "--json", tmp_path / "a.json", "--report", tmp_path / "a.html")
+
+    assert done.returncode == 1
+    assert "DIFFERENCE only: texts that hit in the hot tier" in done.stdout
+    assert "texts that hit in the hot tier" in (tmp_path / "a.html").read_text()
+
+
+def test_a_stalled_server_cannot_hide_its_queue(server, tmp_path):
+    server.pause_s = 0.3  # of one client's view: the schedule does not wait for it
+    streams = '[[phases.streams]]\nname = "s"\nper_s = 40\nmix = { unseen = 1.0 }'
+
+    done = run(server, write_scenario(tmp_path, streams), "--json", tmp_path / "a.json")
+
+    assert done.returncode == 0, done.stderr
+    (stream,) = read_json(tmp_path / "a.json")["phases"][0]["streams"]
+    assert stream["figures"]["p50_ms"] >= 300
+    assert stream["figures"]["offered_per_s"] == pytest.approx(40, rel=0.3)
+    assert len(server.bodies) == stream["statuses"]["200"]
+    assert "no metrics of cacheproxy's" in done.stdout
+
+
+def test_a_closed_loop_sends_when_it_has_its_answer(server, tmp_path):
+    server.pause_s = 0.1
+    streams = '[[phases.streams]]\nname = "s"\nclients = 2\nmix = { unseen = 1.0 }'
+
+    done = run(server, write_scenario(tmp_path, streams), "--processes", 2)
+
+    assert done.returncode == 0, done.stderr
+    assert 5 <= len(server.bodies) <= 2 * 1 / 0.1
+
+
+def test_several_processes_send_one_schedule(server, tmp_path):
+    streams = '[[phases.streams]]\nname = "s"\nper_s = 60\nmix = { unseen = 1.0 }'
+    path = write_scenario(tmp_path, streams)
+    for processes in (1, 3):
+        assert run(server, path, "--processes", processes).returncode == 0
+
+    texts = [body["input"] for body in server.bodies]
+    half = len(texts) // 2
+    assert sorted(texts[:half]) == sorted(texts[half:])
+    assert len(set(texts[:half])) == half
+
+
+def test_connections_that_the_server_closes_are_made_anew(server, tmp_path):
+    server.closes = True
+
+    done = run(server, write_scenario(tmp_path, STREAM, more=KNOWN), "--json", tmp_path / "a.json")
+
+    assert done.returncode == 0, done.stderr
+    (stream,) = read_json(tmp_path / "a.json")["phases"][0]["streams"]
+    assert set(stream["statuses"]) == {"200"}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_chat_is_timed_to_its_first_byte_and_to_its_end(server, tmp_path, streamed):
+    server.pause_s = 0.05
+    streams = (
+        '[[phases.streams]]\nname = "s"\nroute = "chat"\nper_s = 20\n'
+        f"streamed = {str(streamed).lower()}"
+    )
+
+    done = run(server, write_scenario(tmp_path, streams), "--json", tmp_path / "a.json")
+
+    assert done.returncode == 0, done.stderr
+    (stream,) = read_json(tmp_path / "a.json")["phases"][0]["streams"]
+    assert set(stream["statuses"]) == {"200"}
+    assert server.bodies[0]["messages"][0]["role"] == "user"
+    assert server.bodies[0]["stream"] is streamed
+    figures = stream["figures"]
+    between_ms = figures["p50_ms"] - figures["first_p50_ms"]
+    assert between_ms >= 100 if streamed else between_ms < 50
+
+
+def test_a_stream_that_breaks_off_is_a_failure(server, tmp_path):
+    server.breaks_off = True
+    streams = (
+        '[[phases.streams]]\nname = "s"\nroute = "chat"\nper_s = 20\nstreamed = true\n'
+        '[[promises]]\nphase = "only"\nfigure = "failed_share"\nat_most = 0'
+    )
+
+    done = run(server, write_scenario(tmp_path, streams), "--json", tmp_path / "a.json")
+
+    assert done.returncode == 3
+    assert "BROKEN only: failed_share" in done.stdout
+
+
+def test_two_results_are_compared_by_ratios_with_their_spread(server, tmp_path):
+    path = write_scenario(tmp_path, STREAM, more=KNOWN)
+    for name, pause_s in (("a", 0.02), ("b", 0.06)):
+        server.pause_s = pause_s
+        assert run(server, path, "--json", tmp_path / f"{name}.json").returncode == 0
+
+    done = loadtest("compare", tmp_path / "a.json", tmp_path / "b.json")
+
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "p50 ms" in line]
+    *_, ratio, low, _, high = line.split()
+    assert 1.5 < float(low) <= float(ratio) <= float(high) < 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run"], "either --url or --serve"),
+        (["run", "--url", "http://127.0.0.1:9", "--scenario", "smoke"], "111"),
+        (["run", "--url", "http://127.0.0.1:9", "--scenario", "none"], "there is no scenario"),
+        (["compare", "/nowhere/a.json", "/nowhere/b.json"], "/nowhere/a.json"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(arguments, told):
+    done = loadtest(*arguments)
+
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert told in line

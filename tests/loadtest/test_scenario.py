@@ -1,0 +1,67 @@
+"""Scenarios: those that ship are sound, and mistakes in others are told."""
+
+import pytest
+
+from cacheproxy.errors import ConfigError
+from loadtest.plan import Planner
+from loadtest.scenario import load_scenario, scenario_names
+from loadtest.target import Target
+from loadtest.texts import TextSource
+
+TARGET = Target("http://127.0.0.1:1/v1", "all-MiniLM-L6-v2")
+
+
+def test_the_scenarios_that_are_promised_are_there():
+    promised = {
+        *("smoke", "rag-steady", "rag-burst", "ingest", "cold-start", "seed-table", "soak"),
+        "overload",
+    }
+
+    assert promised <= set(scenario_names())
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_a_scenario_that_ships_needs_no_data_and_can_be_planned(name):
+    scenario = load_scenario(name)
+    planner = Planner(TextSource(scenario.seed), TARGET, scenario.seed)
+    planner.warm_up(10, scenario.phases[0].streams[0])
+
+    for number, phase in enumerate(scenario.phases):
+        short = type(phase)(phase.name, 1.0, phase.streams)
+        for plan in planner.plan(short, number, capacity_per_s=20.0):
+            assert plan.requests
+            assert len(plan.kinds) == len(plan.requests)
+
+
+def test_a_plan_is_the_same_in_every_process():
+    phase = load_scenario("smoke").phases[0]
+
+    def requests():
+        planner = Planner(TextSource(1), TARGET, 1)
+        return [plan.requests for plan in planner.plan(phase, 0, None)]
+
+    assert requests() == requests()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("mix = { unseen = 0.5 }", "adds up to 0.5"),
+        ("clients = 2", "give one of"),
+        ("loops = 3", "loops"),
+        ('[[promises]]\nphase = "b"\nfigure = "p99_ms"\nat_most = 1', "names a phase"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path, change, told):
+    path = tmp_path / "mine.toml"
+    head = 'about = "x"\n[[phases]]\nname = "a"\nseconds = 1\n[[phases.streams]]\nname = "s"\n'
+    path.write_text(f"{head}per_s = 1\n{change}\n")
+
+    with pytest.raises(ConfigError, match=told) as error:
+        load_scenario(str(path))
+    assert "mine.toml" in str(error.value)
+
+
+def test_an_unknown_scenario_is_told_with_those_that_there_are():
+    with pytest.raises(ConfigError, match="smoke"):
+        load_scenario("nothing-like-it")

@@ -1,0 +1,101 @@
+"""What a proxy records, and its replay: the real server, the real tool."""
+
+import json
+import os
+import stat
+
+import pytest
+from load_command import loadtest, read_json
+
+MODEL = "all-MiniLM-L6-v2"
+TEXT = "the launch is on the ninth of May"
+
+
+def read_lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ask(server, body, path="/v1/embeddings", **headers):
+    response = server.http.post(path, json=body, headers=headers)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def traffic(server):
+    """Ask for something of every kind; return how many requests that was."""
+    for _ in range(3):  # the third one is answered without being read
+        ask(server, {"model": MODEL, "input": TEXT, "encoding_format": "base64"})
+    ask(server, {"model": MODEL, "input": [TEXT, "another text", "a third one"]})
+    ask(server, {"model": MODEL, "input": [2054, 2003, 1037, 9207]})
+    ask(server, {"model": MODEL, "input": TEXT}, **{"x-cacheproxy-namespace": "other"})
+    ask(server, {"texts": [TEXT]}, path="/embed")
+    return 7
+
+
+@pytest.fixture
+def record(start_server, tmp_path):
+    """Return a function that records some traffic, and returns the file and its lines."""
+
+    def record(*flags):
+        path = tmp_path / "requests.jsonl"
+        server = start_server("--record-path", str(path), *flags)
+        count = traffic(server)
+        assert server.stop() == 0, server.log
+        lines = read_lines(path)
+        assert len(lines) == count
+        return path, lines
+
+    return record
+
+
+def test_hashes_lengths_and_times_are_recorded_and_no_text(record):
+    path, lines = record()
+
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(f"{path}.key").st_mode) == 0o600
+    assert "launch" not in path.read_text()
+    first, *_ = lines
+    assert first["characters"] == [len(TEXT)]
+    assert (first["route"], first["model"], first["form"]) == ("embeddings", MODEL, "base64")
+    assert [line["hashes"][0] for line in lines[:3]] == [first["hashes"][0]] * 3
+    assert len(lines[3]["hashes"]) == 3
+    assert lines[3]["hashes"][0] == first["hashes"][0] != lines[3]["hashes"][1]
+    assert (lines[4]["characters"], lines[4]["tokens"]) == ([None], [4])
+    assert lines[5]["hashes"] == first["hashes"]
+    assert lines[5]["namespace"] != first["namespace"]
+    assert lines[6]["route"] == "embed"
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+
+
+def test_texts_are_recorded_when_asked_for(record):
+    _, lines = record("--record-texts")
+
+    assert lines[0]["texts"] == [TEXT]
+    assert lines[4]["texts"] == [[2054, 2003, 1037, 9207]]
+
+
+@pytest.mark.parametrize("flags", [(), ("--record-texts",)])
+def test_a_replay_repeats_what_was_repeated(record, start_server, tmp_path, flags):
+    path, _ = record(*flags)
+    server = start_server(store="memory://")
+
+    done = loadtest(
+        "replay", path, "--url", server.url, "--speed", "0.2", "--json", tmp_path / "a.json"
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clients and server agree" in done.stdout
+    (phase,) = read_json(tmp_path / "a.json")["phases"]
+    texts = sum(sum(stream["texts"].values()) for stream in phase["streams"])
+    inferred = server.inferred()
+    assert texts == 9
+    # The text, once in each namespace; two more; the token ids.
+    assert inferred == 5
+
+
+def test_a_path_that_cannot_be_written_is_told_at_the_start(model_home, tmp_path):
+    from server_process import Server
+
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(AssertionError, match=r"record\.path"):
+        Server(model_home, "memory://", "--record-path", str(tmp_path / "folder"))
