@@ -187,7 +187,15 @@ class UpstreamSettings(_Section):
     pass_authorization: bool = Field(
         False, description="send the caller's own Authorization; entries are then each caller's"
     )
-    models: tuple[str, ...] = Field((), description="the chat models that it has; none: any")
+    models: tuple[str, ...] = Field(
+        (), description="the chat models that it has; none, and no embeddings either: any"
+    )
+    embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        default_factory=dict, description="dimensions of the embedding models that it has"
+    )
+    before_local: bool = Field(
+        False, description="asked for the local model's embeddings before the local engine is"
+    )
     connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
     first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
     idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
@@ -208,6 +216,8 @@ class UpstreamSettings(_Section):
     def _one_authorization(self) -> "UpstreamSettings":
         if self.pass_authorization and self.api_key is not None:
             raise ValueError("either api_key or pass_authorization")
+        if self.pass_authorization and self.embeddings:
+            raise ValueError("embeddings are the same for all callers: they take an api_key")
         return self
 
 

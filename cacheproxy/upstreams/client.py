@@ -114,9 +114,12 @@ class Upstream:
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
 
-    def has(self, model: str) -> bool:
-        """Return whether the upstream has a model."""
-        return not self.settings.models or model in self.settings.models
+    def has(self, model: str, path: str) -> bool:
+        """Return whether the upstream has a model behind a path, `embeddings` or one of chat's."""
+        settings = self.settings
+        if path == "embeddings":
+            return model in settings.embeddings
+        return model in settings.models or not (settings.models or settings.embeddings)
 
     def start(self) -> None:
         """Make the pool, on the running event loop."""
