@@ -11,6 +11,7 @@ from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.report import ReportEndpoint
 from cacheproxy.chat.agreement import Comparer
 from cacheproxy.chat.budget import Budget
+from cacheproxy.chat.judge import Judge
 from cacheproxy.chat.keeping import Keeping
 from cacheproxy.chat.likeness import AGREES, Likeness, promise_of_chat
 from cacheproxy.chat.models import ChatModels
@@ -19,6 +20,7 @@ from cacheproxy.chat.record import CompletionRecord, unpack
 from cacheproxy.chat.savings import Savings
 from cacheproxy.chat.staleness import Staleness, StalenessRules
 from cacheproxy.config import Settings
+from cacheproxy.errors import ConfigError
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
@@ -80,6 +82,8 @@ class ChatRoute:
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         staleness = _staleness(settings)
+        budget = Budget(settings.chat.checks_per_minute)
+        self._judge = _judge(settings, upstreams)
         keeping = Keeping(
             self._models,
             hot=self.hot,
@@ -87,6 +91,7 @@ class ChatRoute:
             lifetimes=lifetimes,
             staleness=staleness,
             spare_work=self.spare_work,
+            budget=budget,
             purge=store.purge,
         )
         self._pipeline = ChatPipeline(
@@ -97,7 +102,7 @@ class ChatRoute:
             exact=ExactTier(guard, writeback, self._reader),
             purges=store.purges,
             staleness=staleness,
-            budget=Budget(settings.chat.checks_per_minute),
+            budget=budget,
             most_bytes=settings.chat.max_answer_bytes,
             metrics=metrics,
         )
@@ -161,10 +166,19 @@ class ChatRoute:
             model=model,
             metrics=self._metrics,
         )
-        return Likeness(tier, thresholds, self._tokenizer, self._comparer)
+        return Likeness(tier, thresholds, self._tokenizer, self._comparer, self._judge)
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
+
+
+def _judge(settings: Settings, upstreams: Upstreams) -> Judge | None:
+    model = settings.chat.judge_model
+    if model is None:
+        return None
+    if upstreams.first(model) is None:
+        raise ConfigError(f"chat.judge_model: no upstream has {model}")
+    return Judge(upstreams, model)
 
 
 def _staleness(settings: Settings) -> StalenessRules:

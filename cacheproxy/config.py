@@ -169,12 +169,27 @@ class ChatSettings(_Section):
     checks_per_minute: float = Field(
         30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
     )
+    judge_model: str | None = Field(
+        None, min_length=1, description="a chat model that compares answers where they are in doubt"
+    )
+    judge_sensitivity: float | None = Field(
+        None,
+        gt=0.5,
+        le=1,
+        description="share of different answers that it sees (cacheproxy judge)",
+    )
     stale_while_revalidate_s: StaleS = Field(
         0, description="stale completions are served at once for so long, and asked for anew"
     )
     stale_if_error_s: StaleS = Field(
         0, description="stale completions are served for so long where the upstream fails"
     )
+
+    @model_validator(mode="after")
+    def _judge_is_measured(self) -> "ChatSettings":
+        if (self.judge_model is None) != (self.judge_sensitivity is None):
+            raise ValueError("judge_model and judge_sensitivity are set together, or not at all")
+        return self
 
 
 class UpstreamSettings(_Section):

@@ -181,6 +181,7 @@ class ChatPipeline:
         for task in self._asking:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._keeping.stop()
 
     def _who_answers(self, model: str, client: Mapping[bytes, bytes]) -> str:
         """Return what stands for who answers: the first upstream, which others only stand in for.

@@ -134,6 +134,7 @@ class Harness:
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
             spare_work=SpareWork(lambda: True, most=10),
+            budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
         )
         self.pipeline = ChatPipeline(
