@@ -105,7 +105,8 @@ class ChatEndpoint:
                         return
                 await self._answer(visit, namespace, control, body, started, send)
         except Exception as error:
-            self._requests.labels(_ROUTE, "", status_of(error)).inc()
+            if not visit.outcome:  # else it is counted: a stream that has begun has its status
+                self._requests.labels(_ROUTE, "", status_of(error)).inc()
             raise
 
     async def _answer(
