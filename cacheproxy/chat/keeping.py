@@ -139,7 +139,7 @@ class Keeping:
                 lookup = await likeness.find(
                     record.namespace_id, journey.turn, record.key, can_check=False
                 )
-                if lookup.probe is not None and not likeness.is_quarantined(record.key):
+                if lookup.probe is not None and self._is_to_be_found(likeness, record):
                     self._writeback.put(replace(entry, probe=lookup.probe), since)
             if lookup is None or lookup.neighbour is None:
                 return
@@ -169,9 +169,15 @@ class Keeping:
             if lookup.is_hit and not does_agree:
                 await self.remove(neighbour)
         except ApiError:
-            return  # nobody could say: a label less
+            return  # nobody could say, which is no reason to remove anything
         except StoreError as error:
             logger.warning("an entry that was found to be wrong could not be removed: %s", error)
+
+    def _is_to_be_found(self, likeness: Likeness, record: CompletionRecord) -> bool:
+        """Return whether an entry may be found by likeness, and was not replaced meanwhile."""
+        entry = self._hot.get(record.key)
+        is_current = entry is None or entry.record is record
+        return is_current and not likeness.is_quarantined(record.key)
 
     async def stop(self) -> None:
         """Give up what is being judged."""

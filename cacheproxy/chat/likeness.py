@@ -104,15 +104,19 @@ class Likeness:
         """Compare a fresh completion with the neighbour's; take note, and return, if they agree.
 
         Raises:
-            ApiError: there was no telling.
+            ApiError: there was no telling, which counts as a wrong one: equal answers are told
+                without any help, so that leaving the others out would make the tier too sure.
         """
         if lookup.neighbour is None:
             raise ValueError("there is no neighbour to learn from")
         answers = text_of(body), text_of(lookup.neighbour.body)
-        does_agree = await self._comparer.agree(*answers)
-        if not does_agree and self.may_ask_judge(lookup) and self._judge is not None:
-            does_agree = await self._judge.agree(*answers)
-        self._tier.learn(namespace_id, lookup.score, float(does_agree))
+        does_agree = False
+        try:
+            does_agree = await self._comparer.agree(*answers)
+            if not does_agree and self._judge is not None and self.may_ask_judge(lookup):
+                does_agree = await self._judge.agree(*answers)
+        finally:
+            self._tier.learn(namespace_id, lookup.score, float(does_agree))
         return does_agree
 
     def may_ask_judge(self, lookup: Lookup[CompletionRecord]) -> bool:
