@@ -1,7 +1,7 @@
 """One upstream: a pool of connections to an OpenAI-compatible server, and deadlines for each step.
 
-A thin edge over aiohttp, of whose overhead a miss has a fifth of what httpx takes (measured: 0.2 ms
-to 0.9). What goes wrong becomes an `UpstreamFailed` that says what it was.
+A thin edge over aiohttp: a call of an upstream that answers at once takes 0.27 ms with it, and 0.81
+with httpx (measured). What goes wrong becomes an `UpstreamFailed` that says what it was.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 
 import aiohttp
-from yarl import URL
 
 from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import UpstreamFailed
@@ -107,7 +106,7 @@ class Upstream:
     def __init__(self, name: str, settings: UpstreamSettings, metrics: Metrics) -> None:
         self.name = name
         self.settings = settings
-        self._base = URL(settings.base_url.rstrip("/") + "/")
+        self._base = settings.base_url.rstrip("/")
         key = settings.api_key
         self._authorization = f"Bearer {key.get_secret_value()}" if key else None
         self._session: aiohttp.ClientSession | None = None
@@ -173,7 +172,7 @@ class Upstream:
         body: bytes,
         client: Mapping[bytes, bytes],
     ) -> aiohttp.ClientResponse:
-        url, headers = self._base.join(URL(path)), self._headers(client)
+        url, headers = f"{self._base}/{path}", self._headers(client)
         try:
             return await session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ServerDisconnectedError:
