@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import cacheproxy
-from cacheproxy.administration import describe_store, describe_thresholds
+from cacheproxy.administration import describe_chat_thresholds, describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.dialect import Dialect, InputLimits
@@ -333,7 +333,10 @@ class App:
 
     def _describe_thresholds(self) -> dict[str, Any]:
         accounts = [account for one in self._thresholds for account in one.accounts()]
-        return describe_thresholds(self._settings, accounts)
+        described = describe_thresholds(self._settings, accounts)
+        if self._chat is not None:
+            described["chat"] = describe_chat_thresholds(self._settings, self._chat.accounts())
+        return described
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None

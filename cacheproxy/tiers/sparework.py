@@ -1,7 +1,6 @@
 """Work that nobody waits for, done one piece at a time while inference has nothing else to do."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,9 @@ Begin = Callable[[], "asyncio.Future[Any] | None"]
 class SpareWork:
     """A bounded queue of work, begun whenever `has_spare` says that it delays nobody."""
 
-    def __init__(
-        self, has_spare: Callable[[], bool], *, most: int, rest_times: float = 0.0
-    ) -> None:
-        """Prepare; after each piece, rest for so many times as long as it took."""
-        self._rest_times = rest_times
+    def __init__(self, has_spare: Callable[[], bool], *, most: int, rest_s: float = 0.0) -> None:
+        """Prepare; after each piece rest for so many seconds."""
+        self._rest_s = rest_s
         self._has_spare = has_spare
         self._most = most
         self._waiting: deque[Begin] = deque()
@@ -64,8 +61,8 @@ class SpareWork:
                 begun = self._waiting.popleft()()
                 if begun is not None:
                     self._is_busy = True
-                    started = time.perf_counter()
                     await asyncio.wait({begun})
                     self._is_busy = False
-                    await asyncio.sleep(self._rest_times * (time.perf_counter() - started))
+                    if self._rest_s:
+                        await asyncio.sleep(self._rest_s)
             self._came.clear()

@@ -68,11 +68,12 @@ def teach(server, topics=TOPICS, **more):
     """Ask every topic in every form; return the answers that were hits by likeness."""
     hits = []
     for form in FORMS:
-        for topic in topics:
+        for number, topic in enumerate(topics, 1):
             response = ask(server, form.format(topic), **more)
             if "detail=semantic" in status_of(response):
                 hits.append((topic, text_of(response)))
-        settled(server)
+            if number % 15 == 0 or number == len(topics):
+                settled(server)
     return hits
 
 
@@ -87,7 +88,7 @@ def upstream() -> Iterator[Upstream]:
 def taught(model_home, upstream) -> Iterator[Server]:
     """A server whose semantic tier has opened."""
     flags = ("--upstream", upstream.url, "--chat-max-error", "0.2")
-    flags += ("--chat-checks-per-minute", "1000")
+    flags += ("--chat-checks-per-minute", "1000", "--admin-port", "0")
     server = Server(model_home, "memory://", "--drain-s", "0", *flags)
     upstream.always = by_topic
     server.hits = teach(server, [*TOPICS[:40], "stapler"])
@@ -117,6 +118,11 @@ def test_it_starts_closed_and_opens_on_evidence(taught):
     assert wrong <= 0.2 * len(taught.hits)
     assert taught.metric("semantic_certified", model="gpt-test") == 1
     assert taught.metric("semantic_shadow_labels_total", result="right") >= 16
+    told = taught.admin.get("/admin/thresholds").json()["chat"]
+    (namespace,) = told["models"]["gpt-test"]["namespaces"]
+    assert (told["max_error"], namespace["tenant"]) == (0.2, "default")
+    assert namespace["thresholds"][0]["state"] == "open"
+    assert namespace["hits"] >= len(taught.hits)
 
 
 def test_a_hit_says_how_near_it_was_and_streams_as_well(taught):
