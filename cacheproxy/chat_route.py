@@ -42,7 +42,7 @@ from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
 
 _REST_S = 0.015
-"""Between two answers that are learned from, some 5 ms of work each: at most a quarter of a core."""
+"""Between two answers that are learned from, some 5 ms of work each: a quarter of a core."""
 
 _LABELS = 1_024
 """Fresh answers that may wait to be compared; those beyond are not."""
