@@ -470,8 +470,9 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
 def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
-        # A store's URL may hold a password.
-        is_secret = name in ("store", "admin.token") or name.endswith(".api_key")
+        # A URL may hold a password.
+        is_secret = name in ("store", "admin.token", "upstream")
+        is_secret = is_secret or name.endswith((".api_key", ".base_url"))
         is_shown = not is_secret and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
