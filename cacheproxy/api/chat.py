@@ -100,13 +100,15 @@ class ChatEndpoint:
                 if self._recorder is not None:
                     self._recorder.put(_ROUTE, namespace.id, body)
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    entry = self._pipeline.find_hot(repeat.key)
+                    wants_usage = repeat.form != "stream"
+                    entry = self._pipeline.find_hot(repeat.key, wants_usage=wants_usage)
                     if entry is not None:
                         await self._send_repeat(visit, entry, repeat, started, send)
                         return
                 await self._answer(visit, namespace, control, body, started, send)
         except Exception as error:
-            self._requests.labels(_ROUTE, "", status_of(error)).inc()
+            if not visit.outcome:  # else it is counted: a stream that has begun has its status
+                self._requests.labels(_ROUTE, "", status_of(error)).inc()
             raise
 
     async def _answer(
