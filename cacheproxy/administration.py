@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,18 +68,36 @@ def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> dict
         "max_error": semantic.max_error,
         "confidence": semantic.confidence,
         "min_similarity": semantic.min_similarity,
-        "namespaces": [
-            {
-                "id": (namespace := hex_id(account.namespace_id)),
-                **named.get(namespace, {}),
-                "is_aside": account.is_aside,
-                "hits": account.hits,
-                "spared_s": round(account.spared_s, 3),
-                "alarms": account.alarms,
-                "thresholds": [_describe(standing) for standing in account.standings],
-            }
-            for account in accounts
-        ],
+        "namespaces": [_describe_account(account, named) for account in accounts],
+    }
+
+
+def describe_chat_thresholds(
+    settings: Settings, accounts: Mapping[str, Iterable[Account]]
+) -> dict[str, Any]:
+    """Return the same of completions; `accounts` are by model."""
+    named = _default_namespaces(settings.api_keys)
+    return {
+        "mode": settings.chat.semantic,
+        "max_error": settings.chat.max_error,
+        "confidence": settings.chat.confidence,
+        "models": {
+            model: {"namespaces": [_describe_account(account, named) for account in of_model]}
+            for model, of_model in accounts.items()
+        },
+    }
+
+
+def _describe_account(account: Account, named: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    namespace = hex_id(account.namespace_id)
+    return {
+        "id": namespace,
+        **named.get(namespace, {}),
+        "is_aside": account.is_aside,
+        "hits": account.hits,
+        "spared_s": round(account.spared_s, 3),
+        "alarms": account.alarms,
+        "thresholds": [_describe(standing) for standing in account.standings],
     }
 
 

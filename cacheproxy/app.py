@@ -6,6 +6,7 @@ The only file that knows every part. `App.start` ends when the model is warm and
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import cacheproxy
-from cacheproxy.administration import describe_store, describe_thresholds
+from cacheproxy.administration import describe_chat_thresholds, describe_store, describe_thresholds
 from cacheproxy.api.admin import make_admin_app
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.dialect import Dialect, InputLimits
@@ -33,6 +34,7 @@ from cacheproxy.chat_route import ChatRoute
 from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.engine import Engine, LocalEngine
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
@@ -42,6 +44,8 @@ from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.probes.probe import Probe
+from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
 from cacheproxy.records import EmbeddingRecord, unpack
 from cacheproxy.stores.factory import make_store
@@ -59,6 +63,8 @@ from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.tracing import start_tracing
+from cacheproxy.upstream_models import make_local_engine, upstream_models
+from cacheproxy.upstreams.embedding import UpstreamEngine
 from cacheproxy.upstreams.fallback import Upstreams
 
 _FLUSH_S = 10.0
@@ -125,10 +131,11 @@ class App:
             metrics=metrics,
         )
         self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
-        self._thresholds: CertifiedThresholds | None = None
-        self._sharing: EvidenceSharing | None = None
+        self._thresholds: list[CertifiedThresholds] = []
+        self._sharings: list[EvidenceSharing] = []
+        self._upstreams = Upstreams(settings.all_upstreams, metrics)
         self._recorder = self._make_recorder()
-        self._pipeline = self._make_pipeline(installed)
+        self._pipelines = self._make_pipelines(installed)
         metrics.build_info.info(
             {
                 "version": cacheproxy.__version__,
@@ -137,8 +144,7 @@ class App:
                 "device": installed.device,
             }
         )
-        self._upstreams = Upstreams(settings.all_upstreams, metrics)
-        self._chat = self._make_chat(installed) if settings.all_upstreams else None
+        self._chat = self._make_chat(installed) if self._upstreams.have_chat else None
         hot_tiers: list[HotTier[Any]] = [self._hot, *([self._chat.hot] if self._chat else [])]
         metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
@@ -150,7 +156,9 @@ class App:
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._store,
-            lambda namespace_id, text: [self._pipeline.key_of_text(namespace_id, text)],
+            lambda namespace_id, text: [
+                pipeline.key_of_text(namespace_id, text) for pipeline in self._pipelines
+            ],
             self._describe,
             self._describe_thresholds,
             self._all_metrics.recent,
@@ -158,30 +166,45 @@ class App:
             token=token.get_secret_value() if token else None,
         )
 
-    def _make_pipeline(self, installed: InstalledModel) -> EmbeddingPipeline:
-        settings, metrics = self._settings, self.metrics
-        aliases = tuple(
-            alias
-            for alias, name in settings.model_aliases.items()
-            if name in (installed.name, *installed.aliases)
+    def _make_pipelines(self, installed: InstalledModel) -> list[EmbeddingPipeline]:
+        """Return the pipelines of the local model, and of those that upstreams have."""
+        tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+        engine, fingerprint = make_local_engine(
+            LocalEngine(self._batcher, tokenizer), installed, self._upstreams
         )
-        model = ModelInfo(
+        local = ModelInfo(
             name=installed.name,
-            aliases=(*installed.aliases, *aliases),
-            fingerprint=installed.fingerprint,
+            aliases=(*installed.aliases, *self._aliases(installed.name, *installed.aliases)),
+            fingerprint=fingerprint,
             dimensions=installed.dimensions,
         )
+        probe = make_probe(self._settings, installed)
+        pipelines = [self._make_pipeline(local, tokenizer, engine, probe)]
+        whole = WholeProbe(self._batcher)
+        for model in upstream_models(self._upstreams, installed):
+            model = replace(model, aliases=self._aliases(model.name))
+            theirs = UpstreamEngine(self._upstreams, model.name, model.dimensions)
+            pipelines.append(self._make_pipeline(model, tokenizer, theirs, whole))
+        return pipelines
+
+    def _aliases(self, *names: str) -> tuple[str, ...]:
+        given = self._settings.model_aliases.items()
+        return tuple(alias for alias, name in given if name in names)
+
+    def _make_pipeline(
+        self, model: ModelInfo, tokenizer: Tokenizer, engine: Engine, probe: Probe
+    ) -> EmbeddingPipeline:
+        settings, metrics = self._settings, self.metrics
         reader = RecordReader(partial(unpack, dimensions=model.dimensions), metrics)
-        probe = make_probe(settings, installed)
         controller = self._make_controller(model.name)
         if isinstance(controller, CertifiedThresholds):
-            self._thresholds = controller
-            self._sharing = EvidenceSharing(
-                self._store, controller, fingerprint=f"{model.fingerprint}:{probe.name}"
-            )
+            self._thresholds.append(controller)
+            fingerprint = f"{model.fingerprint}:{probe.name}"
+            sharing = EvidenceSharing(self._store, controller, fingerprint=fingerprint)
+            self._sharings.append(sharing)
         return EmbeddingPipeline(
             model,
-            tokenizer=Tokenizer(installed.tokenizer_json, installed.max_tokens),
+            tokenizer=tokenizer,
             hot=self._hot,
             exact=ExactTier(self._guard, self._writeback, reader),
             semantic=SemanticTier(
@@ -194,7 +217,7 @@ class App:
                 model=model.name,
                 metrics=metrics,
             ),
-            batcher=self._batcher,
+            engine=engine,
             writeback=self._writeback,
             purges=self._store.purges,
             spare_work=self._spare_work,
@@ -255,8 +278,12 @@ class App:
         )
 
     def _make_edge(self) -> Edge:
-        model = self._pipeline.model
-        pipelines = dict.fromkeys((model.name, *model.aliases), self._pipeline)
+        models = [pipeline.model for pipeline in self._pipelines]
+        pipelines = {
+            name: pipeline
+            for pipeline in reversed(self._pipelines)
+            for name in (pipeline.model.name, *pipeline.model.aliases)
+        }
         limits = self._settings.limits
         callers = Callers(self._settings.api_keys)
 
@@ -265,7 +292,7 @@ class App:
                 route,
                 dialect,
                 pipelines=pipelines,
-                default_model=model.name,
+                default_model=models[0].name,
                 callers=callers,
                 limits=InputLimits(limits.inputs, limits.characters),
                 max_body_bytes=limits.body_bytes,
@@ -283,7 +310,7 @@ class App:
                 Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
                 Route(
                     "/v1/models",
-                    models_endpoint([model], self._upstreams.models(), time.time()),
+                    models_endpoint(models, self._upstreams.models(), time.time()),
                 ),
                 Route("/healthz", healthz),
                 Route("/readyz", readyz_endpoint(self._not_ready_because)),
@@ -296,7 +323,7 @@ class App:
         settings, purges = self._settings, self._store.purges
         return {
             "version": cacheproxy.__version__,
-            "models": [self._pipeline.model.name],
+            "models": [pipeline.model.name for pipeline in self._pipelines],
             "lookups": self.metrics.lookup_counts(),
             "hot": {"entries": len(self._hot), "size_bytes": self._hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
@@ -305,8 +332,11 @@ class App:
         }
 
     def _describe_thresholds(self) -> dict[str, Any]:
-        accounts = [] if self._thresholds is None else self._thresholds.accounts()
-        return describe_thresholds(self._settings, accounts)
+        accounts = [account for one in self._thresholds for account in one.accounts()]
+        described = describe_thresholds(self._settings, accounts)
+        if self._chat is not None:
+            described["chat"] = describe_chat_thresholds(self._settings, self._chat.accounts())
+        return described
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None
@@ -330,8 +360,8 @@ class App:
         self._writeback.start()
         self._batcher.start()
         self._spare_work.start()
-        if self._sharing is not None:
-            self._sharing.start()
+        for sharing in self._sharings:
+            sharing.start()
         if self._settings.admin.port is not None and self._all_metrics is self._own_metrics:
             self._own_metrics.start()
 
@@ -348,8 +378,8 @@ class App:
             await self._chat.stop()
         await self._upstreams.stop()
         self._batcher.stop()
-        if self._sharing is not None:
-            await self._sharing.stop()
+        for sharing in self._sharings:
+            await sharing.stop()
         await self._writeback.stop(_FLUSH_S)
         await self._guard.close()
         await self._store.close()

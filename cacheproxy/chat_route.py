@@ -9,16 +9,18 @@ from starlette.routing import Route
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.chat import ChatEndpoint
 from cacheproxy.api.report import ReportEndpoint
-from cacheproxy.chat.agreement import SENSITIVITY, Comparer
+from cacheproxy.chat.agreement import Comparer
 from cacheproxy.chat.budget import Budget
+from cacheproxy.chat.judge import Judge
 from cacheproxy.chat.keeping import Keeping
-from cacheproxy.chat.likeness import Likeness
+from cacheproxy.chat.likeness import AGREES, Likeness, promise_of_chat
 from cacheproxy.chat.models import ChatModels
 from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord, unpack
 from cacheproxy.chat.savings import Savings
 from cacheproxy.chat.staleness import Staleness, StalenessRules
 from cacheproxy.config import Settings
+from cacheproxy.errors import ConfigError
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
@@ -27,8 +29,7 @@ from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
 from cacheproxy.stores.store import Store
-from cacheproxy.thresholds.certified import CertifiedThresholds
-from cacheproxy.thresholds.promise import Promise
+from cacheproxy.thresholds.certified import Account, CertifiedThresholds
 from cacheproxy.thresholds.sharing import EvidenceSharing
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -40,11 +41,8 @@ from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
 
-_AGREES = 1.0
-"""The similarity of answers that agree; of others it is 0."""
-
-_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
-"""Shares of hits that are asked for again: an answer costs more than a vector."""
+_REST_S = 0.015
+"""Between two answers that are learned from, some 5 ms of work each: a quarter of a core."""
 
 _LABELS = 1_024
 """Fresh answers that may wait to be compared; those beyond are not."""
@@ -79,11 +77,14 @@ class ChatRoute:
         self._reader = RecordReader(unpack, metrics)
         self._comparer = Comparer(self._embed)
         self._sharings: list[EvidenceSharing] = []
-        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS)
+        self._thresholds: dict[str, CertifiedThresholds] = {}
+        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS, rest_s=_REST_S)
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         staleness = _staleness(settings)
+        budget = Budget(settings.chat.checks_per_minute)
+        self._judge = _judge(settings, upstreams)
         keeping = Keeping(
             self._models,
             hot=self.hot,
@@ -91,6 +92,7 @@ class ChatRoute:
             lifetimes=lifetimes,
             staleness=staleness,
             spare_work=self.spare_work,
+            budget=budget,
             purge=store.purge,
         )
         self._pipeline = ChatPipeline(
@@ -101,7 +103,7 @@ class ChatRoute:
             exact=ExactTier(guard, writeback, self._reader),
             purges=store.purges,
             staleness=staleness,
-            budget=Budget(settings.chat.checks_per_minute),
+            budget=budget,
             most_bytes=settings.chat.max_answer_bytes,
             metrics=metrics,
         )
@@ -126,6 +128,10 @@ class ChatRoute:
             Route("/v1/cache/report", report, methods=["POST"]),
         ]
 
+    def accounts(self) -> dict[str, list[Account]]:
+        """Return how each model's namespaces stand."""
+        return {model: list(one.accounts()) for model, one in self._thresholds.items()}
+
     def start(self) -> None:
         """Begin to learn in the background of the running event loop."""
         self.spare_work.start()
@@ -139,19 +145,12 @@ class ChatRoute:
 
     def _make_likeness(self, model: str) -> Likeness:
         """Return the semantic tier of a model that an upstream has; the event loop runs."""
-        chat, first = self._settings.chat, self._upstreams.first(model)
+        first = self._upstreams.first(model)
         who = "" if first is None else first.base_url
         fingerprint = f"chat:{who}:{self._installed.fingerprint}"
         thresholds = CertifiedThresholds(
-            Promise(
-                # Of the wrong ones, the comparer sees so many at the least.
-                max_error=chat.max_error * SENSITIVITY,
-                confidence=chat.confidence,
-                min_similarities=(_AGREES,),
-                least_checks=_LEAST_CHECKS,
-                most_checks=_MOST_CHECKS,
-            ),
-            min_similarity=_AGREES,
+            promise_of_chat(self._settings.chat),
+            min_similarity=AGREES,
             saves_only=False,
             model=model,
             metrics=self._metrics,
@@ -161,6 +160,7 @@ class ChatRoute:
         )
         sharing.start()
         self._sharings.append(sharing)
+        self._thresholds[model] = thresholds
         tier = SemanticTier(
             self._guard,
             self._probe,
@@ -172,10 +172,19 @@ class ChatRoute:
             model=model,
             metrics=self._metrics,
         )
-        return Likeness(tier, thresholds, self._tokenizer, self._comparer)
+        return Likeness(tier, thresholds, self._tokenizer, self._comparer, self._judge)
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
+
+
+def _judge(settings: Settings, upstreams: Upstreams) -> Judge | None:
+    model = settings.chat.judge_model
+    if model is None:
+        return None
+    if upstreams.first(model) is None:
+        raise ConfigError(f"chat.judge_model: no upstream has {model}")
+    return Judge(upstreams, model)
 
 
 def _staleness(settings: Settings) -> StalenessRules:

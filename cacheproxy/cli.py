@@ -222,6 +222,9 @@ def embed(texts: tuple[str, ...], config: Path | None, **flags: Any) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
 @click.option("--work", type=click.Path(path_type=Path), help="keep vectors here, to go on from")
 @click.option("--seed", default=1, show_default=True, help="of all that is drawn")
+@click.option(
+    "--chat", "is_chat", is_flag=True, help="questions to a chat model, each group with one answer"
+)
 @_settings_flags()
 def evaluate(
     files: tuple[Path, ...],
@@ -232,6 +235,7 @@ def evaluate(
     json_path: Path | None,
     work: Path | None,
     seed: int,
+    is_chat: bool,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -246,7 +250,7 @@ def evaluate(
 
     try:
         text = run(
-            Wanted(files, then, documents, requests, report, json_path, work, seed),
+            Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat),
             settings,
             _installed(settings),
         )
@@ -255,6 +259,33 @@ def evaluate(
     except ModelError as error:
         _end(EXIT_NO_MODEL, error)
     click.echo(text)
+
+
+@main.command("judge")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--pairs", default=200, show_default=True, help="of each kind")
+@click.option("--seed", default=1, show_default=True, help="of what is drawn")
+@_settings_flags()
+def measure_judge(
+    files: tuple[Path, ...], pairs: int, seed: int, config: Path | None, **flags: Any
+) -> None:
+    """Measure how many different answers the judge model tells apart.
+
+    FILES hold pairs of texts, a JSON object a line: `a`, `b`, and `label` 0 where the two differ, 1
+    where they say the same.
+    """
+    flags["chat_judge_sensitivity"] = flags["chat_judge_sensitivity"] or 1  # as it is to be found
+    settings = _load(config, flags)
+    from cacheproxy.evaluation.judging import measure_judge as measure
+    from cacheproxy.evaluation.traffic import read_texts
+
+    try:
+        found = measure(read_texts(files), settings, pairs=pairs, seed=seed)
+    except ConfigError as error:
+        _end(EXIT_USAGE, error)
+    except ApiError as error:
+        _end(EXIT_UNAVAILABLE, error)
+    click.echo(found.as_text())
 
 
 @main.command()

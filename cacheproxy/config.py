@@ -169,12 +169,27 @@ class ChatSettings(_Section):
     checks_per_minute: float = Field(
         30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
     )
+    judge_model: str | None = Field(
+        None, min_length=1, description="a chat model that compares answers where they are in doubt"
+    )
+    judge_sensitivity: float | None = Field(
+        None,
+        gt=0.5,
+        le=1,
+        description="share of different answers that it sees (cacheproxy judge)",
+    )
     stale_while_revalidate_s: StaleS = Field(
         0, description="stale completions are served at once for so long, and asked for anew"
     )
     stale_if_error_s: StaleS = Field(
         0, description="stale completions are served for so long where the upstream fails"
     )
+
+    @model_validator(mode="after")
+    def _judge_is_measured(self) -> "ChatSettings":
+        if (self.judge_model is None) != (self.judge_sensitivity is None):
+            raise ValueError("judge_model and judge_sensitivity are set together, or not at all")
+        return self
 
 
 class UpstreamSettings(_Section):
@@ -187,7 +202,15 @@ class UpstreamSettings(_Section):
     pass_authorization: bool = Field(
         False, description="send the caller's own Authorization; entries are then each caller's"
     )
-    models: tuple[str, ...] = Field((), description="the chat models that it has; none: any")
+    models: tuple[str, ...] = Field(
+        (), description="the chat models that it has; none, and no embeddings either: any"
+    )
+    embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        default_factory=dict, description="dimensions of the embedding models that it has"
+    )
+    before_local: bool = Field(
+        False, description="asked for the local model's embeddings before the local engine is"
+    )
     connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
     first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
     idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
@@ -208,6 +231,8 @@ class UpstreamSettings(_Section):
     def _one_authorization(self) -> "UpstreamSettings":
         if self.pass_authorization and self.api_key is not None:
             raise ValueError("either api_key or pass_authorization")
+        if self.pass_authorization and self.embeddings:
+            raise ValueError("embeddings are the same for all callers: they take an api_key")
         return self
 
 
@@ -445,8 +470,9 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
 def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
-        # A store's URL may hold a password.
-        is_secret = name in ("store", "admin.token") or name.endswith(".api_key")
+        # A URL may hold a password.
+        is_secret = name in ("store", "admin.token", "upstream")
+        is_secret = is_secret or name.endswith((".api_key", ".base_url"))
         is_shown = not is_secret and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"

@@ -239,11 +239,13 @@ class Metrics:
             "Indexes made anew as they found nothing, since the start",
             merge="sum",
         )
-        self.saved_tokens = counter(
+        self.saved_tokens = loop_counter(
             "saved_tokens", "Tokens of completions that hits saved", "model", "kind"
         )
-        self.saved_seconds = counter("saved_seconds", "Time of upstreams that hits saved", "model")
-        self.saved_cost = counter(
+        self.saved_seconds = loop_counter(
+            "saved_seconds", "Time of upstreams that hits saved", "model"
+        )
+        self.saved_cost = loop_counter(
             "saved_cost", "Money that hits saved, by the table of prices", "model"
         )
         self.stale_served = counter(

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
 from cacheproxy.errors import ApiError, NotCached
 from cacheproxy.exchange import Answer, Control, ModelInfo, Request, Served
-from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.engine import Engine, Given, Inferred
 from cacheproxy.inference.queue import Turn, Vector
 from cacheproxy.inference.singleflight import Flight, SingleFlight
 from cacheproxy.inference.tokenizer import Tokenizer
@@ -69,6 +70,10 @@ class _Text:
     lookup: Lookup[EmbeddingRecord] = field(default_factory=Lookup)
     served: Served | None = None
 
+    @property
+    def given(self) -> Given:
+        return Given(self.input, self.ids)
+
 
 @dataclass(slots=True)
 class _Journey:
@@ -99,7 +104,7 @@ class EmbeddingPipeline:
         hot: HotTier[EmbeddingRecord],
         exact: ExactTier[EmbeddingRecord],
         semantic: SemanticTier[EmbeddingRecord],
-        batcher: Batcher,
+        engine: Engine,
         writeback: WriteBack,
         purges: Purges,
         spare_work: SpareWork,
@@ -113,14 +118,14 @@ class EmbeddingPipeline:
         self._hot = hot
         self._exact = exact
         self._semantic = semantic
-        self._batcher = batcher
+        self._engine = engine
         self._writeback = writeback
         self._purges = purges
         self._spare_work = spare_work
         self._tokenizing = tokenizing
         self._lifetimes = lifetimes
         self._now = now
-        self._flights = SingleFlight[Vector]()
+        self._flights = SingleFlight[Any]()
         self._found_share = 0.0
         self._scope_of = lru_cache(_SCOPES)(
             lambda namespace_id: KeyScope(namespace_id, _ROUTE, model.fingerprint)
@@ -151,7 +156,7 @@ class EmbeddingPipeline:
             await self._serve_all(texts, journey)
         finally:
             if journey.turn is not None:
-                self._batcher.end(journey.turn)
+                self._engine.end(journey.turn)
         return Answer([text.served for text in texts if text.served], journey.stages_s)
 
     async def _serve_all(self, texts: list[_Text], journey: _Journey) -> None:
@@ -171,7 +176,8 @@ class EmbeddingPipeline:
 
     def key_of_text(self, namespace_id: str, text: str) -> bytes:
         """Return the key [32 bytes] of a text's entry in a namespace."""
-        return key_of_text(self._tokenizer, self.model.fingerprint, namespace_id, text)
+        (ids,) = self._tokenizer.encode([text])
+        return self._engine.key_of(self._scope_of(namespace_id), Given(text, ids))
 
     def find_rendered(self, key: bytes, form: str) -> tuple[EmbeddingRecord, bytes] | None:
         """Return an entry of the hot tier and its vector as it was rendered before.
@@ -215,17 +221,17 @@ class EmbeddingPipeline:
         Raises:
             Overloaded: inference is overloaded, and lookups seldom spare any.
         """
-        if not self._batcher.is_overloaded or journey.control.only_if_cached:
+        if not self._engine.is_overloaded or journey.control.only_if_cached:
             return
         if self._found_share < _LOOKUPS_PAY or not journey.control.reads:
             tokens = sum(_least_tokens(text.input) for text in texts)
-            journey.turn = self._batcher.begin(tokens)
+            journey.turn = self._engine.begin(tokens)
 
     def _admit(self, texts: list[_Text], journey: _Journey) -> None:
         """Keep a place in the queue before probes are paid for; raises `Overloaded`."""
         if journey.turn is None and not journey.control.only_if_cached:
             new = (text for text in texts if not self._flight_of(text, journey))
-            journey.turn = self._batcher.begin(sum(len(text.ids) for text in new))
+            journey.turn = self._engine.begin(sum(len(text.ids) for text in new))
 
     async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
         given = [text.input for text in texts]
@@ -238,9 +244,9 @@ class EmbeddingPipeline:
                 encode = self._tokenizer.encode
                 encoded = iter(await loop.run_in_executor(self._tokenizing, encode, strings))
         for text, value in zip(texts, given, strict=True):
-            text.ids = next(encoded) if isinstance(value, str) else self._tokenizer.accept(value)
-            text.key = journey.scope.of_ids(text.ids)
-        self._truncated.inc(sum(self._tokenizer.is_full(text.ids) for text in texts))
+            text.ids = next(encoded) if isinstance(value, str) else self._engine.ids_of(value)
+            text.key = self._engine.key_of(journey.scope, text.given)
+        self._truncated.inc(sum(self._engine.is_cut(text.ids) for text in texts))
 
     def _from_hot(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         if not journey.control.reads:
@@ -299,14 +305,14 @@ class EmbeddingPipeline:
         self._semantic.looked_up(journey.namespace_id, seconds, len(texts), hits)
         return waiting
 
-    def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Vector] | None:
+    def _check(self, text: _Text, since: int, journey: _Journey) -> asyncio.Future[Any] | None:
         """Begin the inference that a semantic hit has spared: its result becomes an entry, too."""
         if self._hot.get(text.key) or self._flights.get(text.key):
             return None  # compared already, or about to be
         if not self._purges.is_untouched(journey.namespace_id, text.key, since):
             return None  # what was asked for before a purge makes no entry after it
         try:
-            (future,) = self._batcher.submit([text.ids])
+            (future,) = self._engine.submit([text.given])
         except ApiError:
             return None  # refused as the server stops
         self._begin(text, future, journey)
@@ -321,7 +327,7 @@ class EmbeddingPipeline:
         self._semantic.inferred(journey.namespace_id, seconds, len(texts))
 
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
-        flights: dict[bytes, Flight[Vector]] = {}
+        flights: dict[bytes, Flight[Any]] = {}
         leading: dict[bytes, _Text] = {}
         try:
             async for part in _in_parts(texts):
@@ -337,7 +343,7 @@ class EmbeddingPipeline:
     def _take_off(
         self,
         texts: list[_Text],
-        flights: dict[bytes, Flight[Vector]],
+        flights: dict[bytes, Flight[Any]],
         leading: dict[bytes, _Text],
         journey: _Journey,
     ) -> None:
@@ -355,7 +361,7 @@ class EmbeddingPipeline:
                 self._flights.hold(flight)
                 flights[text.key] = flight
         if started:
-            futures = self._batcher.submit([text.ids for text in started], journey.turn)
+            futures = self._engine.submit([text.given for text in started], journey.turn)
             for text, future in zip(started, futures, strict=True):
                 flights[text.key] = flight = self._begin(text, future, journey)
                 self._flights.hold(flight)
@@ -363,19 +369,20 @@ class EmbeddingPipeline:
     def _serve_inferred(
         self,
         text: _Text,
-        flights: dict[bytes, Flight[Vector]],
+        flights: dict[bytes, Flight[Any]],
         leading: dict[bytes, _Text],
         journey: _Journey,
     ) -> None:
         flight = flights[text.key]
-        vector = flight.future.result()
+        inferred = self._engine.read(flight.future.result(), text.given)
         follows = leading.get(text.key) is not text
         self._collapsed.inc(follows)
         entry = None if journey.control.no_store else self._hot.get(text.key)
         record = entry.record if entry else flight.record
         if record is None:
-            record = self._record_of(text, vector, journey)
-        self._link(text)
+            record = self._record_of(text, inferred, journey)
+        if inferred.may_keep:
+            self._link(text)
         text.served = Served(record, "miss", entry, collapsed=follows, is_stored=flight.is_stored)
 
     def _serve_late(self, text: _Text, journey: _Journey) -> None:
@@ -388,7 +395,7 @@ class EmbeddingPipeline:
             if text.served is not None:
                 self._lookups[text.served.outcome, "hit"].inc()
 
-    def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Vector] | None:
+    def _flight_of(self, text: _Text, journey: _Journey) -> Flight[Any] | None:
         """Return the text's flight, unless it began before a purge of what it brings."""
         flight = self._flights.get(text.key)
         if flight is None:
@@ -397,9 +404,7 @@ class EmbeddingPipeline:
         is_untouched = self._purges.is_untouched(namespace_id, text.key, flight.since)
         return flight if is_untouched else None
 
-    def _begin(
-        self, text: _Text, future: asyncio.Future[Vector], journey: _Journey
-    ) -> Flight[Vector]:
+    def _begin(self, text: _Text, future: asyncio.Future[Any], journey: _Journey) -> Flight[Any]:
         if journey.control.no_store:
             return Flight(future)
         generation = self._purges.generation
@@ -408,15 +413,15 @@ class EmbeddingPipeline:
         future.add_done_callback(lambda _: self._keep(text, flight, generation, journey))
         return flight
 
-    def _keep(
-        self, text: _Text, flight: Flight[Vector], generation: int, journey: _Journey
-    ) -> None:
+    def _keep(self, text: _Text, flight: Flight[Any], generation: int, journey: _Journey) -> None:
         """Put a fresh vector into the tiers, even if those who asked for it have left."""
         done = flight.future
         if done.cancelled() or done.exception() is not None:
             return
-        vector = done.result()
-        flight.record = record = self._record_of(text, vector, journey)
+        inferred = self._engine.read(done.result(), text.given)
+        if not inferred.may_keep:
+            return
+        flight.record = record = self._record_of(text, inferred, journey)
         self._hot.put(record, flight.since)
         flight.is_stored = self._writeback.put(
             Entry(
@@ -430,15 +435,17 @@ class EmbeddingPipeline:
             ),
             flight.since,
         )
-        self._learn(text.lookup, vector, journey)
+        self._learn(text.lookup, inferred.vector, journey)
 
     def _learn(self, lookup: Lookup[EmbeddingRecord], vector: Vector, journey: _Journey) -> None:
         if lookup.neighbour is not None:
             served = np.frombuffer(lookup.neighbour.vector, "<f4")
-            similarity = float(np.dot(served, vector))
+            # An upstream's vectors may have other lengths than 1.
+            lengths = float(np.linalg.norm(served) * np.linalg.norm(vector))
+            similarity = float(np.dot(served, vector)) / lengths
             self._semantic.learn(journey.namespace_id, lookup.score, similarity)
 
-    def _record_of(self, text: _Text, vector: Vector, journey: _Journey) -> EmbeddingRecord:
+    def _record_of(self, text: _Text, inferred: Inferred, journey: _Journey) -> EmbeddingRecord:
         created_at = self._now()
         ttl_s = self._lifetimes.choose(journey.namespace_id, journey.control.ttl_s)
         return EmbeddingRecord(
@@ -446,8 +453,8 @@ class EmbeddingPipeline:
             key=text.key,
             created_at=created_at,
             expires_at=created_at + ttl_s,
-            tokens=len(text.ids),
-            vector=np.ascontiguousarray(vector, "<f4").tobytes(),
+            tokens=inferred.tokens,
+            vector=np.ascontiguousarray(inferred.vector, "<f4").tobytes(),
         )
 
     def _serve_hot(

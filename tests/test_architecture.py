@@ -15,7 +15,7 @@ LAYERS = [
     {"supervisor", "worker"},
     {"server", "evaluation", "admin_client", "figures"},
     {"app"},
-    {"chat_route"},
+    {"chat_route", "upstream_models"},
     {"api"},
     {"pipeline", "chat", "administration"},
     {"exchange"},

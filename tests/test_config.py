@@ -156,3 +156,53 @@ def test_settings_arrive_in_another_process_as_they_were(tmp_path):
 
     assert arrived == settings
     assert arrived.batching == settings.batching
+
+
+def settings_of(tmp_path, text, **flags):
+    path = tmp_path / "upstreams.toml"
+    path.write_text(text)
+    return load_settings(flags, path)
+
+
+def test_upstreams_are_asked_in_their_order_and_the_flag_comes_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("THEIR_KEY", "sk-1")
+    text = (
+        '[upstreams.b]\nbase_url = "http://b/v1"\napi_key = "$THEIR_KEY"\n'
+        '[upstreams.a]\nbase_url = "http://a/v1"\nmodels = ["m"]\n'
+    )
+
+    upstreams = settings_of(tmp_path, text, upstream="http://c/v1").all_upstreams
+
+    assert [*upstreams] == ["default", "b", "a"]
+    assert upstreams["b"].api_key.get_secret_value() == "sk-1"
+    assert upstreams["a"].models == ("m",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[upstreams.x]\nbase_url = "ftp://secret@host"', "upstreams.x.base_url"),
+        ('[upstreams.x]\nbase_url = "http://user:secret@host/v1"', "upstreams.x.base_url"),
+        ('[upstreams.x]\nbase_url = "http://h/v1"\napi_key = "$NOT_SET"', "NOT_SET is not set"),
+        ('[upstreams.x]\nbase_url = "http://h/v1"\napi_key = ""', "upstreams.x.api_key"),
+        (
+            '[upstreams.x]\nbase_url = "http://h/v1"\napi_key = "secret"\n'
+            "pass_authorization = true",
+            "either api_key or pass_authorization",
+        ),
+        (
+            '[upstreams.x]\nbase_url = "http://h/v1"\npass_authorization = true\n'
+            'embeddings = { "m" = 3 }',
+            "api_key",
+        ),
+        ('[chat]\njudge_model = "j"', "judge_sensitivity"),
+        ("[namespace_stale_s.nobody]\nx = { if_error = 5 }", "namespace_stale_s.nobody"),
+        ('[prices."m"]\nprompt = -1\ncompletion = 1', "prices.m.prompt"),
+    ],
+)
+def test_a_mistake_about_upstreams_is_told_without_secrets(tmp_path, text, told):
+    with pytest.raises(ConfigError) as mistake:
+        settings_of(tmp_path, text)
+
+    assert told in str(mistake.value)
+    assert "secret" not in str(mistake.value)

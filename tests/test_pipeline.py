@@ -15,6 +15,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from cacheproxy.errors import InferenceFailed, NotCached, Overloaded
 from cacheproxy.exchange import Control, ModelInfo, Request
 from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.engine import LocalEngine
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
@@ -113,7 +114,7 @@ class Harness:
                 model="m",
                 metrics=self.metrics,
             ),
-            batcher=self.batcher,
+            engine=LocalEngine(self.batcher, self.tokenizer),
             writeback=self.writeback,
             purges=self.store.purges,
             spare_work=self.spare_work,

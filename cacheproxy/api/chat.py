@@ -100,13 +100,15 @@ class ChatEndpoint:
                 if self._recorder is not None:
                     self._recorder.put(_ROUTE, namespace.id, body)
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    entry = self._pipeline.find_hot(repeat.key)
+                    wants_usage = repeat.form != "stream"
+                    entry = self._pipeline.find_hot(repeat.key, wants_usage=wants_usage)
                     if entry is not None:
                         await self._send_repeat(visit, entry, repeat, started, send)
                         return
                 await self._answer(visit, namespace, control, body, started, send)
         except Exception as error:
-            self._requests.labels(_ROUTE, "", status_of(error)).inc()
+            if not visit.outcome:  # else it is counted: a stream that has begun has its status
+                self._requests.labels(_ROUTE, "", status_of(error)).inc()
             raise
 
     async def _answer(
@@ -201,6 +203,7 @@ class ChatEndpoint:
 
     def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
         visit.model, visit.outcome = self._models.label_of(model), outcome
+        visit.status = status
         self._requests.labels(_ROUTE, visit.model, str(status)).inc()
         self._durations[outcome].observe(total_s)
 

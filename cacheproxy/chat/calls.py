@@ -18,11 +18,9 @@ from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.metrics import Metrics
 from cacheproxy.stores.purges import Purges
 from cacheproxy.upstreams.client import Answer
-from cacheproxy.upstreams.fallback import Upstreams
+from cacheproxy.upstreams.fallback import CHAT, Upstreams
 
 logger = logging.getLogger(__name__)
-
-_PATH = "chat/completions"
 
 _LAST_BYTES_S = 1.0
 """What an upstream gets to end its stream after the last event, so that its connection is kept."""
@@ -120,7 +118,7 @@ class Calls:
             self._keep(completion, took_s, flight, generation, journey)
 
         try:
-            answer = await self._upstreams.post(request.model, _PATH, request.body, journey.client)
+            answer = await self._upstreams.post(request.model, CHAT, request.body, journey.client)
             if request.form == "stream" and answer.head.status == 200:
                 await self._pass_stream(answer, flight, keep)
             else:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
+from cacheproxy.chat.budget import Budget
 from cacheproxy.chat.completion import Completion
 from cacheproxy.chat.flights import Flight
 from cacheproxy.chat.journey import Journey
@@ -27,10 +28,14 @@ from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Entry, Partition
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.lifetime import Lifetimes
+from cacheproxy.tiers.semantic import Lookup
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
 
 logger = logging.getLogger(__name__)
+
+_JUDGING = 8
+"""Pairs of answers before the judge at the same time."""
 
 
 class Keeping:
@@ -45,10 +50,26 @@ class Keeping:
         lifetimes: Lifetimes,
         staleness: StalenessRules,
         spare_work: SpareWork,
+        budget: Budget,
         purge: Callable[[Scope], Awaitable[int]],
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `purge` removes entries from the store, `now` is Unix time in seconds."""
+        """Prepare.
+
+        Args:
+            models: what is known of models.
+            hot, writeback: the tiers.
+            lifetimes, staleness: of completions.
+            spare_work: does what nobody waits for.
+            budget: of the requests that the proxy makes on its own account.
+            purge: removes entries from the store.
+            now: Unix time, seconds.
+            monotonic: seconds.
+        """
+        self._budget = budget
+        self._monotonic = monotonic
+        self._judging: set[asyncio.Task[None]] = set()
         self._models = models
         self._hot = hot
         self._writeback = writeback
@@ -118,19 +139,51 @@ class Keeping:
                 lookup = await likeness.find(
                     record.namespace_id, journey.turn, record.key, can_check=False
                 )
-                if lookup.probe is not None and not likeness.is_quarantined(record.key):
+                if lookup.probe is not None and self._is_to_be_found(likeness, record):
                     self._writeback.put(replace(entry, probe=lookup.probe), since)
             if lookup is None or lookup.neighbour is None:
                 return
             if lookup.neighbour.key == record.key:
                 return  # an older answer to this very question, which teaches nothing of likeness
-            does_agree = await likeness.learn(record.namespace_id, lookup, record.body)
-            if lookup.is_hit and not does_agree:
-                await self.remove(lookup.neighbour)
         except ApiError:
             return  # inference is overloaded: a label less
+        if not likeness.may_ask_judge(lookup):
+            await self._label(likeness, lookup, lookup.neighbour, record)
+        elif len(self._judging) < _JUDGING and self._budget.has_any(self._monotonic()):
+            # Whether there is room does not depend on the answers: what is left out biases nothing.
+            self._budget.take(self._monotonic())
+            task = asyncio.create_task(self._label(likeness, lookup, lookup.neighbour, record))
+            self._judging.add(task)
+            task.add_done_callback(self._judging.discard)
+
+    async def _label(
+        self,
+        likeness: Likeness,
+        lookup: Lookup[CompletionRecord],
+        neighbour: CompletionRecord,
+        record: CompletionRecord,
+    ) -> None:
+        """Compare a fresh answer with its neighbour's, and remove that if it was served wrongly."""
+        try:
+            does_agree = await likeness.learn(record.namespace_id, lookup, record.body)
+            if lookup.is_hit and not does_agree:
+                await self.remove(neighbour)
+        except ApiError:
+            return  # nobody could say, which is no reason to remove anything
         except StoreError as error:
             logger.warning("an entry that was found to be wrong could not be removed: %s", error)
+
+    def _is_to_be_found(self, likeness: Likeness, record: CompletionRecord) -> bool:
+        """Return whether an entry may be found by likeness, and was not replaced meanwhile."""
+        entry = self._hot.get(record.key)
+        is_current = entry is None or entry.record is record
+        return is_current and not likeness.is_quarantined(record.key)
+
+    async def stop(self) -> None:
+        """Give up what is being judged."""
+        for task in self._judging:
+            task.cancel()
+        await asyncio.gather(*self._judging, return_exceptions=True)
 
     def _record_of(
         self, completion: Completion, took_s: float, journey: Journey

@@ -9,20 +9,47 @@ is looked for until the answer is there.
 
 from collections import OrderedDict
 
-from cacheproxy.chat.agreement import Comparer
+from cacheproxy.chat.agreement import SENSITIVITY, Comparer
 from cacheproxy.chat.completion import text_of
+from cacheproxy.chat.judge import Judge
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.request import Turn
+from cacheproxy.config import ChatSettings
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.stores.store import Partition
 from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.promise import Promise
 from cacheproxy.tiers.semantic import Lookup, SemanticTier
+
+AGREES = 1.0
+"""The similarity of answers that agree; of others it is 0."""
+
+_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
+"""Shares of hits that are asked for again: an answer costs more than a vector."""
 
 _LONGEST_QUESTION = 2_000
 """Characters; longer ones are exact-only. The probe, which reads 256 tokens, would cut them."""
 
+_JUDGED_SCORE = 0.8
+"""Answers to questions that are less alike count as different without asking the judge."""
+
 _QUARANTINED = 8_192
 """Entries that were found to be wrong for others; some 600 kB."""
+
+
+def promise_of_chat(chat: ChatSettings) -> Promise:
+    """Return the promise that the settings make, as it is to be kept of what the comparer sees."""
+    sensitivity = SENSITIVITY
+    if chat.judge_sensitivity is not None:
+        # What either of the two takes for the same is missed.
+        sensitivity += chat.judge_sensitivity - 1
+    return Promise(
+        max_error=chat.max_error * sensitivity,
+        confidence=chat.confidence,
+        min_similarities=(AGREES,),
+        least_checks=_LEAST_CHECKS,
+        most_checks=_MOST_CHECKS,
+    )
 
 
 class Likeness:
@@ -34,11 +61,13 @@ class Likeness:
         controller: Controller,
         tokenizer: Tokenizer,
         comparer: Comparer,
+        judge: Judge | None = None,
     ) -> None:
         self._tier = tier
         self._controller = controller
         self._tokenizer = tokenizer
         self._comparer = comparer
+        self._judge = judge
         self._quarantined: OrderedDict[bytes, None] = OrderedDict()
 
     def is_open(self, namespace_id: str) -> bool:
@@ -75,13 +104,24 @@ class Likeness:
         """Compare a fresh completion with the neighbour's; take note, and return, if they agree.
 
         Raises:
-            ApiError: there was no telling.
+            ApiError: there was no telling, which counts as a wrong one: equal answers are told
+                without any help, so that leaving the others out would make the tier too sure.
         """
         if lookup.neighbour is None:
             raise ValueError("there is no neighbour to learn from")
-        does_agree = await self._comparer.agree(text_of(body), text_of(lookup.neighbour.body))
-        self._tier.learn(namespace_id, lookup.score, float(does_agree))
+        answers = text_of(body), text_of(lookup.neighbour.body)
+        does_agree = False
+        try:
+            does_agree = await self._comparer.agree(*answers)
+            if not does_agree and self._judge is not None and self.may_ask_judge(lookup):
+                does_agree = await self._judge.agree(*answers)
+        finally:
+            self._tier.learn(namespace_id, lookup.score, float(does_agree))
         return does_agree
+
+    def may_ask_judge(self, lookup: Lookup[CompletionRecord]) -> bool:
+        """Return whether `learn` may make a request of the proxy's own."""
+        return self._judge is not None and lookup.score >= _JUDGED_SCORE
 
     def looked_up(self, namespace_id: str, seconds: float, *, is_hit: bool) -> None:
         """Take note of what a lookup on the path took."""

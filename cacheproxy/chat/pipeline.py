@@ -161,13 +161,15 @@ class ChatPipeline:
             likeness.reported(namespace.id, score)
         return removed
 
-    def find_hot(self, key: bytes) -> HotEntry[CompletionRecord] | None:
-        """Return a fresh entry of the hot tier.
+    def find_hot(self, key: bytes, *, wants_usage: bool) -> HotEntry[CompletionRecord] | None:
+        """Return a fresh entry of the hot tier, one that tells its usage if that is wanted.
 
         A find is counted as a lookup; who finds nothing goes the whole way, which is.
         """
         entry = self._hot.get(key)
         if entry is None or entry.record.fresh_until <= self._now():
+            return None
+        if wants_usage and not entry.record.has_usage:
             return None
         self._count("hot", entry.record.model, is_hit=True)
         return entry
@@ -181,6 +183,7 @@ class ChatPipeline:
         for task in self._asking:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._keeping.stop()
 
     def _who_answers(self, model: str, client: Mapping[bytes, bytes]) -> str:
         """Return what stands for who answers: the first upstream, which others only stand in for.

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cacheproxy.chat.likeness import AGREES, promise_of_chat
 from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
+from cacheproxy.evaluation.chat import make_chat_traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
 from cacheproxy.evaluation.retrieval import LEAST_DOCUMENTS, Recall, recall_by_similarity
-from cacheproxy.evaluation.study import Encoders, embed, make_traffic, run_study
+from cacheproxy.evaluation.study import Encoders, Study, embed, make_traffic, run_study
 from cacheproxy.evaluation.traffic import (
     Request,
     Texts,
@@ -24,6 +26,7 @@ from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
+from cacheproxy.probes.static import StaticProbe
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
@@ -42,6 +45,7 @@ class Wanted:
         json_path: where the figures go, if anywhere.
         work: where vectors are kept, if anywhere.
         seed: of all that is drawn.
+        is_chat: whether the texts are questions to a chat model.
     """
 
     files: tuple[Path, ...]
@@ -52,6 +56,7 @@ class Wanted:
     json_path: Path | None
     work: Path | None
     seed: int
+    is_chat: bool = False
 
 
 def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
@@ -64,6 +69,56 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    if wanted.is_chat:
+        study = _chat_study(wanted, settings, installed, tokenizer, texts, requests)
+    else:
+        study = _embedding_study(wanted, settings, installed, tokenizer, texts, requests)
+    if wanted.json_path is not None:
+        wanted.json_path.write_text(json.dumps(as_json(study), indent=1) + "\n")
+    if wanted.report is not None:
+        title = f"Semantic cache: {', '.join(path.stem for path in wanted.files)}"
+        wanted.report.write_text(as_html(study, title), encoding="utf-8")
+    return as_text(study)
+
+
+def _chat_study(
+    wanted: Wanted,
+    settings: Settings,
+    installed: InstalledModel,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    requests: list[Request],
+) -> Study:
+    if not (texts.groups or texts.same):
+        raise ConfigError("--chat needs texts whose groups or pairs say what has one answer")
+    traffic = make_chat_traffic(
+        requests,
+        _tokenize(tokenizer, [request.text for request in requests]),
+        texts,
+        Encoders(
+            OnnxEncoder(installed.graph, device=installed.device).encode,
+            StaticProbe(installed.static_probe),
+            installed.fingerprint,
+        ),
+        min_tokens=settings.semantic.min_tokens,
+        progress=_bar,
+    )
+    promise = promise_of_chat(settings.chat)
+    study = run_study(
+        traffic, promise, AGREES, seed=wanted.seed, progress=_bar, checks_seconds=False
+    )
+    stated = replace(promise, max_error=settings.chat.max_error)
+    return replace(study, promise=stated, wrong_if="it was the answer to another group's question")
+
+
+def _embedding_study(
+    wanted: Wanted,
+    settings: Settings,
+    installed: InstalledModel,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    requests: list[Request],
+) -> Study:
     probe = make_probe(settings, installed)
     encoders = Encoders(
         OnnxEncoder(installed.graph, device=installed.device).encode,
@@ -90,13 +145,7 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         ids = [tuple(ids) for ids in _tokenize(tokenizer, documents)]
         vectors, _ = embed(ids, encoders, work=wanted.work, progress=_bar)
         recall = recall_by_similarity(traffic, vectors)
-    study = replace(study, is_labelled=texts.is_labelled, recall=recall)
-    if wanted.json_path is not None:
-        wanted.json_path.write_text(json.dumps(as_json(study), indent=1) + "\n")
-    if wanted.report is not None:
-        title = f"Semantic cache: {', '.join(path.stem for path in wanted.files)}"
-        wanted.report.write_text(as_html(study, title), encoding="utf-8")
-    return as_text(study)
+    return replace(study, is_labelled=texts.is_labelled, recall=recall)
 
 
 def _traffic_of(wanted: Wanted) -> tuple[Texts, list[Request]]:

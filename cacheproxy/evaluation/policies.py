@@ -35,9 +35,16 @@ class Earned:
     """Our thresholds."""
 
     name = "earned"
-    checks_seconds = True
 
-    def __init__(self, promise: Promise, min_similarity: float, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        promise: Promise,
+        min_similarity: float,
+        draw: Callable[[], float],
+        *,
+        checks_seconds: bool = True,
+    ) -> None:
+        self.checks_seconds = checks_seconds
         self._thresholds = EarnedThresholds(promise, random=draw)
         self._min_similarity = min_similarity
         self._kept = promise.min_similarities.index(min_similarity)

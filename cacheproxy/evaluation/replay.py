@@ -18,6 +18,8 @@ EXACT, MISS, SEMANTIC = 0, 1, 2
 
 _NEAR = 64
 _BLOCK = 512
+_NONE = -2.0
+"""The score of what is no neighbour."""
 
 Floats = NDArray[np.float32]
 
@@ -32,6 +34,7 @@ class Traffic:
         probes: float32 [texts, d] unit rows.
         is_long: bool [texts], whether the text has enough tokens to take part.
         differ: whether two texts, by their numbers, are said to mean different things.
+        contexts: int64 [texts], what neighbours have to share; None where that is nothing.
     """
 
     requests: NDArray[np.int64]
@@ -39,11 +42,12 @@ class Traffic:
     probes: Floats
     is_long: NDArray[np.bool_]
     differ: Callable[[int, int], bool] = lambda one, other: False
+    contexts: NDArray[np.int64] | None = None
 
     @cached_property
     def near(self) -> tuple[NDArray[np.int32], Floats]:
         """Each text's nearest other texts, as `find_near` gives them."""
-        return find_near(self.probes)
+        return find_near(self.probes, self.contexts)
 
 
 @dataclass
@@ -99,6 +103,7 @@ class _Stored:
 
     def __init__(self, traffic: "Traffic") -> None:
         self._probes = traffic.probes
+        self._contexts = traffic.contexts
         self._near, self._near_scores = traffic.near
         self._is_stored = np.zeros(len(traffic.probes), np.bool_)
 
@@ -107,11 +112,14 @@ class _Stored:
 
     def nearest(self, text: int) -> tuple[int, float] | None:
         near = self._near[text]
-        places = np.flatnonzero(self._is_stored[near])
+        places = np.flatnonzero(self._is_stored[near] & (self._near_scores[text] > _NONE))
         if len(places):
             at = int(places[0])
             return int(near[at]), float(self._near_scores[text, at])
-        stored = np.flatnonzero(self._is_stored)
+        may_be_found = self._is_stored
+        if self._contexts is not None:
+            may_be_found = may_be_found & (self._contexts == self._contexts[text])
+        stored = np.flatnonzero(may_be_found)
         if not len(stored):
             return None
         scores = self._probes[stored] @ self._probes[text]
@@ -119,14 +127,21 @@ class _Stored:
         return int(stored[best]), float(scores[best])
 
 
-def find_near(probes: Floats) -> tuple[NDArray[np.int32], Floats]:
-    """Return, for each row of `probes`, its nearest other rows, best first, and their scores."""
+def find_near(
+    probes: Floats, contexts: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int32], Floats]:
+    """Return, for each row of `probes`, its nearest other rows, best first, and their scores.
+
+    Rows of other contexts (int64 [n], if there are any) come last, with the score -2.
+    """
     count = min(_NEAR, len(probes) - 1)
     rows = np.empty((len(probes), count), np.int32)
     best = np.empty((len(probes), count), np.float32)
     for start in range(0, len(probes), _BLOCK):
         scores = probes[start : start + _BLOCK] @ probes.T
-        scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -2
+        scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = _NONE
+        if contexts is not None:
+            scores[contexts[start : start + _BLOCK, None] != contexts[None]] = _NONE
         found = np.argpartition(-scores, count - 1, axis=1)[:, :count] if count else rows[:0]
         for i, places in enumerate(found):
             order = places[np.argsort(-scores[i, places], kind="stable")]

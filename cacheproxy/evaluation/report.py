@@ -51,7 +51,7 @@ def as_text(study: Study) -> str:
     """Return the table for a terminal."""
     lines = [
         f"{study.requests} requests, {study.closed.spared} exact hits, "
-        f"{len(study.closed.scores)} lookups; wrong below cosine {study.min_similarity:g}; "
+        f"{len(study.closed.scores)} lookups; a hit is wrong if {study.wrong_if}; "
         f"promised: at most {study.promise.max_error:.1%} wrong",
         f"{'policy':22}{'hits':>8}{'wrong':>8}{'wrong|hit':>11}{'checked':>9}{'spared':>9}"
         + f"{'different':>11}" * study.is_labelled,
@@ -91,9 +91,9 @@ def as_html(study: Study, title: str) -> str:
         title,
         f"<p>{study.requests:,} requests, of them "
         f"{study.closed.spared:,} exact hits and {len(study.closed.scores):,} with a neighbour. A "
-        f"semantic hit is wrong if the cosine of the served and the true vector is below "
-        f"{study.min_similarity:g}; promised are at most {study.promise.max_error:.1%} wrong ones, "
-        f"with {study.promise.confidence:.0%} confidence.</p>"
+        f"semantic hit is wrong if {study.wrong_if}; promised are at most "
+        f"{study.promise.max_error:.1%} wrong ones, with {study.promise.confidence:.0%} "
+        "confidence.</p>"
         "<table><tr><th>policy<th>semantic hits<th>wrong<th>wrong given hit<th>checked"
         f"<th>requests spared beyond exact hits{_DIFFERENT * study.is_labelled}</tr>{rows}</table>"
         f"{_recall(study)}{figures}",

@@ -55,6 +55,7 @@ class Study:
         hindsight_threshold: that threshold.
         is_labelled: whether some texts are said to mean different things.
         recall: what served neighbours' vectors are worth to a retriever, where that was asked.
+        wrong_if: when a semantic hit is wrong, in words.
     """
 
     promise: Promise
@@ -66,6 +67,7 @@ class Study:
     hindsight_threshold: float | None
     is_labelled: bool = False
     recall: Sequence[Recall] = ()
+    wrong_if: str = ""
 
 
 def make_traffic(
@@ -151,7 +153,13 @@ def _groups(texts: Sequence[tuple[int, ...]], order: Iterable[int]) -> Iterator[
 
 
 def run_study(
-    traffic: Traffic, promise: Promise, min_similarity: float, *, seed: int, progress: Progress
+    traffic: Traffic,
+    promise: Promise,
+    min_similarity: float,
+    *,
+    seed: int,
+    progress: Progress,
+    checks_seconds: bool = True,
 ) -> Study:
     """Replay the traffic under every policy; always the same for a seed."""
 
@@ -163,7 +171,7 @@ def run_study(
     def draw() -> Callable[[], float]:
         return random.Random(seed).random  # noqa: S311
 
-    ours = run(Earned(promise, min_similarity, draw()))
+    ours = run(Earned(promise, min_similarity, draw(), checks_seconds=checks_seconds))
     closed = run(Static(2.0), "closed")
     others = [run(Static(threshold)) for threshold in STATIC_THRESHOLDS]
     others.append(run(PerEntryLogistic(promise.max_error, min_similarity, draw())))
@@ -187,4 +195,5 @@ def run_study(
         replays=[ours, *others],
         hindsight=best,
         hindsight_threshold=best_threshold,
+        wrong_if=f"the cosine of the served and the true vector is below {min_similarity:g}",
     )

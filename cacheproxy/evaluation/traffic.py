@@ -45,12 +45,14 @@ class Texts:
         groups: by a text's number, the group it is in; texts of two groups are different.
         clusters: the same for groups whose texts ask the same in other words.
         different: the numbers of two texts, the lower first, that a pair labels as different.
+        same: the same for pairs labelled as the same.
     """
 
     texts: tuple[str, ...]
     groups: Mapping[int, str] = field(default_factory=dict)
     clusters: Mapping[int, str] = field(default_factory=dict)
     different: frozenset[tuple[int, int]] = frozenset()
+    same: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def is_labelled(self) -> bool:
@@ -63,6 +65,26 @@ class Texts:
             return True
         groups = self.groups.get(one), self.groups.get(other)
         return None not in groups and groups[0] != groups[1]
+
+    def joined_groups(self) -> list[int]:
+        """Return the group of each text, by numbers from 0.
+
+        Texts are in one if their file says so, by a group or by pairs, over however many others.
+        """
+        parents = list(range(len(self.texts)))
+
+        def top(number: int) -> int:
+            while parents[number] != number:
+                parents[number] = number = parents[parents[number]]
+            return number
+
+        first: dict[str, int] = {}
+        groups = self.groups.items()
+        by_group = ((first.setdefault(group, number), number) for number, group in groups)
+        for one, other in (*by_group, *sorted(self.same)):
+            parents[top(one)] = top(other)
+        numbers: dict[int, int] = {}
+        return [numbers.setdefault(top(number), len(numbers)) for number in range(len(self.texts))]
 
 
 def read_texts(paths: Iterable[Path]) -> Texts:
@@ -79,6 +101,7 @@ def read_texts(paths: Iterable[Path]) -> Texts:
     groups: dict[int, str] = {}
     clusters: dict[int, str] = {}
     different: set[tuple[int, int]] = set()
+    same: set[tuple[int, int]] = set()
     for path in paths:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -89,8 +112,9 @@ def read_texts(paths: Iterable[Path]) -> Texts:
             if isinstance(row, str):
                 texts += [row] if row.strip() else []
             elif isinstance(row.get("a"), str) and isinstance(row.get("b"), str):
-                if str(row.get("label")) == "0":
-                    different.add((len(texts), len(texts) + 1))
+                pairs = {"0": different, "1": same}.get(str(row.get("label")))
+                if pairs is not None:
+                    pairs.add((len(texts), len(texts) + 1))
                 texts += [row["a"], row["b"]]
             else:
                 group = row.get("cluster", row.get("label"))
@@ -101,7 +125,7 @@ def read_texts(paths: Iterable[Path]) -> Texts:
                 texts.append(_text_of(row, f"{path}:{number}"))
     if not texts:
         raise ConfigError("there are no texts in these files")
-    return _merged(texts, groups, clusters, different)
+    return _merged(texts, groups, clusters, different, same)
 
 
 def _merged(
@@ -109,17 +133,23 @@ def _merged(
     groups: dict[int, str],
     clusters: dict[int, str],
     different: set[tuple[int, int]],
+    same: set[tuple[int, int]],
 ) -> Texts:
     """Return the texts with labels moved to the first occurrence of each."""
     first: dict[str, int] = {}
     for number, text in enumerate(texts):
         first.setdefault(text, number)
-    pairs = ((first[texts[one]], first[texts[other]]) for one, other in different)
+
+    def moved(pairs: set[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+        numbers = ((first[texts[one]], first[texts[other]]) for one, other in pairs)
+        return frozenset((min(pair), max(pair)) for pair in numbers if pair[0] != pair[1])
+
     return Texts(
         tuple(texts),
         {first[texts[number]]: group for number, group in reversed(groups.items())},
         {first[texts[number]]: cluster for number, cluster in reversed(clusters.items())},
-        frozenset((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]),
+        moved(different),
+        moved(same),
     )
 
 
@@ -131,6 +161,7 @@ def joined(first: Texts, second: Texts) -> Texts:
         {**first.groups, **{offset + number: name for number, name in second.groups.items()}},
         {**first.clusters, **{offset + number: name for number, name in second.clusters.items()}},
         first.different | {(offset + one, offset + other) for one, other in second.different},
+        first.same | {(offset + one, offset + other) for one, other in second.same},
     )
 
 

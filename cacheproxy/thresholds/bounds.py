@@ -64,6 +64,26 @@ def chi2_quantile(confidence: float, degrees: float) -> float:
     return _SAFETY * float(degrees * (1 - spread + z * math.sqrt(spread)) ** 3)
 
 
+def lower_limit(found: int, trials: int, confidence: float) -> float:
+    """Return the limit above which a rate lies with this confidence (Clopper and Pearson, 1934)."""
+    low, high = 0.0, found / trials if trials else 0.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if _at_least(found, trials, middle) < 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _at_least(found: int, trials: int, rate: float) -> float:
+    """Return how probable so many or more are."""
+    return sum(
+        math.comb(trials, count) * rate**count * (1 - rate) ** (trials - count)
+        for count in range(found, trials + 1)
+    )
+
+
 def least_labels(max_error: float, confidence: float) -> int:
     """Return how many labels without an error it takes to promise `max_error`."""
     return math.ceil(-math.log(1 - confidence) / max_error)

@@ -14,7 +14,9 @@ Begin = Callable[[], "asyncio.Future[Any] | None"]
 class SpareWork:
     """A bounded queue of work, begun whenever `has_spare` says that it delays nobody."""
 
-    def __init__(self, has_spare: Callable[[], bool], *, most: int) -> None:
+    def __init__(self, has_spare: Callable[[], bool], *, most: int, rest_s: float = 0.0) -> None:
+        """Prepare; after each piece rest for so many seconds."""
+        self._rest_s = rest_s
         self._has_spare = has_spare
         self._most = most
         self._waiting: deque[Begin] = deque()
@@ -61,4 +63,6 @@ class SpareWork:
                     self._is_busy = True
                     await asyncio.wait({begun})
                     self._is_busy = False
+                    if self._rest_s:
+                        await asyncio.sleep(self._rest_s)
             self._came.clear()

@@ -1,7 +1,7 @@
 """One upstream: a pool of connections to an OpenAI-compatible server, and deadlines for each step.
 
-A thin edge over aiohttp, of whose overhead a miss has a fifth of what httpx takes (measured: 0.2 ms
-to 0.9). What goes wrong becomes an `UpstreamFailed` that says what it was.
+A thin edge over aiohttp: a call of an upstream that answers at once takes 0.27 ms with it, and 0.81
+with httpx (measured). What goes wrong becomes an `UpstreamFailed` that says what it was.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 
 import aiohttp
-from yarl import URL
 
 from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import UpstreamFailed
@@ -107,16 +106,19 @@ class Upstream:
     def __init__(self, name: str, settings: UpstreamSettings, metrics: Metrics) -> None:
         self.name = name
         self.settings = settings
-        self._base = URL(settings.base_url.rstrip("/") + "/")
+        self._base = settings.base_url.rstrip("/")
         key = settings.api_key
         self._authorization = f"Bearer {key.get_secret_value()}" if key else None
         self._session: aiohttp.ClientSession | None = None
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
 
-    def has(self, model: str) -> bool:
-        """Return whether the upstream has a model."""
-        return not self.settings.models or model in self.settings.models
+    def has(self, model: str, path: str) -> bool:
+        """Return whether the upstream has a model behind a path, `embeddings` or one of chat's."""
+        settings = self.settings
+        if path == "embeddings":
+            return model in settings.embeddings
+        return model in settings.models or not (settings.models or settings.embeddings)
 
     def start(self) -> None:
         """Make the pool, on the running event loop."""
@@ -170,7 +172,7 @@ class Upstream:
         body: bytes,
         client: Mapping[bytes, bytes],
     ) -> aiohttp.ClientResponse:
-        url, headers = self._base.join(URL(path)), self._headers(client)
+        url, headers = f"{self._base}/{path}", self._headers(client)
         try:
             return await session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ServerDisconnectedError:

@@ -21,6 +21,9 @@ from cacheproxy.upstreams.client import Answer, Upstream
 
 logger = logging.getLogger(__name__)
 
+CHAT = "chat/completions"
+"""The path of chat completions, below an upstream's base URL."""
+
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
 """Longer pauses than a store's: what is tried out is a client's request."""
 
@@ -99,8 +102,22 @@ class Upstreams:
         """Return whether there are any."""
         return bool(self._all)
 
+    @property
+    def have_chat(self) -> bool:
+        """Whether any of them has chat models."""
+        settings = (one.upstream.settings for one in self._all.values())
+        return any(given.models or not given.embeddings for given in settings)
+
+    def embeddings(self) -> dict[str, UpstreamSettings]:
+        """Return the embedding models, with the upstream that is asked first for each."""
+        found: dict[str, UpstreamSettings] = {}
+        for one in self._all.values():
+            for model in one.upstream.settings.embeddings:
+                found.setdefault(model, one.upstream.settings)
+        return found
+
     def models(self) -> list[str]:
-        """Return the models that are configured by name."""
+        """Return the chat models that are configured by name."""
         named = (model for one in self._all.values() for model in one.upstream.settings.models)
         return list(dict.fromkeys(named))
 
@@ -134,7 +151,7 @@ class Upstreams:
         """
         failure: UpstreamFailed | None = None
         refused: Answer | None = None
-        having = self._having(model)
+        having = self._having(model, path)
         for one in having:
             if not one.may_ask():
                 continue
@@ -165,8 +182,8 @@ class Upstreams:
         """Count an answer of an upstream that began and had no end."""
         self._all[upstream].broke_off(kind)
 
-    def _having(self, model: str) -> list[GuardedUpstream]:
-        return [one for one in self._all.values() if one.upstream.has(model)]
+    def _having(self, model: str, path: str = CHAT) -> list[GuardedUpstream]:
+        return [one for one in self._all.values() if one.upstream.has(model, path)]
 
 
 def _unavailable(having: Sequence[GuardedUpstream]) -> Unavailable:

@@ -82,6 +82,15 @@ def test_an_entry_without_usage_serves_nobody_who_wants_it(chat, upstream):
     assert len(upstream) == asked + 1
 
 
+def test_a_request_that_is_recognised_gets_no_less_than_it_asks_for(chat):
+    question = "Refreshed by a stream?"
+    for _ in range(3):
+        ask(chat, question)  # by the last one it is known by its bytes
+    stream(chat, question, headers={"cache-control": "no-cache"})
+
+    assert ask(chat, question).json()["usage"]["total_tokens"] > 0
+
+
 def test_the_official_client_works_unchanged(chat, upstream):
     client = chat.client()
 

@@ -345,6 +345,7 @@ def test_a_client_that_leaves_takes_its_upstream_call_along(chat, upstream, stre
         client.post(PATH, json=body_for(question, stream=streamed))
 
     wait_until(lambda: upstream.left == left + 1)
+    wait_until(lambda: chat.metric("chat_waiting") == 0)
     check_next_is_well(chat, question)
 
 

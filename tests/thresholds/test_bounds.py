@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from cacheproxy.thresholds.bounds import Stratum, chi2_quantile, least_labels, upper_limit
+from cacheproxy.thresholds.bounds import (
+    Stratum,
+    chi2_quantile,
+    least_labels,
+    lower_limit,
+    upper_limit,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,9 @@ def test_uneven_sampling_does_not_bias_the_limit():
         truth = (hits * 0.02 + misses * 0.001) / (hits + misses)
         covered += upper_limit(strata, 0.95) >= truth
     assert covered >= 190
+
+
+def test_the_lower_limit_of_a_rate_is_clopper_and_pearsons():
+    assert lower_limit(100, 100, 0.95) == pytest.approx(0.05**0.01, abs=1e-5)
+    assert lower_limit(180, 200, 0.95) == pytest.approx(0.858, abs=1e-3)
+    assert lower_limit(0, 10, 0.95) == 0

@@ -1,0 +1,56 @@
+"""Traffic of a chat route whose upstream answers by group: every question of one has one answer.
+
+A question's "true vector" stands for its answer: equal for one group, and different for any two.
+Questions with different signatures are never each other's neighbours, as in the real tier.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cacheproxy.chat.signature import signature_of
+from cacheproxy.evaluation.replay import Traffic
+from cacheproxy.evaluation.study import Encoders, Progress, embed
+from cacheproxy.evaluation.traffic import Request, Texts
+
+_BITS = 64
+
+
+def make_chat_traffic(
+    requests: Sequence[Request],
+    ids: Sequence[Sequence[int]],
+    texts: Texts,
+    encoders: Encoders,
+    *,
+    min_tokens: int,
+    progress: Progress,
+) -> Traffic:
+    """Return the traffic of requests, of which `ids` are the token ids.
+
+    The exact tier knows a question by its characters, so that each wording is a text of its own.
+    """
+    numbers: dict[str, int] = {}
+    order = [numbers.setdefault(request.text, len(numbers)) for request in requests]
+    _, first = np.unique(order, return_index=True)
+    of_texts = [tuple(ids[request]) for request in first]
+    probes, _ = embed(of_texts, encoders, work=None, progress=progress)
+    groups = texts.joined_groups()
+    signatures: dict[bytes, int] = {}
+    contexts = [signatures.setdefault(signature_of(text), len(signatures)) for text in numbers]
+    return Traffic(
+        requests=np.array(order, np.int64),
+        vectors=_answers([groups[requests[request].source] for request in first]),
+        probes=probes,
+        is_long=np.array([len(one) >= min_tokens for one in of_texts]),
+        contexts=np.array(contexts, np.int64),
+    )
+
+
+def _answers(groups: Sequence[int]) -> np.ndarray:
+    """Return float32 [texts, 64] unit rows; the product of two is exactly 1 for the same group."""
+    rng = np.random.default_rng(0)
+    signs = rng.choice(np.array([-1, 1], np.float32), (max(groups) + 1, _BITS))
+    if len(np.unique(signs, axis=0)) < len(signs):
+        raise AssertionError("two groups were drawn the same answer")
+    rows: np.ndarray = signs[list(groups)] / np.float32(_BITS**0.5)
+    return rows

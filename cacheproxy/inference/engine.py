@@ -1,0 +1,111 @@
+"""The seam between the embedding pipeline and what infers: this process, or an upstream."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import Turn, Vector
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.keys import KeyScope
+
+
+class Given(NamedTuple):
+    """One input: as the client gave it, and as the local model reads it (may be empty)."""
+
+    input: str | list[int]
+    ids: Sequence[int]
+
+
+class Inferred(NamedTuple):
+    """One result.
+
+    Attributes:
+        vector: float32 [d].
+        tokens: that were read for it.
+        may_keep: whether it may be stored.
+    """
+
+    vector: Vector
+    tokens: int
+    may_keep: bool = True
+
+
+class Engine(Protocol):
+    """Infers; what its futures hold is for `read` to say.
+
+    Attributes:
+        is_overloaded: whether what is not worth much had better not wait.
+    """
+
+    @property
+    def is_overloaded(self) -> bool: ...
+
+    def ids_of(self, ids: list[int]) -> Sequence[int]:
+        """Return a client's token ids as the local model reads them; raises `BadRequest`."""
+
+    def is_cut(self, ids: Sequence[int]) -> bool:
+        """Return whether text may have been cut to these ids."""
+
+    def key_of(self, scope: KeyScope, given: Given) -> bytes:
+        """Return the key [32 bytes] of all that the vector depends on."""
+
+    def begin(self, tokens: int) -> Turn | None:
+        """Admit a request of so many tokens; raises `Overloaded` or `Unavailable`.
+
+        A turn is the place that is kept for it, until it is submitted, or ended.
+        """
+
+    def end(self, turn: Turn) -> None:
+        """Give up what a request has not submitted."""
+
+    def submit(
+        self, givens: Sequence[Given], turn: Turn | None = None
+    ) -> list[asyncio.Future[Any]]:
+        """Begin to infer; each future ends with a result or an `ApiError`, or is cancelled."""
+
+    def read(self, result: Any, given: Given) -> Inferred:
+        """Return what a future of this engine ended with."""
+
+
+class LocalEngine:
+    """The model in this process, whose vectors depend on the token ids alone."""
+
+    def __init__(self, batcher: Batcher, tokenizer: Tokenizer) -> None:
+        self._batcher = batcher
+        self._tokenizer = tokenizer
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether the batcher's queue is a standing one."""
+        return self._batcher.is_overloaded
+
+    def ids_of(self, ids: list[int]) -> Sequence[int]:
+        """Return the ids with the special tokens that are missing."""
+        return self._tokenizer.accept(ids)
+
+    def is_cut(self, ids: Sequence[int]) -> bool:
+        """Return whether the ids fill the model's longest length."""
+        return self._tokenizer.is_full(ids)
+
+    def key_of(self, scope: KeyScope, given: Given) -> bytes:
+        """Return the key of the token ids."""
+        return scope.of_ids(given.ids)
+
+    def begin(self, tokens: int) -> Turn:
+        """Be admitted by the batcher."""
+        return self._batcher.begin(tokens)
+
+    def end(self, turn: Turn) -> None:
+        """Give the batcher the place back."""
+        self._batcher.end(turn)
+
+    def submit(
+        self, givens: Sequence[Given], turn: Turn | None = None
+    ) -> list[asyncio.Future[Vector]]:
+        """Queue the texts."""
+        return self._batcher.submit([given.ids for given in givens], turn)
+
+    def read(self, result: Vector, given: Given) -> Inferred:
+        """Return the vector, with the ids that were read."""
+        return Inferred(result, len(given.ids))

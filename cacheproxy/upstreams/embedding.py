@@ -1,0 +1,197 @@
+"""Embeddings by an upstream: the texts of one request go out together, as the client gave them.
+
+Vectors are kept as they come. Tokens are counted by the upstream for all texts together; each gets
+a share by its length, so that a request's sum is the upstream's own.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cacheproxy.errors import ApiError, Overloaded, UpstreamFailed
+from cacheproxy.inference.engine import Given, Inferred
+from cacheproxy.inference.queue import Turn
+from cacheproxy.keys import KeyScope
+from cacheproxy.records import is_usable
+from cacheproxy.upstreams.client import Head
+from cacheproxy.upstreams.fallback import Upstreams
+
+_MOST_INPUTS = 256
+"""In one call."""
+
+_RETRY_AFTER = b"retry-after"
+
+
+class _Item(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Item]
+    usage: _Usage = msgspec.field(default_factory=_Usage)
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    code: str | int | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_REFUSAL = msgspec.json.Decoder(_Refusal)
+
+
+class UpstreamEngine:
+    """An `Engine` (see there for the methods): one model of the upstreams that have it."""
+
+    is_overloaded = False
+
+    def __init__(self, upstreams: Upstreams, model: str, dimensions: int) -> None:
+        self._upstreams = upstreams
+        self._model = model
+        self._dimensions = dimensions
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def ids_of(self, ids: list[int]) -> Sequence[int]:
+        """Return none: the ids are of the upstream's vocabulary, which is not known here."""
+        return ()
+
+    def is_cut(self, ids: Sequence[int]) -> bool:
+        """Return False: the upstream reads the text, and not these ids."""
+        return False
+
+    def key_of(self, scope: KeyScope, given: Given) -> bytes:
+        """Return the key of the text, byte for byte, or of the ids that the client gave."""
+        if isinstance(given.input, str):
+            return scope.of_text(given.input)
+        return scope.of_ids(given.input)
+
+    def begin(self, tokens: int) -> None:
+        """Admit everything: the upstream says itself what is too much."""
+
+    def end(self, turn: Turn) -> None:
+        """Do nothing: no place is kept."""
+
+    def submit(
+        self, givens: Sequence[Given], turn: Turn | None = None
+    ) -> list[asyncio.Future[Inferred]]:
+        """Ask for texts and lists of ids in calls of their own."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Inferred]] = [loop.create_future() for _ in givens]
+        for kind in (str, list):
+            places = [i for i, given in enumerate(givens) if isinstance(given.input, kind)]
+            for start in range(0, len(places), _MOST_INPUTS):
+                part = places[start : start + _MOST_INPUTS]
+                self._call([givens[i] for i in part], [futures[i] for i in part])
+        return futures
+
+    def read(self, result: Inferred, given: Given) -> Inferred:
+        """Return the result, which is one already."""
+        return result
+
+    def _call(self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]) -> None:
+        call = asyncio.create_task(self._answer(givens, futures))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+        def leave(_: asyncio.Future[Inferred]) -> None:
+            if all(future.cancelled() for future in futures):
+                call.cancel()
+
+        for future in futures:
+            future.add_done_callback(leave)
+
+    async def _answer(
+        self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]
+    ) -> None:
+        try:
+            results = await self._ask(givens)
+        except ApiError as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, result in zip(futures, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    async def _ask(self, givens: Sequence[Given]) -> list[Inferred]:
+        inputs = [given.input for given in givens]
+        body = msgspec.json.encode(
+            {"model": self._model, "input": inputs, "encoding_format": "float"}
+        )
+        answer = await self._upstreams.post(self._model, "embeddings", body, {})
+        try:
+            data = await answer.read()
+        except UpstreamFailed as error:
+            kind = (error.code or "").removeprefix("upstream_")
+            self._upstreams.broke_off(answer.head.upstream, kind)
+            raise
+        finally:
+            answer.close()
+        if answer.head.status != 200:
+            raise _refused(answer.head, data)
+        try:
+            return self._results(givens, _ANSWER.decode(data))
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            self._upstreams.broke_off(answer.head.upstream, "malformed")
+            raise UpstreamFailed(
+                f"the upstream failed: its answer holds no such embeddings ({error})",
+                code="upstream_malformed",
+            ) from None
+
+    def _results(self, givens: Sequence[Given], answer: _Answer) -> list[Inferred]:
+        """Return the results in order; raises `ValueError` if they are not what was asked for."""
+        rows = sorted(answer.data, key=lambda item: item.index)
+        if [item.index for item in rows] != list(range(len(givens))):
+            raise ValueError("not one for each input")
+        vectors = [np.array(item.embedding, np.float32) for item in rows]
+        if any(vector.shape != (self._dimensions,) for vector in vectors):
+            raise ValueError(f"not of {self._dimensions} dimensions")
+        if not all(is_usable(vector) for vector in vectors):
+            raise ValueError("not finite")
+        tokens = _shares(answer.usage.prompt_tokens, [max(1, len(given.input)) for given in givens])
+        return [Inferred(vector, share) for vector, share in zip(vectors, tokens, strict=True)]
+
+
+def _shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Return whole parts of a total in proportion to the sizes; their sum is the total."""
+    whole = sum(sizes)
+    ends = [round(total * end / whole) for end in _sums(sizes)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _sums(sizes: Iterable[int]) -> list[int]:
+    sums, sum_so_far = [], 0
+    for size in sizes:
+        sum_so_far += size
+        sums.append(sum_so_far)
+    return sums
+
+
+def _refused(head: Head, data: bytes) -> ApiError:
+    """Return an upstream's error as one of ours, with its words, code and Retry-After."""
+    try:
+        said = _REFUSAL.decode(data).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        said = _Error()
+    message = said.message or f"the upstream answered {head.status}"
+    code = None if said.code is None else str(said.code)
+    kind: type[ApiError] = Overloaded if head.status == 429 else UpstreamFailed
+    return kind(message, status=head.status, code=code, retry_after_s=_retry_after_s(head))
+
+
+def _retry_after_s(head: Head) -> float | None:
+    value: Any = dict(head.headers).get(_RETRY_AFTER)
+    return float(value) if value is not None and value.isdigit() else None
