@@ -33,11 +33,15 @@ _NAMES = frozenset(
         "cacheproxy_queue_depth",
         "cacheproxy_request_duration_seconds_bucket",
         "cacheproxy_requests_total",
+        "cacheproxy_saved_seconds_total",
+        "cacheproxy_saved_tokens_total",
         "cacheproxy_shed_total",
         "cacheproxy_store_breaker_state",
         "cacheproxy_store_bytes",
         "cacheproxy_store_entries",
         "cacheproxy_store_errors_total",
+        "cacheproxy_upstream_breaker_state",
+        "cacheproxy_upstream_responses_total",
         "cacheproxy_workers",
         "cacheproxy_writeback_dropped_total",
         "cacheproxy_writeback_queue_entries",
@@ -55,10 +59,13 @@ class Figures(msgspec.Struct, frozen=True):
         requests: answered, by status.
         durations: of those answered with 200, how many fell in each of `LATENCY_BUCKETS` and above,
             by outcome.
-        texts: looked up.
+        texts: looked up, and chat requests.
         hits: of those, by tier.
         inferred: texts that the model has read, in `inference_s` seconds of its threads.
-        breakers: state by operation: 0 closed, 1 half-open, 2 open.
+        spared_s: inference that hits have spared, about, seconds.
+        upstream_calls: answers of upstreams; of their time hits saved `upstream_saved_s`, and of
+            their tokens `saved_tokens`.
+        breakers: state by operation: 0 closed, 1 half-open, 2 open; so for `upstreams`, by name.
         store_entries, store_bytes: None where the store keeps no count.
     """
 
@@ -69,7 +76,12 @@ class Figures(msgspec.Struct, frozen=True):
     hits: dict[str, int]
     inferred: int
     inference_s: float
+    spared_s: float
+    upstream_calls: int
+    upstream_saved_s: float
+    saved_tokens: int
     breakers: dict[str, int]
+    upstreams: dict[str, int]
     shed: int
     dropped: int
     store_errors: int
@@ -163,7 +175,14 @@ def read_figures(families: Iterable[Family], at: float) -> Figures:
         hits=found.by("tier", "lookups_total", result="hit"),
         inferred=int(found.sum("batch_texts_sum")),
         inference_s=round(found.sum("inference_duration_seconds_sum"), 4),
+        spared_s=round(found.spared_s(), 4),
+        upstream_calls=int(
+            found.sum("upstream_responses_total") + found.sum("upstream_errors_total")
+        ),
+        upstream_saved_s=round(found.sum("saved_seconds_total"), 4),
+        saved_tokens=int(found.sum("saved_tokens_total")),
         breakers=found.by("op", "store_breaker_state"),
+        upstreams=found.by("upstream", "upstream_breaker_state"),
         shed=int(found.sum("shed_total")),
         dropped=int(
             found.sum("writeback_dropped_total")
@@ -207,6 +226,16 @@ class _Found:
         for sample in self._of(name, labels):
             sums[sample.labels[label]] += int(sample.value)
         return dict(sums)
+
+    def spared_s(self) -> float:
+        """Return the inference that hits have spared, each its model's mean, seconds."""
+        hits = self.by("model", "lookups_total", result="hit")
+        texts = self.by("model", "batch_texts_sum")
+        return sum(
+            hits.get(model, 0) * self.sum("inference_duration_seconds_sum", model=model) / count
+            for model, count in texts.items()
+            if count
+        )
 
     def durations(self) -> dict[str, list[int]]:
         """Return the counts of each bucket by outcome; Prometheus has them cumulated."""

@@ -81,6 +81,7 @@ class _Journey:
 
     request: Request
     scope: KeyScope
+    turn: Turn | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -151,21 +152,27 @@ class EmbeddingPipeline:
             return Answer(served, {})
         texts = [_Text(given) for given in request.inputs]
         journey = _Journey(request, scope)
+        try:
+            await self._serve_all(texts, journey)
+        finally:
+            if journey.turn is not None:
+                self._engine.end(journey.turn)
+        return Answer([text.served for text in texts if text.served], journey.stages_s)
 
+    async def _serve_all(self, texts: list[_Text], journey: _Journey) -> None:
         waiting = self._from_hot_by_text(texts, journey)
         if waiting:
-            self._turn_away(waiting, journey)
+            self._admit_at_the_door(waiting, journey)
             await self._tokenize(waiting, journey)
             waiting = self._from_hot(waiting, journey)
         self._count("hot", texts, journey)
         if waiting:
             waiting = await self._from_exact(waiting, journey)
         if waiting:
-            self._check_room(waiting, journey)
+            self._admit(waiting, journey)
             waiting = await self._from_semantic(waiting, journey)
         if waiting:
             await self._from_inference(waiting, journey)
-        return Answer([text.served for text in texts if text.served], journey.stages_s)
 
     def key_of_text(self, namespace_id: str, text: str) -> bytes:
         """Return the key [32 bytes] of a text's entry in a namespace."""
@@ -208,8 +215,8 @@ class EmbeddingPipeline:
                 self._serve_hot(text, self._hot.get_by_text(text.text_key), journey)
         return _unserved(texts)
 
-    def _turn_away(self, texts: list[_Text], journey: _Journey) -> None:
-        """Refuse at the door what would be refused later, where looking it up does not pay.
+    def _admit_at_the_door(self, texts: list[_Text], journey: _Journey) -> None:
+        """Keep a place in the queue before anything is looked up, where that does not pay.
 
         Raises:
             Overloaded: inference is overloaded, and lookups seldom spare any.
@@ -217,16 +224,14 @@ class EmbeddingPipeline:
         if not self._engine.is_overloaded or journey.control.only_if_cached:
             return
         if self._found_share < _LOOKUPS_PAY or not journey.control.reads:
-            self._engine.check(sum(_least_tokens(text.input) for text in texts))
+            tokens = sum(_least_tokens(text.input) for text in texts)
+            journey.turn = self._engine.begin(tokens)
 
-    def _check_room(self, texts: list[_Text], journey: _Journey) -> None:
-        """Raise `Overloaded` before probes are paid for that only admitted texts need."""
-        if self._engine.is_overloaded and not journey.control.only_if_cached:
-            self._engine.check(self._new_tokens(texts, journey))
-
-    def _new_tokens(self, texts: list[_Text], journey: _Journey) -> int:
-        """Return the tokens of the texts that nobody is inferring yet."""
-        return sum(len(text.ids) for text in texts if not self._flight_of(text, journey))
+    def _admit(self, texts: list[_Text], journey: _Journey) -> None:
+        """Keep a place in the queue before probes are paid for; raises `Overloaded`."""
+        if journey.turn is None and not journey.control.only_if_cached:
+            new = (text for text in texts if not self._flight_of(text, journey))
+            journey.turn = self._engine.begin(sum(len(text.ids) for text in new))
 
     async def _tokenize(self, texts: list[_Text], journey: _Journey) -> None:
         given = [text.input for text in texts]
@@ -324,10 +329,9 @@ class EmbeddingPipeline:
     async def _infer(self, texts: list[_Text], journey: _Journey) -> None:
         flights: dict[bytes, Flight[Any]] = {}
         leading: dict[bytes, _Text] = {}
-        turn = self._engine.begin(self._new_tokens(texts, journey))
         try:
             async for part in _in_parts(texts):
-                self._take_off(part, flights, leading, turn, journey)
+                self._take_off(part, flights, leading, journey)
             await self._flights.wait(list(flights.values()))
         finally:
             self._flights.release(flights.values())
@@ -341,7 +345,6 @@ class EmbeddingPipeline:
         texts: list[_Text],
         flights: dict[bytes, Flight[Any]],
         leading: dict[bytes, _Text],
-        turn: Turn | None,
         journey: _Journey,
     ) -> None:
         """Join the flights of the texts that are in the air, and begin those of the others."""
@@ -358,7 +361,7 @@ class EmbeddingPipeline:
                 self._flights.hold(flight)
                 flights[text.key] = flight
         if started:
-            futures = self._engine.submit([text.given for text in started], turn)
+            futures = self._engine.submit([text.given for text in started], journey.turn)
             for text, future in zip(started, futures, strict=True):
                 flights[text.key] = flight = self._begin(text, future, journey)
                 self._flights.hold(flight)

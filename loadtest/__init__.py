@@ -1,1 +1,1 @@
-"""Measures speed and memory: never run by the tests, never imported by the package."""
+"""Measures speed and memory, and replays traffic; never imported by the package."""

@@ -80,7 +80,14 @@ def run_command(
         if trace is not None:
             scenario = _with_trace(scenario, trace, speed)
         if seconds is not None:
-            phases = [msgspec.structs.replace(phase, seconds=seconds) for phase in scenario.phases]
+            phases = [
+                msgspec.structs.replace(
+                    phase,
+                    seconds=seconds,
+                    settle_s=phase.settle_s * min(1.0, seconds / phase.seconds),
+                )
+                for phase in scenario.phases
+            ]
             scenario = msgspec.structs.replace(scenario, phases=tuple(phases))
         if seed is not None:
             scenario = msgspec.structs.replace(scenario, seed=seed)

@@ -95,7 +95,9 @@ class Client:
             task.add_done_callback(self._opening.discard)
 
     def give_up(self, sent_before: float) -> None:
-        """End the exchanges that were sent before a moment and have no answer."""
+        """End the exchanges that were sent before a moment, or to be, and have no answer."""
+        while self._waiting and self._waiting[0].due < sent_before:
+            self._on_done(self._waiting.popleft())
         for connection in list(self._all):
             exchange = connection.exchange
             if exchange is not None and exchange.sent < sent_before:
@@ -130,18 +132,19 @@ class Client:
 
     def free(self, connection: "_Connection") -> None:
         """Let a connection have the next exchange."""
+        if connection not in self._all:
+            return  # closed before it was used
         if self._waiting:
             connection.begin(self._waiting.popleft())
         else:
             self._idle.append(connection)
 
-    def done(self, connection: "_Connection", exchange: Exchange) -> None:
-        """Hand an answered exchange over, and the connection to the next one first."""
-        self.free(connection)
-        self._on_done(exchange)
-
-    def answered(self, exchange: Exchange) -> None:
-        """Hand over an exchange whose connection is of no more use."""
+    def done(self, connection: "_Connection", exchange: Exchange, *, keep: bool) -> None:
+        """Hand an answered exchange over; the connection, if it stays, to the next one first."""
+        if keep:
+            self.free(connection)
+        else:
+            connection.close()
         self._on_done(exchange)
 
     def lost(self, connection: "_Connection", exchange: Exchange | None) -> None:
@@ -219,8 +222,4 @@ class _Connection(asyncio.Protocol):
             return
         exchange.status = self._parser.get_status_code()
         self.answers += 1
-        if self._parser.should_keep_alive():
-            self._client.done(self, exchange)
-        else:
-            self.close()
-            self._client.answered(exchange)
+        self._client.done(self, exchange, keep=self._parser.should_keep_alive())

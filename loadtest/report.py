@@ -1,7 +1,6 @@
 """A run as a page for people: tables and plots, with nothing outside of it."""
 
 import html
-import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +8,12 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.evaluation.page import as_svg, make_page
 from loadtest.result import REFUSED, Latencies, PhaseResult, Result, StreamResult
-from loadtest.summary import warnings_of
+from loadtest.summary import describe_sender, warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1c2430;background:#fff}
-table{border-collapse:collapse;width:100%}td,th{padding:.35rem .6rem;text-align:right;
-border-bottom:1px solid #d9dee6}td:first-child,th:first-child{text-align:left}
-.broken{color:#b3261e}svg{max-width:100%;height:auto}
-@media(prefers-color-scheme:dark){body{color:#e3e7ee;background:#14181f}
-td,th{border-color:#39414d}.broken{color:#ff897d}svg{background:#fff}}
-"""
 
 _COLOURS = {
     "hot": "#c2452d",
@@ -32,6 +22,7 @@ _COLOURS = {
     "hit": "#d9892b",
     "miss": "#1f5fa8",
     "mixed": "#7b4fa3",
+    "bypass": "#5d6b7a",
     "none": "#1c2430",
     REFUSED: "#8a94a3",
 }
@@ -46,17 +37,14 @@ def as_html(result: Result) -> str:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    title = html.escape(f"Load test: {result.scenario}")
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style><h1>{title}</h1><p>{html.escape(result.about)}",
-        f"<p>{html.escape(result.server)}; sent by {result.processes} processes on "
-        f"{result.cores} cores, seed {result.seed}",
+        f"<p>{html.escape(result.about)}",
+        f"<p>{html.escape(describe_sender(result))}",
         *_checks(result),
     ]
     for phase in result.phases:
         parts += _phase(phase)
-    return "\n".join(parts) + "</html>\n"
+    return make_page(f"Load test: {result.scenario}", "\n".join(parts))
 
 
 def _checks(result: Result) -> Iterator[str]:
@@ -180,7 +168,4 @@ def _draw(title: str, y: str, plot: Any) -> str:
     axes = figure.subplots()
     plot(axes)
     axes.set(title=title, xlabel="seconds", ylabel=y)
-    target = io.StringIO()
-    figure.savefig(target, format="svg", metadata={"Date": None})
-    text = target.getvalue()
-    return text[text.index("<svg") :]
+    return as_svg(figure)

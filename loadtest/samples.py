@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from loadtest.connection import Exchange
 
-TIERS = ("hot", "exact", "semantic", "miss", "mixed", "hit", "none")
-"""What `Cache-Status` says of an answer: mixed in a batch, hit where the cache names no tier, none
-where there is no such header or no answer."""
+TIERS = ("hot", "exact", "semantic", "miss", "mixed", "bypass", "hit", "none")
+"""What `Cache-Status` says of an answer: mixed in a batch, bypass of what is never cached, hit
+where the cache names no tier, none where there is no such header or no answer."""
 
 TEXT_TIERS = TIERS[:4]
 
@@ -63,7 +63,9 @@ def _read(value: bytes, texts: int) -> CacheStatus:
     if counts := dict(_COUNT.findall(detail)):
         by_tier = [int(counts.get(tier, 0)) for tier in TEXT_TIERS]
         return CacheStatus("mixed", (by_tier[0], by_tier[1], by_tier[2], by_tier[3]))
-    if "fwd=" in said:
+    if "fwd=bypass" in said:
+        tier = "bypass"
+    elif "fwd=" in said:
         tier = "miss"
     elif "hit" in said:
         tier = detail if detail in TEXT_TIERS else "hit"

@@ -143,6 +143,8 @@ def load_scenario(name: str) -> Scenario:
 
 def _check(scenario: Scenario, path: Path) -> None:
     for phase in scenario.phases:
+        if not 0 <= phase.settle_s < phase.seconds:
+            raise ConfigError(f"{path}: {phase.name}: settle_s must be less than seconds")
         for stream in phase.streams:
             place = f"{path}: {phase.name}: {stream.name}"
             total = sum(getattr(stream.mix, kind) for kind in KINDS)

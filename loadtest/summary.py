@@ -13,6 +13,12 @@ def as_text(result: Result) -> str:
     return "\n".join(_lines(result))
 
 
+def describe_sender(result: Result) -> str:
+    """Return who has asked whom."""
+    processes = f"{result.processes} process" + "es" * (result.processes > 1)
+    return f"{result.server}; sent by {processes} on {result.cores} cores, seed {result.seed}"
+
+
 def warnings_of(result: Result) -> list[str]:
     """Return what a reader of the figures has to know, a line each."""
     return [
@@ -26,7 +32,7 @@ def warnings_of(result: Result) -> list[str]:
 
 def _lines(result: Result) -> Iterator[str]:
     yield f"{result.scenario}: {result.about}"
-    yield f"{result.server}; sent by {result.processes} of {result.cores} cores"
+    yield describe_sender(result)
     for phase in result.phases:
         yield from _phase(phase)
     if result.promises:

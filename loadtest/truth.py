@@ -73,9 +73,11 @@ def _by_route(route: str, samples: Samples, before: Metrics, after: Metrics) -> 
     tiers = Counter(samples["tier"][samples["status"] == 200].tolist())
     duration = "cacheproxy_request_duration_seconds_count"
     grown = _growth(duration, "outcome", before, after, route=route)
+    # An upstream's error is passed on with an outcome, too.
+    failed = int((samples["status"] != 200).sum())
     for tier in sorted({TIERS[tier] for tier in tiers} | set(grown)):
         seen = tiers.get(TIERS.index(tier), 0) if tier in TIERS else 0
-        counts.append(Count(f"{route}: answers from {tier}", seen, grown.get(tier, 0), lost))
+        counts.append(Count(f"{route}: answers from {tier}", seen, grown.get(tier, 0), failed))
     return counts
 
 

@@ -49,17 +49,12 @@ def has_wrk() -> bool:
 
 
 @contextmanager
-def running_server(
-    home: Path, model: str, *flags: str, program: str = "cacheproxy"
-) -> Iterator[str]:
-    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise.
-
-    `program` is the Python module that is run as `cacheproxy` would be.
-    """
+def running_server(home: Path, model: str, *flags: str) -> Iterator[str]:
+    """Yield the URL of a new cacheproxy; its cache is in memory unless the flags say otherwise."""
     store = () if "--store" in flags else ("--store", "memory://")
     options = ["--home", str(home), "--model", model, "--drain-s", "0", *store, *flags]
     port = free_port()
-    command = [sys.executable, "-m", program, "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", "cacheproxy", "serve", "--port", str(port), *options]
     with running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
 

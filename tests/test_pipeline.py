@@ -605,7 +605,7 @@ async def test_while_overloaded_the_exact_tier_is_asked_where_it_often_has_the_a
     harness = start(max_wait_s=0.005, hot_bytes=0)
     await harness.embed("a b c d")
     await harness.settled()
-    for _ in range(10):
+    for _ in range(100):
         assert await harness.outcomes("a b c d") == ["exact"]
     accepted = await overload(harness)
 

@@ -76,6 +76,7 @@ class ChatEndpoint:
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
+        self._recorder = recorder
         self._requests = metrics.requests
         self._slow_clients = metrics.slow_clients_closed
         self._durations = {
@@ -202,6 +203,7 @@ class ChatEndpoint:
 
     def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
         visit.model, visit.outcome = self._models.label_of(model), outcome
+        visit.status = status
         self._requests.labels(_ROUTE, visit.model, str(status)).inc()
         self._durations[outcome].observe(total_s)
 

@@ -9,7 +9,7 @@ for. Probes, scrapes and looks at the page are in it only if they fail.
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cacheproxy.config import RequestLog
@@ -40,29 +40,31 @@ class Journal:
     def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
         """Log `requests`: none, some or all; trace all if there is a tracer."""
         self._tracer = tracer
-        # Nothing is put together for a log that would not keep it.
-        is_kept = logger.isEnabledFor(logging.INFO)
-        self._is_logging = is_kept and requests != "off"
-        self._is_sampling = requests == "sampled"
         self._kinds: dict[tuple[str, int], _Kind] = {}
+        # Nothing is put together for a log that would not keep it.
+        if requests == "off" or not logger.isEnabledFor(logging.INFO):
+            self._tell: Callable[[Visit], None] = _tell_nobody
+        else:
+            self._tell = self._sample if requests == "sampled" else self._log
+        self.close: Callable[[Visit], None] = self._tell if tracer is None else self._end
+        """Tells the log and the traces of a visit that has ended."""
+        self.tells_ids = requests == "all" or tracer is not None
+        """Whether every answer has its id, so that who has it finds its line or its trace."""
 
     def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:
         """Begin a visit, for this task; probes and scrapes need no trace."""
         visit = Visit(headers)
         enter_visit(visit)
-        if self._tracer is not None and is_traced:
-            self._tracer.begin(visit)
+        if self.tells_ids:
+            visit.tells_id = True
+            if self._tracer is not None and is_traced:
+                self._tracer.begin(visit)
         return visit
 
-    def close(self, visit: Visit) -> None:
-        """Log and trace a visit that has ended."""
+    def _end(self, visit: Visit) -> None:
         if self._tracer is not None and visit.span is not None:
             self._tracer.end(visit)
-        if self._is_logging:
-            if self._is_sampling:
-                self._sample(visit)
-            else:
-                self._log(visit)
+        self._tell(visit)
 
     def _sample(self, visit: Visit) -> None:
         kind = self._kinds.get((visit.route, visit.status))
@@ -95,3 +97,7 @@ class Journal:
         logger.info(
             "request", extra={"fields": {name: value for name, value in told.items() if value}}
         )
+
+
+def _tell_nobody(_: Visit) -> None:
+    return

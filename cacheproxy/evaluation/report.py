@@ -1,26 +1,16 @@
 """A study as a page for people and as JSON for machines."""
 
 import html
-import io
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from cacheproxy.evaluation.page import as_svg, make_page
 from cacheproxy.evaluation.replay import SEMANTIC, Replay
 from cacheproxy.evaluation.retrieval import Recall
 from cacheproxy.evaluation.study import Study
 from cacheproxy.thresholds.bounds import Stratum, upper_limit
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1c2430;background:#fff}
-table{border-collapse:collapse;width:100%}td,th{padding:.35rem .6rem;text-align:right;
-border-bottom:1px solid #d9dee6}td:first-child,th:first-child{text-align:left}
-tr.ours{font-weight:600}td.broken{color:#b3261e}svg{max-width:100%;height:auto}
-@media(prefers-color-scheme:dark){body{color:#e3e7ee;background:#14181f}
-td,th{border-color:#39414d}td.broken{color:#ff897d}svg{background:#fff}}
-"""
 
 _DIFFERENT = "<th>by a text labelled as different"
 
@@ -97,17 +87,16 @@ def as_html(study: Study, title: str) -> str:
     if study.hindsight:
         rows += _html_row(study, study.hindsight, "best static threshold in hindsight")
     figures = "".join(f"<figure>{figure}</figure>" for figure in _figures(study))
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><p>{study.requests:,} requests, of them "
+    return make_page(
+        title,
+        f"<p>{study.requests:,} requests, of them "
         f"{study.closed.spared:,} exact hits and {len(study.closed.scores):,} with a neighbour. A "
         f"semantic hit is wrong if {study.wrong_if}; promised are at most "
         f"{study.promise.max_error:.1%} wrong ones, with {study.promise.confidence:.0%} "
         "confidence.</p>"
         "<table><tr><th>policy<th>semantic hits<th>wrong<th>wrong given hit<th>checked"
         f"<th>requests spared beyond exact hits{_DIFFERENT * study.is_labelled}</tr>{rows}</table>"
-        f"{_recall(study)}{figures}</html>"
+        f"{_recall(study)}{figures}",
     )
 
 
@@ -189,11 +178,4 @@ def _figures(study: Study) -> list[str]:
     axes.axhline(study.promise.max_error, color="#c2452d", linestyle=":")
     axes.set_ylim(0, max(0.1, 4 * study.promise.max_error))
     axes.legend(fontsize=8)
-    return [_svg(figure) for figure in figures]
-
-
-def _svg(figure: Any) -> str:
-    target = io.StringIO()
-    figure.savefig(target, format="svg", metadata={"Date": None})
-    text = target.getvalue()
-    return text[text.index("<svg") :]
+    return [as_svg(figure) for figure in figures]

@@ -96,13 +96,11 @@ class Batcher:
         """Whether the queue is a standing one, and what is not worth much had better not wait."""
         return self._admission.is_overloaded
 
-    def check(self, tokens: int) -> None:
-        """Raise what `begin` would, before anything is paid for that only an admitted one needs."""
-        with self._ready:
-            self._admit(tokens)
-
     def begin(self, tokens: int) -> Turn:
         """Admit a request of so many tokens; its texts may then be submitted in parts.
+
+        Its place is kept: to those who come later it counts as if all of it were waiting, until
+        it is submitted, or the turn is ended.
 
         Raises:
             Overloaded: the request would wait too long.
@@ -112,7 +110,12 @@ class Batcher:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
             self._admit(tokens)
-            return self._queue.begin()
+            return self._queue.begin(tokens)
+
+    def end(self, turn: Turn) -> None:
+        """Give up what a request has not submitted."""
+        with self._ready:
+            self._queue.end(turn)
 
     def submit(
         self, texts: Sequence[Ids], turn: Turn | None = None
@@ -149,7 +152,7 @@ class Batcher:
         if retry_after_s is not None:
             self._shed.labels("queue").inc()
             raise Overloaded(
-                f"the inference queue is {wait_s:.1f} s long; try again later",
+                f"the inference queue is {1000 * wait_s:.0f} ms long; try again later",
                 code="queue_full",
                 retry_after_s=retry_after_s,
             )

@@ -50,11 +50,11 @@ class Engine(Protocol):
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
         """Return the key [32 bytes] of all that the vector depends on."""
 
-    def check(self, tokens: int) -> None:
-        """Raise what `begin` would, before anything is paid for that only an admitted one needs."""
-
     def begin(self, tokens: int) -> Turn | None:
         """Admit a request of so many tokens; raises `Overloaded` or `Unavailable`."""
+
+    def end(self, turn: Turn) -> None:
+        """Give up what a request has not submitted."""
 
     def submit(
         self, givens: Sequence[Given], turn: Turn | None = None
@@ -89,13 +89,13 @@ class LocalEngine:
         """Return the key of the token ids."""
         return scope.of_ids(given.ids)
 
-    def check(self, tokens: int) -> None:
-        """Raise what the batcher would."""
-        self._batcher.check(tokens)
-
     def begin(self, tokens: int) -> Turn:
         """Be admitted by the batcher."""
         return self._batcher.begin(tokens)
+
+    def end(self, turn: Turn) -> None:
+        """Give the place in the batcher's queue up."""
+        self._batcher.end(turn)
 
     def submit(
         self, givens: Sequence[Given], turn: Turn | None = None

@@ -18,7 +18,7 @@ import asyncio
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,7 @@ class TextQueue:
         self._timeout_s = timeout_s
         self._by_length: dict[int, list[tuple[float, int, QueuedText]]] = {}
         self._tokens_by_request: dict[int, int] = {}
+        self._kept_by_request: dict[int, int] = {}
         self._tokens = 0
         self._virtual_time = 0.0
         self._shared_until = 0.0
@@ -97,21 +98,31 @@ class TextQueue:
 
         Under fair queueing no other request gets more than the same amount before it is done.
         """
-        return sum(min(waiting, tokens) for waiting in self._tokens_by_request.values())
+        waiting = chain(self._tokens_by_request.values(), self._kept_by_request.values())
+        return sum(min(of_one, tokens) for of_one in waiting)
 
-    def begin(self) -> Turn:
-        """Return a new request's turn; its texts may be put in parts."""
-        return Turn(next(self._requests), self._virtual_time)
+    def begin(self, tokens: int) -> Turn:
+        """Return the turn of a new request of so many tokens; its texts may be put in parts."""
+        turn = Turn(next(self._requests), self._virtual_time)
+        self._kept_by_request[turn.request] = tokens
+        return turn
+
+    def end(self, turn: Turn) -> None:
+        """Keep no place any more for what a request has not put."""
+        self._kept_by_request.pop(turn.request, None)
 
     def put(self, texts: Sequence[QueuedText], now: float, turn: Turn | None = None) -> None:
         """Queue texts at monotonic time `now`, seconds: of a request of their own, or of `turn`."""
-        turn = turn or self.begin()
+        turn = turn or self.begin(0)
         for text in texts:
             text.enqueued_at, text.request = now, turn.request
             waiting = self._by_length.setdefault(len(text.ids), [])
             heapq.heappush(waiting, (turn.start, next(self._sequence), text))
             turn.start += len(text.ids)
         tokens = sum(len(text.ids) for text in texts)
+        kept = self._kept_by_request.pop(turn.request, 0) - tokens
+        if kept > 0:
+            self._kept_by_request[turn.request] = kept
         before = self._tokens_by_request.get(turn.request, 0)
         if len(self._tokens_by_request) > bool(before):
             self._shared_until = now + _SHARED_S

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
 
+# ONNX Runtime's wheels have telemetry built in (1.31); a cache of prompts has nothing to tell.
+ort.disable_telemetry_events()
+
 _PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

@@ -77,11 +77,11 @@ class UpstreamEngine:
             return scope.of_text(given.input)
         return scope.of_ids(given.input)
 
-    def check(self, tokens: int) -> None:
+    def begin(self, tokens: int) -> None:
         """Admit everything: the upstream says itself what is too much."""
 
-    def begin(self, tokens: int) -> None:
-        """Admit everything, as above."""
+    def end(self, turn: Turn) -> None:
+        """Do nothing: no place is kept."""
 
     def submit(
         self, givens: Sequence[Given], turn: Turn | None = None

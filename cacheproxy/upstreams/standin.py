@@ -52,11 +52,11 @@ class StandIn:
         """Return the local model's key."""
         return self._keyed_by.key_of(scope, given)
 
-    def check(self, tokens: int) -> None:
+    def begin(self, tokens: int) -> None:
         """Admit everything: what one refuses, the other may take."""
 
-    def begin(self, tokens: int) -> None:
-        """Admit everything, as above."""
+    def end(self, turn: Turn) -> None:
+        """Do nothing: no place is kept."""
 
     def submit(
         self, givens: Sequence[Given], turn: Turn | None = None
@@ -117,8 +117,7 @@ class StandIn:
 async def _run(engine: Engine, givens: Sequence[Given]) -> list[Inferred | ApiError]:
     """Return each one's result or failure."""
     try:
-        turn = engine.begin(sum(len(given.ids) for given in givens))
-        futures: list[asyncio.Future[Any]] = engine.submit(givens, turn)
+        futures: list[asyncio.Future[Any]] = engine.submit(givens)
     except ApiError as error:
         return [error] * len(givens)
     try:

@@ -69,6 +69,7 @@ def _mean(histogram: str) -> str:
     return f"sum(rate({histogram}_sum{_RATE})) / sum(rate({histogram}_count{_RATE}))"
 
 
+_BREAKER = {"0": ("closed", "green"), "1": ("half-open", "orange"), "2": ("open", "red")}
 _NAMESPACE = "{{namespace}}"
 _TEXTS = f'sum(rate(cacheproxy_lookups_total{{{_JOB}, tier="hot"}}[$__rate_interval]))'
 _HITS = f'rate(cacheproxy_lookups_total{{{_JOB}, result="hit"}}[$__rate_interval])'
@@ -82,7 +83,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Hit rate",
             [(f"sum({_HITS}) / {_TEXTS}", "")],
-            *("stat", "percentunit", 4, "Texts that needed no inference."),
+            *("stat", "percentunit", 4, "Texts and chat requests that the cache answered."),
             steps=((None, "red"), (0.3, "orange"), (0.5, "green")),
         ),
         Panel("Requests", [(_REQUESTS, "")], "stat", "reqps", 4),
@@ -94,8 +95,8 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "p99",
-            [(_quantile(0.99, "cacheproxy_request_duration_seconds", ""), "")],
-            *("stat", "s", 4),
+            [(f"max(cacheproxy:request_duration_seconds:p99{{{_JOB}}})", "")],
+            *("stat", "s", 4, "Of embeddings; chat has its upstreams' pace."),
             steps=((None, "green"), (0.1, "orange"), (0.25, "red")),
         ),
         Panel(
@@ -118,11 +119,11 @@ ROWS: dict[str, list[Panel]] = {
             width=12,
             most=1,
             is_stacked=True,
-            text="What is missing to 100 % is inferred.",
+            text="What is missing to 100 % is computed.",
             colours=_TIERS,
         ),
         Panel(
-            "Texts looked up",
+            "Looked up",
             [
                 (_TEXTS, "all"),
                 (f"sum(rate(cacheproxy_batch_texts_sum{_RATE}))", "inferred"),
@@ -275,7 +276,7 @@ ROWS: dict[str, list[Panel]] = {
             ],
             kind="state-timeline",
             width=12,
-            names={"0": ("closed", "green"), "1": ("half-open", "orange"), "2": ("open", "red")},
+            names=_BREAKER,
         ),
         Panel(
             "Calls, p99",
@@ -318,6 +319,66 @@ ROWS: dict[str, list[Panel]] = {
                     "dropped/s: {{reason}}",
                 ),
             ],
+        ),
+    ],
+    "Chat and upstreams": [
+        Panel(
+            "Upstream answers by code",
+            [
+                (
+                    f"sum by (upstream, code) (rate(cacheproxy_upstream_responses_total{_RATE}))",
+                    "{{upstream}} {{code}}",
+                ),
+                (
+                    f"sum by (upstream, kind) (rate(cacheproxy_upstream_errors_total{_RATE}))",
+                    "{{upstream}} {{kind}}",
+                ),
+            ],
+            unit="reqps",
+        ),
+        Panel(
+            "Upstream, to the first byte",
+            _both_quantiles("cacheproxy_upstream_first_byte_seconds", "upstream"),
+            unit="s",
+        ),
+        Panel(
+            "Upstreams' breakers",
+            [
+                (
+                    f"max by (instance, upstream) (cacheproxy_upstream_breaker_state{{{_JOB}}})",
+                    "{{instance}} {{upstream}}",
+                )
+            ],
+            kind="state-timeline",
+            names=_BREAKER,
+        ),
+        Panel(
+            "Tokens saved",
+            [(f"sum by (kind) (rate(cacheproxy_saved_tokens_total{_RATE}))", "{{kind}}")],
+            text="Of completions that hits saved, a second.",
+        ),
+        Panel(
+            "Upstream time saved",
+            [(f"sum by (model) (rate(cacheproxy_saved_seconds_total{_RATE}))", "{{model}}")],
+            unit="none",
+            text="Seconds of upstreams in a second: calls at the same time.",
+        ),
+        Panel(
+            "Money saved, an hour",
+            [(f"3600 * sum by (model) (rate(cacheproxy_saved_cost_total{_RATE}))", "{{model}}")],
+            text="By the table of prices.",
+        ),
+        Panel(
+            "Waiting for upstreams",
+            [(f"sum(cacheproxy_chat_waiting{{{_JOB}}})", "requests")],
+        ),
+        Panel(
+            "Hits that clients called wrong",
+            [(f"sum by (model) (increase(cacheproxy_cache_reports_total{_RATE}))", "{{model}}")],
+        ),
+        Panel(
+            "Served after their time",
+            [(f"sum by (reason) (rate(cacheproxy_stale_served_total{_RATE}))", "{{reason}}")],
         ),
     ],
     "Processes": [

@@ -30,9 +30,14 @@ async def fine(_: Request) -> Response:
 
 
 @pytest.fixture
-def ask():
+def requests() -> str:
+    return "all"
+
+
+@pytest.fixture
+def ask(requests):
     """Return a function that asks the edge with these headers."""
-    edge = Edge([Route("/broken", broken), Route("/fine", fine)], Journal("all"))
+    edge = Edge([Route("/broken", broken), Route("/fine", fine)], Journal(requests))
 
     async def ask(path: str, **headers: str) -> httpx.Response:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -102,3 +107,11 @@ async def test_even_what_is_not_found_has_an_id(ask):
     answer = await ask("/nothing")
     assert answer.status_code == 404
     assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("requests", ["off", "sampled"])
+async def test_where_not_all_is_logged_ids_are_told_to_who_asks_and_in_errors(ask):
+    assert "x-request-id" not in (await ask("/fine")).headers
+    assert (await ask("/fine", x_request_id="mine")).headers["x-request-id"] == "mine"
+    assert (await ask("/fine", x_request_id="not usable")).headers["x-request-id"]
+    assert (await ask("/nothing")).headers["x-request-id"]

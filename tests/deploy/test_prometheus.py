@@ -149,3 +149,29 @@ def test_a_redis_that_stops_wakes_somebody_until_it_is_back(server, redis, prome
     wait_until(lambda: settles_on(set()))
     for query in panel_queries():
         prometheus.ask(query.replace("$__rate_interval", "5s").replace("$job", "cacheproxy"))
+
+
+RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
+
+
+def test_the_runbook_has_an_entry_for_each_alert_and_for_no_other():
+    entries = re.findall(r"^## (Cacheproxy\w+)\n\n\*\*Means\*\*(.*?)(?=^## )", RUNBOOK, re.M | re.S)
+    assert [name for name, _ in entries] == alerts()
+    for _, text in entries:
+        assert "**Look**" in text
+        assert "**Do**" in text
+
+
+def test_the_runbooks_table_names_each_alert_its_severity_and_its_tests():
+    rows = re.findall(r"^\| \[\**(\w+)\**\]\(#(\w+)\) \| (\w+) \| (.+) \|$", RUNBOOK, re.MULTILINE)
+    severities = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
+    assert [(name, severity) for name, _, severity, _ in rows] == list(severities.items())
+    causes = {
+        test["name"]: str(test)
+        for path in RULE_TESTS
+        for test in yaml.safe_load(path.read_text())["tests"]
+    }
+    for name, anchor, _, told in rows:
+        assert anchor == name.lower()
+        for cause in told.split("; "):
+            assert f'alertname="{name}"' in causes[cause]

@@ -63,7 +63,7 @@ def test_groups_are_small_while_requests_share_the_queue(loop):
 
 def test_a_request_put_in_parts_is_one_request(loop):
     queue = make_queue(budget=256)
-    turn = queue.begin()
+    turn = queue.begin(10)
     queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
     queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
     assert queue.tokens_ahead(1_000_000) == 80 * 16
@@ -174,3 +174,18 @@ def test_what_is_ahead_of_a_small_request_does_not_grow_with_a_big_one(loop):
 
     assert queue.tokens_ahead(20) == 20
     assert queue.tokens_ahead(10_000) == 5_000
+
+
+def test_a_place_is_kept_until_it_is_taken_or_given_up(loop):
+    queue = make_queue()
+    first, second = queue.begin(30), queue.begin(20)
+
+    assert queue.tokens_ahead(100) == 50
+    queue.put(texts_of(loop, 10), 0.0, first)
+    assert queue.tokens_ahead(100) == 50
+    queue.put(texts_of(loop, 20), 0.0, first)
+    queue.end(second)
+    assert queue.tokens_ahead(100) == 30
+    while queue.take(0.0).group:
+        pass
+    assert queue.tokens_ahead(100) == 0

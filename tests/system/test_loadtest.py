@@ -74,3 +74,23 @@ def test_a_url_may_end_with_v1_or_not(start_server, tmp_path, route):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "clients and server agree" in done.stdout
+
+
+@pytest.mark.parametrize("streamed", ["false", "true"])
+def test_chat_through_the_proxy_is_counted_alike_on_both_sides(chat, tmp_path, streamed):
+    streams = (
+        '[[phases.streams]]\nname = "s"\nroute = "chat"\nper_s = 30\n'
+        f"streamed = {streamed}\nmix = {{ repeat = 0.5, unseen = 0.5 }}"
+    )
+    path = write_scenario(tmp_path, streams, more=f"known_texts = 10\nseed = {len(streamed)}")
+
+    done = loadtest(
+        *("run", "--url", chat.url, "--model", "gpt-test", "--scenario", path),
+        *("--json", tmp_path / "a.json"),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clients and server agree" in done.stdout
+    (stream,) = read_json(tmp_path / "a.json")["phases"][0]["streams"]
+    assert set(stream["kinds"]["repeat"]) == {"hot"}
+    assert set(stream["kinds"]["unseen"]) == {"miss"}

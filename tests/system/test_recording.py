@@ -6,6 +6,7 @@ import stat
 
 import pytest
 from load_command import loadtest, read_json
+from server_process import Server
 
 MODEL = "all-MiniLM-L6-v2"
 TEXT = "the launch is on the ninth of May"
@@ -94,8 +95,32 @@ def test_a_replay_repeats_what_was_repeated(record, start_server, tmp_path, flag
 
 
 def test_a_path_that_cannot_be_written_is_told_at_the_start(model_home, tmp_path):
-    from server_process import Server
-
     (tmp_path / "folder").mkdir()
     with pytest.raises(AssertionError, match=r"record\.path"):
         Server(model_home, "memory://", "--record-path", str(tmp_path / "folder"))
+
+
+@pytest.mark.parametrize("flags", [(), ("--record-texts",)])
+def test_chat_is_recorded_and_replayed(model_home, upstream, tmp_path, flags):
+    path = tmp_path / "requests.jsonl"
+    first = Server(
+        *(model_home, "memory://", "--drain-s", "0", "--upstream", upstream.url),
+        *("--record-path", str(path), *flags),
+    )
+    messages = [{"role": "user", "content": TEXT}]
+    for streamed in (False, True, False):
+        body = {"model": "gpt-test", "messages": messages, "stream": streamed}
+        ask(first, body, path="/v1/chat/completions")
+    assert first.stop() == 0, first.log
+    lines = read_lines(path)
+    assert [line["streamed"] for line in lines] == [False, True, False]
+    assert len({line["hashes"][0] for line in lines}) == 1
+    asked = len(upstream)
+
+    second = Server(model_home, "memory://", "--drain-s", "0", "--upstream", upstream.url)
+    done = loadtest("replay", path, "--url", second.url, "--model", "gpt-test", "--speed", "0.01")
+    second.stop()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(upstream) == asked + 1
+    assert (upstream.asked[-1].body["messages"] == messages) == bool(flags)

@@ -7,13 +7,15 @@ import httpx
 import pytest
 from asking import MODEL, wait_until
 from server_process import Server
+from upstream import says
 
 from cacheproxy.api.callers import hash_key
 
 CANARY = "canary7c1e9b"
 SECRET = f"the patient {CANARY} has asked how to reset the password of the account"
 API_KEY = f"cp-{CANARY}"
-MODELS = "/v1/embeddings"
+UPSTREAM_KEY = f"up-{CANARY}"
+EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
 
 
 @pytest.fixture
@@ -22,10 +24,14 @@ def redis(start_redis):
 
 
 @pytest.fixture
-def server(start_server, redis, tmp_path) -> Server:
+def server(start_server, redis, upstream, tmp_path) -> Server:
     """A server that logs all that it ever would, as JSON, and knows a key."""
     config = tmp_path / "cacheproxy.toml"
-    config.write_text(f'[api_keys]\nacme = ["{hash_key(API_KEY)}"]\n')
+    config.write_text(
+        f'[api_keys]\nacme = ["{hash_key(API_KEY)}"]\n'
+        f'[upstreams.main]\nbase_url = "{upstream.url}"\napi_key = "{UPSTREAM_KEY}"\n'
+        "first_byte_timeout_s = 0.5\nidle_timeout_s = 0.5\n"
+    )
     flags = ["--config", str(config), "--admin-port", "0", "--limits-body-timeout-s", "0.3"]
     flags += ["--log-level", "debug", "--log-format", "json", "--log-requests", "all"]
     flags += ["--limits-inputs", "4", "--limits-characters", "2000", "--limits-body-bytes", "20000"]
@@ -64,7 +70,27 @@ MISTAKES: dict[str, tuple[int, bytes, dict[str, str]]] = {
 }
 
 
-def test_a_secret_is_in_nothing_that_the_server_says(server, redis):
+def chat(**more) -> bytes:
+    messages = [{"role": "user", "content": SECRET}]
+    return json.dumps({"model": "gpt-test", "messages": messages, **more}).encode()
+
+
+CHAT_MISTAKES: dict[str, tuple[int, bytes]] = {
+    "no JSON": (400, chat()[:-1]),
+    "a model that is none": (400, chat(model={SECRET: 1})),
+    "no object": (400, b"[" + chat() + b"]"),
+}
+
+
+async def breaks_off(exchange) -> None:
+    exchange.break_off()
+
+
+async def stalls(exchange) -> None:
+    await exchange.left.wait()
+
+
+def test_a_secret_is_in_nothing_that_the_server_says(server, redis, upstream):
     told: list[str] = []
     http = httpx.Client(
         base_url=server.url,
@@ -80,19 +106,30 @@ def test_a_secret_is_in_nothing_that_the_server_says(server, redis):
         },
     )
 
-    def ask(status: int, content: bytes, headers: dict[str, str], path: str = MODELS) -> None:
+    # Answers that hold what was asked for are the caller's own; the others are told.
+    def ask(status: int, content: bytes, headers: dict[str, str], path: str = EMBEDDINGS) -> None:
         answer = http.post(path, content=content, headers=headers)
         assert answer.status_code == status, answer.text
-        told.append(f"{dict(answer.headers)} {answer.text}")
+        told.append(f"{dict(answer.headers)} {answer.text if status != 200 else ''}")
 
     for _ in range(2):
         ask(200, body(), {"x-cacheproxy-tags": CANARY})
     ask(200, json.dumps({"texts": [SECRET]}).encode(), {}, "/embed")
     for status, content, headers in MISTAKES.values():
         ask(status, content, headers)
+    for _ in range(2):
+        ask(200, chat(), {}, CHAT)
+    ask(200, chat(stream=True), {"cache-control": "no-store"}, CHAT)
+    for status, content in CHAT_MISTAKES.values():
+        ask(status, content, {}, CHAT)
+    upstream.plan.extend(
+        [breaks_off, breaks_off, stalls, says(200, f"{CANARY} is no JSON".encode())]
+    )
+    for status in (502, 504, 502):
+        ask(status, chat(temperature=0.5, seed=status), {"cache-control": "no-store"}, CHAT)
     ask(404, body(), {}, f"/v1/{CANARY}?q={CANARY}")
-    told.append(http.get(f"{MODELS}?{CANARY}").text)
-    told.append(raw(server, f"POST {MODELS} HTTP/1.1 {CANARY}\r\n\r\n"))
+    told.append(http.get(f"{EMBEDDINGS}?{CANARY}").text)
+    told.append(raw(server, f"POST {EMBEDDINGS} HTTP/1.1 {CANARY}\r\n\r\n"))
     told.append(raw(server, f"{CANARY}\r\n\r\n"))
     told.append(raw(server, started(f'{{"input": "{SECRET}')))
     for path in ("stats", "thresholds", "live", "purge", CANARY):
@@ -118,7 +155,7 @@ def test_a_secret_is_in_nothing_that_the_server_says(server, redis):
 
 def started(content: str) -> str:
     """Return a request whose body never comes to its end."""
-    head = f"POST {MODELS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\n"
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\n"
     return f"{head}content-length: 1000\r\n\r\n{content}"
 
 
