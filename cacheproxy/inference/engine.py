@@ -97,7 +97,7 @@ class LocalEngine:
         return self._batcher.begin(tokens)
 
     def end(self, turn: Turn) -> None:
-        """Give the batcher the place back."""
+        """Give the place in the batcher's queue up."""
         self._batcher.end(turn)
 
     def submit(

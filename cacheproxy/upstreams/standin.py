@@ -116,13 +116,9 @@ class StandIn:
 
 async def _run(engine: Engine, givens: Sequence[Given]) -> list[Inferred | ApiError]:
     """Return each one's result or failure."""
-    turn = None
     try:
-        turn = engine.begin(sum(len(given.ids) for given in givens))
-        futures: list[asyncio.Future[Any]] = engine.submit(givens, turn)
+        futures: list[asyncio.Future[Any]] = engine.submit(givens)
     except ApiError as error:
-        if turn is not None:
-            engine.end(turn)
         return [error] * len(givens)
     try:
         await asyncio.wait(futures)

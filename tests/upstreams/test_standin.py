@@ -20,11 +20,9 @@ class Engine:
         self.submitted = 0
         self.held = []
 
-    def begin(self, tokens):
+    def submit(self, givens, turn=None):
         if isinstance(self.error, Overloaded):
             raise self.error
-
-    def submit(self, givens, turn=None):
         self.submitted += len(givens)
         futures = [asyncio.get_running_loop().create_future() for _ in givens]
         for future, given in zip(futures, givens, strict=True):
