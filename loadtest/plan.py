@@ -81,7 +81,7 @@ class Planner:
         """Return the streams of a phase.
 
         Raises:
-            ConfigError: there are too few texts, no trace, or no capacity to take a part of.
+            ConfigError: there is no trace, or no capacity to take a part of.
         """
         rng = np.random.default_rng([self._seed, number])
         plans = []

@@ -1,8 +1,8 @@
 """The texts of a load test, and what is known of each beforehand: seen before, or not.
 
-Texts are drawn from files, or made up of the words of the texts that ship with the package, so
-that every scenario runs from a fresh clone. What has been asked for is asked for again by Zipf's
-law: the oldest most often.
+Texts are drawn from files; where there are none, or no more, they are made up of the words of the
+files, or of the texts that ship with the package, so that every scenario runs from a fresh clone.
+What has been asked for is asked for again by Zipf's law: the oldest most often.
 """
 
 import random
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.traffic import EXPONENT, Texts, read_texts, rephrase, slip
 from cacheproxy.modelkit.corpus import read_corpus
 from cacheproxy.modelkit.manifest import models_folder
@@ -31,18 +30,6 @@ class Drawn:
     kind: Kind
 
 
-class MadeUp:
-    """Texts without end, of the words of the shipped texts, as often as they occur there."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._words = _shipped_words()
-
-    def draw(self, words: tuple[int, int]) -> str:
-        """Return a text of so many words, at least and at most."""
-        return " ".join(self._rng.choices(self._words, k=self._rng.randint(*words)))
-
-
 def text_of_length(seed: str, characters: int) -> str:
     """Return the made-up text of a seed that has so many characters; always the same one."""
     rng = random.Random(seed)  # noqa: S311
@@ -56,8 +43,13 @@ def text_of_length(seed: str, characters: int) -> str:
 @lru_cache(1)
 def _shipped_words() -> Sequence[str]:
     corpus = read_corpus(models_folder())
-    texts = (*corpus.calibration, *corpus.held_out)
-    return [word for text in texts for word in text.split() if word.isascii() and word.isalpha()]
+    return _words_of((*corpus.calibration, *corpus.held_out))
+
+
+def _words_of(texts: Iterable[str]) -> Sequence[str]:
+    """Return the words of texts, as often as they occur there; some that are no words may do."""
+    words = [word for text in texts for word in text.split()]
+    return [word for word in words if word.isascii() and word.isalpha()] or words
 
 
 class TextSource:
@@ -69,8 +61,8 @@ class TextSource:
 
     def __init__(self, seed: int, texts: Texts | None = None) -> None:
         self._rng = random.Random(seed)  # noqa: S311
-        self._made_up = None if texts else MadeUp(self._rng)
         self._fresh, self._mates = _split(texts or Texts(()), self._rng)
+        self._words = _words_of(texts.texts) if texts else _shipped_words()
         self._known: list[str] = []
         self._asked_at: list[float] = []
         self._settled = 0
@@ -80,9 +72,6 @@ class TextSource:
         """Return a text to ask for at a moment, seconds since the first phase began.
 
         Moments never go back. Where nothing has been asked for yet, the text is unseen.
-
-        Raises:
-            ConfigError: the files have no more texts that were not asked for.
         """
         while self._settled < len(self._known) and self._asked_at[self._settled] <= at_s:
             self._settled += 1
@@ -126,12 +115,10 @@ class TextSource:
 
     def _draw_unseen(self, words: tuple[int, int]) -> str:
         while True:
-            if self._made_up is not None:
-                text = self._made_up.draw(words)
-            elif self._fresh:
+            if self._fresh:
                 text = self._fresh.pop()
             else:
-                raise ConfigError("the files have too few texts: each can be unseen only once")
+                text = " ".join(self._rng.choices(self._words, k=self._rng.randint(*words)))
             if text not in self._asked:
                 self._asked.add(text)
                 return text

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.traffic import Texts
 from loadtest.scenario import Mix
 from loadtest.texts import TextSource, text_of_length
@@ -67,11 +66,14 @@ def test_paraphrases_come_from_clusters_of_which_one_text_is_unseen():
     assert len(of_rows) == len(set(of_rows)) > 30
 
 
-def test_files_that_are_too_short_are_told():
-    source = TextSource(1, Texts(("one", "two")))
+def test_when_files_have_no_more_texts_further_ones_are_made_up_of_their_words():
+    source = TextSource(1, Texts(("one two", "three four")))
 
-    with pytest.raises(ConfigError, match="too few texts"):
-        draw(source, 3, Mix(unseen=1.0))
+    texts = [drawn.text for drawn in draw(source, 20, Mix(unseen=1.0))]
+
+    assert set(texts[:2]) == {"one two", "three four"}
+    assert len(set(texts)) == 20
+    assert {word for text in texts for word in text.split()} == {"one", "two", "three", "four"}
 
 
 @pytest.mark.parametrize("characters", [1, 2, 17, 500])
