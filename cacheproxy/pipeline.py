@@ -179,16 +179,32 @@ class EmbeddingPipeline:
         (ids,) = self._tokenizer.encode([text])
         return self._engine.key_of(self._scope_of(namespace_id), Given(text, ids))
 
-    def find_rendered(self, key: bytes, form: str) -> tuple[EmbeddingRecord, bytes] | None:
-        """Return an entry of the hot tier and its vector as it was rendered before.
+    def find_hot(self, key: bytes) -> Served | None:
+        """Return an entry of the hot tier by a key that is known from before.
 
         A find is counted as a lookup; who finds nothing goes the whole way, which is.
         """
         entry = self._hot.get(key)
-        if entry is None or (vector := entry.rendered.get(form)) is None:
+        if entry is None:
             return None
         self._lookups["hot", "hit"].inc()
-        return entry.record, vector
+        return Served(entry.record, "hot", entry)
+
+    async def find_stored(self, namespace_id: str, key: bytes) -> Answer | None:
+        """Return an entry of the store by a key that is known from before.
+
+        A find is counted as the lookups that it stands for; who finds nothing goes the whole way.
+        """
+        stages_s: dict[str, float] = {}
+        with self._stages.time("exact", stages_s):
+            since = self._purges.moment
+            (record,) = await self._exact.get_many(namespace_id, [key])
+        if record is None:
+            return None
+        self._note_found(1.0)
+        self._lookups["hot", "miss"].inc()
+        self._lookups["exact", "hit"].inc()
+        return Answer([Served(record, "exact", self._hot.put(record, since))], stages_s)
 
     def _all_hot(self, request: Request, scope: KeyScope) -> list[Served] | None:
         """Return the answers if the hot tier has every input as it stands, else None.
@@ -266,9 +282,11 @@ class EmbeddingPipeline:
             self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
         missed = _unserved(texts)
-        found = 1 - len(missed) / len(texts)
-        self._found_share += _FOUND_WEIGHT * (found - self._found_share)
+        self._note_found(1 - len(missed) / len(texts))
         return missed
+
+    def _note_found(self, share: float) -> None:
+        self._found_share += _FOUND_WEIGHT * (share - self._found_share)
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control

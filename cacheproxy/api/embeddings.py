@@ -14,7 +14,15 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialect import Asked, Dialect, InputLimits
-from cacheproxy.api.presentation import Headers, cache_headers, counts_of, hit_headers, outcome_of
+from cacheproxy.api.presentation import (
+    Headers,
+    cache_headers,
+    counts_of,
+    hit_headers,
+    outcome_of,
+    render_vector,
+    timing_of,
+)
 from cacheproxy.api.repeats import Repeat, Repeats
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
@@ -90,8 +98,10 @@ class EmbeddingsEndpoint:
             started = time.perf_counter()
             if self._recorder is not None:
                 self._recorder.put(self._route, namespace.id, body)
-            if control is DEFAULT_CONTROL and (found := self._again(visit, body, started)):
-                return found
+            if control is DEFAULT_CONTROL:
+                repeat = self._repeats.get(namespace.id, body)
+                if repeat is not None and (found := await self._again(visit, repeat, started)):
+                    return found
             asked = self._dialect.parse(body)
             self._limits.check(asked)
             pipeline = self._pipeline_of(asked)
@@ -102,25 +112,30 @@ class EmbeddingsEndpoint:
         self._count(visit, model, outcome, total_s)
         if len(answer.served) > 1:
             visit.texts = counts_of(answer.served)
-        if outcome == "hot" and control is DEFAULT_CONTROL:
+        if outcome in {"hot", "exact"} and control is DEFAULT_CONTROL:
             self._remember(namespace, body, asked, answer, model)
         return (
             self._dialect.render(asked, answer, model, total_s),
             cache_headers(answer, outcome, control, total_s),
         )
 
-    def _again(self, visit: Visit, body: bytes, started: float) -> tuple[bytes, Headers] | None:
-        """Return the answer to a request that came before, if the hot tier still has its entry."""
-        repeat = self._repeats.get(visit.namespace_id, body)
-        if repeat is None:
-            return None
-        found = self._pipelines[repeat.model].find_rendered(repeat.key, repeat.form)
-        if found is None:
-            return None
-        record, vector = found
+    async def _again(
+        self, visit: Visit, repeat: Repeat, started: float
+    ) -> tuple[bytes, Headers] | None:
+        """Return the answer to a request that came before, if its entry is still there."""
+        pipeline = self._pipelines[repeat.model]
+        served, timing = pipeline.find_hot(repeat.key), None
+        if served is None:
+            answer = await pipeline.find_stored(visit.namespace_id, repeat.key)
+            if answer is None:
+                return None
+            (served,) = answer.served
+            timing = timing_of(answer.stages_s)
+        record, outcome = served.record, served.outcome
+        vector = render_vector(served, repeat.form, None)
         total_s = time.perf_counter() - started
-        self._count(visit, repeat.model, "hot", total_s)
-        headers = hit_headers("hot", record.created_at, record.expires_at, None, total_s)
+        self._count(visit, repeat.model, outcome, total_s)
+        headers = hit_headers(outcome, record.created_at, record.expires_at, timing, total_s)
         return b"".join((repeat.head, vector, repeat.tail)), headers
 
     def _remember(

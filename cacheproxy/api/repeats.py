@@ -1,8 +1,8 @@
-"""Requests that come again byte for byte: the shortest way to an entry in the hot tier.
+"""Requests that come again byte for byte: the shortest way to an entry.
 
 Clients ask for the same text in the same words, and their libraries write the same JSON. Such a
 request need not be read again: what it asks for is remembered under its bytes and its namespace.
-Only the way is kept here, never the entry: an entry that has left the hot tier is not found.
+Only the way is kept here, never the entry: what has left the tiers is not found.
 """
 
 from typing import Generic, NamedTuple, TypeVar
@@ -35,7 +35,7 @@ class Repeat(NamedTuple):
 
 
 class Repeats(Generic[Way]):
-    """What is known of requests that were answered from the hot tier; the oldest goes first."""
+    """What is known of requests that were hits; the oldest goes first."""
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._known: dict[tuple[str, bytes], Way] = {}

@@ -6,6 +6,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from asking import wait_until
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -64,6 +65,27 @@ def test_a_request_that_came_again_and_again_is_a_miss_elsewhere_and_after_its_t
     while "fwd=miss" not in status_of(ask(server, text)[1]):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_what_comes_again_and_has_left_the_hot_tier_comes_from_the_store(start_server):
+    server = start_server("--cache-hot-bytes", "0", "--admin-port", "0")
+    text = "asked again and again of the store"
+    first, _ = ask(server, text)
+    wait_until(lambda: server.metric("writeback_queue_entries") == 0)
+    ask(server, text)
+    hits = server.metric("lookups_total", tier="exact", result="hit")
+    looked_up = server.metric("lookups_total", tier="hot")
+    answers = [ask(server, text) for _ in range(3)]
+
+    assert all("detail=exact" in status_of(response) for _, response in answers)
+    assert all(vector == first for vector, _ in answers)
+    assert "exact;dur=" in answers[0][1].headers["server-timing"]
+    assert server.metric("lookups_total", tier="exact", result="hit") == hits + 3
+    assert server.metric("lookups_total", tier="hot") == looked_up + 3
+
+    order = {"tenant": "default", "namespace": "default", "all": True}
+    assert server.admin.post("/admin/purge", json=order).json() == {"removed": 1}
+    assert "fwd=miss" in status_of(ask(server, text)[1])
 
 
 def test_a_text_that_differs_only_in_case_and_spacing_is_an_exact_hit(server):
