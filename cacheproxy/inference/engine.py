@@ -1,7 +1,7 @@
 """The seam between the embedding pipeline and what infers: this process, or an upstream."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cacheproxy.inference.batcher import Batcher
@@ -66,6 +66,28 @@ class Engine(Protocol):
 
     def read(self, result: Any, given: Given) -> Inferred:
         """Return what a future of this engine ended with."""
+
+
+class Tasks:
+    """Tasks that work for futures of others, each for as long as somebody waits for one of them."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(
+        self, work: Coroutine[Any, Any, None], futures: Sequence[asyncio.Future[Any]]
+    ) -> None:
+        """Begin work that is to end the futures; it is cancelled when all of those are."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+        def leave(_: asyncio.Future[Any]) -> None:
+            if all(future.cancelled() for future in futures):
+                task.cancel()
+
+        for future in futures:
+            future.add_done_callback(leave)
 
 
 class LocalEngine:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from cacheproxy.errors import ApiError, Overloaded, UpstreamFailed
-from cacheproxy.inference.engine import Given, Inferred
+from cacheproxy.inference.engine import Given, Inferred, Tasks
 from cacheproxy.inference.queue import Turn
 from cacheproxy.keys import KeyScope
 from cacheproxy.records import is_usable
@@ -61,7 +61,7 @@ class UpstreamEngine:
         self._upstreams = upstreams
         self._model = model
         self._dimensions = dimensions
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = Tasks()
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
         """Return none: the ids are of the upstream's vocabulary, which is not known here."""
@@ -93,24 +93,13 @@ class UpstreamEngine:
             places = [i for i, given in enumerate(givens) if isinstance(given.input, kind)]
             for start in range(0, len(places), _MOST_INPUTS):
                 part = places[start : start + _MOST_INPUTS]
-                self._call([givens[i] for i in part], [futures[i] for i in part])
+                waiting = [futures[i] for i in part]
+                self._calls.start(self._answer([givens[i] for i in part], waiting), waiting)
         return futures
 
     def read(self, result: Inferred, given: Given) -> Inferred:
         """Return the result, which is one already."""
         return result
-
-    def _call(self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]) -> None:
-        call = asyncio.create_task(self._answer(givens, futures))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-
-        def leave(_: asyncio.Future[Inferred]) -> None:
-            if all(future.cancelled() for future in futures):
-                call.cancel()
-
-        for future in futures:
-            future.add_done_callback(leave)
 
     async def _answer(
         self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cacheproxy.errors import ApiError
-from cacheproxy.inference.engine import Engine, Given, Inferred
+from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
 from cacheproxy.inference.queue import Turn
 from cacheproxy.keys import KeyScope
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy
@@ -38,7 +38,7 @@ class StandIn:
         self._keyed_by = keyed_by
         self._monotonic = monotonic
         self._breaker = Breaker(_POLICY, random.random)
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Tasks()
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
         """Return the ids as the local model reads them."""
@@ -64,16 +64,7 @@ class StandIn:
         """Ask the first, and the second for what that fails in."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Inferred]] = [loop.create_future() for _ in givens]
-        work = asyncio.create_task(self._infer(givens, futures))
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
-
-        def leave(_: asyncio.Future[Inferred]) -> None:
-            if all(future.cancelled() for future in futures):
-                work.cancel()
-
-        for future in futures:
-            future.add_done_callback(leave)
+        self._work.start(self._infer(givens, futures), futures)
         return futures
 
     def read(self, result: Inferred, given: Given) -> Inferred:
