@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,20 @@ _SCOPES = 1_024
 """Namespaces whose hashed key prefix is remembered."""
 
 
+class Known(NamedTuple):
+    """What was found by a key that is known from before.
+
+    Attributes:
+        key: of the entry [32 bytes].
+        served: the answer, if there is one.
+        stages_s: the seconds that the store was asked for.
+    """
+
+    key: bytes
+    served: Served | None
+    stages_s: dict[str, float]
+
+
 @dataclass(slots=True)
 class _Text:
     """One input on its way."""
@@ -81,6 +95,7 @@ class _Journey:
 
     request: Request
     scope: KeyScope
+    missing: Known | None = None
     turn: Turn | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
 
@@ -139,8 +154,8 @@ class EmbeddingPipeline:
         self._truncated = metrics.truncated_texts.labels(model.name)
         self._stages = Stages(metrics, ("tokenize", "exact", "probe", "semantic", "inference"))
 
-    async def embed(self, request: Request) -> Answer:
-        """Return the embedding of every input.
+    async def embed(self, request: Request, missing: Known | None = None) -> Answer:
+        """Return the embedding of every input; for what is `missing` the store is not asked again.
 
         Raises:
             BadRequest: a token id is outside the vocabulary.
@@ -151,7 +166,7 @@ class EmbeddingPipeline:
         if served := self._all_hot(request, scope):
             return Answer(served, {})
         texts = [_Text(given) for given in request.inputs]
-        journey = _Journey(request, scope)
+        journey = _Journey(request, scope, missing)
         try:
             await self._serve_all(texts, journey)
         finally:
@@ -179,32 +194,24 @@ class EmbeddingPipeline:
         (ids,) = self._tokenizer.encode([text])
         return self._engine.key_of(self._scope_of(namespace_id), Given(text, ids))
 
-    def find_hot(self, key: bytes) -> Served | None:
-        """Return an entry of the hot tier by a key that is known from before.
-
-        A find is counted as a lookup; who finds nothing goes the whole way, which is.
-        """
-        entry = self._hot.get(key)
-        if entry is None:
-            return None
-        self._lookups["hot", "hit"].inc()
-        return Served(entry.record, "hot", entry)
-
-    async def find_stored(self, namespace_id: str, key: bytes) -> Answer | None:
-        """Return an entry of the store by a key that is known from before.
+    async def find_known(self, namespace_id: str, key: bytes) -> Known:
+        """Look up an entry by a key that is known from before, without its text.
 
         A find is counted as the lookups that it stands for; who finds nothing goes the whole way.
         """
+        if entry := self._hot.get(key):
+            self._lookups["hot", "hit"].inc()
+            return Known(key, Served(entry.record, "hot", entry), {})
         stages_s: dict[str, float] = {}
         with self._stages.time("exact", stages_s):
             since = self._purges.moment
             (record,) = await self._exact.get_many(namespace_id, [key])
         if record is None:
-            return None
+            return Known(key, None, stages_s)
         self._note_found(1.0)
         self._lookups["hot", "miss"].inc()
         self._lookups["exact", "hit"].inc()
-        return Answer([Served(record, "exact", self._hot.put(record, since))], stages_s)
+        return Known(key, Served(record, "exact", self._hot.put(record, since)), stages_s)
 
     def _all_hot(self, request: Request, scope: KeyScope) -> list[Served] | None:
         """Return the answers if the hot tier has every input as it stands, else None.
@@ -274,12 +281,15 @@ class EmbeddingPipeline:
     async def _from_exact(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         if not journey.control.reads:
             return texts
-        with self._stages.time("exact", journey.stages_s):
-            keys = [text.key for text in texts]
-            since = self._purges.moment
-            records = await self._exact.get_many(journey.namespace_id, keys)
-        for text, record in zip(texts, records, strict=True):
-            self._serve_exact(text, record, since, journey)
+        keys = [text.key for text in texts]
+        if journey.missing is not None and keys == [journey.missing.key]:
+            journey.stages_s |= journey.missing.stages_s
+        else:
+            with self._stages.time("exact", journey.stages_s):
+                since = self._purges.moment
+                records = await self._exact.get_many(journey.namespace_id, keys)
+            for text, record in zip(texts, records, strict=True):
+                self._serve_exact(text, record, since, journey)
         self._count("exact", texts, journey)
         missed = _unserved(texts)
         self._note_found(1 - len(missed) / len(texts))

@@ -214,6 +214,25 @@ async def test_a_store_that_stalls_costs_its_deadline_and_no_request(start):
     assert harness.value("store_errors_total", kind="timeout") == 1
 
 
+async def test_what_is_known_by_its_key_and_gone_is_asked_of_the_store_once(start):
+    harness = start(hot_bytes=0, deadline_s=0.01)
+    await harness.embed("a b")
+    await harness.settled()
+    ((key, _),) = harness.store.written.items()
+    harness.store.stall()
+    asked = harness.store.calls
+
+    known = await harness.pipeline.find_known(NAMESPACE.id, key)
+    request = Request(NAMESPACE, ["a b"], Control())
+    answer = await asyncio.wait_for(harness.pipeline.embed(request, known), 10)
+
+    assert known.served is None
+    assert answer.served[0].outcome == "miss"
+    assert answer.stages_s["exact"] == known.stages_s["exact"]
+    assert harness.store.calls == asked + 1
+    assert harness.value("store_errors_total", kind="timeout") == 1
+
+
 async def damaged(harness, damage):
     await harness.embed("a b")
     await harness.settled()

@@ -69,7 +69,6 @@ class ChatEndpoint:
     ) -> None:
         self._pipeline = pipeline
         self._models = models
-        self._recorder = recorder
         self._savings = savings
         self._callers = callers
         self._max_temperature = max_temperature

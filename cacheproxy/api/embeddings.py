@@ -26,10 +26,10 @@ from cacheproxy.api.presentation import (
 from cacheproxy.api.repeats import Repeat, Repeats
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
-from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request
+from cacheproxy.exchange import DEFAULT_CONTROL, Answer, Request, Served
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
-from cacheproxy.pipeline import EmbeddingPipeline
+from cacheproxy.pipeline import EmbeddingPipeline, Known
 from cacheproxy.recorder import Recorder
 from cacheproxy.visit import VISIT, Visit
 
@@ -98,14 +98,15 @@ class EmbeddingsEndpoint:
             started = time.perf_counter()
             if self._recorder is not None:
                 self._recorder.put(self._route, namespace.id, body)
-            if control is DEFAULT_CONTROL:
-                repeat = self._repeats.get(namespace.id, body)
-                if repeat is not None and (found := await self._again(visit, repeat, started)):
-                    return found
+            known: Known | None = None
+            if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
+                known = await self._pipelines[repeat.model].find_known(namespace.id, repeat.key)
+                if known.served is not None:
+                    return self._answer_again(visit, repeat, known.served, known.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)
             pipeline = self._pipeline_of(asked)
-            answer = await pipeline.embed(Request(namespace, asked.inputs, control))
+            answer = await pipeline.embed(Request(namespace, asked.inputs, control), known)
         total_s = time.perf_counter() - started
         model = pipeline.model.name
         outcome = outcome_of(answer)
@@ -119,18 +120,16 @@ class EmbeddingsEndpoint:
             cache_headers(answer, outcome, control, total_s),
         )
 
-    async def _again(
-        self, visit: Visit, repeat: Repeat, started: float
-    ) -> tuple[bytes, Headers] | None:
-        """Return the answer to a request that came before, if its entry is still there."""
-        pipeline = self._pipelines[repeat.model]
-        served, timing = pipeline.find_hot(repeat.key), None
-        if served is None:
-            answer = await pipeline.find_stored(visit.namespace_id, repeat.key)
-            if answer is None:
-                return None
-            (served,) = answer.served
-            timing = timing_of(answer.stages_s)
+    def _answer_again(
+        self,
+        visit: Visit,
+        repeat: Repeat,
+        served: Served,
+        stages_s: Mapping[str, float],
+        started: float,
+    ) -> tuple[bytes, Headers]:
+        """Return the answer to a request that came before byte for byte."""
+        timing = timing_of(stages_s) if stages_s else None
         record, outcome = served.record, served.outcome
         vector = render_vector(served, repeat.form, None)
         total_s = time.perf_counter() - started
