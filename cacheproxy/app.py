@@ -5,7 +5,6 @@ The only file that knows every part. `App.start` ends when the model is warm and
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -38,6 +37,7 @@ from cacheproxy.inference.engine import Engine, LocalEngine
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.jobthread import JobThread
 from cacheproxy.keys import KEY_BYTES, Namespace
 from cacheproxy.live import MetricsSource, OwnMetrics
 from cacheproxy.metrics import Metrics
@@ -113,7 +113,7 @@ class App:
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics
         )
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._tokenizing = JobThread("cacheproxy-tokenize")
         batching = settings.batching
         metrics.batch_window.set(batching.window_ms / 1000)
         self._batcher = Batcher(
@@ -385,6 +385,6 @@ class App:
         await self._store.close()
         if self._recorder is not None:
             self._recorder.stop()
-        self._tokenizing.shutdown(wait=False)
+        self._tokenizing.close()
         if self._tracer is not None:
             self._tracer.stop()

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 _YIELD_EVERY_S = 1e-3  # the finest that uvloop knows: it takes less for at once
 _YIELD_S = 50e-6
+
+_LOOK_EVERY_S = 4e-3
+"""From one look at a loop that rests of itself to the next: looks at each millisecond were a tenth
+of what the loop computes."""
 
 _SATURATED = 0.8
 """Share of the time that the loop computes, from which on it has to be made to rest."""
@@ -27,34 +30,40 @@ class GilYield:
         self._timer: asyncio.TimerHandle | None = None
         self._seen_at = self._seen_cpu = 0.0
 
-    @contextmanager
-    def during_job(self) -> Iterator[None]:
-        """Yield while the block, a wait for a job on a thread, lasts; free for short ones."""
-        self.begin_job()
-        try:
-            yield
-        finally:
-            self.end_job()
+    @classmethod
+    def of_running_loop(cls) -> "GilYield":
+        """Return the one of this event loop, whoever has jobs: one timer serves them all."""
+        loop = asyncio.get_running_loop()
+        found = _of_loops.get(loop)
+        if found is None:
+            found = _of_loops[loop] = cls()
+        return found
 
     def begin_job(self) -> None:
         """Yield from now on, until as many jobs have ended as have begun."""
         self._jobs += 1
         if self._timer is None:
-            self._rest_later()
+            self._look_again(_YIELD_EVERY_S)
 
     def end_job(self) -> None:
         """Stop yielding if this was the last job."""
         self._jobs -= 1
-        if not self._jobs and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _rest_later(self) -> None:
+    def _look_again(self, pause_s: float) -> None:
         self._seen_at, self._seen_cpu = time.perf_counter(), time.thread_time()
-        self._timer = asyncio.get_running_loop().call_later(_YIELD_EVERY_S, self._rest)
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
-    def _rest(self) -> None:
+    def _look(self) -> None:
+        # The timer of a job that has ended serves the next: most take less than a look.
+        self._timer = None
+        if not self._jobs:
+            return
         busy_s = time.thread_time() - self._seen_cpu
         if busy_s > _SATURATED * (time.perf_counter() - self._seen_at):
             time.sleep(_YIELD_S)
-        self._rest_later()
+            self._look_again(_YIELD_EVERY_S)
+        else:
+            self._look_again(_LOOK_EVERY_S)
+
+
+_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, GilYield] = WeakKeyDictionary()

@@ -100,8 +100,10 @@ class Metrics:
         def loop_counter(name: str, text: str, *labels: str) -> LoopCounter:
             return LoopCounter(f"cacheproxy_{name}", text, labels, registry)
 
-        def loop_histogram(name: str, text: str, *labels: str) -> LoopHistogram:
-            return LoopHistogram(f"cacheproxy_{name}", text, labels, LATENCY_BUCKETS, registry)
+        def loop_histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+        ) -> LoopHistogram:
+            return LoopHistogram(f"cacheproxy_{name}", text, labels, buckets, registry)
 
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 
@@ -112,27 +114,27 @@ class Metrics:
         self.lookups = loop_counter(
             "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
         )
-        self.collapsed = counter(
+        self.collapsed = loop_counter(
             "collapsed", "Misses that joined an inference already in flight", "model"
         )
         self.stage_duration = loop_histogram(
             "stage_duration_seconds", "Time of one request in one stage", "stage"
         )
 
-        self.batch_texts = histogram(
+        self.batch_texts = loop_histogram(
             "batch_texts",
             "Texts in one inference; the sum counts texts that the model read",
             "model",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
         )
-        self.batch_tokens = histogram(
+        self.batch_tokens = loop_histogram(
             "batch_tokens",
             "Tokens in one inference",
             "model",
             buckets=(8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
         )
         self.queue_depth = gauge("queue_depth", "Texts waiting for inference", "model", merge="sum")
-        self.queue_wait = histogram(
+        self.queue_wait = loop_histogram(
             "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
         )
         self.batch_window = gauge(
@@ -140,18 +142,18 @@ class Metrics:
             "Longest time for which a fuller group goes first, as configured",
             merge="max",
         )
-        self.inference_duration = histogram(
+        self.inference_duration = loop_histogram(
             "inference_duration_seconds", "Time of one inference", "model"
         )
         self.inference_errors = counter(
             "inference_errors", "Texts without a usable vector", "model", "reason"
         )
-        self.truncated_texts = counter(
+        self.truncated_texts = loop_counter(
             "truncated_texts", "Inputs cut at the model's longest length", "model"
         )
         self.shed = counter("shed", "Requests refused to protect the rest", "reason")
 
-        self.semantic_score = histogram(
+        self.semantic_score = loop_histogram(
             "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
         )
         self.semantic_promised_error = gauge(
@@ -195,7 +197,7 @@ class Metrics:
         self.store_skipped = counter(
             "store_skipped", "Lookups not made: the breaker was open, or their time was up", "op"
         )
-        self.store_op_duration = histogram(
+        self.store_op_duration = loop_histogram(
             "store_op_duration_seconds", "Time of one store call", "op"
         )
         self.record_errors = counter("record_errors", "Stored records that did not decode")

@@ -10,7 +10,6 @@ costs time within its deadline, and never the answer.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from cacheproxy.inference.engine import Engine, Given, Inferred
 from cacheproxy.inference.queue import Turn, Vector
 from cacheproxy.inference.singleflight import Flight, SingleFlight
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.jobthread import JobThread
 from cacheproxy.keys import KeyScope
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import EmbeddingRecord, pack
@@ -73,6 +73,9 @@ class Known(NamedTuple):
     stages_s: dict[str, float]
 
 
+_NOT_LOOKED_UP: Lookup[EmbeddingRecord] = Lookup()
+
+
 @dataclass(slots=True)
 class _Text:
     """One input on its way."""
@@ -81,7 +84,7 @@ class _Text:
     text_key: bytes | None = None
     ids: Sequence[int] = ()
     key: bytes = b""
-    lookup: Lookup[EmbeddingRecord] = field(default_factory=Lookup)
+    lookup: Lookup[EmbeddingRecord] = _NOT_LOOKED_UP
     served: Served | None = None
 
     @property
@@ -123,7 +126,7 @@ class EmbeddingPipeline:
         writeback: WriteBack,
         purges: Purges,
         spare_work: SpareWork,
-        tokenizing: Executor,
+        tokenizing: JobThread,
         lifetimes: Lifetimes,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
@@ -263,9 +266,8 @@ class EmbeddingPipeline:
             if sum(map(len, strings)) <= _INLINE_CHARACTERS:
                 encoded = iter(self._tokenizer.encode(strings))
             else:
-                loop = asyncio.get_running_loop()
-                encode = self._tokenizer.encode
-                encoded = iter(await loop.run_in_executor(self._tokenizing, encode, strings))
+                encode = partial(self._tokenizer.encode, strings)
+                encoded = iter(await self._tokenizing.run(encode))
         for text, value in zip(texts, given, strict=True):
             text.ids = next(encoded) if isinstance(value, str) else self._engine.ids_of(value)
             text.key = self._engine.key_of(journey.scope, text.given)

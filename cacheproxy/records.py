@@ -10,8 +10,7 @@ length does not bound, and runs no code from it (no pickle, no eval).
 
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,8 +44,7 @@ class Record(Protocol):
     def size_bytes(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingRecord:
+class EmbeddingRecord(NamedTuple):
     """One text's cached embedding.
 
     Attributes:

@@ -23,6 +23,7 @@ from cacheproxy.app import App
 from cacheproxy.config import Settings
 from cacheproxy.link import Stop, WorkerLink
 from cacheproxy.listeners import ADMIN, PUBLIC, log_ready
+from cacheproxy.scheduling import be_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ async def _live(
     listeners: Mapping[str, socket.socket],
     link: WorkerLink | None,
 ) -> None:
+    be_prompt()
     if link is not None:
         await link.open(app.metrics, server.stop)
     await app.start()

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import uvloop
 
 from cacheproxy.errors import CacheproxyError
+from cacheproxy.scheduling import be_prompt
 from loadtest.generator import Generator
 from loadtest.plan import Planner, StreamPlan
 from loadtest.recording import plan_recording
@@ -168,6 +169,7 @@ def _live(assignment: Assignment, part: int, parts: int, link: Connection) -> No
     """What a process does until it is told to end."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+    be_prompt()
     try:
         _Sender(assignment, part, parts, link).live()
     except (CacheproxyError, OSError) as error:

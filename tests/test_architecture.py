@@ -35,6 +35,8 @@ LAYERS = [
         "namespace_gauges",
         "errors",
         "gil",
+        "jobthread",
+        "scheduling",
         "device",
         "listeners",
         "logs",

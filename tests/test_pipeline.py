@@ -1,9 +1,7 @@
 """The decisions of a request's way, over real tiers, with a store that can be made to fail."""
 
 import asyncio
-import dataclasses
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -18,6 +16,7 @@ from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.engine import LocalEngine
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.jobthread import JobThread
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
 from cacheproxy.pipeline import EmbeddingPipeline
@@ -118,7 +117,7 @@ class Harness:
             writeback=self.writeback,
             purges=self.store.purges,
             spare_work=self.spare_work,
-            tokenizing=ThreadPoolExecutor(1),
+            tokenizing=JobThread("tokenize"),
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0.1),
             metrics=self.metrics,
         )
@@ -237,7 +236,7 @@ async def damaged(harness, damage):
     await harness.embed("a b")
     await harness.settled()
     ((key, entry),) = harness.store.written.items()
-    harness.store.written[key] = dataclasses.replace(entry, record=damage(entry.record))
+    harness.store.written[key] = entry._replace(record=damage(entry.record))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
 from cacheproxy.chat.budget import Budget
@@ -107,7 +106,7 @@ class Keeping:
             generation=generation,
         )
         if likeness is not None and likeness.is_quarantined(record.key):
-            entry = replace(entry, probe=None)
+            entry = entry._replace(probe=None)
         flight.is_stored = self._writeback.put(entry, flight.since)
         if likeness is not None and turn is not None and not self._spare_work.is_full:
             learn = partial(self._learn, likeness, record, entry, flight.since, journey)
@@ -140,7 +139,7 @@ class Keeping:
                     record.namespace_id, journey.turn, record.key, can_check=False
                 )
                 if lookup.probe is not None and self._is_to_be_found(likeness, record):
-                    self._writeback.put(replace(entry, probe=lookup.probe), since)
+                    self._writeback.put(entry._replace(probe=lookup.probe), since)
             if lookup is None or lookup.neighbour is None:
                 return
             if lookup.neighbour.key == record.key:

@@ -307,7 +307,7 @@ class ChatPipeline:
         self._count("semantic", model, is_hit=is_hit)
         likeness.looked_up(journey.namespace_id, journey.stages_s["semantic"], is_hit=is_hit)
         if record is None or not is_hit:
-            journey.lookup = replace(lookup, is_hit=False)
+            journey.lookup = lookup._replace(is_hit=False)
             return None
         if lookup.check:
             self._budget.take(self._monotonic())

@@ -7,12 +7,12 @@ batch-mates. A vector that is not finite or has no direction is an error, and is
 
 import asyncio
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.gil import GilYield
 from cacheproxy.inference.admission import Admission
-from cacheproxy.inference.queue import Ids, QueuedText, TextQueue, Turn, Vector
+from cacheproxy.inference.queue import Ids, QueuedText, Taken, TextQueue, Turn, Vector
 from cacheproxy.metrics import Metrics
 from cacheproxy.records import is_usable
+from cacheproxy.scheduling import step_back
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,22 @@ _RATE_MEMORY = 0.9
 _FIRST_RATE = 10_000.0
 """Tokens/s of one thread assumed before the first group: below what was seen on any machine."""
 
-_NICENESS = 10
+
+class _Run(NamedTuple):
+    """One call of the model."""
+
+    texts: int
+    tokens: int
+    duration_s: float
+
+
+@dataclass(slots=True)
+class _Done:
+    """What a thread hands over to the event loop, which counts it, too: that spares locks."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    waits_s: Sequence[float] = ()
+    runs: list[_Run] = field(default_factory=list)
 
 
 class Batcher:
@@ -59,8 +75,10 @@ class Batcher:
             threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
             for i in range(threads)
         ]
-        self._ready = threading.Condition()
-        self._gil_yield = GilYield()
+        self._lock = threading.Lock()
+        self._idle = 0
+        # A condition would do the same with two more locks for each wait, at a third more CPU.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
         self._running = 0
         self._batch_texts = metrics.batch_texts.labels(model)
@@ -80,15 +98,15 @@ class Batcher:
 
     def stop(self) -> None:
         """Finish what is queued and wanted, then end the threads; blocks until they have ended."""
-        with self._ready:
+        with self._lock:
             self._stopping = True
-            self._ready.notify_all()
+            self._wake_up(len(self._threads))
         for thread in self._threads:
             thread.join()
 
     def has_spare(self) -> bool:
         """Return whether a thread is idle and nothing waits: further work would delay nobody."""
-        with self._ready:
+        with self._lock:
             return not len(self._queue) and self._running < len(self._threads)
 
     @property
@@ -106,7 +124,7 @@ class Batcher:
             Overloaded: the request would wait too long.
             Unavailable: the batcher is stopping.
         """
-        with self._ready:
+        with self._lock:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
             self._admit(tokens)
@@ -114,7 +132,7 @@ class Batcher:
 
     def end(self, turn: Turn) -> None:
         """Give up what a request has not submitted."""
-        with self._ready:
+        with self._lock:
             self._queue.end(turn)
 
     def submit(
@@ -132,18 +150,22 @@ class Batcher:
         turn = turn or self.begin(sum(len(ids) for ids in texts))
         futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queued = [QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)]
-        with self._ready:
+        with self._lock:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
             self._queue.put(queued, time.monotonic(), turn)
-            self._ready.notify(len(queued))
+            self._wake_up(len(queued))
+        gil_yield = GilYield.of_running_loop()
         for future in futures:
-            self._gil_yield.begin_job()
-            future.add_done_callback(self._end_job)
+            gil_yield.begin_job()
+            future.add_done_callback(lambda _: gil_yield.end_job())
         return futures
 
-    def _end_job(self, _: asyncio.Future[Vector]) -> None:
-        self._gil_yield.end_job()
+    def _wake_up(self, most: int) -> None:
+        """Wake so many threads, or those that are idle; the lock is held."""
+        for _ in range(min(most, self._idle)):
+            self._idle -= 1
+            self._wake.put(None)
 
     def _admit(self, tokens: int) -> None:
         rate = self._tokens_per_s * len(self._threads)
@@ -158,33 +180,41 @@ class Batcher:
             )
 
     def _work(self) -> None:
-        _step_back()
+        step_back()
         ran = 0
-        while True:
-            with self._ready:
-                self._running -= ran
-                while not len(self._queue) and not self._stopping:
-                    self._admission.ran_empty()
-                    self._ready.wait()
-                if not len(self._queue):
-                    return
-                now = time.monotonic()
-                taken = self._queue.take(now)
-                self._running += 1
-                ran = 1
-            outcomes: list[Outcome] = [
-                (text, Unavailable("the text waited too long for inference", retry_after_s=1))
-                for text in taken.expired
-            ]
+        while (taken := self._take(ran)) is not None:
+            ran = 1
+            done = _Done()
+            for text in taken.expired:
+                error = Unavailable("the text waited too long for inference", retry_after_s=1)
+                done.outcomes.append((text, error))
             if taken.expired:
                 self._shed.labels("timeout").inc(len(taken.expired))
             if taken.group:
-                for text in taken.group:
-                    self._queue_wait.observe(now - text.enqueued_at)
-                outcomes += zip(taken.group, self._run(taken.group), strict=True)
-            self._hand_over(outcomes)
+                now = time.monotonic()
+                done.waits_s = [now - text.enqueued_at for text in taken.group]
+                done.outcomes += zip(taken.group, self._run(taken.group, done), strict=True)
+            self._hand_over(done)
 
-    def _run(self, group: Sequence[QueuedText]) -> list[Vector | ApiError]:
+    def _take(self, ran: int) -> Taken | None:
+        """Return what is next, when there is something; None when there never will be.
+
+        `ran` is 1 for a thread that has run a group just now.
+        """
+        while True:
+            with self._lock:
+                self._running -= ran
+                ran = 0
+                if len(self._queue):
+                    self._running += 1
+                    return self._queue.take(time.monotonic())
+                if self._stopping:
+                    return None
+                self._admission.ran_empty()
+                self._idle += 1
+            self._wake.get()
+
+    def _run(self, group: Sequence[QueuedText], done: _Done) -> list[Vector | ApiError]:
         ids = np.array([text.ids for text in group], dtype=np.int64)
         started = time.perf_counter()
         try:
@@ -192,13 +222,11 @@ class Batcher:
         except Exception as error:  # whatever the runtime raises is the group's, not the server's
             if len(group) > 1:
                 middle = len(group) // 2
-                return self._run(group[:middle]) + self._run(group[middle:])
+                return self._run(group[:middle], done) + self._run(group[middle:], done)
             logger.exception("inference failed for a text of %d tokens", ids.size)
             return [self._failure("raised", f"inference failed: {type(error).__name__}")]
         duration_s = time.perf_counter() - started
-        self._inference_duration.observe(duration_s)
-        self._batch_texts.observe(len(group))
-        self._batch_tokens.observe(ids.size)
+        done.runs.append(_Run(len(group), ids.size, duration_s))
         rate = ids.size / max(duration_s, 1e-6)
         self._tokens_per_s = _RATE_MEMORY * self._tokens_per_s + (1 - _RATE_MEMORY) * rate
         return [
@@ -212,30 +240,24 @@ class Batcher:
         self._inference_errors.labels(self._model, reason).inc()
         return InferenceFailed(message, code="inference_failed")
 
-    def _hand_over(self, outcomes: Sequence[Outcome]) -> None:
+    def _hand_over(self, done: _Done) -> None:
         try:
-            self._loop.call_soon_threadsafe(_deliver_all, outcomes)
+            self._loop.call_soon_threadsafe(self._deliver, done)
         except RuntimeError:
             # The loop has ended, and with it everybody who waited.
-            logger.warning("%d vectors came after the event loop had ended", len(outcomes))
+            logger.warning("%d vectors came after the event loop had ended", len(done.outcomes))
 
-
-def _step_back() -> None:
-    """Let the event loop and the store's threads go first where cores are scarce.
-
-    They need moments, but need them at once: beside inference on all cores each of a request's
-    wake-ups would else wait for some milliseconds.
-    """
-    if sys.platform == "linux":  # elsewhere a priority is the whole process's
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _deliver_all(outcomes: Sequence[Outcome]) -> None:
-    for text, outcome in outcomes:
-        if text.future.done():
-            continue
-        if isinstance(outcome, ApiError):
-            text.future.set_exception(outcome)
-        else:
-            text.future.set_result(outcome)
+    def _deliver(self, done: _Done) -> None:
+        for wait_s in done.waits_s:
+            self._queue_wait.observe(wait_s)
+        for run in done.runs:
+            self._inference_duration.observe(run.duration_s)
+            self._batch_texts.observe(run.texts)
+            self._batch_tokens.observe(run.tokens)
+        for text, outcome in done.outcomes:
+            if text.future.done():
+                continue
+            if isinstance(outcome, ApiError):
+                text.future.set_exception(outcome)
+            else:
+                text.future.set_result(outcome)

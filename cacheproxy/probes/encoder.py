@@ -5,14 +5,13 @@ made and what it is worth: `modelkit/shallow.py`. Unlike the static probe, both 
 words.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.gil import GilYield
+from cacheproxy.jobthread import JobThread
 
 _GROUP_TOKENS = 256
 """Tokens in one call: more are no faster, and keep others waiting."""
@@ -36,14 +35,11 @@ class EncoderProbe:
         self.name = name
         self._encode = encode
         self._translate = translate
-        self._gil_yield = GilYield()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="cacheproxy-probe")
+        self._thread = JobThread("cacheproxy-probe")
 
     async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return float32 [n, d] rows of unit length."""
-        with self._gil_yield.during_job():
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, self._encode_all, texts)
+        return await self._thread.run(partial(self._encode_all, texts))
 
     def _encode_all(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         if self._translate is not None:

@@ -16,7 +16,6 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +187,7 @@ class ClusterStore:
         Return how many keys were written: those that a purge forbids are left out.
         """
         with self._calls.one():
-            latest = {entry.key: replace(entry, probe=None) for entry in entries}
+            latest = {entry.key: entry._replace(probe=None) for entry in entries}
             waiting = list(latest.values())
             # All of them before the first is sent: one that is no entry is refused with its batch.
             for entry in entries:
@@ -206,7 +205,7 @@ class ClusterStore:
         until = time.time() + _UNCONFIRMED_S
         commands: list[Command] = [("DEL", entry_name(entry.key)) for entry in stale]
         for entry in new:
-            shorter = replace(entry, expires_at=min(entry.expires_at, until))
+            shorter = entry._replace(expires_at=min(entry.expires_at, until))
             commands += [("MULTI",), *write_commands(shorter), ("EXEC",)]
         replies = await self._ask(commands)
         executed = [reply for reply in replies if isinstance(reply, list)]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ _UNIT_TOLERANCE = 1e-3
 """Of a probe's length; float16 weights upstream leave up to 5e-4."""
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(NamedTuple):
     """What a KNN lookup may see: one namespace under one model fingerprint.
 
     Attributes:
@@ -36,8 +35,7 @@ class Partition:
     context: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is written: whole or not at all, and never without an expiry.
 
     Attributes:
@@ -59,8 +57,7 @@ class Entry:
     generation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """The nearest live entry of a partition.
 
     `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at

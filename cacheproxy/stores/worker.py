@@ -1,15 +1,13 @@
 """A thread with a database connection of its own, so that no SQLite call runs on the event loop."""
 
-import asyncio
 import functools
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 from cacheproxy.errors import StoreError, StoreErrorKind
-from cacheproxy.gil import GilYield
+from cacheproxy.jobthread import JobThread
 from cacheproxy.stores.database import Connection, Database, is_damage, primary_code
 
 _P = ParamSpec("_P")
@@ -34,8 +32,7 @@ class Worker:
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
-        self._gil_yield = GilYield()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"cacheproxy-{name}")
+        self._thread = JobThread(f"cacheproxy-{name}")
         self._connection: Connection | None = None
 
     async def run(
@@ -52,17 +49,14 @@ class Worker:
         Raises:
             StoreError: whatever went wrong.
         """
-        call = functools.partial(self._run, job, *args, **kwargs)
-        with self._gil_yield.during_job():
-            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await self._thread.run(functools.partial(self._run, job, *args, **kwargs))
 
     async def close(self) -> None:
         """Close the connection and end the thread, after all that was asked before."""
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor, self._disconnect)
+            await self._thread.run(self._disconnect)
         finally:
-            self._executor.shutdown(wait=False)
+            self._thread.close()
 
     def _run(
         self,

@@ -35,6 +35,9 @@ _TEXTS_PER_DEADLINE = 128
 about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
 keep to it."""
 
+_GRACE_S = 1e-3
+"""From a deadline to the end of its call: a turn of the event loop, in which what came is read."""
+
 _LEAST_SHARE = 0.5
 """Of its deadline: a call that has waited longer for its turn is not made. A store that is well
 might not answer it in time, and would be taken for a sick one."""
@@ -110,7 +113,6 @@ class _Calls:
         self._circuit = Circuit(op, policy, metrics)
         self._duration = metrics.store_op_duration.labels(op)
         self._skipped = metrics.store_skipped.labels(op)
-        self._abandoned: set[asyncio.Task[Any]] = set()
         self._probing: asyncio.Task[None] | None = None
 
     async def make(
@@ -159,36 +161,30 @@ class _Calls:
 
     async def _answer(self, call: Call[T], timeout_s: float) -> T | None:
         began_at = time.monotonic()
-        task = asyncio.ensure_future(call())
+        answer, failure = None, None
         try:
-            # Not asyncio.timeout: where the event loop itself was late, it would drop an answer
-            # that has already come.
-            await asyncio.wait({task}, timeout=timeout_s)
-        finally:
-            if not task.done():
-                self._abandon(task)
-        took_s = time.monotonic() - began_at
-        self._duration.observe(took_s)
-        try:
-            if not task.done():
-                raise StoreError(f"no answer within {timeout_s * 1000:.0f} ms", "timeout")
-            answer = task.result()
+            async with asyncio.timeout(None) as limit:
+                timer = asyncio.get_running_loop().call_later(timeout_s, _expire, limit)
+                try:
+                    answer = await call()
+                finally:
+                    timer.cancel()
         except StoreError as error:
-            self._circuit.failed(error, took_s=took_s)
-            return None
+            failure = error
+        except TimeoutError:
+            failure = StoreError(f"no answer within {timeout_s * 1000:.0f} ms", "timeout")
         except Exception as error:
             logger.exception("a mistake in a store call (%s)", self._op)
-            self._circuit.failed(StoreError(f"{type(error).__name__}: {error}"), took_s=took_s)
+            failure = StoreError(f"{type(error).__name__}: {error}")
+        took_s = time.monotonic() - began_at
+        self._duration.observe(took_s)
+        if failure is not None:
+            self._circuit.failed(failure, took_s=took_s)
             return None
         self._circuit.succeeded()
         return answer
 
-    def _abandon(self, task: asyncio.Task[Any]) -> None:
-        task.cancel()
-        self._abandoned.add(task)
-        task.add_done_callback(self._forget)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()
+def _expire(limit: asyncio.Timeout) -> None:
+    """End a call soon, unless its answer has come already: the event loop may have been late."""
+    limit.reschedule(asyncio.get_running_loop().time() + _GRACE_S)

@@ -57,14 +57,30 @@ class _Lane:
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector
 
     async def find(self, keys: Sequence[bytes]) -> Found | None:
+        at = time.monotonic()
+        if not self._calls:
+            return await self._find_alone(keys, at)
         found: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(keys, time.monotonic(), found))
-        if self._calls < self._calls_at_once:
+        self._waiting.append(_Asked(keys, at, found))
+        self._start()
+        return await found
+
+    async def _find_alone(self, keys: Sequence[bytes], at: float) -> Found | None:
+        """Ask without a task and a future in between, which cost more than the lookup in Redis."""
+        self._calls += 1
+        try:
+            return await self._ask(keys, at)
+        finally:
+            self._calls -= 1
+            self._start()
+
+    def _start(self) -> None:
+        """Make another call for those that wait, if there may be one more."""
+        if self._waiting and self._calls < self._calls_at_once:
             self._calls += 1
             task = asyncio.ensure_future(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await found
 
     async def _work(self) -> None:
         try:

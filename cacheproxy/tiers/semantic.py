@@ -11,8 +11,7 @@ is thus not served for long.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ _SERVED_TEXTS = 8_192
 """Texts of the latest hits whose second hit is recognised: about a megabyte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup(Generic[R]):
+class Lookup(NamedTuple, Generic[R]):
     """What the tier found for one text.
 
     Attributes:

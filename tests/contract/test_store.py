@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,7 +269,7 @@ async def test_calls_that_are_cancelled_leave_entries_whole_and_the_store_workin
 async def test_what_no_store_would_take_is_told_from_a_store_that_is_not_well(store, entry):
     for call in (
         store.get_many([b"short"]),
-        store.put_many([replace(entry("a"), key=b"short")]),
+        store.put_many([entry("a")._replace(key=b"short")]),
         store.put_many([entry("a", probe=2 * probes(1)[0])]),
         store.nearest(PARTITION, probes(1)[0]),
     ):

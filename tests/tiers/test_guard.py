@@ -78,7 +78,11 @@ async def test_lookups_that_come_together_are_asked_together_and_answered_apart(
     guard = guard_of(store)
     asked = [[*names[i : i + 3], b"absent"] for i in range(0, 40, 3)]
 
-    found = await asyncio.gather(*(guard.get_many(keys) for keys in asked))
+    store.stall()
+    tasks = [asyncio.ensure_future(guard.get_many(keys)) for keys in asked]
+    await asyncio.sleep(0)  # lets all of them begin
+    store.stalled.set()
+    found = await asyncio.gather(*tasks)
 
     assert found == [[*(b"record " + key for key in keys[:-1]), None] for keys in asked]
     calls = value(metrics, "store_op_duration_seconds_count", op="get")
@@ -105,9 +109,11 @@ async def test_a_caller_that_leaves_takes_nobody_else_along(metrics, guard_of):
     await store.put_many([Entry(b"k", PARTITION, b"record", 2.0)])
     guard = guard_of(store)
 
+    store.stall()
     leaving, staying = (asyncio.ensure_future(guard.get_many([b"k"])) for _ in range(2))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets both begin
     leaving.cancel()
+    store.stalled.set()
 
     assert await staying == [b"record"]
     assert leaving.cancelled()

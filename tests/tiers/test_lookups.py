@@ -30,16 +30,25 @@ async def begun(lookups, *lists):
     return tasks
 
 
-async def test_lookups_of_the_same_moment_share_a_call():
+async def test_lookups_of_the_same_moment_as_another_share_a_call():
     asked = Asked()
-    asked.open.set()
     ours = lookups(asked, 2)
+    tasks = [asyncio.ensure_future(ours.find([key])) for key in (b"a", b"b", b"c")]
+    await asyncio.sleep(0)  # lets all of them begin
+    asked.open.set()
 
-    assert await asyncio.gather(ours.find([b"a"]), ours.find([b"b"])) == [
-        [b"record a"],
-        [b"record b"],
-    ]
-    assert asked.calls == [[b"a", b"b"]]
+    assert await asyncio.gather(*tasks) == [[b"record a"], [b"record b"], [b"record c"]]
+    assert asked.calls == [[b"a"], [b"b", b"c"]]
+
+
+async def test_those_who_wait_are_served_though_the_one_before_them_left():
+    asked = Asked()
+    leaving, staying = await begun(lookups(asked, 1), [b"a"], [b"b"])
+    leaving.cancel()
+    asked.open.set()
+
+    assert await staying == [b"record b"]
+    assert leaving.cancelled()
 
 
 async def test_as_many_calls_as_the_store_can_use_are_made_and_the_rest_share_the_next():

@@ -1,5 +1,4 @@
 import asyncio
-from dataclasses import replace
 
 import pytest
 from faulty import FaultyStore
@@ -250,9 +249,9 @@ async def test_what_was_begun_before_a_purge_does_not_take_the_place_of_what_cam
     store, metrics, make
 ):
     writeback = make()
-    writeback.put(replace(entry(b"k", b"new"), generation=2), 0)
+    writeback.put(entry(b"k", b"new")._replace(generation=2), 0)
 
-    assert writeback.put(replace(entry(b"k", b"old"), generation=1), 0)
+    assert writeback.put(entry(b"k", b"old")._replace(generation=1), 0)
     assert writeback.get(b"k") == b"new"
     assert dropped(metrics, "purged") == 1
 
@@ -264,5 +263,5 @@ async def test_what_is_purged_is_not_read_on_its_way_into_the_store(store, metri
     store.purges.purged(Scope("0" * 32), 1)
     assert writeback.get(b"k") is None
 
-    writeback.put(replace(entry(b"k", b"new"), generation=1), store.purges.moment)
+    writeback.put(entry(b"k", b"new")._replace(generation=1), store.purges.moment)
     assert writeback.get(b"k") == b"new"
