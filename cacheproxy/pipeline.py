@@ -302,7 +302,10 @@ class EmbeddingPipeline:
 
     async def _from_semantic(self, texts: list[_Text], journey: _Journey) -> list[_Text]:
         control = journey.control
-        if control.no_store or not self._semantic.is_active(journey.namespace_id, len(texts)):
+        if control.no_store:
+            return texts
+        is_idle = self._spare_work.may_begin()
+        if not self._semantic.is_active(journey.namespace_id, len(texts), is_idle=is_idle):
             return texts
         with self._stages.time("probe", journey.stages_s):
             probes = await self._semantic.probe([text.ids for text in texts])

@@ -18,10 +18,11 @@ class Controller(Protocol):
     the answers agree, else 0.
     """
 
-    def is_active(self, namespace_id: str, texts: int) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
         """Return whether so many texts are to be looked up.
 
         False where that can lead to no hit and teach nothing, or costs more than it spares.
+        `is_idle` is whether inference has time for more at the moment.
         """
 
     def is_open(self, namespace_id: str) -> bool:

@@ -20,7 +20,7 @@ class FixedThreshold:
             for right in (True, False)
         }
 
-    def is_active(self, namespace_id: str, texts: int) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
         """Return whether a threshold is set."""
         return self._threshold is not None
 

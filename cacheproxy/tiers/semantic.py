@@ -76,9 +76,12 @@ class SemanticTier(Generic[R]):
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
-    def is_active(self, namespace_id: str, texts: int) -> bool:
-        """Return whether so many texts are to be looked up, or at least indexed."""
-        return self._controller.is_active(namespace_id, texts)
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
+        """Return whether so many texts are to be looked up, or at least indexed.
+
+        `is_idle` is whether inference has time for more at the moment.
+        """
+        return self._controller.is_active(namespace_id, texts, is_idle=is_idle)
 
     def partition_of(self, namespace_id: str, context: str = "") -> Partition:
         """Return where a namespace's entries are indexed."""

@@ -12,12 +12,16 @@ Begin = Callable[[], "asyncio.Future[Any] | None"]
 
 
 class SpareWork:
-    """A bounded queue of work, begun whenever `has_spare` says that it delays nobody."""
+    """A bounded queue of work, begun whenever `may_begin` says that it delays nobody.
 
-    def __init__(self, has_spare: Callable[[], bool], *, most: int, rest_s: float = 0.0) -> None:
+    Attributes:
+        may_begin: returns whether that is so at the moment.
+    """
+
+    def __init__(self, may_begin: Callable[[], bool], *, most: int, rest_s: float = 0.0) -> None:
         """Prepare; after each piece rest for so many seconds."""
         self._rest_s = rest_s
-        self._has_spare = has_spare
+        self.may_begin = may_begin
         self._most = most
         self._waiting: deque[Begin] = deque()
         self._came = asyncio.Event()
@@ -55,7 +59,7 @@ class SpareWork:
         while True:
             await self._came.wait()
             while self._waiting:
-                if not self._has_spare():
+                if not self.may_begin():
                     await asyncio.sleep(_LOOK_S)
                     continue
                 begun = self._waiting.popleft()()

@@ -1,4 +1,4 @@
-from cacheproxy.thresholds.economy import _REST, _TRIAL_TEXTS, Economy
+from cacheproxy.thresholds.economy import _LONGEST_REST, _REST, _TRIAL_TEXTS, Economy
 
 
 def after_a_trial(lookup_s, inference_s):
@@ -23,8 +23,32 @@ def test_lookups_that_cost_more_than_they_spare_rest_and_are_tried_again():
     economy.settle(hit_share=0.2)
     assert economy.is_aside
 
-    economy.passed(_REST * _TRIAL_TEXTS - 1)
+    economy.passed(_REST * _TRIAL_TEXTS - 1, is_idle=True)
     assert economy.is_aside
-    economy.passed(1)
+    economy.passed(1, is_idle=True)
     assert not economy.is_aside
     assert not economy.is_due()
+
+
+def test_a_trial_waits_for_room_but_not_for_ever():
+    economy = after_a_trial(lookup_s=0.001, inference_s=0.002)
+    economy.settle(hit_share=0.2)
+
+    for _ in range(_LONGEST_REST * _TRIAL_TEXTS - 1):
+        economy.passed(1, is_idle=False)
+    assert economy.is_aside
+    economy.passed(1, is_idle=False)
+    assert not economy.is_aside
+
+
+def test_a_trial_that_waited_begins_when_inference_is_mostly_idle():
+    economy = after_a_trial(lookup_s=0.001, inference_s=0.002)
+    economy.settle(hit_share=0.2)
+    for _ in range(_REST * _TRIAL_TEXTS):
+        economy.passed(1, is_idle=False)
+
+    passed = 0
+    while economy.is_aside:
+        economy.passed(1, is_idle=True)
+        passed += 1
+    assert 100 < passed < 300
