@@ -8,14 +8,15 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges
-from cacheproxy.stores.redis_link import as_store_error, connect
+from cacheproxy.stores.redis_cluster_link import ClusterLink
+from cacheproxy.stores.redis_link import RedisLink, as_store_error, connect
 
 _log = logging.getLogger(__name__)
 
@@ -27,19 +28,12 @@ _LONGEST_PAUSE_S = 2.0
 """Pauses between attempts to connect double from the first to the longest."""
 
 
-class Connector(Protocol):
-    """Makes connections: a pool, or the link to a cluster."""
-
-    def make_connection(self) -> AbstractConnection:
-        """Return a new connection, which is still to connect."""
-
-
 class Channel:
     """A subscription to one channel, kept up for as long as it is wanted."""
 
     def __init__(
         self,
-        pool: Connector,
+        link: RedisLink | ClusterLink,
         name: str,
         purges: Purges,
         *,
@@ -49,14 +43,14 @@ class Channel:
         """Prepare the subscription.
 
         Args:
-            pool: makes the connection.
+            link: makes the connection.
             name: of the channel.
             purges: is told whether anything is heard.
             catch_up: called once subscribed, before any message is handed on; may raise
                 `StoreError`.
             hear: is handed each message.
         """
-        self._pool = pool
+        self._link = link
         self._name = name
         self._purges = purges
         self._catch_up = catch_up
@@ -80,7 +74,7 @@ class Channel:
 
     async def _run(self) -> None:
         while True:
-            connection = self._pool.make_connection()
+            connection = self._link.make_connection()
             try:
                 await self._listen(connection)
             except StoreError as error:

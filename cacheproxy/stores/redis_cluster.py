@@ -13,7 +13,6 @@ that in the record.)
 
 import logging
 import math
-import secrets
 import time
 from collections.abc import Sequence
 
@@ -21,14 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.purges import Purges, Scope
-from cacheproxy.stores.redis_channel import Channel
 from cacheproxy.stores.redis_cluster_link import ClusterLink
-from cacheproxy.stores.redis_entries import entry_name, used_memory, write_commands
+from cacheproxy.stores.redis_entries import entry_name, write_commands
+from cacheproxy.stores.redis_keyed import KeyedStore
 from cacheproxy.stores.redis_link import Command, raise_error_in
 from cacheproxy.stores.redis_purges import (
-    CHANNEL,
     FLOORS,
     FLOORS_KEPT_S,
     GENERATION,
@@ -37,19 +34,8 @@ from cacheproxy.stores.redis_purges import (
     RedisPurges,
     name_of,
 )
-from cacheproxy.stores.redis_records import RedisRecords
-from cacheproxy.stores.redis_states import RedisStates
 from cacheproxy.stores.redis_url import ClusterNodes
-from cacheproxy.stores.shielded import Shielded
-from cacheproxy.stores.store import (
-    Census,
-    Entry,
-    IndexStats,
-    Neighbour,
-    Partition,
-    Progress,
-    StoreStats,
-)
+from cacheproxy.stores.store import Entry, IndexStats, Neighbour, Partition, StoreStats
 
 _log = logging.getLogger(__name__)
 
@@ -115,14 +101,12 @@ class ClusterPurges(RedisPurges):
         return None  # it is on another node than the announcement
 
 
-class ClusterStore:
+class ClusterStore(KeyedStore[ClusterPurges]):
     """A `Store` (see there for the methods) on a Redis Cluster; used from one event loop.
 
     Any number of processes may share it. `open` does not need it to be there: calls raise
     `StoreError` until it is.
     """
-
-    lookups_at_once = 4
 
     def __init__(self, url: str, *, max_connections: int = 32) -> None:
         """Prepare a store.
@@ -135,42 +119,12 @@ class ClusterStore:
             ConfigError: the URL cannot be read.
         """
         nodes = ClusterNodes(url)
-        self._link = ClusterLink(nodes, home=GENERATION, max_connections=max_connections)
-        self.purges = Purges()
-        self._purging = ClusterPurges(self._link, self.purges, secrets.token_hex(8))
-        self._channel = Channel(
-            self._link,
-            CHANNEL,
-            self.purges,
-            catch_up=self._purging.catch_up,
-            hear=self._purging.hear,
-        )
-        self._purge_tasks = Shielded()
-        self._records = RedisRecords(self._link, self._purging)
-        self._states = RedisStates(self._link)
-        self._calls = Calls()
+        link = ClusterLink(nodes, home=GENERATION, max_connections=max_connections)
+        super().__init__(link, ClusterPurges)
 
-    async def open(self) -> None:
-        """Try to reach the cluster; it may also come later."""
-        self._calls.check_not_closed()
+    async def _connect(self) -> bool:
         _log.warning("lookups by probe are off, exact ones go on: the store is a Redis Cluster")
-        await self._link.open()
-        self._calls.open()
-        await self._channel.start()
-
-    async def close(self) -> None:
-        """Let the calls in progress end, then release the connections."""
-        if not self._calls.close():
-            return
-        await self._purge_tasks.cut_short()
-        await self._channel.stop()
-        await self._calls.ended()
-        await self._link.close()
-
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's live record, or None: one round trip to each node that has some."""
-        with self._calls.one():
-            return await self._records.get_many(keys)
+        return await super()._connect()
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -231,35 +185,6 @@ class ClusterStore:
         for reply in replies:
             raise_error_in(reply)
         return replies
-
-    async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
-
-        A caller that is cancelled does not stop it. What fails on its way, or is killed, stays in
-        force until it is purged again.
-        """
-        with self._calls.one():
-            return await self._purge_tasks.run(self._purging.purge(scope, progress))
-
-    async def census(self) -> Census:
-        """Count every entry, in many round trips; the size is that of all that the nodes hold."""
-        with self._calls.one():
-            namespaces = await self._purging.count_namespaces()
-            size_bytes = 0.0
-            for part in self._link.parts:
-                (reply,) = await part.ask([("INFO", "memory")], timeout_s=_ASK_S)
-                size_bytes += used_memory(reply)
-            return Census(sum(namespaces.values()), size_bytes, namespaces)
-
-    async def read_state(self, name: str) -> bytes | None:
-        """Return the live state of that name."""
-        with self._calls.one():
-            return await self._states.read(name)
-
-    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if it still is `old`; return whether it was."""
-        with self._calls.one():
-            return await self._states.swap(name, old, new, expires_at)
 
     def stats(self) -> StoreStats:
         """Return that nothing is found by probe; entries are not counted, as Redis is shared."""

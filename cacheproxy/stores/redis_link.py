@@ -137,6 +137,11 @@ class RedisLink:
         """The links that each reach a part of the keys: this one reaches all."""
         return [self]
 
+    def make_connection(self) -> AbstractConnection:
+        """Return a new connection, which is still to connect, and is its owner's to close."""
+        connection: AbstractConnection = self._pool.make_connection()
+        return connection
+
     def check(self) -> None:
         """Return if a call may be tried.
 
@@ -232,7 +237,7 @@ class RedisLink:
             task.add_done_callback(self._opening.discard)
 
     async def _open(self) -> None:
-        connection = self._pool.make_connection()
+        connection = self.make_connection()
         error = await connect(connection)
         if error is None:
             self._alive += 1
@@ -258,7 +263,7 @@ class RedisLink:
         while True:
             # Not all processes at the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
-            connection = self._pool.make_connection()
+            connection = self.make_connection()
             error = await connect(connection)
             if error is None:
                 break
