@@ -1,11 +1,15 @@
 """Records: the fixed binary form in which stores keep an entry's payload.
 
-    magic "CPR1" | namespace 16 | key 32 | created_at f64 | expires_at f64 | tokens u32 | dim u32
-    | vector: dim x float32 | crc32 u32 over all of the above            (all little-endian)
+    magic 4 | namespace 16 | key 32 | content | crc32 u32 over all of the above
 
 A record names the entry that it belongs to, so that a mixed-up reply, a foreign value or flipped
-bits are a miss and never somebody else's vector. Decoding allocates nothing that the data's own
+bits are a miss and never somebody else's answer. Decoding allocates nothing that the data's own
 length does not bound, and runs no code from it (no pickle, no eval).
+
+An embedding has the magic "CPR1" and this content, as all else little-endian; `chat.record` has
+that of completions:
+
+    created_at f64 | expires_at f64 | tokens u32 | dim u32 | vector: dim x float32
 """
 
 import struct
@@ -16,9 +20,15 @@ import numpy as np
 
 from cacheproxy.errors import RecordError
 
+OWNER = "<4s16s32s"
+"""How the header of every form begins: magic, namespace, key."""
+
 _MAGIC = b"CPR1"
-_HEADER = struct.Struct("<4s16s32sddII")
+_HEADER = struct.Struct(OWNER + "ddII")
 _CHECKSUM = struct.Struct("<I")
+
+_SEALED = 0x2144DF1C
+"""The CRC-32 of anything that ends in its own CRC-32, little-endian: a constant of the CRC."""
 
 
 class Record(Protocol):
@@ -71,19 +81,10 @@ class EmbeddingRecord(NamedTuple):
 
 def pack(record: EmbeddingRecord) -> bytes:
     """Return the record's bytes."""
-    body = (
-        _HEADER.pack(
-            _MAGIC,
-            bytes.fromhex(record.namespace_id),
-            record.key,
-            record.created_at,
-            record.expires_at,
-            record.tokens,
-            len(record.vector) // 4,
-        )
-        + record.vector
-    )
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    namespace_id, key, created_at, expires_at, tokens, vector = record
+    namespace, dimensions = bytes.fromhex(namespace_id), len(vector) // 4
+    header = _HEADER.pack(_MAGIC, namespace, key, created_at, expires_at, tokens, dimensions)
+    return seal(header + vector)
 
 
 def unpack(data: bytes, *, namespace_id: str, key: bytes, dimensions: int) -> EmbeddingRecord:
@@ -92,20 +93,36 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes, dimensions: int) -> Em
     Raises:
         RecordError: anything else; the caller treats the entry as a miss.
     """
-    if len(data) != _HEADER.size + 4 * dimensions + _CHECKSUM.size:
+    body = unseal(data, _MAGIC, namespace_id=namespace_id, key=key)
+    if len(body) != _HEADER.size + 4 * dimensions:
         raise RecordError(f"a record of {len(data)} bytes cannot hold {dimensions} dimensions")
-    body = data[: -_CHECKSUM.size]
-    magic, namespace, named, created_at, expires_at, tokens, stored = _HEADER.unpack_from(body)
-    if magic != _MAGIC:
-        raise RecordError("not a record of this version")
-    if (zlib.crc32(body),) != _CHECKSUM.unpack_from(data, len(body)):
-        raise RecordError("the record's checksum does not match")
-    if stored != dimensions or namespace.hex() != namespace_id or named != key:
-        raise RecordError("the record belongs to another model, namespace or key")
+    _, _, _, created_at, expires_at, tokens, stored = _HEADER.unpack_from(body)
+    if stored != dimensions:
+        raise RecordError("the record belongs to another model")
     vector = body[_HEADER.size :]
     if not is_usable(np.frombuffer(vector, "<f4")):
         raise RecordError("the record's vector is not finite or has no direction")
     return EmbeddingRecord(namespace_id, key, created_at, expires_at, tokens, vector)
+
+
+def seal(body: bytes) -> bytes:
+    """Return a record's bytes: the body, which begins as `OWNER` says, and its checksum."""
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def unseal(data: bytes, magic: bytes, *, namespace_id: str, key: bytes) -> bytes:
+    """Return a record's body, checked to be whole, of this form, and of this namespace's key.
+
+    Raises:
+        RecordError: anything else.
+    """
+    if not data.startswith(magic):
+        raise RecordError("not a record of this form and version")
+    if zlib.crc32(data) != _SEALED:
+        raise RecordError("the record's checksum does not match")
+    if data[4:20].hex() != namespace_id or data[20:52] != key:
+        raise RecordError("the record belongs to another namespace or key")
+    return data[: -_CHECKSUM.size]
 
 
 def is_usable(vector: np.ndarray) -> bool:

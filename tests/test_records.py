@@ -116,6 +116,7 @@ def test_another_magic_is_a_record_error_even_with_a_matching_checksum(record, m
 @given(st.binary(max_size=300), st.integers(0, 64))
 @example(b"", 0)
 @example(b"CPR1" + bytes(76), 0)
+@example(resealed(b"CPR1" + bytes(48)), 0)
 @example(resealed(b"CPR1" + bytes(72)), 0)
 @example(resealed(b"CPR1" + bytes(68) + struct.pack("<I", 4) + bytes(16)), 4)
 def test_random_bytes_are_a_record_error_and_nothing_else(data, wanted):

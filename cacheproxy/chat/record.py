@@ -1,21 +1,18 @@
-"""The fixed binary form in which stores keep a completion.
+"""The fixed binary form in which stores keep a completion: a record (see `records`) with the magic
+"CPC1" and this content, all little-endian:
 
-    magic "CPC1" | namespace 16 | key 32 | created_at f64 | fresh_until f64 | expires_at f64
-    | took_s f64 | prompt_tokens u32 | completion_tokens u32 | has_usage u8 | model's bytes u16
-    | body's bytes u32 | model | body | crc32 u32 over all of the above      (all little-endian)
-
-As with embeddings, a record names the entry that it belongs to, and no code runs from its data.
+    created_at f64 | fresh_until f64 | expires_at f64 | took_s f64 | prompt_tokens u32
+    | completion_tokens u32 | has_usage u8 | model's bytes u16 | body's bytes u32 | model | body
 """
 
 import struct
-import zlib
 from dataclasses import dataclass
 
 from cacheproxy.errors import RecordError
+from cacheproxy.records import OWNER, seal, unseal
 
 _MAGIC = b"CPC1"
-_HEADER = struct.Struct("<4s16s32sddddIIBHI")
-_CHECKSUM = struct.Struct("<I")
+_HEADER = struct.Struct(OWNER + "ddddIIBHI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +67,7 @@ def pack(record: CompletionRecord) -> bytes:
         len(model),
         len(record.body),
     )
-    body = header + model + record.body
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    return seal(header + model + record.body)
 
 
 def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
@@ -80,23 +76,17 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
     Raises:
         RecordError: anything else; the caller treats the entry as a miss.
     """
-    if len(data) < _HEADER.size + _CHECKSUM.size:
+    whole = unseal(data, _MAGIC, namespace_id=namespace_id, key=key)
+    if len(whole) < _HEADER.size:
         raise RecordError(f"a completion cannot be in {len(data)} bytes")
-    magic, namespace, named, *said, has_usage, model_bytes, body_bytes = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        raise RecordError("not a completion of this version")
-    end = _HEADER.size + model_bytes + body_bytes
-    if len(data) != end + _CHECKSUM.size:
-        raise RecordError("the record is not as long as it says")
-    if (zlib.crc32(data[:end]),) != _CHECKSUM.unpack_from(data, end):
-        raise RecordError("the record's checksum does not match")
-    if namespace.hex() != namespace_id or named != key or has_usage > 1:
-        raise RecordError("the record belongs to another namespace or key")
+    _, _, _, *said, has_usage, model_bytes, body_bytes = _HEADER.unpack_from(whole)
+    model_end = _HEADER.size + model_bytes
+    if len(whole) != model_end + body_bytes or has_usage > 1:
+        raise RecordError("the record is not as it says")
     try:
-        model = data[_HEADER.size : _HEADER.size + model_bytes].decode()
+        model = whole[_HEADER.size : model_end].decode()
     except UnicodeDecodeError:
         raise RecordError("the record's model has no name") from None
-    body = data[_HEADER.size + model_bytes : end]
     created_at, fresh_until, expires_at, took_s, prompt_tokens, completion_tokens = said
     return CompletionRecord(
         namespace_id=namespace_id,
@@ -109,5 +99,5 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
         completion_tokens=completion_tokens,
         has_usage=bool(has_usage),
         model=model,
-        body=body,
+        body=whole[model_end:],
     )

@@ -1,7 +1,10 @@
 """A completion comes back as it was packed, or is a RecordError."""
 
+import struct
+import zlib
+
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from cacheproxy.chat.record import CompletionRecord, pack, unpack
@@ -25,6 +28,11 @@ records = st.builds(
     model=st.text(max_size=20),
     body=st.binary(max_size=200),
 )
+
+
+def resealed(body: bytes) -> bytes:
+    """Return the body with a checksum that matches it."""
+    return body + struct.pack("<I", zlib.crc32(body))
 
 
 def read(record, data):
@@ -65,6 +73,34 @@ def test_anothers_completion_is_a_record_error(record, namespace_id, key):
 
 
 @given(st.binary(max_size=300))
+@example(b"")
+@example(resealed(b"CPC1" + bytes(48)))
+@example(resealed(b"CPC1" + bytes(48) + bytes(40)))
+@example(resealed(b"CPC1" + bytes(48) + bytes(40) + b"\x02" + bytes(6)))
+@example(resealed(b"CPC1" + bytes(48) + bytes(41) + b"\x01\x00" + bytes(4) + b"\xff"))
+@example(resealed(b"CPC1" + bytes(48) + bytes(47) + b"more"))
 def test_random_bytes_are_a_record_error_and_nothing_else(data):
     with pytest.raises(RecordError):
         unpack(data, namespace_id="00" * 16, key=bytes(32))
+
+
+def test_completions_already_stored_stay_readable():
+    record = CompletionRecord(
+        namespace_id="0123456789abcdef" * 2,
+        key=bytes(range(32)),
+        created_at=1.5,
+        fresh_until=2.5,
+        expires_at=3.5,
+        took_s=0.25,
+        prompt_tokens=7,
+        completion_tokens=9,
+        has_usage=True,
+        model="größer",
+        body=b'{"id":"1"}',
+    )
+    assert pack(record).hex() == (
+        "435043310123456789abcdef0123456789abcdef000102030405060708090a0b0c0d0e0f10111213"
+        "1415161718191a1b1c1d1e1f000000000000f83f00000000000004400000000000000c40"
+        "000000000000d03f07000000090000000108000a0000006772c3b6c39f65727b226964223a2231227d"
+        "01146a8e"
+    )
