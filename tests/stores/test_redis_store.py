@@ -18,7 +18,7 @@ from redis_server import free_port
 from relay import Relay
 
 import cacheproxy.stores.redis_index as redis_index
-import cacheproxy.stores.redis_store as redis_store
+import cacheproxy.stores.redis_records as redis_records
 from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis_entries import entry_name
@@ -429,7 +429,7 @@ async def test_a_server_that_is_killed_and_comes_back_is_used_again(start_redis)
 
 
 async def test_a_frozen_server_costs_timeouts_and_no_answer_comes_late(start_redis, monkeypatch):
-    monkeypatch.setattr(redis_store, "_LOOKUP_S", 0.1)
+    monkeypatch.setattr(redis_records, "_LOOKUP_S", 0.1)
     server = start_redis()
     async with opened(server.url) as store:
         await store.put_many(entries(range(50)))
