@@ -30,7 +30,6 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.chat_route import ChatRoute
-from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.engine import Engine, LocalEngine
@@ -48,6 +47,7 @@ from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
 from cacheproxy.records import EmbeddingRecord, unpack
+from cacheproxy.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cacheproxy.chat.likeness import AGREES, promise_of_chat
-from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.chat import make_chat_traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
@@ -27,6 +26,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings import Settings
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
