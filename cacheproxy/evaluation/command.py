@@ -137,7 +137,7 @@ def _embedding_study(
     study = run_study(
         traffic, promise_of(semantic), semantic.min_similarity, seed=wanted.seed, progress=_bar
     )
-    recall: list[Recall] = []
+    recall: list[Recall] | None = None
     if wanted.documents:
         documents = list(dict.fromkeys(read_texts(wanted.documents).texts))
         if len(documents) < LEAST_DOCUMENTS:
