@@ -63,8 +63,11 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
     """Return the study's table; write what is wanted.
 
     Raises:
-        ConfigError: a file cannot be read, or a report needs what is not installed.
+        ConfigError: a file cannot be read, a report needs what is not installed, or --chat and
+            --documents are both given.
     """
+    if wanted.is_chat and wanted.documents:
+        raise ConfigError("--documents says nothing of a chat model: give --chat or --documents")
     if wanted.report is not None:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)

@@ -109,3 +109,10 @@ def test_a_missing_file_is_told_in_one_line(model_home, tmp_path):
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_documents_of_a_retriever_say_nothing_of_a_chat_model(model_home, log):
+    done = run_eval(model_home, log, "--chat", "--documents", log)
+
+    assert done.returncode != 0
+    assert "--documents says nothing of a chat model" in done.stderr
