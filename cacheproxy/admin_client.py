@@ -17,9 +17,9 @@ from cacheproxy.administration import (
     describe_thresholds,
     read_accounts,
 )
-from cacheproxy.config import Settings
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError
 from cacheproxy.keys import Namespace
+from cacheproxy.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.store import Progress, Store
 from cacheproxy.thresholds.certified import Account

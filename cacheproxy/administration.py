@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from cacheproxy.config import Settings
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace
+from cacheproxy.settings import Settings
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.store import Store, hex_id
 from cacheproxy.thresholds.certified import Account

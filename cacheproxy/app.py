@@ -30,7 +30,6 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.chat_route import ChatRoute
-from cacheproxy.config import Settings
 from cacheproxy.exchange import ModelInfo
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.engine import Engine, LocalEngine
@@ -48,7 +47,9 @@ from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
 from cacheproxy.records import EmbeddingRecord, unpack
+from cacheproxy.settings import Settings
 from cacheproxy.stores.factory import make_store
+from cacheproxy.stores.gauges import show_store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.fixed import FixedThreshold
@@ -97,18 +98,7 @@ class App:
         self._guard = StoreGuard(
             self._store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics
         )
-        metrics.store_entries.set_function(lambda: self._store.stats().entries)
-        metrics.store_bytes.set_function(lambda: self._store.stats().live_bytes)
-        metrics.purge_generation.set_function(lambda: self._store.purges.generation)
-        metrics.purges_heard.set_function(lambda: self._store.purges.is_listening)
-        metrics.semantic_index_up.set_function(lambda: self._store.stats().index.is_up)
-        metrics.semantic_index_documents.set_function(lambda: self._store.stats().index.documents)
-        metrics.semantic_index_failures.set_function(lambda: self._store.stats().index.failures)
-        metrics.semantic_index_bytes.set_function(lambda: self._store.stats().index.size_bytes)
-        metrics.semantic_index_indexed_ratio.set_function(
-            lambda: self._store.stats().index.indexed_ratio
-        )
-        metrics.semantic_index_rebuilds.set_function(lambda: self._store.stats().index.rebuilds)
+        show_store(self._store, metrics)
         self._hot = HotTier[EmbeddingRecord](settings.cache.hot_bytes, self._store.purges)
         self._writeback = WriteBack(
             self._store, max_entries=settings.cache.writeback_entries, metrics=metrics

@@ -19,7 +19,6 @@ from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord, unpack
 from cacheproxy.chat.savings import Savings
 from cacheproxy.chat.staleness import Staleness, StalenessRules
-from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
@@ -28,6 +27,7 @@ from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.recorder import Recorder
+from cacheproxy.settings import Settings
 from cacheproxy.stores.store import Store
 from cacheproxy.thresholds.certified import Account, CertifiedThresholds
 from cacheproxy.thresholds.sharing import EvidenceSharing

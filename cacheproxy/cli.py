@@ -22,13 +22,7 @@ import orjson
 import cacheproxy
 from cacheproxy.administration import Target
 from cacheproxy.api.callers import hash_key
-from cacheproxy.config import (
-    ENV_PREFIX,
-    Settings,
-    load_settings,
-    setting_fields,
-    unknown_variables,
-)
+from cacheproxy.config import ENV_PREFIX, load_settings, unknown_variables
 from cacheproxy.device import Device
 from cacheproxy.errors import (
     ApiError,
@@ -47,6 +41,7 @@ from cacheproxy.logs import start_logging
 from cacheproxy.modelkit.install import InstalledModel, build_model, load_installed, model_folder
 from cacheproxy.modelkit.manifest import list_manifests, load_manifest
 from cacheproxy.modelkit.progress import counting
+from cacheproxy.settings import Settings, setting_fields
 
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69

@@ -17,10 +17,10 @@ from typing import Literal
 
 import msgspec
 
-from cacheproxy.config import Settings
 from cacheproxy.errors import ModelError, Unavailable
 from cacheproxy.merged_metrics import Family, take_snapshot
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 

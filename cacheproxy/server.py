@@ -20,10 +20,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cacheproxy.app import App
-from cacheproxy.config import Settings
 from cacheproxy.link import Stop, WorkerLink
 from cacheproxy.listeners import ADMIN, PUBLIC, log_ready
 from cacheproxy.scheduling import be_prompt
+from cacheproxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 

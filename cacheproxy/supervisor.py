@@ -19,13 +19,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 
-from cacheproxy.config import Settings
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
 from cacheproxy.link import Channel, Count, Counted, Failed, Job, Look, Ready, Scrape, Stop, Told
 from cacheproxy.listeners import join, log_ready
 from cacheproxy.live import SAMPLE_EVERY_S, History, read_figures
 from cacheproxy.merged_metrics import Family, lasting, merge, render, take_snapshot
 from cacheproxy.metrics import SupervisorMetrics
+from cacheproxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 

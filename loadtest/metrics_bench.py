@@ -19,10 +19,11 @@ from prometheus_client import Counter, Histogram, generate_latest
 from tqdm import tqdm
 
 from cacheproxy.app import App
-from cacheproxy.config import Settings, load_settings
+from cacheproxy.config import load_settings
 from cacheproxy.counting import LoopCount, LoopObservations
 from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel, load_installed
+from cacheproxy.settings import Settings
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 from loadtest.wrk import body_of, load, running_server

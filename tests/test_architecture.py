@@ -27,7 +27,8 @@ LAYERS = [
     {"merged_metrics", "tracing"},
     {"stages"},
     {"recorder"},
-    {"config", "metrics", "visit"},
+    {"config"},
+    {"settings", "metrics", "visit"},
     {
         "keys",
         "records",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cacheproxy.config import RequestLog
+from cacheproxy.settings import RequestLog
 from cacheproxy.stores.store import short_id
 from cacheproxy.tracing import Tracer
 from cacheproxy.visit import Visit, enter_visit

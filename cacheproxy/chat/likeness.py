@@ -14,8 +14,8 @@ from cacheproxy.chat.completion import text_of
 from cacheproxy.chat.judge import Judge
 from cacheproxy.chat.record import CompletionRecord
 from cacheproxy.chat.request import Turn
-from cacheproxy.config import ChatSettings
 from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.settings import ChatSettings
 from cacheproxy.stores.store import Partition
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.promise import Promise

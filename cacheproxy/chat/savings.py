@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from cacheproxy.chat.record import CompletionRecord
-from cacheproxy.config import PriceSettings
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import PriceSettings
 
 _TOKENS = 1_000_000
 """To which prices are given."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cacheproxy.chat.likeness import AGREES, promise_of_chat
-from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.chat import make_chat_traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
@@ -27,6 +26,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings import Settings
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000
@@ -63,8 +63,11 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
     """Return the study's table; write what is wanted.
 
     Raises:
-        ConfigError: a file cannot be read, or a report needs what is not installed.
+        ConfigError: a file cannot be read, a report needs what is not installed, or --chat and
+            --documents are both given.
     """
+    if wanted.is_chat and wanted.documents:
+        raise ConfigError("--documents says nothing of a chat model: give --chat or --documents")
     if wanted.report is not None:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
@@ -137,7 +140,7 @@ def _embedding_study(
     study = run_study(
         traffic, promise_of(semantic), semantic.min_similarity, seed=wanted.seed, progress=_bar
     )
-    recall: list[Recall] = []
+    recall: list[Recall] | None = None
     if wanted.documents:
         documents = list(dict.fromkeys(read_texts(wanted.documents).texts))
         if len(documents) < LEAST_DOCUMENTS:

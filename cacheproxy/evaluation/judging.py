@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from cacheproxy.chat.judge import Judge
-from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.traffic import Texts
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import Settings
 from cacheproxy.thresholds.bounds import lower_limit
 from cacheproxy.upstreams.fallback import Upstreams
 

@@ -8,16 +8,17 @@ import numpy as np
 
 from cacheproxy.evaluation.page import as_svg, make_page
 from cacheproxy.evaluation.replay import SEMANTIC, Replay
-from cacheproxy.evaluation.retrieval import Recall
+from cacheproxy.evaluation.retrieval import LEAST_COSINE, Recall
 from cacheproxy.evaluation.study import Study
 from cacheproxy.thresholds.bounds import Stratum, upper_limit
 
 _DIFFERENT = "<th>by a text labelled as different"
+_NONE_NEAR = f"no two texts were found at a cosine of {LEAST_COSINE:.2f} or more"
 
 
 def as_json(study: Study) -> dict[str, Any]:
     """Return the study's figures."""
-    best = study.hindsight
+    best, recall = study.hindsight, study.recall or ()
     return {
         "requests": study.requests,
         "lookups": len(study.closed.scores),
@@ -26,7 +27,7 @@ def as_json(study: Study) -> dict[str, Any]:
         "confidence": study.promise.confidence,
         "policies": [_row(study, found) for found in study.replays],
         "hindsight": _row(study, best) | {"threshold": study.hindsight_threshold} if best else None,
-        "recall": [row._asdict() | {"highest": min(1.0, row.highest)} for row in study.recall],
+        "recall": [row._asdict() | {"highest": min(1.0, row.highest)} for row in recall],
     }
 
 
@@ -70,6 +71,8 @@ def as_text(study: Study) -> str:
             f"{'cosine of the vector served':30}{'pairs':>7}{'of the first ten found':>25}",
         ]
         lines += [f"{_range(row):30}{row.pairs:7d}{row.share:25.0%}" for row in study.recall]
+    elif study.recall is not None:
+        lines += ["", f"--documents: {_NONE_NEAR}"]
     return "\n".join(lines)
 
 
@@ -113,14 +116,17 @@ def _html_row(study: Study, found: Replay, name: str | None = None) -> str:
 
 
 def _recall(study: Study) -> str:
+    if study.recall is None:
+        return ""
+    heading = "<h2>What a similarity means to a retriever</h2>"
+    if not study.recall:
+        return f"{heading}<p>{_NONE_NEAR.capitalize()}.</p>"
     rows = "".join(
         f"<tr><td>{_range(row)}<td>{row.pairs:,}<td>{row.share:.0%}</tr>" for row in study.recall
     )
     return (
-        "<h2>What a similarity means to a retriever</h2><table><tr><th>cosine of the served vector "
-        f"to the true one<th>pairs<th>of the first ten documents found</tr>{rows}</table>"
-        if rows
-        else ""
+        f"{heading}<table><tr><th>cosine of the served vector to the true one<th>pairs"
+        f"<th>of the first ten documents found</tr>{rows}</table>"
     )
 
 

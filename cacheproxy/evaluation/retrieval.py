@@ -19,6 +19,7 @@ _MOST_PAIRS = 2_000
 _BLOCK = 256
 
 _EDGES = (0.85, 0.90, 0.92, 0.95, 0.97, 0.99)
+LEAST_COSINE = _EDGES[0]
 
 
 class Recall(NamedTuple):
@@ -38,6 +39,8 @@ class Recall(NamedTuple):
 
 def recall_by_similarity(traffic: Traffic, documents: Floats) -> list[Recall]:
     """Return a row for each range of cosines that has pairs, the nearest first.
+
+    There is none where no two texts were found at `LEAST_COSINE` or more.
 
     Args:
         traffic: whose texts are served their neighbours' vectors.

@@ -54,7 +54,7 @@ class Study:
         hindsight: by the static threshold that serves most without breaking the promise, or None.
         hindsight_threshold: that threshold.
         is_labelled: whether some texts are said to mean different things.
-        recall: what served neighbours' vectors are worth to a retriever, where that was asked.
+        recall: what served neighbours' vectors are worth to a retriever; None if nobody asked.
         wrong_if: when a semantic hit is wrong, in words.
     """
 
@@ -66,7 +66,7 @@ class Study:
     hindsight: Replay | None
     hindsight_threshold: float | None
     is_labelled: bool = False
-    recall: Sequence[Recall] = ()
+    recall: Sequence[Recall] | None = None
     wrong_if: str = ""
 
 

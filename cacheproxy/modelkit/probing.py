@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-from cacheproxy.config import Settings
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
@@ -11,6 +10,7 @@ from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.probes.encoder import EncoderProbe
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings import Settings
 
 _SHALLOW = "shallow-1"
 

@@ -1,6 +1,6 @@
 """Which store the settings name."""
 
-from cacheproxy.config import Settings
+from cacheproxy.settings import Settings
 from cacheproxy.stores.embedded import EmbeddedStore
 from cacheproxy.stores.store import Store
 

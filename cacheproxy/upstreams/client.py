@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import UpstreamFailed
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import UpstreamSettings
 from cacheproxy.visit import current_visit
 
 Headers = Sequence[tuple[bytes, bytes]]

@@ -13,9 +13,9 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import UpstreamSettings
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
 from cacheproxy.upstreams.client import Answer, Upstream
 

@@ -21,11 +21,11 @@ from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.chat.record import CompletionRecord, unpack
 from cacheproxy.chat.request import parse_chat
 from cacheproxy.chat.staleness import Staleness, StalenessRules
-from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.exchange import Control
 from cacheproxy.keys import Namespace
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import UpstreamSettings
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier

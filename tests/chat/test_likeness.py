@@ -6,8 +6,8 @@ import pytest
 
 from cacheproxy.chat.likeness import Likeness, promise_of_chat
 from cacheproxy.chat.record import CompletionRecord
-from cacheproxy.config import ChatSettings
 from cacheproxy.errors import Overloaded
+from cacheproxy.settings import ChatSettings
 from cacheproxy.tiers.semantic import Lookup
 
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from cacheproxy.config import Settings
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.command import Wanted, run
 from cacheproxy.evaluation.replay import find_near
 from cacheproxy.evaluation.traffic import read_texts
+from cacheproxy.settings import Settings
 
 
 def wanted(*files, **more):

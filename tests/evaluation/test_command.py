@@ -12,6 +12,18 @@ TEXTS = [
     for thing in ("my password", "the invoice", "a new card", "the user manual", "that phone")
     for rest in ("on the website?", "in the app?", "when I am abroad?", "without an account?")
 ]
+FAR_APART = [
+    "how do I reset my password on the website?",
+    "the river floods its banks every spring",
+    "bake the bread for forty minutes at high heat",
+    "which planet has the most moons around it?",
+    "the striker scored twice in the second half",
+    "interest rates were left unchanged by the bank",
+    "a whale song can be heard across an ocean",
+    "the violin has four strings and a wooden body",
+    "plant the tomatoes after the last night frost",
+    "the train to the airport leaves at half past six",
+]
 
 
 def run_eval(model_home, *arguments):
@@ -66,8 +78,41 @@ def test_labels_and_documents_add_a_column_and_a_table(model_home, tmp_path):
     assert "What a similarity means to a retriever" in report.read_text()
 
 
+def test_where_no_two_texts_are_near_each_other_that_is_told_in_place_of_the_table(
+    model_home, tmp_path
+):
+    texts, report = tmp_path / "texts.txt", tmp_path / "page.html"
+    texts.write_text("".join(f"{text}\n" for text in FAR_APART))
+    done = run_eval(model_home, texts, "--documents", texts, "--report", report)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "--documents: no two texts were found at a cosine of 0.85 or more"
+    )
+    assert "of the first ten found" not in done.stdout
+    page = report.read_text()
+    assert "<p>No two texts were found at a cosine of 0.85 or more.</p>" in page
+    assert page.count("<table") == 1
+
+
+def test_a_study_without_documents_says_nothing_of_a_retriever(model_home, tmp_path):
+    texts, report = tmp_path / "texts.txt", tmp_path / "page.html"
+    texts.write_text("".join(f"{text}\n" for text in FAR_APART))
+    done = run_eval(model_home, texts, "--report", report)
+
+    assert done.returncode == 0, done.stderr
+    assert "retriever" not in done.stdout + report.read_text()
+
+
 def test_a_missing_file_is_told_in_one_line(model_home, tmp_path):
     done = run_eval(model_home, tmp_path / "missing")
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_documents_of_a_retriever_say_nothing_of_a_chat_model(model_home, log):
+    done = run_eval(model_home, log, "--chat", "--documents", log)
+
+    assert done.returncode != 0
+    assert "--documents says nothing of a chat model" in done.stderr

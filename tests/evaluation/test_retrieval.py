@@ -35,3 +35,10 @@ def test_a_vector_that_is_served_for_itself_finds_everything():
 
     (row,) = recall_by_similarity(traffic, rows(4, 100))
     assert row.share == 1
+
+
+def test_texts_that_are_far_from_each_other_give_no_row():
+    texts = rows(5, 20, dim=384)
+    traffic = Traffic(np.arange(20), texts, texts, np.ones(20, bool))
+
+    assert recall_by_similarity(traffic, rows(6, 100, dim=384)) == []

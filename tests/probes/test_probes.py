@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cacheproxy.config import SemanticSettings, Settings
 from cacheproxy.errors import ModelError
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.measure import embed
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings import SemanticSettings, Settings
 
 
 @pytest.fixture(scope="module")

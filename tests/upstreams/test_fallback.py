@@ -3,9 +3,9 @@
 import pytest
 from upstream import Upstream, says
 
-from cacheproxy.config import UpstreamSettings
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.metrics import Metrics
+from cacheproxy.settings import UpstreamSettings
 from cacheproxy.upstreams.fallback import GuardedUpstream, Upstreams
 from cacheproxy.upstreams.fallback import Upstream as Client
 
