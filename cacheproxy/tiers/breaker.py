@@ -24,8 +24,8 @@ class BreakerPolicy:
     """When a breaker opens, and for how long.
 
     The defaults: five calls in a row may fail, so that one hiccup of the network costs no hits, and
-    an outage costs a lone client five deadlines. Ten of twenty calls is what a store looks like
-    that answers every other time. The first pause is short, because most outages are (a failover, a
+    an outage costs a lone client five deadlines. Eight of twenty calls is what a store looks like
+    that answers every other time, as some of its failures come together. The first pause is short, because most outages are (a failover, a
     slow command), and the longest is two seconds, because a probe costs the store one small call
     and no request anything: a store that is back is soon used again.
 
@@ -38,7 +38,7 @@ class BreakerPolicy:
     """
 
     failures_in_a_row: int = 5
-    failures: int = 10
+    failures: int = 8
     calls: int = 20
     window_s: float = 10.0
     first_pause_s: float = 0.1
