@@ -25,9 +25,10 @@ class BreakerPolicy:
 
     The defaults: five calls in a row may fail, so that one hiccup of the network costs no hits, and
     an outage costs a lone client five deadlines. Eight of twenty calls is what a store looks like
-    that answers every other time, as some of its failures come together. The first pause is short, because most outages are (a failover, a
-    slow command), and the longest is two seconds, because a probe costs the store one small call
-    and no request anything: a store that is back is soon used again.
+    that answers every other time, as some of its failures come together. The first pause is short,
+    because most outages are (a failover, a slow command), and the longest is two seconds, because a
+    probe costs the store one small call and no request anything: a store that is back is soon used
+    again.
 
     Attributes:
         failures_in_a_row: as many open it,
