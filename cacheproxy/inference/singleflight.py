@@ -6,7 +6,7 @@ others, and only when the last has left is the work dropped, if it has not begun
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cacheproxy.records import EmbeddingRecord
 
@@ -64,30 +64,15 @@ class SingleFlight(Generic[T]):
 
     async def wait(self, flights: Sequence[Flight[T]]) -> None:
         """Return when all flights are done, failed ones too; cancelling it leaves each of them."""
+        if not flights:
+            return
         for flight in flights:
             self.hold(flight)
         try:
-            for flight in flights:
-                if not flight.future.done():
-                    await _ended(flight.future)
+            await asyncio.wait({flight.future for flight in flights})
         finally:
             self.release(flights)
 
     def _end(self, key: bytes, flight: Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
-
-
-async def _ended(future: asyncio.Future[Any]) -> None:
-    """Return when the future has ended; `asyncio.wait`, at a fourth of what it costs for one."""
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end(_: asyncio.Future[Any]) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    future.add_done_callback(end)
-    try:
-        await ended
-    finally:
-        future.remove_done_callback(end)

@@ -235,6 +235,7 @@ def test_a_configured_threshold_serves_a_near_duplicate_and_says_how_near(start_
     server = start_server("--semantic-threshold", "0.85")
     original, _ = ask(server, "what is the capital city of France in Europe")
     near = "what is the capital city of France in Europe please"
+    wait_until(lambda: server.metric("writeback_queue_entries") == 0)
 
     vector, response = ask(server, near)
 
