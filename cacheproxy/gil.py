@@ -8,8 +8,8 @@ _YIELD_EVERY_S = 1e-3  # the finest that uvloop knows: it takes less for at once
 _YIELD_S = 50e-6
 
 _LOOK_EVERY_S = 4e-3
-"""From one look at a loop that rests of itself to the next: looks at each millisecond were a tenth
-of what the loop computes."""
+"""From one look at a loop that rests of itself to the next: looks at each millisecond were a
+twentieth of what the loop did beside inference (sampled)."""
 
 _SATURATED = 0.8
 """Share of the time that the loop computes, from which on it has to be made to rest."""

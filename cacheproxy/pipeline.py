@@ -304,7 +304,7 @@ class EmbeddingPipeline:
         control = journey.control
         if control.no_store:
             return texts
-        is_idle = self._spare_work.may_begin()
+        is_idle = self._spare_work.may_begin
         if not self._semantic.is_active(journey.namespace_id, len(texts), is_idle=is_idle):
             return texts
         with self._stages.time("probe", journey.stages_s):

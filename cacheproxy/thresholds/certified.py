@@ -99,11 +99,11 @@ class CertifiedThresholds:
         self._metrics = metrics
         self._shown: dict[str, int] = {}
 
-    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return True, unless the namespace's lookups are not worth it: closed ones learn."""
         economy = self._of(namespace_id).economy
         if economy.is_aside:
-            economy.passed(texts, is_idle=is_idle)
+            economy.passed(texts, is_idle=is_idle())
         return not economy.is_aside
 
     def is_open(self, namespace_id: str) -> bool:

@@ -1,5 +1,6 @@
 """The seam between the semantic tier and what decides whether a neighbour may be served."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 
@@ -18,11 +19,11 @@ class Controller(Protocol):
     the answers agree, else 0.
     """
 
-    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return whether so many texts are to be looked up.
 
         False where that can lead to no hit and teach nothing, or costs more than it spares.
-        `is_idle` is whether inference has time for more at the moment.
+        `is_idle` returns whether inference has time for more at the moment.
         """
 
     def is_open(self, namespace_id: str) -> bool:

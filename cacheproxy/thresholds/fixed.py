@@ -3,6 +3,8 @@
 `semantic_certified` stays 0; what its misses teach is counted, so that the guess can be judged.
 """
 
+from collections.abc import Callable
+
 from cacheproxy.metrics import Metrics
 from cacheproxy.thresholds.controller import Verdict
 
@@ -20,7 +22,7 @@ class FixedThreshold:
             for right in (True, False)
         }
 
-    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return whether a threshold is set."""
         return self._threshold is not None
 

@@ -10,7 +10,7 @@ is thus not served for long.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -76,10 +76,10 @@ class SemanticTier(Generic[R]):
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
-    def is_active(self, namespace_id: str, texts: int, *, is_idle: bool) -> bool:
+    def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return whether so many texts are to be looked up, or at least indexed.
 
-        `is_idle` is whether inference has time for more at the moment.
+        `is_idle` returns whether inference has time for more at the moment.
         """
         return self._controller.is_active(namespace_id, texts, is_idle=is_idle)
 

@@ -92,13 +92,13 @@ def test_of_the_namespaces_that_are_not_shown_by_themselves_the_worst_is(metrics
 def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
     caplog.set_level("INFO")
     controller = make(metrics, saves_only=True)
-    assert controller.is_active("n", 1, is_idle=True)
+    assert controller.is_active("n", 1, is_idle=lambda: True)
     for _ in range(2_000):
         controller.judge("n", 0.5, None)
         controller.observe("n", 0.5, 0.3)
         controller.inferred("n", 0.002, 1)
         controller.looked_up("n", 0.001, 1, 0)
 
-    assert not controller.is_active("n", 1, is_idle=True)
-    assert controller.is_active("other", 1, is_idle=True)
+    assert not controller.is_active("n", 1, is_idle=lambda: True)
+    assert controller.is_active("other", 1, is_idle=lambda: True)
     assert "steps aside" in caplog.text
