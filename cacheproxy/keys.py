@@ -83,3 +83,13 @@ class KeyScope:
         digest = self._text.copy()
         digest.update(text.encode())
         return digest.digest()
+
+
+def hex_id(name: str) -> str:
+    """Return 32 hex characters that stand for any string wherever a query could be upset by it."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def short_id(namespace_id: str) -> str:
+    """Return how a namespace is called in metrics and in the log: its `hex_id`'s beginning."""
+    return hex_id(namespace_id)[:12]

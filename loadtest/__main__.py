@@ -7,8 +7,8 @@ from typing import Any
 import click
 import msgspec
 
-from cacheproxy.config import load_settings
 from cacheproxy.errors import CacheproxyError, ConfigError
+from cacheproxy.settings.sources import load_settings
 from loadtest.compare import compare_results
 from loadtest.fleet import Assignment
 from loadtest.peers.table import PEERS, compare_peers

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from cacheproxy.config import load_settings
+from cacheproxy.settings.sources import load_settings
 from loadtest.bare_llm import completion
 from loadtest.wrk import body_of, free_port, load, running, running_server
 

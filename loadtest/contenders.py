@@ -17,10 +17,10 @@ from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.metrics import Metrics
+from cacheproxy.modelkit.building.weights import Encoder, read_encoder
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.manifest import load_manifest
-from cacheproxy.modelkit.weights import Encoder, read_encoder
+from cacheproxy.telemetry.metrics import Metrics
 from loadtest.plain_bert import plain_graph
 
 Vectors = NDArray[np.float32]

@@ -17,14 +17,14 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from cacheproxy.config import load_settings
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.modelkit.corpus import read_corpus
+from cacheproxy.modelkit.building.corpus import read_corpus
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import load_manifest, models_folder
-from cacheproxy.settings import Settings
+from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.sources import load_settings
 from loadtest.contenders import BASELINE, OURS, Contender, float_encoder, make_contenders
 from loadtest.roofline import Roofline
 from loadtest.wrk import WrkResult, body_of, has_wrk, load, load_once, running_server

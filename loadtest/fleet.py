@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 
 import uvloop
 
+from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.errors import CacheproxyError
-from cacheproxy.scheduling import be_prompt
 from loadtest.generator import Generator
 from loadtest.plan import Planner, StreamPlan
 from loadtest.recording import plan_recording

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from cacheproxy.config import load_settings
+from cacheproxy.settings.sources import load_settings
 from loadtest.wrk import WrkResult, body_of, free_port, load, running, running_server
 
 _CLIENTS = 32

@@ -18,12 +18,12 @@ import click
 from prometheus_client import Counter, Histogram, generate_latest
 from tqdm import tqdm
 
-from cacheproxy.app import App
-from cacheproxy.config import load_settings
-from cacheproxy.counting import LoopCount, LoopObservations
-from cacheproxy.metrics import Metrics
 from cacheproxy.modelkit.install import InstalledModel, load_installed
-from cacheproxy.settings import Settings
+from cacheproxy.server.app import App
+from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.sources import load_settings
+from cacheproxy.telemetry.loop_counters import LoopCount, LoopObservations
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 from loadtest.wrk import body_of, load, running_server

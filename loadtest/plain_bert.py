@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cacheproxy.modelkit.weights import Encoder, Layer, Linear, Norm
+from cacheproxy.modelkit.building.weights import Encoder, Layer, Linear, Norm
 
 
 def plain_graph(encoder: Encoder) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ _IDS = range(2_000, 20_000)
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One line of a recording; see `cacheproxy.recorder`."""
+    """One line of a recording; see `cacheproxy.telemetry.recorder`."""
 
     at: float
     route: str

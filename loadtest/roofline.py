@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cacheproxy.modelkit.weights import Encoder
+from cacheproxy.modelkit.building.weights import Encoder
 
 _MICROSOFT = "com.microsoft"
 

@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from tqdm import tqdm
 
-from cacheproxy.config import load_settings
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace
 from cacheproxy.modelkit.install import load_installed
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.records import EmbeddingRecord, pack
-from cacheproxy.stores.redis_store import RedisStore
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.settings.sources import load_settings
+from cacheproxy.stores.protocol import Entry, Partition
+from cacheproxy.stores.redis.store import RedisStore
 from loadtest.wrk import WrkResult, body_of, load, load_once, running_server
 
 _PART = 256

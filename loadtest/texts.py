@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cacheproxy.evaluation.traffic import EXPONENT, Texts, read_texts, rephrase, slip
-from cacheproxy.modelkit.corpus import read_corpus
+from cacheproxy.modelkit.building.corpus import read_corpus
 from cacheproxy.modelkit.manifest import models_folder
 from loadtest.scenario import KINDS, Kind, Mix
 

@@ -10,39 +10,27 @@ import cacheproxy
 
 ROOT = Path(cacheproxy.__file__).parent
 
+MOST_LOOSE_MODULES, MOST_FILES_A_FOLDER, MOST_LINES_A_FILE = 8, 16, 400
+
 LAYERS = [
-    {"cli", "__main__"},
-    {"supervisor", "worker"},
-    {"server", "evaluation", "admin_client", "figures"},
-    {"app"},
-    {"chat_route", "upstream_models"},
+    {"__main__"},
+    {"cli"},
+    {"server"},
+    {"admin"},
     {"api"},
-    {"pipeline", "chat", "administration"},
-    {"exchange"},
-    {"modelkit"},
+    {"evaluation"},
+    {"routes"},
     {"upstreams"},
     {"tiers"},
-    {"thresholds", "probes", "stores", "inference"},
-    {"live", "link"},
-    {"merged_metrics", "tracing"},
-    {"stages"},
-    {"recorder"},
-    {"config"},
-    {"settings", "metrics", "visit"},
-    {
-        "keys",
-        "records",
-        "counting",
-        "namespace_gauges",
-        "errors",
-        "gil",
-        "jobthread",
-        "scheduling",
-        "device",
-        "listeners",
-        "logs",
-        "",
-    },
+    {"modelkit"},
+    {"probes"},
+    {"thresholds"},
+    {"inference"},
+    {"stores"},
+    {"telemetry"},
+    {"settings"},
+    {"concurrency"},
+    {"errors", "keys", "records", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""
 
@@ -84,3 +72,27 @@ def test_imports_point_from_the_edge_to_the_leaves():
     ]
 
     assert upward == []
+
+
+def test_the_package_has_few_loose_modules_and_no_crowded_folder():
+    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"]))
+        > (MOST_LOOSE_MODULES if folder == ROOT else MOST_FILES_A_FOLDER)
+    }
+
+    assert crowded == {}
+
+
+def test_no_file_is_longer_than_a_reader_can_hold():
+    repository = ROOT.parent
+    files = [
+        path
+        for folder in ("cacheproxy", "loadtest", "tests", "deploy", "docs")
+        for path in (repository / folder).rglob("*.py")
+    ]
+    lengths = {str(path.relative_to(repository)): len(path.open().readlines()) for path in files}
+
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES_A_FILE} == {}

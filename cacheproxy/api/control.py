@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from cacheproxy.errors import BadRequest
-from cacheproxy.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
 
 _HEADERS = frozenset(
     (

@@ -8,10 +8,10 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
-from cacheproxy.api.journal import Journal
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest
-from cacheproxy.visit import VISIT, Visit
+from cacheproxy.telemetry.journal import Journal
+from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from cacheproxy.exchange import Answer, Control, Served
+from cacheproxy.routes.exchange import Answer, Control, Served
 
 EncodingFormat = Literal["float", "base64"]
 Headers = list[tuple[bytes, bytes]]

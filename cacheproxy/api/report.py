@@ -13,9 +13,9 @@ from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.callers import Callers, named_in
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.response import send_json
-from cacheproxy.chat.pipeline import ChatPipeline
 from cacheproxy.errors import BadRequest
-from cacheproxy.visit import VISIT, Visit
+from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
 _ID = re.compile(r"([0-9a-f]{64})(?:-([0-9]{1,5}))?")

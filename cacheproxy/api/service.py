@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cacheproxy.exchange import ModelInfo
+from cacheproxy.routes.exchange import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Exposition = Callable[[], Awaitable[bytes]]

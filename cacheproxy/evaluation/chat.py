@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cacheproxy.chat.signature import signature_of
 from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.study import Encoders, Progress, embed
 from cacheproxy.evaluation.traffic import Request, Texts
+from cacheproxy.routes.chat.signature import signature_of
 
 _BITS = 64
 

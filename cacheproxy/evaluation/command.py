@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cacheproxy.chat.likeness import AGREES, promise_of_chat
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.chat import make_chat_traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
@@ -26,7 +25,8 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.settings import Settings
+from cacheproxy.routes.chat.likeness import AGREES, promise_of_chat
+from cacheproxy.settings.sections import Settings
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000

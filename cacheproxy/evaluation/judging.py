@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from cacheproxy.chat.judge import Judge
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.traffic import Texts
-from cacheproxy.metrics import Metrics
-from cacheproxy.settings import Settings
+from cacheproxy.routes.chat.judge import Judge
+from cacheproxy.settings.sections import Settings
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.bounds import lower_limit
 from cacheproxy.upstreams.fallback import Upstreams
 

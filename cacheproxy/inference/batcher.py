@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.gil import GilYield
+from cacheproxy.concurrency.time_slices import step_back
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
-from cacheproxy.gil import GilYield
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Taken, TextQueue, Turn, Vector
-from cacheproxy.metrics import Metrics
 from cacheproxy.records import is_usable
-from cacheproxy.scheduling import step_back
+from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cacheproxy.device import Device
 from cacheproxy.errors import ConfigError
+from cacheproxy.settings.device import Device
 
 # ONNX Runtime's wheels have telemetry built in (1.31); a cache of prompts has nothing to tell.
 ort.disable_telemetry_events()

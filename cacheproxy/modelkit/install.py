@@ -22,14 +22,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from cacheproxy.device import Device
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.modelkit.progress import say
+from cacheproxy.settings.device import Device
 
 if TYPE_CHECKING:
-    from cacheproxy.modelkit.build import BuiltModel
+    from cacheproxy.modelkit.building.build import BuiltModel
 
 FORMAT = 2
 """Of `model.json`; a model of another format is built again."""
@@ -175,7 +175,7 @@ def build_model(name: str, home: Path, device: Device = "cpu") -> InstalledModel
             with suppress(ModelError):
                 return load_installed(manifest.name, home, device)
         # Imported late: building needs libraries that loading must not wait for.
-        from cacheproxy.modelkit.build import build
+        from cacheproxy.modelkit.building.build import build
 
         built = build(manifest, home, device)
         _install(built, folder)

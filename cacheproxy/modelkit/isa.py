@@ -10,7 +10,7 @@ fingerprint. It also decides the width of weights: without VNNI, x86 multiplies 
 import platform
 from pathlib import Path
 
-from cacheproxy.device import Device
+from cacheproxy.settings.device import Device
 
 _CPUINFO = Path("/proc/cpuinfo")
 

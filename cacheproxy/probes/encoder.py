@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.jobthread import JobThread
+from cacheproxy.concurrency.job_thread import JobThread
 
 _GROUP_TOKENS = 256
 """Tokens in one call: more are no faster, and keep others waiting."""

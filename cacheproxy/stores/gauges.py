@@ -1,7 +1,7 @@
 """A store's figures as metrics, read whenever the metrics are."""
 
-from cacheproxy.metrics import Metrics
-from cacheproxy.stores.store import IndexStats, Store
+from cacheproxy.stores.protocol import IndexStats, Store
+from cacheproxy.telemetry.metrics import Metrics
 
 
 def show_store(store: Store, metrics: Metrics) -> None:

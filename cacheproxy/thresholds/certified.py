@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.metrics import (
+from cacheproxy.keys import short_id
+from cacheproxy.telemetry.metrics import (
     SEMANTIC_ASIDE,
     SEMANTIC_CERTIFIED,
     SEMANTIC_ERROR,
@@ -19,7 +20,6 @@ from cacheproxy.metrics import (
     SEMANTIC_THRESHOLD,
     Metrics,
 )
-from cacheproxy.stores.store import short_id
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.economy import Economy

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 
-from cacheproxy.metrics import Metrics
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.controller import Verdict
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cacheproxy.settings import SemanticSettings
+from cacheproxy.settings.sections import SemanticSettings
 from cacheproxy.thresholds.bounds import least_labels
 
 MIN_SIMILARITIES = (0.90, 0.95, 0.98)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.store import Store
+from cacheproxy.stores.protocol import Store
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.ledger import Ledger

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from cacheproxy.errors import StoreError, StoreErrorKind
-from cacheproxy.metrics import Metrics
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
 
 logger = logging.getLogger(__name__)

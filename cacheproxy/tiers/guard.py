@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.metrics import Metrics
-from cacheproxy.stores.store import Neighbour, Partition, Store
+from cacheproxy.stores.protocol import Neighbour, Partition, Store
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.circuit import Circuit, StoreOp
 from cacheproxy.tiers.lookups import KeyLookups

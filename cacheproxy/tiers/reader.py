@@ -3,8 +3,8 @@
 from typing import Generic, Protocol, TypeVar
 
 from cacheproxy.errors import RecordError
-from cacheproxy.metrics import Metrics
 from cacheproxy.records import Record
+from cacheproxy.telemetry.metrics import Metrics
 
 R_co = TypeVar("R_co", bound=Record, covariant=True)
 

@@ -16,10 +16,10 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.metrics import Metrics
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
-from cacheproxy.stores.store import Neighbour, Partition
+from cacheproxy.stores.protocol import Neighbour, Partition
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cacheproxy.errors import StoreError, StoreErrorKind
-from cacheproxy.metrics import Metrics
-from cacheproxy.stores.store import Entry, Store
+from cacheproxy.stores.protocol import Entry, Store
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.circuit import Circuit
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import aiohttp
 
 from cacheproxy.errors import UpstreamFailed
-from cacheproxy.metrics import Metrics
-from cacheproxy.settings import UpstreamSettings
-from cacheproxy.visit import current_visit
+from cacheproxy.settings.sections import UpstreamSettings
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.request_trace import current_visit
 
 Headers = Sequence[tuple[bytes, bytes]]
 

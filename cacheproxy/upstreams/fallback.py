@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from cacheproxy.errors import Unavailable, UpstreamFailed
-from cacheproxy.metrics import Metrics
-from cacheproxy.settings import UpstreamSettings
+from cacheproxy.settings.sections import UpstreamSettings
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
 from cacheproxy.upstreams.client import Answer, Upstream
 

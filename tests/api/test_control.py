@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.api.control import parse_control
 from cacheproxy.errors import BadRequest
-from cacheproxy.exchange import Control
+from cacheproxy.routes.exchange import Control
 
 
 def test_a_request_without_our_headers_takes_the_defaults():

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cacheproxy.api.edge import Edge
-from cacheproxy.api.journal import Journal
-from cacheproxy.logs import start_logging
+from cacheproxy.telemetry.journal import Journal
+from cacheproxy.telemetry.logs import start_logging
 
 SECRET = "what the prompt says"  # noqa: S105
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cacheproxy.api.presentation import cache_headers, outcome_of, render_vector
-from cacheproxy.exchange import Answer, Control, Served
 from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import Answer, Control, Served
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.hot import HotTier
 

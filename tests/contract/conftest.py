@@ -1,7 +1,7 @@
 import pytest
 from opened_stores import EXACT_ONLY, IMPLEMENTATIONS, PARTITION, key
 
-from cacheproxy.stores.store import Entry
+from cacheproxy.stores.protocol import Entry
 
 
 def pytest_collection_modifyitems(config, items):

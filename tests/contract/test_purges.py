@@ -19,8 +19,8 @@ from opened_stores import (
 )
 
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.store import Partition
 
 NAMESPACE = PARTITION.namespace_id
 SCOPES = {

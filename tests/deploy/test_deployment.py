@@ -16,8 +16,8 @@ from debian_programs import need_program
 from dockerfile_steps import instructions
 from prometheus_server import DEPLOY
 
-from cacheproxy.config import unknown_variables
-from cacheproxy.metrics import Metrics
+from cacheproxy.settings.sources import unknown_variables
+from cacheproxy.telemetry.metrics import Metrics
 
 ROOT = DEPLOY.parent
 DOCKERFILE = DEPLOY / "Dockerfile"

@@ -7,7 +7,7 @@ import pytest
 from cacheproxy.errors import InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
-from cacheproxy.metrics import Metrics
+from cacheproxy.telemetry.metrics import Metrics
 
 POISON = 666
 ZERO = 667

@@ -8,7 +8,7 @@ import pytest
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
-from cacheproxy.metrics import Metrics
+from cacheproxy.telemetry.metrics import Metrics
 
 COMPOSITIONS = 500
 """For each number of threads."""

@@ -6,7 +6,7 @@ import pytest
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.session import OnnxEncoder
-from cacheproxy.modelkit.build import build
+from cacheproxy.modelkit.building.build import build
 from cacheproxy.modelkit.manifest import load_manifest
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()

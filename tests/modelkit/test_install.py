@@ -8,7 +8,7 @@ import pytest
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit import install
-from cacheproxy.modelkit.gate import GateReport, Quality, require_pass
+from cacheproxy.modelkit.gate.gate import GateReport, Quality, require_pass
 from cacheproxy.modelkit.install import load_installed, model_folder, seal_of
 from cacheproxy.modelkit.isa import weight_bits, x86_class
 from cacheproxy.modelkit.manifest import (

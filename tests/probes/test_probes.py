@@ -9,10 +9,10 @@ import pytest
 from cacheproxy.errors import ModelError
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.modelkit.measure import embed
+from cacheproxy.modelkit.gate.measure import embed
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.settings import SemanticSettings, Settings
+from cacheproxy.settings.sections import SemanticSettings, Settings
 
 
 @pytest.fixture(scope="module")

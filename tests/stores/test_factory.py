@@ -3,11 +3,11 @@ import sys
 
 import pytest
 
-from cacheproxy.config import load_settings
-from cacheproxy.stores.embedded import EmbeddedStore
+from cacheproxy.settings.sources import load_settings
+from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.factory import make_store
-from cacheproxy.stores.redis_cluster import ClusterStore
-from cacheproxy.stores.redis_store import RedisStore
+from cacheproxy.stores.redis.cluster import ClusterStore
+from cacheproxy.stores.redis.store import RedisStore
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_the_settings_choose_the_store(tmp_path, store, kind):
 
 
 def test_who_does_not_use_redis_does_not_load_it():
-    code = "import sys, cacheproxy.app; print(*sys.modules)"
+    code = "import sys, cacheproxy.server.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert "cacheproxy.stores.embedded" in done.stdout.split()
+    assert "cacheproxy.stores.embedded.store" in done.stdout.split()
     assert not {"redis", "hiredis", "redisvl"} & set(done.stdout.split())

@@ -5,9 +5,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from cacheproxy.inference.session import OnnxEncoder
-from cacheproxy.modelkit.graph import float_graph
+from cacheproxy.modelkit.building.graph import float_graph
+from cacheproxy.modelkit.building.weights import read_encoder
 from cacheproxy.modelkit.manifest import load_manifest
-from cacheproxy.modelkit.weights import read_encoder
 
 MODEL = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256

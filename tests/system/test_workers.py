@@ -19,8 +19,8 @@ import pytest
 from server_process import Server, sum_of
 
 from cacheproxy.records import unpack
-from cacheproxy.stores.redis_entries import RECORD_FIELD, entry_key, read_stored
-from cacheproxy.stores.redis_index import ENTRY_PREFIX
+from cacheproxy.stores.redis.entries import RECORD_FIELD, entry_key, read_stored
+from cacheproxy.stores.redis.index import ENTRY_PREFIX
 
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from cacheproxy.metrics import Metrics
-from cacheproxy.namespace_gauges import OTHER, SHOWN
-from cacheproxy.stores.store import short_id
+from cacheproxy.keys import short_id
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.namespace_gauges import OTHER, SHOWN
 from cacheproxy.thresholds.certified import _NAMESPACES, CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 

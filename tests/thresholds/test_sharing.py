@@ -5,7 +5,7 @@ import random
 import pytest
 from faulty import FaultyStore
 
-from cacheproxy.metrics import Metrics
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import EvidenceSharing

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from faulty import FaultyStore
 
-from cacheproxy.metrics import Metrics
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.stores.protocol import Entry, Partition
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.guard import StoreGuard
 

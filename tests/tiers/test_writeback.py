@@ -4,9 +4,9 @@ import pytest
 from faulty import FaultyStore
 
 from cacheproxy.errors import StoreError
-from cacheproxy.metrics import Metrics
+from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.store import Entry, Partition
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.writeback import WriteBack
 

@@ -4,8 +4,8 @@ import pytest
 from upstream import Upstream, says
 
 from cacheproxy.errors import Unavailable, UpstreamFailed
-from cacheproxy.metrics import Metrics
-from cacheproxy.settings import UpstreamSettings
+from cacheproxy.settings.sections import UpstreamSettings
+from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.upstreams.fallback import GuardedUpstream, Upstreams
 from cacheproxy.upstreams.fallback import Upstream as Client
 

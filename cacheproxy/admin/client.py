@@ -1,0 +1,185 @@
+"""What `cacheproxy stats` and `cacheproxy purge` do: on the store itself, or by way of a server.
+
+A store that other processes reach is asked itself: every server on it hears of what is purged. A
+store in memory is reached through its server's admin listener only.
+"""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cacheproxy.admin.report import (
+    Target,
+    describe_store,
+    describe_thresholds,
+    read_accounts,
+)
+from cacheproxy.errors import CacheproxyError, ConfigError, ModelError
+from cacheproxy.keys import Namespace
+from cacheproxy.settings.sections import Settings
+from cacheproxy.stores.factory import make_store
+from cacheproxy.stores.protocol import Progress, Store
+from cacheproxy.thresholds.certified import Account
+from cacheproxy.thresholds.promise import promise_of
+
+if TYPE_CHECKING:
+    from cacheproxy.modelkit.install import InstalledModel
+
+T = TypeVar("T")
+
+_ANY_SIZE = 2**62
+
+_ASK_S = 600.0
+
+
+class AdminError(CacheproxyError):
+    """The server's answer to a command; the message is its own."""
+
+
+def fetch_stats(settings: Settings) -> dict[str, Any]:
+    """Return the figures of a running server and its store, or of the store alone.
+
+    Raises:
+        ConfigError: there is no such store.
+        AdminError: the server refused.
+        StoreError: the store did not answer.
+    """
+    try:
+        return _ask_server(settings, "stats", None)
+    except ConnectionError:
+        if settings.is_in_memory:
+            raise ConfigError(_unreachable(settings)) from None
+
+    async def describe(store: Store) -> dict[str, Any]:
+        accounts: list[Account] = []
+        if (fingerprint := _probe_fingerprint(settings)) is not None:
+            promise = promise_of(settings.semantic)
+            accounts = await read_accounts(store, fingerprint, promise, settings.api_keys)
+        return {
+            "store": await describe_store(store, settings.store_kind, settings.api_keys),
+            "semantic": describe_thresholds(settings, accounts),
+        }
+
+    return _on_store(settings, describe)
+
+
+def purge(
+    settings: Settings, namespace: Namespace, target: Target, progress: Progress | None
+) -> int:
+    """Purge what is named; return how many entries that removed.
+
+    Raises:
+        ConfigError: there is no such store.
+        BadRequest: nothing, or too much, is named.
+        ModelError: a text is named, and its model is not installed.
+        AdminError: the server refused.
+        StoreError: the store did not answer; the purge has to be repeated.
+    """
+    if settings.is_in_memory:
+        order = {"tenant": namespace.tenant, "namespace": namespace.name}
+        named = {field: getattr(target, field) for field in target.__struct_fields__}
+        try:
+            answer = _ask_server(settings, "purge", {**order, **named})
+        except ConnectionError:
+            raise ConfigError(_unreachable(settings)) from None
+        return int(answer["removed"])
+    scopes = target.scopes(namespace.id, lambda *which: _keys_of(settings, *which))
+
+    async def purge_all(store: Store) -> int:
+        return sum([await store.purge(scope, progress) for scope in scopes])
+
+    return _on_store(settings, purge_all)
+
+
+def _probe_fingerprint(settings: Settings) -> str | None:
+    """Return what evidence is kept under; None where no evidence is looked for."""
+    if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
+        return None
+    try:
+        from cacheproxy.modelkit.probing import make_probe
+
+        installed = _installed(settings)
+        return f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+    except ModelError:
+        return None
+
+
+def _installed(settings: Settings) -> "InstalledModel":
+    # Imported only where they are needed: models are heavy.
+    from cacheproxy.modelkit.install import load_installed
+    from cacheproxy.modelkit.manifest import load_manifest
+
+    name = load_manifest(settings.model).name
+    return load_installed(name, settings.home, settings.device)
+
+
+def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
+    from cacheproxy.inference.tokenizer import Tokenizer
+    from cacheproxy.routes.items import key_of_text
+
+    installed = _installed(settings)
+    tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    return [key_of_text(tokenizer, installed.fingerprint, namespace_id, text)]
+
+
+def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    path = settings.store_path
+    if settings.redis_url is None and path is not None and not path.is_file():
+        raise ConfigError(f"store: there is no file {path}")
+
+    async def run() -> T:
+        # This process is not to evict what the server keeps by a setting of its own.
+        cache = settings.cache.model_copy(update={"store_bytes": _ANY_SIZE})
+        store = make_store(settings.model_copy(update={"cache": cache}))
+        await store.open()
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def _ask_server(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the answer of the admin listener; raises ConnectionError where there is none."""
+    admin = settings.admin
+    if not admin.port:
+        raise ConnectionError
+    host = f"[{admin.host}]" if ":" in admin.host else admin.host
+    request = urllib.request.Request(
+        f"http://{host}:{admin.port}/admin/{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    if admin.token is not None:
+        request.add_header("Authorization", f"Bearer {admin.token.get_secret_value()}")
+    # No proxy of the environment stands between an operator and a server's own port.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=_ASK_S) as response:
+            answer: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as error:
+        raise AdminError(_message(error)) from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionError):
+            raise error.reason from None
+        raise AdminError(f"{request.full_url}: {error.reason}") from None
+    return answer
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return f"{error.url}: {json.load(error)['error']['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{error.url}: {error}"
+
+
+def _unreachable(settings: Settings) -> str:
+    if not settings.admin.port:
+        return (
+            "store: what a server has in memory is reached through its admin.port, which is unset"
+        )
+    return f"admin.port: no server listens on {settings.admin.host}:{settings.admin.port}"

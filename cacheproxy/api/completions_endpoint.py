@@ -1,0 +1,268 @@
+"""`POST /v1/chat/completions`: from an HTTP request to the chat pipeline and back.
+
+A hit is rendered here, whole or as a stream; what an upstream answers is passed on as it comes.
+"""
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from starlette.types import Receive, Scope, Send
+
+from cacheproxy.api.body import read_body
+from cacheproxy.api.callers import Callers
+from cacheproxy.api.connection import ClientGone, Watch, Watched
+from cacheproxy.api.control import parse_control
+from cacheproxy.api.litellm_control import merge_control, merge_namespace
+from cacheproxy.api.presentation import Headers, hit_headers, timing_of
+from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.report import entry_id
+from cacheproxy.api.response import error_body, send_json, status_of
+from cacheproxy.errors import ApiError
+from cacheproxy.keys import Namespace
+from cacheproxy.routes.chat.journey import Cached, Passed
+from cacheproxy.routes.chat.models import ChatModels
+from cacheproxy.routes.chat.record import CompletionRecord
+from cacheproxy.routes.chat.replay import as_events, event
+from cacheproxy.routes.chat.request import ChatRequest, parse_chat
+from cacheproxy.routes.chat.savings import Savings
+from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.recorder import Recorder
+from cacheproxy.telemetry.request_trace import VISIT, Visit
+from cacheproxy.tiers.hot import HotEntry
+
+_ROUTE = "chat"
+
+_SLOW_CLIENT_S = 60.0
+"""Longest time for which a client takes nothing of its stream."""
+
+_REPEAT_BYTES = 8_192
+"""Of a request that is recognised by its bytes; at most 4,096 such are remembered."""
+
+_EVENTS = b"text/event-stream; charset=utf-8"
+
+
+class _Repeat(NamedTuple):
+    """What a request's bytes ask for: an entry's key, and the form of the answer."""
+
+    key: bytes
+    form: str
+
+
+class ChatEndpoint:
+    """An ASGI application for the route."""
+
+    def __init__(
+        self,
+        pipeline: ChatPipeline,
+        models: ChatModels,
+        savings: Savings,
+        *,
+        callers: Callers,
+        max_temperature: float,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        metrics: Metrics,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._models = models
+        self._savings = savings
+        self._callers = callers
+        self._max_temperature = max_temperature
+        self._max_body_bytes = max_body_bytes
+        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
+        self._recorder = recorder
+        self._requests = metrics.requests
+        self._slow_clients = metrics.slow_clients_closed
+        self._durations = {
+            outcome: metrics.request_duration.labels(_ROUTE, outcome)
+            for outcome in ("hot", "exact", "semantic", "miss", "bypass")
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises `ApiError` before anything was sent."""
+        visit: Visit = scope[VISIT]
+        visit.route = _ROUTE
+        headers = visit.headers
+        try:
+            namespace = self._callers.identify(headers)
+            visit.namespace_id = namespace.id
+            control = parse_control(headers)
+            with Watched(self._watch, receive) as exchange:
+                body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+                exchange.body_has_come()
+                started = time.perf_counter()
+                if self._recorder is not None:
+                    self._recorder.put(_ROUTE, namespace.id, body)
+                if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
+                    wants_usage = repeat.form != "stream"
+                    entry = self._pipeline.find_hot(repeat.key, wants_usage=wants_usage)
+                    if entry is not None:
+                        await self._send_repeat(visit, entry, repeat, started, send)
+                        return
+                await self._answer(visit, namespace, control, body, started, send)
+        except Exception as error:
+            if not visit.outcome:  # else it is counted: a stream that has begun has its status
+                self._requests.labels(_ROUTE, "", status_of(error)).inc()
+            raise
+
+    async def _answer(
+        self,
+        visit: Visit,
+        namespace: Namespace,
+        control: Control,
+        body: bytes,
+        started: float,
+        send: Send,
+    ) -> None:
+        request = parse_chat(body, max_temperature=self._max_temperature)
+        asked, inside = merge_control(control, request.cache), namespace
+        if request.cache:
+            inside = merge_namespace(namespace, request.cache)
+            visit.namespace_id = inside.id
+        answer = await self._pipeline.answer(request, inside, asked, visit.headers)
+        if isinstance(answer, Passed):
+            with answer.reader:
+                await self._send_passed(visit, answer, request, asked, started, send)
+            return
+        form = _form_of(request)
+        is_always_the_same = asked is DEFAULT_CONTROL and not request.cache
+        if answer.outcome == "hot" and is_always_the_same and self._pipeline.is_shared(request):
+            self._repeats.put(namespace.id, body, _Repeat(answer.record.key, form))
+        await self._send_cached(visit, answer, form, started, send)
+
+    async def _send_repeat(
+        self,
+        visit: Visit,
+        entry: HotEntry[CompletionRecord],
+        repeat: _Repeat,
+        started: float,
+        send: Send,
+    ) -> None:
+        cached = Cached(entry.record, "hot", entry, {})
+        await self._send_cached(visit, cached, repeat.form, started, send)
+
+    async def _send_cached(
+        self, visit: Visit, cached: Cached, form: str, started: float, send: Send
+    ) -> None:
+        body = _render(cached, form)
+        total_s = time.perf_counter() - started
+        self._count(visit, cached.record.model, cached.outcome, 200, total_s)
+        self._savings.served(cached.record, self._models.label_of(cached.record.model))
+        headers = _cached_headers(cached, total_s)
+        if form == "plain":
+            await send_json(send, 200, body, headers)
+            return
+        await _begin(send, 200, [(b"content-type", _EVENTS), *headers])
+        await send({"type": "http.response.body", "body": body})
+
+    async def _send_passed(
+        self,
+        visit: Visit,
+        passed: Passed,
+        request: ChatRequest,
+        control: Control,
+        started: float,
+        send: Send,
+    ) -> None:
+        head = passed.head
+        total_s = time.perf_counter() - started
+        outcome = "bypass" if passed.is_bypass else "miss"
+        self._count(visit, request.model, outcome, head.status, total_s)
+        headers = [
+            (b"content-type", head.content_type or b"application/json"),
+            *head.headers,
+            *_passed_headers(passed, control, total_s),
+        ]
+        if request.form == "plain" or head.status != 200:
+            body = await passed.reader.body()
+            await _begin(send, head.status, [(b"content-length", b"%d" % len(body)), *headers])
+            await send({"type": "http.response.body", "body": body})
+            return
+        await _begin(send, head.status, headers)
+        try:
+            async for part in passed.reader.parts():
+                await self._send_part(send, part)
+        except ApiError as error:
+            # The answer has begun with 200: all that is left is to say so in its own form.
+            await self._send_part(send, event(error_body(error)))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_part(self, send: Send, part: bytes) -> None:
+        try:
+            async with asyncio.timeout(_SLOW_CLIENT_S):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            self._slow_clients.inc()
+            raise ClientGone from None
+
+    def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
+        visit.model, visit.outcome = self._models.label_of(model), outcome
+        visit.status = status
+        self._requests.labels(_ROUTE, visit.model, str(status)).inc()
+        self._durations[outcome].observe(total_s)
+
+
+def _form_of(request: ChatRequest) -> str:
+    if request.form == "stream" and request.wants_usage:
+        return "stream+usage"
+    return request.form
+
+
+def _render(cached: Cached, form: str) -> bytes:
+    """Return the completion in the form that is wanted; a hot entry keeps what was made."""
+    body = cached.record.body
+    if form == "plain":
+        return body
+    entry = cached.hot_entry
+    events = entry.rendered.get(form) if entry is not None else None
+    if events is None:
+        events = as_events(body, with_usage=form == "stream+usage")
+        if entry is not None and cached.outcome == "hot":
+            entry.remember(form, events)
+    return events
+
+
+def _cached_headers(cached: Cached, total_s: float) -> Headers:
+    record = cached.record
+    timing = timing_of(cached.stages_s) if cached.stages_s else None
+    headers = hit_headers(cached.outcome, record.created_at, record.fresh_until, timing, total_s)
+    if cached.failed_with is not None:
+        headers[0] = (b"cache-status", _stale_status(cached))
+    headers.append((b"x-cacheproxy-entry", entry_id(record.key, cached.score)))
+    if cached.score is not None:
+        headers.append((b"x-cacheproxy-similarity", b"%.4f" % cached.score))
+    return headers
+
+
+def _stale_status(cached: Cached) -> bytes:
+    """Return the Cache-Status of what is served instead of an upstream's error."""
+    ttl_s = cached.record.fresh_until - time.time()
+    return b"cacheproxy; fwd=stale; fwd-status=%d; ttl=%d; detail=stale-if-error" % (
+        cached.failed_with or 0,
+        ttl_s,
+    )
+
+
+def _passed_headers(passed: Passed, control: Control, total_s: float) -> Headers:
+    if passed.is_bypass:
+        parts = ["cacheproxy", "fwd=bypass" if not control.no_store else "fwd=request"]
+    else:
+        parts = ["cacheproxy", "fwd=miss" if control.reads else "fwd=request"]
+    if passed.head.status != 200:
+        parts.append(f"fwd-status={passed.head.status}")
+    flight = passed.reader.flight
+    if flight.is_stored:
+        parts.append("stored")
+    if passed.collapsed:
+        parts.append("collapsed")
+    timing = b"%b, total;dur=%.3f" % (timing_of(passed.stages_s), total_s * 1000)
+    return [(b"cache-status", "; ".join(parts).encode()), (b"server-timing", timing)]
+
+
+async def _begin(send: Send, status: int, headers: Headers) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})

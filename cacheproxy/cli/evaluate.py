@@ -1,0 +1,56 @@
+"""`cacheproxy eval`: what the semantic tier would do with a file of texts."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cacheproxy.cli.failures import reported_failures
+from cacheproxy.cli.flags import load, settings_flags
+from cacheproxy.cli.installed import installed_model
+
+
+@click.command("eval")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--then", type=click.Path(path_type=Path), multiple=True, help="traffic shifts here")
+@click.option(
+    "--documents",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="show what a similarity means to a retriever of these",
+)
+@click.option("--requests", type=int, help="draw so many requests from the texts [replay as is]")
+@click.option("--report", type=click.Path(path_type=Path), help="write a page with plots (.html)")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the figures")
+@click.option("--work", type=click.Path(path_type=Path), help="keep vectors here, to go on from")
+@click.option("--seed", default=1, show_default=True, help="of all that is drawn")
+@click.option(
+    "--chat", "is_chat", is_flag=True, help="questions to a chat model, each group with one answer"
+)
+@settings_flags()
+def evaluate(
+    files: tuple[Path, ...],
+    then: tuple[Path, ...],
+    documents: tuple[Path, ...],
+    requests: int | None,
+    report: Path | None,
+    json_path: Path | None,
+    work: Path | None,
+    seed: int,
+    is_chat: bool,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Replay texts, a log or a list, to see what the semantic tier would do with them.
+
+    FILES hold a JSON object with a text, or a plain text, a line. Objects may be labelled: `text`
+    with its `cluster` or `label`, or pairs, `a` and `b`, with `label` 0 where the two
+    are different.
+    """
+    settings = load(config, flags)
+    from cacheproxy.evaluation.command import Wanted, run
+
+    wanted = Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat)
+    with reported_failures():
+        text = run(wanted, settings, installed_model(settings))
+    click.echo(text)

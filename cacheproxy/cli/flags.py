@@ -1,0 +1,77 @@
+"""Settings as flags: every command takes those that concern it, and `load` reads them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from cacheproxy.cli.failures import EXIT_USAGE, end
+from cacheproxy.errors import ConfigError
+from cacheproxy.settings.device import Device
+from cacheproxy.settings.sections import Settings, setting_fields
+from cacheproxy.settings.sources import ENV_PREFIX, load_settings, unknown_variables
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPERATOR_SETTINGS = ("home", "store", "model", "device", "api_keys", "admin")
+"""The settings and sections that commands about a running server need."""
+
+
+def settings_flags(*names: str) -> Callable[[F], F]:
+    """Add a flag for every setting, or those of these names or sections, and --config."""
+
+    def add(command: F) -> F:
+        for path, field in reversed(list(setting_fields())):
+            if names and path[0] not in names:
+                continue
+            flag = "--" + "-".join(path).replace("_", "-")
+            shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
+            if field.annotation is bool:
+                option = click.option(flag, is_flag=True, default=None, help=field.description)
+            else:
+                option = click.option(flag, metavar="VALUE", help=f"{field.description}{shown}")
+            command = option(command)
+        config = click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            envvar=f"{ENV_PREFIX}CONFIG",
+            help="settings file [./cacheproxy.toml if it exists]",
+        )
+        return config(command)
+
+    return add
+
+
+def load(config: Path | None, flags: dict[str, Any]) -> Settings:
+    for variable in unknown_variables(os.environ):
+        click.echo(f"cacheproxy: {variable} names no setting and is ignored", err=True)
+    nested: dict[str, Any] = {}
+    for path, _ in setting_fields():
+        value = flags.get("_".join(path))
+        if value is not None:
+            *sections, name = path
+            place = nested.setdefault(sections[0], {}) if sections else nested
+            place[name] = value
+    try:
+        return load_settings(nested, config)
+    except ConfigError as error:
+        end(EXIT_USAGE, error)
+
+
+home_flag = click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=lambda: Settings.model_fields["home"].get_default(call_default_factory=True),
+    envvar=f"{ENV_PREFIX}HOME",
+    help="where models live [the user's cache folder]",
+)
+
+device_flag = click.option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="cpu",
+    show_default=True,
+    help="what the model runs on",
+)

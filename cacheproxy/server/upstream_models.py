@@ -1,0 +1,55 @@
+"""Which embedding models upstreams have, and what they are to the local one."""
+
+import hashlib
+from collections.abc import Iterator
+
+from cacheproxy.errors import ConfigError
+from cacheproxy.inference.engine import Engine, LocalEngine
+from cacheproxy.keys import encode_fields
+from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.routes.exchange import ModelInfo
+from cacheproxy.upstreams.embedding import UpstreamEngine
+from cacheproxy.upstreams.fallback import Upstreams
+from cacheproxy.upstreams.standin import StandIn
+
+
+def upstream_models(upstreams: Upstreams, installed: InstalledModel) -> Iterator[ModelInfo]:
+    """Yield the models that only upstreams have.
+
+    A fingerprint names the first upstream that has the model, for which others only stand in.
+    """
+    for name, first in upstreams.embeddings().items():
+        if name not in (installed.name, *installed.aliases):
+            dimensions = first.embeddings[name]
+            yield ModelInfo(name, (), _fingerprint(first.base_url, name, dimensions), dimensions)
+
+
+def make_local_engine(
+    local: LocalEngine, installed: InstalledModel, upstreams: Upstreams
+) -> tuple[Engine, str]:
+    """Return the local model's engine, and the fingerprint of what it gives.
+
+    Where an upstream has the same model, one of the two stands in for the other; entries are of the
+    one that is asked first.
+
+    Raises:
+        ConfigError: the upstream's model has other dimensions.
+    """
+    having = upstreams.embeddings()
+    name = next((name for name in (installed.name, *installed.aliases) if name in having), None)
+    if name is None:
+        return local, installed.fingerprint
+    first = having[name]
+    if first.embeddings[name] != installed.dimensions:
+        raise ConfigError(
+            f"upstreams: {name} has {installed.dimensions} dimensions, not {first.embeddings[name]}"
+        )
+    theirs = UpstreamEngine(upstreams, name, installed.dimensions)
+    if not first.before_local:
+        return StandIn(local, theirs, keyed_by=local), installed.fingerprint
+    fingerprint = _fingerprint(first.base_url, name, installed.dimensions, installed.fingerprint)
+    return StandIn(theirs, local, keyed_by=local), fingerprint
+
+
+def _fingerprint(*fields: str | int) -> str:
+    return hashlib.sha256(encode_fields("upstream", *fields)).hexdigest()

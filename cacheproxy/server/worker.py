@@ -1,0 +1,35 @@
+"""One worker process: `python -m cacheproxy.server.worker FD`, started by the supervisor.
+
+It serves as a single process would, on a socket of its own. What it is to serve, and orders, come
+over the socket with the descriptor FD; when that ends, so does the worker.
+"""
+
+import socket
+import sys
+
+from cacheproxy.errors import ConfigError, ModelError, StoreError
+from cacheproxy.modelkit.install import load_installed
+from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.server.app import App
+from cacheproxy.server.link import WorkerLink
+from cacheproxy.server.serve import serve
+from cacheproxy.telemetry.logs import start_logging
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
+    job = link.receive_job()
+    settings = job.settings
+    start_logging(settings.log.level, settings.log.format, process_id=True)
+    listeners = {name: socket.socket(fileno=fd) for name, fd in job.listeners.items()}
+    try:
+        name = load_manifest(settings.model).name
+        installed = load_installed(name, settings.home, settings.device)
+        serve(App(settings, installed, link), listeners, settings, link)
+    except (ConfigError, StoreError, ModelError) as error:
+        link.say_failed(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,401 @@
+"""What can be set: the sections, their defaults and bounds, and the settings as a whole.
+
+Each section is handed to the part that it configures, and to no other. Where the values come from
+is told in `config`.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from cacheproxy.settings.device import Device
+
+TABLES = (
+    *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
+    *("upstreams", "prices"),
+)
+"""Settings whose keys are the user's own words."""
+
+_SQLITE = "sqlite:///"
+_MEMORY = "memory://"
+_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = ("redis+cluster://", "rediss+cluster://")
+_STORES = (
+    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH, "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
+)
+
+_GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
+"""One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
+
+_MOST_WORKERS = 256
+
+LogFormat = Literal["human", "json"]
+
+RequestLog = Literal["off", "sampled", "all"]
+"""Which requests get a line in the log."""
+
+KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+"""Of a tenant, or of a namespace in it."""
+
+UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+_MOST_TTL_S = 10 * 365 * 86_400.0
+TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CacheSettings(_Section):
+    """What is kept, for how long, and how long a lookup may take."""
+
+    ttl_s: TtlS = Field(7 * 86_400, description="life of an entry, seconds")
+    ttl_jitter: float = Field(
+        0.1, ge=0, lt=1, description="share by which lives are shortened at random, at most"
+    )
+    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
+    store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
+    deadline_ms: float = Field(25, gt=0, description="longest wait for a lookup in the store")
+    writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")
+
+
+class SemanticSettings(_Section):
+    """The semantic tier: what it promises, and the evidence that it wants for it."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="auto: learn, serve what the evidence allows, and step aside where that does "
+        "not pay; on: never step aside; off: exact tiers only",
+    )
+    max_error: float = Field(
+        0.01, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
+    )
+    min_similarity: float = Field(
+        0.95, gt=0, le=1, description="cosine of true vectors from which a neighbour is right"
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="serve from this probe score on, by your own guess"
+    )
+    probe: str = Field(
+        "shallow",
+        description="what neighbours are found by: shallow (a sixth of an inference, knows the "
+        "order of words), static (no inference at all, and weak) or the name of a smaller model",
+    )
+    min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
+
+
+class BatchSettings(_Section):
+    """Inference: threads, groups, and the longest queue."""
+
+    threads: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)),
+        ge=1,
+        description="groups inferred at the same time; default: the worker's share of the cores",
+    )
+    window_ms: float = Field(
+        5, ge=0, description="longest time for which a fuller group goes first"
+    )
+    max_tokens: int = Field(256, ge=1, description="tokens in one group")
+    shared_tokens: int = Field(
+        64, ge=1, description="tokens in one group while several requests wait"
+    )
+    max_wait_ms: float = Field(
+        2_000, gt=0, description="longer expected waits are refused with 429"
+    )
+    timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text")
+
+
+class LimitSettings(_Section):
+    """What one request may bring."""
+
+    body_bytes: int = Field(2 * 2**20, ge=1_024, description="size of a request's body")
+    inputs: int = Field(2_048, ge=1, description="inputs in one request")
+    characters: int = Field(32_768, ge=1, description="characters in one text")
+    chat_body_bytes: int = Field(16 * 2**20, ge=1_024, description="the same, of a chat request")
+    body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
+
+
+class ChatSettings(_Section):
+    """Chat completions: what is cached, and what the semantic tier promises for them."""
+
+    ttl_s: TtlS = Field(86_400, description="life of a completion, seconds")
+    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier for completions")
+    max_temperature: float = Field(
+        1, ge=0, le=2, description="hotter requests are passed through; one that says none is at 1"
+    )
+    max_answer_bytes: int = Field(
+        2**20, ge=1_024, description="longer answers are passed through, and not stored"
+    )
+    semantic: Literal["on", "off"] = Field(
+        "on", description="learn from answers, and serve what the evidence allows; off: exact tiers"
+    )
+    max_error: float = Field(
+        0.02, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+    )
+    confidence: float = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
+    )
+    checks_per_minute: float = Field(
+        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
+    )
+    judge_model: str | None = Field(
+        None, min_length=1, description="a chat model that compares answers where they are in doubt"
+    )
+    judge_sensitivity: float | None = Field(
+        None,
+        gt=0.5,
+        le=1,
+        description="share of different answers that it sees (cacheproxy judge)",
+    )
+    stale_while_revalidate_s: StaleS = Field(
+        0, description="stale completions are served at once for so long, and asked for anew"
+    )
+    stale_if_error_s: StaleS = Field(
+        0, description="stale completions are served for so long where the upstream fails"
+    )
+
+    @model_validator(mode="after")
+    def _judge_is_measured(self) -> "ChatSettings":
+        if (self.judge_model is None) != (self.judge_sensitivity is None):
+            raise ValueError("judge_model and judge_sensitivity are set together, or not at all")
+        return self
+
+
+class UpstreamSettings(_Section):
+    """An OpenAI-compatible server that requests are passed to."""
+
+    base_url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="up to and with /v1")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="sent as a bearer token; $NAME takes a variable's value"
+    )
+    pass_authorization: bool = Field(
+        False, description="send the caller's own Authorization; entries are then each caller's"
+    )
+    models: tuple[str, ...] = Field(
+        (), description="the chat models that it has; none, and no embeddings either: any"
+    )
+    embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        default_factory=dict, description="dimensions of the embedding models that it has"
+    )
+    before_local: bool = Field(
+        False, description="asked for the local model's embeddings before the local engine is"
+    )
+    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
+    first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
+    idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
+    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer")
+    connections: int = Field(256, ge=1, description="connections to it at the same time")
+
+    @field_validator("api_key")
+    @classmethod
+    def _from_environment(cls, api_key: SecretStr | None) -> SecretStr | None:
+        name = api_key.get_secret_value() if api_key else ""
+        if not name.startswith("$"):
+            return api_key
+        if not os.environ.get(name[1:]):
+            raise ValueError(f"the variable {name[1:]} is not set")
+        return SecretStr(os.environ[name[1:]])
+
+    @model_validator(mode="after")
+    def _one_authorization(self) -> "UpstreamSettings":
+        if self.pass_authorization and self.api_key is not None:
+            raise ValueError("either api_key or pass_authorization")
+        if self.pass_authorization and self.embeddings:
+            raise ValueError("embeddings are the same for all callers: they take an api_key")
+        return self
+
+
+class PriceSettings(_Section):
+    """What a million tokens of a model cost, in any currency, the same for all."""
+
+    prompt: float = Field(ge=0, description="of a prompt")
+    completion: float = Field(ge=0, description="of a completion")
+
+
+class StaleSettings(_Section):
+    """How long completions may be served after their time (RFC 5861)."""
+
+    while_revalidate: StaleS = Field(0, description="at once, and asked for anew, seconds")
+    if_error: StaleS = Field(0, description="where the upstream fails, seconds")
+
+
+class AdminSettings(_Section):
+    """The admin listener: off unless it has a port."""
+
+    host: str = Field("127.0.0.1", description="address of the admin listener")
+    port: int | None = Field(
+        None, ge=0, le=65_535, description="port of the admin listener; unset: there is none"
+    )
+    token: SecretStr | None = Field(
+        None, min_length=1, description="bearer token that the admin listener asks for"
+    )
+
+
+class LogSettings(_Section):
+    """What is logged, to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    format: LogFormat = Field("human", description="human, or json: an object a line")
+    requests: RequestLog = Field(
+        "sampled",
+        description="lines about requests: off, sampled (one a second of each route and status) "
+        "or all; from level info on",
+    )
+
+
+class RecordSettings(_Section):
+    """A log of requests to replay: off unless it has a path."""
+
+    path: Path | None = Field(None, description="file of requests to replay; unset: there is none")
+    texts: bool = Field(False, description="record the texts, too, not only their hashes")
+    max_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="size at which the file becomes PATH.1"
+    )
+
+
+class Settings(BaseModel):
+    """All settings of `cacheproxy serve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("cacheproxy")),
+        description="where models and the embedded store live",
+    )
+    store: str | None = Field(
+        None,
+        description=f"{_STORES}; default: a file under the home folder",
+    )
+    model: str = Field("all-MiniLM-L6-v2", description="model to serve")
+    device: Device = Field("cpu", description="cpu (INT8) or cuda (float16 on an NVIDIA GPU)")
+    allow_anonymous: bool = Field(
+        False, description="listen beyond loopback although no API key is configured"
+    )
+    workers: int = Field(
+        1, ge=1, le=_MOST_WORKERS, description="processes that serve, with one cache in the store"
+    )
+    drain_s: float = Field(
+        1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
+    )
+
+    cache: CacheSettings = CacheSettings()
+    semantic: SemanticSettings = SemanticSettings()
+    batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
+    admin: AdminSettings = AdminSettings()
+    chat: ChatSettings = ChatSettings()
+    upstream: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="an OpenAI-compatible server for chat completions, as [upstreams.default]",
+    )
+    upstreams: dict[UpstreamName, UpstreamSettings] = Field(
+        default_factory=dict, description="servers that requests are passed to, by name, in order"
+    )
+    prices: dict[str, PriceSettings] = Field(
+        default_factory=dict, description="what a million tokens of a chat model cost"
+    )
+    namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
+        default_factory=dict, description="how stale completions may be, by tenant and namespace"
+    )
+    log: LogSettings = LogSettings()
+    record: RecordSettings = RecordSettings()
+    api_keys: dict[Name, list[KeyHash]] = Field(
+        default_factory=dict, description="hashes of API keys by tenant"
+    )
+    model_aliases: dict[str, str] = Field(
+        default_factory=dict, description="further names for models that are served"
+    )
+    namespace_ttl_s: dict[Name, dict[Name, TtlS]] = Field(
+        default_factory=dict, description="life of an entry by tenant and namespace, seconds"
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, store: str | None) -> str | None:
+        schemes = (_SQLITE, *_REDIS, *_CLUSTER)
+        if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
+            raise ValueError(f"must be {_STORES}")
+        return store
+
+    @property
+    def all_upstreams(self) -> dict[str, UpstreamSettings]:
+        """The upstreams in the order in which they are asked, `upstream` before the others."""
+        first = {"default": UpstreamSettings(base_url=self.upstream)} if self.upstream else {}
+        return {**first, **self.upstreams}
+
+    @property
+    def batching(self) -> BatchSettings:
+        """The batch section, its defaults as the device and the number of workers want them."""
+        defaults = _GPU_BATCH
+        if self.device == "cpu":
+            defaults = {"threads": max(1, len(os.sched_getaffinity(0)) // self.workers)}
+        given = self.batch.model_fields_set
+        return self.batch.model_copy(
+            update={name: value for name, value in defaults.items() if name not in given}
+        )
+
+    @property
+    def redis_url(self) -> str | None:
+        """Where the store is, if it is in Redis; may hold a password."""
+        return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
+
+    @property
+    def semantic_mode(self) -> Literal["auto", "on", "off"]:
+        """The semantic tier's mode: off with a store that finds nothing by probe."""
+        return "off" if self.is_cluster else self.semantic.mode
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the store is a Redis Cluster."""
+        return (self.store or "").startswith(_CLUSTER)
+
+    @property
+    def store_path(self) -> Path | None:
+        """The embedded store's file, if that is the store; None keeps everything in memory."""
+        if self.store is None:
+            return self.home / "cache.sqlite"
+        return None if self.is_in_memory else Path(self.store.removeprefix(_SQLITE))
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether no other process can reach the store."""
+        return self.store == _MEMORY
+
+    @property
+    def store_kind(self) -> str:
+        """What the store is, in a word."""
+        return "memory" if self.is_in_memory else "redis" if self.redis_url else "sqlite"
+
+
+def setting_fields() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield the path and the field of every setting but those that are tables of their own."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            for inner, inner_field in section.model_fields.items():
+                yield (name, inner), inner_field
+        elif name not in TABLES:
+            yield (name,), field

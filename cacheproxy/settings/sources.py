@@ -1,0 +1,142 @@
+"""How settings are read: defaults that work, then `cacheproxy.toml`, `CACHEPROXY_*`, and flags.
+
+A setting has one name everywhere: `[batch] window_ms` is CACHEPROXY_BATCH_WINDOW_MS and
+--batch-window-ms. Every mistake is told in a line of its own that names the setting.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cacheproxy.errors import ConfigError
+from cacheproxy.keys import DEFAULT_TENANT
+from cacheproxy.settings.sections import TABLES, Settings, setting_fields
+
+CONFIG_FILE = Path("cacheproxy.toml")
+ENV_PREFIX = "CACHEPROXY_"
+
+_TEST_PREFIX = ENV_PREFIX + "TEST_"
+
+
+class _GivenSettings(Settings, BaseSettings):
+    """The settings as flags, the environment and the file give them together."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1
+    )
+    config_file: ClassVar[Path | None] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags before the environment, before the file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.config_file)
+        return init_settings, env_settings, toml
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Return the names that look like settings of ours and are none: mostly spelling mistakes."""
+    paths = [*(path for path, _ in setting_fields()), *((table,) for table in TABLES), ("config",)]
+    known = {ENV_PREFIX + "_".join(path).upper() for path in paths}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(_TEST_PREFIX)
+    )
+
+
+def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Settings:
+    """Return the settings; `flags` is nested as the settings are, and holds only what was given.
+
+    Raises:
+        ConfigError: one line per mistake, each naming the setting.
+    """
+    if config_file is None and CONFIG_FILE.exists():
+        config_file = CONFIG_FILE
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"{config_file}: there is no such file")
+    chosen = type("_GivenSettings", (_GivenSettings,), {"config_file": config_file})
+    try:
+        settings: Settings = chosen(**flags)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from None
+    except ValueError as error:
+        raise ConfigError(f"{config_file or 'settings'}: {error}") from None
+    _check_exposure(settings)
+    _check_tenants(settings)
+    _check_workers(settings)
+    # Of a class that other modules can find, so that the settings can be handed to a worker.
+    return Settings.model_construct(settings.model_fields_set, **dict(settings))
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for mistake in error.errors():
+        name = ".".join(str(part) for part in mistake["loc"])
+        # A URL may hold a password.
+        is_secret = name in ("store", "admin.token", "upstream")
+        is_secret = is_secret or name.endswith((".api_key", ".base_url"))
+        is_shown = not is_secret and not isinstance(mistake["input"], dict)
+        given = f" (given: {mistake['input']!r})" if is_shown else ""
+        yield f"{name}: {mistake['msg']}{given}"
+
+
+def _check_exposure(settings: Settings) -> None:
+    admin = settings.admin
+    if admin.port is not None and admin.token is None and not _is_loopback(admin.host):
+        raise ConfigError(
+            f"admin.host: listening on {admin.host} without admin.token lets anybody purge"
+        )
+    if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"host: listening on {settings.host} without API keys lets anybody in; "
+        "configure api_keys, or say --allow-anonymous"
+    )
+
+
+def _check_tenants(settings: Settings) -> None:
+    known = settings.api_keys or {DEFAULT_TENANT}
+    tables: dict[str, Iterable[str]] = {
+        "namespace_ttl_s": settings.namespace_ttl_s,
+        "namespace_stale_s": settings.namespace_stale_s,
+    }
+    unknown = [
+        f"{name}.{tenant}: there is no such tenant"
+        for name, table in tables.items()
+        for tenant in table
+        if tenant not in known
+    ]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers > 1 and settings.is_in_memory:
+        raise ConfigError(
+            f"workers: with {settings.store}, each of {settings.workers} would have a cache of its "
+            "own; the store has to be a file or Redis"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

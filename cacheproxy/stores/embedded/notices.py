@@ -1,0 +1,217 @@
+"""What the processes on one SQLite file tell each other: rows about purges and replaced entries.
+
+A purge is a row first, and then a removal of entries in slices. While it is running, lookups judge
+the entries by it, in the statement that reads them (`standing_entries`); and for an hour a write of
+an entry that was begun before the purge finds it. Its generation is the time in microseconds, or
+one more than the last: it rises even if rows, or the file, were removed in between.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cacheproxy.keys import KEY_BYTES
+from cacheproxy.stores.embedded.database import Connection, transaction
+from cacheproxy.stores.embedded.rows import WRITE_ROWS, Removed, namespace_bytes, split, tag_bytes
+from cacheproxy.stores.protocol import Entry
+from cacheproxy.stores.purges import Scope
+
+_PURGES_KEPT_S = 3600.0
+"""Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
+
+REPLACEMENTS_KEPT_S = 60.0
+"""A process that has not listened for longer has missed something."""
+
+_ABANDONED_S = 60.0
+
+_NEW_GENERATION = """
+SELECT max(?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'purges'), 0))
+"""
+
+_LATER = """
+SELECT namespace, tag, key, max(generation) FROM purges WHERE generation > ?
+GROUP BY namespace, tag, key
+"""
+
+_REMOVE_NAMESPACE = """
+DELETE FROM entries WHERE id IN (
+    SELECT id FROM entries WHERE partition BETWEEN ? AND ? AND generation < ? LIMIT ?
+) RETURNING partition, probe_hash
+"""
+
+_REMOVE_TAG = """
+DELETE FROM entries WHERE id IN (
+    SELECT id FROM tags CROSS JOIN entries ON entries.key = tags.key
+    WHERE tags.tag = ? AND generation < ? LIMIT ?
+) RETURNING partition, probe_hash
+"""
+
+_REMOVE_KEY = """
+DELETE FROM entries WHERE key = ? AND partition BETWEEN ? AND ? AND generation < ?
+RETURNING partition, probe_hash
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """A purge as its row has it; `namespace`, `tag`, `key` are what stands in other tables."""
+
+    generation: int
+    namespace_id: str
+    namespace: bytes
+    tag: bytes | None
+    key: bytes | None
+
+    @property
+    def subject(self) -> Scope:
+        """What processes are to forget of it: they do not know tags by their bytes."""
+        return Scope(self.namespace_id, key=self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where a process has read: a generation, and a replacement's id."""
+
+    generation: int = 0
+    replacement: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was announced since a place; `replaced` leaves out what the reader wrote itself."""
+
+    purges: list[Purge]
+    replaced: list[bytes]
+    place: Place
+
+
+def begin_purge(connection: Connection, scope: Scope, now: float) -> Purge:
+    """Announce a purge: from now on it is in force."""
+    with transaction(connection):
+        (generation,) = connection.execute(_NEW_GENERATION, (int(1e6 * now),)).fetchone()
+        purge = Purge(
+            generation=generation,
+            namespace_id=scope.namespace_id,
+            namespace=namespace_bytes(scope.namespace_id),
+            tag=None if scope.tag is None else tag_bytes(scope.namespace_id, scope.tag),
+            key=scope.key,
+        )
+        connection.execute(
+            "INSERT INTO purges"
+            " (generation, namespace_id, namespace, tag, key, made_at, is_running)"
+            " VALUES (?, ?, ?, ?, ?, ?, TRUE)",
+            (generation, purge.namespace_id, purge.namespace, purge.tag, purge.key, now),
+        )
+    return purge
+
+
+def remove_some(connection: Connection, purge: Purge) -> list[Removed]:
+    """Remove entries that a purge names, at most WRITE_ROWS; none are left when none were."""
+    partitions = purge.namespace + b"\0" * 8, purge.namespace + b"\xff" * 8
+    with transaction(connection):
+        if purge.key is not None:
+            found = connection.execute(_REMOVE_KEY, (purge.key, *partitions, purge.generation))
+        elif purge.tag is not None:
+            found = connection.execute(_REMOVE_TAG, (purge.tag, purge.generation, WRITE_ROWS))
+        else:
+            arguments = (*partitions, purge.generation, WRITE_ROWS)
+            found = connection.execute(_REMOVE_NAMESPACE, arguments)
+        return [Removed(*row) for row in found.fetchall()]
+
+
+def finish_purge(connection: Connection, purge: Purge) -> None:
+    """Say that a purge has removed all that it names: lookups need not judge by it any more."""
+    connection.execute(
+        "UPDATE purges SET is_running = FALSE WHERE generation = ?", (purge.generation,)
+    )
+
+
+def abandoned_purges(connection: Connection, now: float) -> list[Purge]:
+    """Return purges that have been running for long: who began them may have been killed."""
+    rows = connection.execute(
+        "SELECT generation, namespace_id, namespace, tag, key FROM purges"
+        " WHERE is_running AND made_at < ?",
+        (now - _ABANDONED_S,),
+    ).fetchall()
+    return [Purge(*row) for row in rows]
+
+
+def allowed(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that no purge forbids to write, the last of equal keys each.
+
+    To be asked in the transaction that writes them.
+    """
+    latest = {entry.key: entry for entry in entries}
+    oldest = min(entry.generation for entry in latest.values())
+    later: dict[tuple[bytes, bytes | None, bytes | None], int] = {
+        (namespace, tag, key): generation
+        for namespace, tag, key, generation in connection.execute(_LATER, (oldest,)).fetchall()
+    }
+    if not later:
+        return list(latest.values())
+
+    def is_allowed(entry: Entry) -> bool:
+        namespace_id = entry.partition.namespace_id
+        namespace = namespace_bytes(namespace_id)
+        scopes: list[tuple[bytes, bytes | None, bytes | None]]
+        scopes = [(namespace, None, None), (namespace, None, entry.key)]
+        scopes += [(namespace, tag_bytes(namespace_id, tag), None) for tag in entry.tags]
+        return all(later.get(scope, 0) <= entry.generation for scope in scopes)
+
+    return [entry for entry in latest.values() if is_allowed(entry)]
+
+
+def announce_replaced(
+    connection: Connection, keys: Sequence[bytes], writer: bytes, now: float
+) -> None:
+    """Tell other processes that the entries of these keys were replaced."""
+    if keys:
+        connection.execute(
+            "INSERT INTO replacements (writer, keys, made_at) VALUES (?, ?, ?)",
+            (writer, b"".join(keys), now),
+        )
+
+
+def current_place(connection: Connection) -> Place:
+    """Return the place after all that was ever announced."""
+    found = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    return Place(found.get("purges", 0), found.get("replacements", 0))
+
+
+def read_news(connection: Connection, place: Place, reader: bytes) -> News:
+    """Return what was announced since the place."""
+    purges = [
+        Purge(*row)
+        for row in connection.execute(
+            "SELECT generation, namespace_id, namespace, tag, key FROM purges"
+            " WHERE generation > ? ORDER BY generation",
+            (place.generation,),
+        ).fetchall()
+    ]
+    replacements = connection.execute(
+        "SELECT id, writer, keys FROM replacements WHERE id > ? ORDER BY id", (place.replacement,)
+    ).fetchall()
+    replaced = [
+        key
+        for _, writer, keys in replacements
+        if writer != reader
+        for key in split(keys, [KEY_BYTES] * (len(keys) // KEY_BYTES))
+    ]
+    return News(
+        purges,
+        replaced,
+        Place(
+            purges[-1].generation if purges else place.generation,
+            replacements[-1][0] if replacements else place.replacement,
+        ),
+    )
+
+
+def forget_old(connection: Connection, now: float) -> None:
+    """Remove announcements that nobody can need any more."""
+    with transaction(connection):
+        connection.execute(
+            "DELETE FROM purges WHERE NOT is_running AND made_at < ?", (now - _PURGES_KEPT_S,)
+        )
+        connection.execute(
+            "DELETE FROM replacements WHERE made_at < ?", (now - REPLACEMENTS_KEPT_S,)
+        )

@@ -1,0 +1,214 @@
+"""What the embedded store says to SQLite about entries: plain functions over a connection.
+
+Reads come back as one row, whatever their number: `group_concat` joins the blobs inside SQLite.
+The sqlite3 module gives up the GIL for every row that it steps to and must win it back each time;
+beside a busy event loop 2,048 records took 110 ms row by row and take 16 ms joined (measured).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import StoreError
+from cacheproxy.keys import KEY_BYTES, encode_fields, hex_id
+from cacheproxy.stores.embedded.database import Connection, transaction
+from cacheproxy.stores.protocol import Entry, Partition, unit_probe
+
+WRITE_ROWS = 256
+"""Entries per transaction of writing or removing: some 20 ms, then others have their turn."""
+
+_FREE_PAGES_KEPT = 512
+"""8 MiB of free pages stay in the file for the next writes before any are given back."""
+
+# Any number of keys in one parameter, 32 bytes each (KEY_BYTES), so that one statement serves all.
+_GET = """
+WITH RECURSIVE position (n) AS (
+    SELECT 0 UNION ALL SELECT n + 1 FROM position WHERE n + 1 < ?1
+)
+SELECT
+    group_concat(n || ':' || length(record)),
+    CAST(group_concat(record, '') AS BLOB)
+FROM position CROSS JOIN standing_entries ON key = substr(?2, n * 32 + 1, 32)
+WHERE expires_at > ?3
+"""
+
+_DELETE = """
+WITH RECURSIVE position (n) AS (
+    SELECT 0 UNION ALL SELECT n + 1 FROM position WHERE n + 1 < ?1
+)
+DELETE FROM entries WHERE key IN (SELECT substr(?2, n * 32 + 1, 32) FROM position)
+RETURNING key, partition, probe_hash
+"""
+
+
+class Removed(NamedTuple):
+    """What the vector index must know of a row that is gone; `probe_hash` None: it held none."""
+
+    partition: bytes
+    probe_hash: int | None
+
+
+class Replaced(NamedTuple):
+    """A row that another has taken the place of."""
+
+    key: bytes
+    row: Removed
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the database holds: entries (expired ones until they are swept) and bytes of pages."""
+
+    entries: int
+    live_bytes: int
+    free_bytes: int
+
+
+def partition_id(partition: Partition, dimensions: int) -> bytes:
+    """Return 24 bytes that stand for probes of one length in one partition.
+
+    The namespace makes up the first 16, so that one range of the index holds all of its entries.
+    """
+    fields: list[str | int] = [partition.fingerprint, dimensions]
+    if partition.context:
+        fields.append(partition.context)
+    model = sha256(encode_fields(*fields)).digest()
+    return namespace_bytes(partition.namespace_id) + model[:8]
+
+
+def namespace_bytes(namespace_id: str) -> bytes:
+    """Return 16 bytes that stand for a namespace."""
+    return bytes.fromhex(hex_id(namespace_id))
+
+
+def tag_bytes(namespace_id: str, tag: str) -> bytes:
+    """Return 32 bytes that stand for a tag of one namespace: others' are not met on the way."""
+    return namespace_bytes(namespace_id) + bytes.fromhex(hex_id(tag))
+
+
+def probe_hash(probe: NDArray[np.float32]) -> int:
+    """Return 63 bits that probes share if they are equal in float16, the index's precision."""
+    digest = blake2b(probe.astype("<f2").tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def get_many(connection: Connection, keys: Sequence[bytes], now: float) -> list[bytes | None]:
+    """Return the record of each key that lives, or None, in the order of the keys."""
+    joined = _joined(keys)
+    found, records = connection.execute(_GET, (len(keys), joined, now)).fetchone()
+    result: list[bytes | None] = [None] * len(keys)
+    if found is not None:
+        positions, record_bytes = parse_pairs(found)
+        for position, record in zip(positions, split(records, record_bytes), strict=True):
+            result[position] = record
+    return result
+
+
+def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]:
+    """Write entries of different keys, inside a transaction; return what they replaced.
+
+    Raises:
+        StoreError: an entry is not what `Entry` promises.
+    """
+    rows = [_row(entry) for entry in entries]
+    tags = [
+        (tag_bytes(entry.partition.namespace_id, tag), entry.key)
+        for entry in entries
+        for tag in set(entry.tags)
+    ]
+    joined = _joined([entry.key for entry in entries])
+    replaced = connection.execute(_DELETE, (len(entries), joined)).fetchall()
+    connection.executemany(
+        "INSERT INTO entries (key, partition, expires_at, generation, record, probe_hash, probe)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    connection.executemany("INSERT INTO tags (tag, key) VALUES (?, ?)", tags)
+    return [Replaced(key, Removed(*row)) for key, *row in replaced]
+
+
+def remove_expired(connection: Connection, now: float) -> list[Removed]:
+    """Remove some of the entries that have expired, at most WRITE_ROWS; return them."""
+    with transaction(connection):
+        rows = connection.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries"
+            " WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING partition, probe_hash",
+            (now, WRITE_ROWS),
+        ).fetchall()
+    return [Removed(*row) for row in rows]
+
+
+def evict(connection: Connection, max_bytes: int) -> list[Removed]:
+    """Remove the entries written first, at most WRITE_ROWS, if the live bytes pass `max_bytes`."""
+    usage = measure(connection)
+    excess = usage.live_bytes - max_bytes
+    if excess <= 0 or usage.entries <= 0:
+        return []
+    mean_bytes = usage.live_bytes / usage.entries
+    with transaction(connection):
+        rows = connection.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY id LIMIT ?)"
+            " RETURNING partition, probe_hash",
+            (min(WRITE_ROWS, 1 + int(excess / mean_bytes)),),
+        ).fetchall()
+    return [Removed(*row) for row in rows]
+
+
+def measure(connection: Connection) -> Usage:
+    """Return the usage, from counters that SQLite keeps: constant time, true across processes."""
+    entries, page_bytes, pages, free = connection.execute(
+        "SELECT entries, page_size, page_count, freelist_count FROM totals,"
+        " pragma_page_size, pragma_page_count, pragma_freelist_count"
+    ).fetchone()
+    return Usage(entries, (pages - free) * page_bytes, free * page_bytes)
+
+
+def count_namespaces(connection: Connection) -> dict[str, int]:
+    """Return the number of entries of each namespace, by its `namespace_bytes` in hex."""
+    rows = connection.execute(
+        "SELECT lower(hex(substr(partition, 1, 16))) AS namespace, count(*)"
+        " FROM entries GROUP BY namespace"
+    ).fetchall()
+    return dict(rows)
+
+
+def give_back_pages(connection: Connection) -> bool:
+    """Shrink the file by a slice of its free pages; return whether there are more to give back."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if free <= _FREE_PAGES_KEPT:
+        return False
+    connection.execute("PRAGMA incremental_vacuum(128)").fetchall()
+    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+    # A file made empty by another program has no incremental vacuum: nothing changes there.
+    return bool(_FREE_PAGES_KEPT < left < free)
+
+
+def parse_pairs(joined: str) -> tuple[list[int], list[int]]:
+    """Return the two columns of `a:b,c:d`, the form in which rows name their places and lengths."""
+    pairs = [pair.split(":") for pair in joined.split(",")]
+    return [int(first) for first, _ in pairs], [int(second) for _, second in pairs]
+
+
+def split(joined: bytes, lengths: Sequence[int]) -> list[bytes]:
+    """Return the parts, of the given lengths in bytes, that were joined."""
+    return [joined[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
+
+
+def _joined(keys: Sequence[bytes]) -> bytes:
+    if any(len(key) != KEY_BYTES for key in keys):
+        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
+    return b"".join(keys)
+
+
+def _row(entry: Entry) -> tuple[bytes, bytes, float, int, bytes, int | None, bytes | None]:
+    fixed = entry.expires_at, entry.generation, entry.record
+    if entry.probe is None:
+        return entry.key, partition_id(entry.partition, 0), *fixed, None, None
+    probe = unit_probe(entry.probe)
+    where = partition_id(entry.partition, probe.size)
+    return entry.key, where, *fixed, probe_hash(probe), probe.astype("<f4").tobytes()

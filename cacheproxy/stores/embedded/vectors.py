@@ -1,0 +1,276 @@
+"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite at will.
+
+usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): float16 nodes at half
+the memory, removal that reuses their slots, the GIL released while it works. Measured on 20,000
+clustered 256-d vectors: recall@1 1.00; of 10,000, each replaced 12 times: 0.994 or more.
+
+An index is a hint and never the truth: what it proposes is read from SQLite and scored there. So
+it may lag behind the rows, or name rows that are gone, and only costs a miss. Its nodes are not
+entries but distinct probes (by `probe_hash`): 500 equal probes in a graph hide one another and cut
+recall for all others to 0.96 (measured), and an entry that is written again need not touch it.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime
+# 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
+import onnxruntime  # noqa: F401
+from numpy.typing import NDArray
+from usearch.index import Index
+
+from cacheproxy.keys import KEY_BYTES
+from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
+from cacheproxy.stores.protocol import Neighbour, Partition
+
+CATCH_UP_ROWS = 4
+"""Rows per slice of indexing: some 2 ms, which a lookup may have to wait for."""
+
+_CANDIDATES = (4, 64)
+"""Neighbours asked for: a few to step over some that are gone; where all are, many, once."""
+
+_SHRINK_BELOW = 0.25
+_SHRINK_FROM = 4096
+"""A graph that once held 4,096 nodes and has lost three quarters is built anew: the removed stay
+in it as stepping stones, and a search through 90 % of them takes four times as long (measured)."""
+
+# The rows that live among those of the probes asked for, all in one (see `rows`). Rows of one probe
+# are equal, so the one that lives longest stands for them.
+_LIVE = """
+SELECT
+    group_concat(hash.key || ':' || length(record)),
+    CAST(group_concat(entries.key, '') AS BLOB),
+    CAST(group_concat(probe, '') AS BLOB),
+    CAST(group_concat(record, '') AS BLOB)
+FROM json_each(?1) AS hash CROSS JOIN entries ON entries.id = (
+    SELECT id FROM standing_entries
+    WHERE partition = ?2 AND probe_hash = hash.value AND expires_at > ?3
+    ORDER BY expires_at DESC LIMIT 1
+)
+"""
+
+_IS_BEHIND = "SELECT EXISTS (SELECT 1 FROM entries WHERE partition = ?1 AND id > ?2)"
+
+_WRITTEN_AFTER = """
+SELECT
+    max(id),
+    count(*),
+    CAST(group_concat(probe, '') FILTER (WHERE expires_at > ?3) AS BLOB)
+FROM (
+    SELECT id, expires_at, probe FROM entries
+    WHERE partition = ?1 AND id > ?2
+    ORDER BY id LIMIT ?4
+)
+"""
+
+_GONE = """
+SELECT json_group_array(hash.value) FROM json_each(?1) AS hash
+WHERE NOT EXISTS (SELECT 1 FROM entries WHERE partition = ?2 AND probe_hash = hash.value)
+"""
+
+
+class _Live(NamedTuple):
+    """A row that may be an answer; probe: float32 [d]."""
+
+    key: bytes
+    probe: NDArray[np.float32]
+    record: bytes
+
+
+class PartitionIndex:
+    """The probes of one partition. One thread owns it.
+
+    Attributes:
+        ready: whether it has once held all rows; before, it cannot tell near from far.
+    """
+
+    def __init__(self, partition: bytes, dimensions: int) -> None:
+        self.ready = False
+        self._partition = partition
+        self._dimensions = dimensions
+        self._graph = self._new_graph()
+        self._most_nodes = 0
+        self._last_id = 0
+
+    @property
+    def probes(self) -> int:
+        """How many distinct probes the graph has."""
+        return len(self._graph)
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the graph takes."""
+        return int(self._graph.memory_usage)
+
+    def catch_up(self, connection: Connection, now: float) -> bool:
+        """Index a slice of the rows written since the last call; return whether none are left.
+
+        Rows are read in the order of their ids, which is the order of commits, so that none is
+        passed over, whichever process wrote it.
+        """
+        last_id, rows, joined = connection.execute(
+            _WRITTEN_AFTER, (self._partition, self._last_id, now, CATCH_UP_ROWS)
+        ).fetchone()
+        if joined is not None:
+            probes = np.frombuffer(joined, "<f4").reshape(-1, self._dimensions)
+            new = {probe_hash(probe): probe for probe in probes}
+            missing = [value for value in new if not self._graph.contains(value)]
+            if missing:
+                nodes = np.array(missing, np.uint64)
+                self._graph.add(nodes, np.stack([new[value] for value in missing]), threads=1)
+                self._most_nodes = max(self._most_nodes, len(self._graph))
+        if last_id is not None:
+            self._last_id = last_id
+        if rows < CATCH_UP_ROWS:
+            self.ready = True
+            return True
+        return False
+
+    def is_behind(self, connection: Connection) -> bool:
+        """Return whether rows have been written that are not indexed yet."""
+        (behind,) = connection.execute(_IS_BEHIND, (self._partition, self._last_id)).fetchone()
+        return bool(behind)
+
+    def discard(self, connection: Connection, hashes: Collection[int]) -> None:
+        """Remove the probes that no row of the partition has any more."""
+        arguments = (json.dumps(list(hashes)), self._partition)
+        (gone,) = connection.execute(_GONE, arguments).fetchone()
+        self._remove(json.loads(gone))
+
+    def nearest(
+        self, connection: Connection, probes: NDArray[np.float32], now: float
+    ) -> list[Neighbour | None]:
+        """Return the nearest live entry of each probe (float32 [n, d], unit rows).
+
+        The score is the float32 dot product with the stored probe, not the graph's approximation.
+        """
+        answers: list[Neighbour | None] = [None] * len(probes)
+        pending = list(range(len(probes)))
+        for count in _CANDIDATES:
+            if not pending or not len(self._graph):
+                break
+            proposed = self._search(probes[pending], count)
+            live = self._read(connection, {value for row in proposed for value in row}, now)
+            lost = []
+            for query, hashes in zip(pending, proposed, strict=True):
+                alive = [live[value] for value in hashes if value in live]
+                if alive:
+                    answers[query] = _best(probes[query], alive)
+                elif hashes:
+                    lost.append(query)
+            pending = lost
+        return answers
+
+    def _search(self, probes: NDArray[np.float32], count: int) -> list[list[int]]:
+        matches: Any = self._graph.search(probes, count, threads=1)
+        if len(probes) == 1:
+            return [matches.keys.tolist()]
+        return [
+            row[:found].tolist() for row, found in zip(matches.keys, matches.counts, strict=True)
+        ]
+
+    def _read(
+        self, connection: Connection, hashes: Collection[int], now: float
+    ) -> dict[int, _Live]:
+        """Return key, probe and record of the probes that live; forget the others."""
+        order = list(hashes)
+        found, keys, probes, records = connection.execute(
+            _LIVE, (json.dumps(order), self._partition, now)
+        ).fetchone()
+        live = {}
+        if found is not None:
+            positions, record_bytes = parse_pairs(found)
+            parts = zip(
+                split(keys, [KEY_BYTES] * len(positions)),
+                np.frombuffer(probes, "<f4").reshape(-1, self._dimensions),
+                split(records, record_bytes),
+                strict=True,
+            )
+            live = {order[place]: _Live(*row) for place, row in zip(positions, parts, strict=True)}
+        self._remove([value for value in order if value not in live])
+        return live
+
+    def _remove(self, hashes: Collection[int]) -> None:
+        if not hashes:
+            return
+        self._graph.remove(np.array(hashes, np.uint64))
+        if self._most_nodes > _SHRINK_FROM and len(self._graph) < _SHRINK_BELOW * self._most_nodes:
+            self._graph = self._new_graph()
+            self._most_nodes = 0
+            self._last_id = 0
+            self.ready = False
+
+    def _new_graph(self) -> Index:
+        # Not the inner product: float16 rounds lengths too, and by that measure the longest of
+        # many near-equal vectors is nearest to all. Of 500 within 1e-3 of one another, one in 500
+        # found itself; by cosine all did (measured).
+        return Index(
+            ndim=self._dimensions,
+            metric="cos",
+            dtype="f16",
+            connectivity=16,
+            expansion_add=64,
+            expansion_search=64,
+        )
+
+
+class VectorIndexes:
+    """The indexes that are loaded, at most `limit`: the one unused for longest makes room.
+
+    One thread owns it; every call names the connection, as all is forgotten when the database
+    behind it has been replaced.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loaded: OrderedDict[bytes, PartitionIndex] = OrderedDict()
+        self._incarnation = 0
+
+    def load(self, connection: Connection, partition: Partition, dimensions: int) -> PartitionIndex:
+        """Return the index of a partition's probes of one length; a new one is not `ready`."""
+        self._forget_replaced(connection)
+        key = partition_id(partition, dimensions)
+        index = self._loaded.get(key)
+        if index is None:
+            index = self._loaded[key] = PartitionIndex(key, dimensions)
+            if len(self._loaded) > self._limit:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(key)
+        return index
+
+    @property
+    def probes(self) -> int:
+        """How many distinct probes can be found."""
+        return sum(index.probes for index in self._loaded.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the graphs take."""
+        return sum(index.size_bytes for index in self._loaded.values())
+
+    def discard(self, connection: Connection, removed: Iterable[Removed]) -> None:
+        """Take the probes of removed rows out of the indexes that are loaded."""
+        self._forget_replaced(connection)
+        hashes: dict[bytes, set[int]] = {}
+        for partition, value in removed:
+            if value is not None and partition in self._loaded:
+                hashes.setdefault(partition, set()).add(value)
+        for partition, values in hashes.items():
+            self._loaded[partition].discard(connection, values)
+
+    def _forget_replaced(self, connection: Connection) -> None:
+        if connection.incarnation != self._incarnation:
+            self._loaded.clear()
+            self._incarnation = connection.incarnation
+
+
+def _best(probe: NDArray[np.float32], alive: list[_Live]) -> Neighbour:
+    scores = [float(probe @ candidate.probe) for candidate in alive]
+    place = max(range(len(alive)), key=scores.__getitem__)
+    # Rounding takes the product of two unit vectors to 1.0000001.
+    return Neighbour(alive[place].key, alive[place].record, min(1.0, max(-1.0, scores[place])))

@@ -1,0 +1,195 @@
+"""The seam between the tiers and where entries live.
+
+A store keeps opaque records under 32-byte keys with an expiry, and finds the entry nearest to a
+probe vector inside one partition. It knows nothing of texts, models or thresholds. Every call may
+raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.purges import Purges, Scope
+
+_UNIT_TOLERANCE = 1e-3
+"""Of a probe's length; float16 weights upstream leave up to 5e-4."""
+
+
+class Partition(NamedTuple):
+    """What a KNN lookup may see: one namespace under one model fingerprint.
+
+    Attributes:
+        namespace_id: whose entries they are.
+        fingerprint: of the model and the probe; scores of different ones do not compare.
+        context: what else has to be the same, in a string; empty where there is nothing.
+    """
+
+    namespace_id: str
+    fingerprint: str
+    context: str = ""
+
+
+class Entry(NamedTuple):
+    """What is written: whole or not at all, and never without an expiry.
+
+    Attributes:
+        key: 32 bytes, unique over all partitions.
+        record: opaque bytes, handed back as they are.
+        expires_at: Unix time from which the entry is gone, seconds.
+        tags: names under which the entry may be purged later.
+        probe: float32 [d], unit length; None keeps the entry out of the KNN index.
+        generation: `Purges.generation` when the work that made the entry began; it is not written
+            if a later purge names it.
+    """
+
+    key: bytes
+    partition: Partition
+    record: bytes
+    expires_at: float
+    tags: tuple[str, ...] = ()
+    probe: NDArray[np.float32] | None = None
+    generation: int = 0
+
+
+class Neighbour(NamedTuple):
+    """The nearest live entry of a partition.
+
+    `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at
+    the least, which leaves some 1e-5 of doubt.
+    """
+
+    key: bytes
+    record: bytes
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """How lookups by probe are doing, over all models; NaN where that is not known.
+
+    Attributes:
+        is_up: whether they can be answered.
+        documents: entries that can be found; the embedded store counts distinct probes that it has
+            in memory.
+        failures: entries that could not be indexed.
+        size_bytes: what the indexes take in memory.
+        indexed_ratio: the share of the entries that is indexed already, 0 to 1.
+        rebuilds: indexes made anew because they answered nothing, since the store was opened.
+    """
+
+    is_up: bool = True
+    documents: float = math.nan
+    failures: float = math.nan
+    size_bytes: float = math.nan
+    indexed_ratio: float = math.nan
+    rebuilds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Figures for metrics; NaN where a store keeps no count.
+
+    Attributes:
+        entries: may include expired ones that are still to be removed.
+        live_bytes: what the entries take.
+        index: what is known of the lookups by probe.
+    """
+
+    entries: float = 0
+    live_bytes: float = 0
+    index: IndexStats = IndexStats()
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What a count of every entry found.
+
+    Attributes:
+        entries: may include expired ones that are still to be removed.
+        size_bytes: what the store takes, indexes included; NaN where that cannot be known.
+        namespaces: entries by `hex_id` of the namespace's id.
+    """
+
+    entries: int
+    size_bytes: float
+    namespaces: Mapping[str, int] = field(default_factory=dict)
+
+
+Progress = Callable[[int], None]
+"""Is told, now and then, how many entries a purge has removed so far."""
+
+
+class Store(Protocol):
+    """An exact and a nearest-neighbour lookup over the same entries.
+
+    Every method raises `StoreError` when the store cannot answer. Any number of processes may use
+    one store; what another of them purged or replaced is told to `purges` within 100 ms.
+
+    Attributes:
+        lookups_at_once: calls of `get_many` that gain from being made at the same time.
+        purges: what this process has heard of purges.
+    """
+
+    lookups_at_once: int
+    purges: Purges
+
+    async def open(self) -> None:
+        """Make the store ready; called once before anything else."""
+
+    async def close(self) -> None:
+        """Finish what was begun and release everything; later calls raise `StoreError`."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return each key's live record, or None, in the order of the keys."""
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry."""
+
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically; a key that exists is replaced.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
+
+    async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
+        """Remove what was made before now and the scope names; return how many entries that were.
+
+        From the beginning no lookup that knows of the purge finds any of them, and none that is
+        still on its way is written; the return says that all are removed. A purge that fails on
+        its way stays in force.
+        """
+
+    async def census(self) -> Census:
+        """Count every entry; may take seconds."""
+
+    async def read_state(self, name: str) -> bytes | None:
+        """Return the live state of that name: what processes share beside the entries."""
+
+    async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
+        """Write a state if it still is `old` (None: if there is none); return whether it was.
+
+        `expires_at` is Unix time, seconds, as for entries.
+        """
+
+    def stats(self) -> StoreStats:
+        """Return what the store holds, as far as it knows without looking."""
+
+
+def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an entry's probe as float32 [d].
+
+    Raises:
+        StoreError: it is no vector of unit length.
+    """
+    vector = np.asarray(probe, np.float32)
+    # Also refuses NaN and infinities, which would spoil an index for their neighbours.
+    if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
+        raise StoreError("a probe is not a vector of unit length", "invalid")
+    return vector

@@ -1,0 +1,191 @@
+"""The store on a Redis Cluster: entries by key, spread over its nodes; nothing is found by probe.
+
+Redis Stack 7.4 has an index on one node, and finds that node's entries only; Redis 8 is said to ask
+all nodes, and was not at hand to be tested.
+
+A transaction cannot span nodes, so that a write cannot watch the purges' floors, which are on one
+of them. Instead, lookups judge what they find by every purge of the last hour, of which they have
+heard; and a write asks for the floors before and after. Until the second answer the entry has a
+short life, so that what a killed process leaves behind is gone before its floor is. (Two processes
+that write one key within the same millisecond may leave the first one's expiry: the tiers go by
+that in the record.)
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition, StoreStats
+from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.redis.cluster_link import ClusterLink
+from cacheproxy.stores.redis.entries import entry_name, write_commands
+from cacheproxy.stores.redis.keyed import KeyedStore
+from cacheproxy.stores.redis.link import Command, raise_error_in
+from cacheproxy.stores.redis.purges import (
+    FLOORS,
+    FLOORS_KEPT_S,
+    GENERATION,
+    Floors,
+    Purged,
+    RedisPurges,
+    name_of,
+)
+from cacheproxy.stores.redis.url import ClusterNodes
+
+_log = logging.getLogger(__name__)
+
+_ASK_S = 10.0
+_WRITE_ENTRIES = 64
+
+_UNCONFIRMED_S = FLOORS_KEPT_S / 2
+"""Life of an entry of which it is not yet known whether a purge came between. The purge was
+announced after the write began, and writes take seconds: its floor lives longer."""
+
+_PAST_PURGES = 4_096
+"""Finished purges remembered beyond which those older than an hour are looked for and forgotten."""
+
+
+class ClusterPurges(RedisPurges):
+    """Purges on a cluster: entries are judged by those of the last hour, finished or not."""
+
+    def __init__(self, link: ClusterLink, purges: Purges, own_id: str) -> None:
+        super().__init__(link, purges, own_id)
+        self._past: dict[str, int] = {}
+        self._most_past = _PAST_PURGES
+
+    @property
+    def are_judging(self) -> bool:
+        """Whether lookups need namespace and tags of what they read, to judge it."""
+        return bool(self._past) or super().are_judging
+
+    async def allow(self, entries: Sequence[Entry]) -> list[bool]:
+        """Return of each entry whether no purge forbids it by now.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        floors = Floors(entries)
+        return floors.allow(await self._ask(*floors.question))
+
+    async def catch_up(self) -> None:
+        """Learn the state, as anything may have been announced unheard.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        floors = await self._ask("ZRANGE", FLOORS, 0, -1, "WITHSCORES")
+        for name, score in zip(floors[::2], floors[1::2], strict=True):
+            self._remember(name.decode("latin-1"), int(float(score)))
+        await super().catch_up()
+
+    def _purged_at(self, name: str) -> int:
+        return max(self._past.get(name, 0), super()._purged_at(name))
+
+    def _begun(self, notice: Purged) -> None:
+        self._judge_by(name_of(notice), notice.generation)
+        self._remember(name_of(notice), notice.generation)
+
+    def _remember(self, name: str, generation: int) -> None:
+        self._past[name] = max(generation, self._past.get(name, 0))
+        if len(self._past) > self._most_past:
+            oldest = max(self._past.values()) - FLOORS_KEPT_S * 1_000_000
+            self._past = {name: at for name, at in self._past.items() if at >= oldest}
+            self._most_past = 2 * len(self._past) + _PAST_PURGES
+
+    def _at_once(self, scope: Scope) -> bytes | None:
+        return None  # it is on another node than the announcement
+
+
+class ClusterStore(KeyedStore[ClusterPurges]):
+    """A `Store` (see there for the methods) on a Redis Cluster; used from one event loop.
+
+    Any number of processes may share it. `open` does not need it to be there: calls raise
+    `StoreError` until it is.
+    """
+
+    def __init__(self, url: str, *, max_connections: int = 32) -> None:
+        """Prepare a store.
+
+        Args:
+            url: as `ClusterNodes` reads it.
+            max_connections: calls at the same time to one node; further ones wait.
+
+        Raises:
+            ConfigError: the URL cannot be read.
+        """
+        nodes = ClusterNodes(url)
+        link = ClusterLink(nodes, home=GENERATION, max_connections=max_connections)
+        super().__init__(link, ClusterPurges)
+
+    async def _connect(self) -> bool:
+        _log.warning("lookups by probe are off, exact ones go on: the store is a Redis Cluster")
+        return await super()._connect()
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return None for each row."""
+        if probes.ndim != 2:
+            raise StoreError("probes are not a matrix", "invalid")
+        with self._calls.one():
+            return [None] * len(probes)
+
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically and without its probe; later lookups see them.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
+        with self._calls.one():
+            latest = {entry.key: entry._replace(probe=None) for entry in entries}
+            waiting = list(latest.values())
+            # All of them before the first is sent: one that is no entry is refused with its batch.
+            for entry in entries:
+                write_commands(entry)
+            written = 0
+            for start in range(0, len(waiting), _WRITE_ENTRIES):
+                written += await self._write(waiting[start : start + _WRITE_ENTRIES])
+            return written
+
+    async def _write(self, entries: Sequence[Entry]) -> int:
+        allowed = await self._purging.allow(entries)
+        # What is refused may be there from an attempt that a lost connection ended half-way.
+        stale = [entry for entry, is_new in zip(entries, allowed, strict=True) if not is_new]
+        new = [entry for entry, is_new in zip(entries, allowed, strict=True) if is_new]
+        until = time.time() + _UNCONFIRMED_S
+        commands: list[Command] = [("DEL", entry_name(entry.key)) for entry in stale]
+        for entry in new:
+            shorter = entry._replace(expires_at=min(entry.expires_at, until))
+            commands += [("MULTI",), *write_commands(shorter), ("EXEC",)]
+        replies = await self._ask(commands)
+        executed = [reply for reply in replies if isinstance(reply, list)]
+        confirmed = await self._purging.allow(new) if new else []
+        commands = []
+        for entry, is_confirmed in zip(new, confirmed, strict=True):
+            name = entry_name(entry.key)
+            if not is_confirmed:
+                commands.append(("DEL", name))
+            elif entry.expires_at > until:
+                commands.append(("PEXPIREAT", name, int(1000 * entry.expires_at)))
+        await self._ask(commands)
+        replaced = [
+            entry.key for entry, (deleted, *_) in zip(new, executed, strict=True) if deleted
+        ]
+        if replaced:
+            async with self._link.conversation(timeout_s=_ASK_S) as ask:
+                await self._purging.tell_replaced(ask, replaced)
+        return sum(confirmed)
+
+    async def _ask(self, commands: Sequence[Command]) -> list[object]:
+        replies = await self._link.ask(commands, timeout_s=_ASK_S)
+        for reply in replies:
+            raise_error_in(reply)
+        return replies
+
+    def stats(self) -> StoreStats:
+        """Return that nothing is found by probe; entries are not counted, as Redis is shared."""
+        return StoreStats(math.nan, math.nan, IndexStats(is_up=False))

@@ -1,0 +1,252 @@
+"""Round trips to a Redis Cluster: each command goes to the node that holds its key, all at once.
+
+Which node that is, the nodes themselves say, and are asked again when one sends a command away, or
+does not answer. A node that does not answer fails the call, as Redis' own default is to take a
+cluster for down that has lost a part of its keys.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio.connection import Connection
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, as_store_error, connect
+from cacheproxy.stores.redis.url import Address, ClusterNodes
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S = 2.0
+_LOOK_AGAIN_S = 0.2
+"""From the start of one look at the cluster's nodes to the next, at the least."""
+
+_KEYLESS = ("PUBLISH", "TIME", "PING")
+
+
+class ClusterLink:
+    """One link to each master of a cluster; used from one event loop."""
+
+    def __init__(self, nodes: ClusterNodes, *, home: str, max_connections: int) -> None:
+        """Prepare the link.
+
+        Args:
+            nodes: where the cluster is first looked for, and how its nodes are connected to.
+            home: key whose node holds conversations, and gets commands without a key.
+            max_connections: calls to one node beyond this wait for a connection to be given back.
+        """
+        self._nodes = nodes
+        self._home = key_slot(home.encode())
+        self._max_connections = max_connections
+        self._links: dict[Address, RedisLink] = {}  # of gone nodes, too: they may come back
+        self._masters: list[Address] = []
+        self._by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._failure: StoreError | None = StoreError("the cluster was not looked at", "connection")
+        self._from_home = weakref.WeakSet[Connection]()
+        self._is_said = False
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = float("-inf")
+        self._is_closed = False
+
+    async def open(self) -> bool:
+        """Return whether the cluster can be reached; if not, calls will look again."""
+        await self._look()
+        return self._failure is None
+
+    async def close(self) -> None:
+        """Close the connections; no call may be in progress."""
+        self._is_closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        for link in self._links.values():
+            await link.close()
+
+    def check(self) -> None:
+        """Return if a call may be tried.
+
+        Raises:
+            StoreError: the link is closed, or no node could be reached when that was last tried.
+        """
+        if self._is_closed:
+            raise StoreError("the store is closed")
+        if self._failure is not None:
+            self._look_soon()
+            raise StoreError(str(self._failure), self._failure.kind)
+
+    @property
+    def parts(self) -> list[RedisLink]:
+        """The links to all masters, each of which holds a part of the keys."""
+        return [self._links[address] for address in self._masters]
+
+    def make_connection(self) -> Connection:
+        """Return a new connection to the node of `home`, or where that is not known, to any."""
+        # There may be another one since; who asks for a connection has perhaps just lost it.
+        self._look_soon()
+        address = self._by_slot[self._home] or random.choice(self._nodes.seeds)  # noqa: S311
+        connection = self._nodes.make_connection(address)
+        self._from_home.add(connection)
+        return connection
+
+    async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
+        """Return the replies to the commands, in one round trip to each node that they concern.
+
+        Each is for the node of its first argument; what stands between MULTI and EXEC is for one
+        node. A command that Redis refused has a `redis.exceptions.ResponseError` in its reply's
+        place, `AskError` where its key is on another node by now.
+
+        Raises:
+            StoreError: a node could not be asked or did not answer all; some commands may have run.
+        """
+        self.check()
+        places: dict[Address, list[int]] = {}
+        for place, slot in enumerate(_slots(commands, self._home)):
+            places.setdefault(self._address(slot), []).append(place)
+        asked = [
+            self._links[address].ask([commands[place] for place in of_node], timeout_s=timeout_s)
+            for address, of_node in places.items()
+        ]
+        # All to the end: what one of several began must not go on after the call.
+        try:
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        except asyncio.CancelledError:
+            self._look_soon()  # a deadline's way to say that a node does not answer
+            raise
+        replies: list[Any] = [None] * len(commands)
+        for of_node, answer in zip(places.values(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                self._look_soon()
+                raise answer
+            for place, reply in zip(of_node, answer, strict=True):
+                replies[place] = reply
+        if any(
+            isinstance(reply, exceptions.AskError | exceptions.ClusterDownError)
+            for reply in replies
+        ):
+            self._look_soon()
+        return replies
+
+    @asynccontextmanager
+    async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
+        """Give a function that asks the node of `home`, always on one connection: for WATCH.
+
+        Raises:
+            StoreError: as `ask`; the time is that of the whole block.
+        """
+        self.check()
+        try:
+            async with self._links[self._address(self._home)].conversation(
+                timeout_s=timeout_s
+            ) as ask:
+                yield ask
+        except (StoreError, asyncio.CancelledError):
+            self._look_soon()
+            raise
+
+    def _address(self, slot: int) -> Address:
+        address = self._by_slot[slot]
+        if address is None:
+            self._look_soon()
+            raise StoreError("Redis: no node of the cluster holds some keys", "unavailable")
+        return address
+
+    def _look_soon(self) -> None:
+        if self._looking is None and not self._is_closed:
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("the cluster could not be looked at: %r", error)
+
+    async def _look(self) -> None:
+        """Ask one node after the other who holds what, until one answers."""
+        await asyncio.sleep(max(0.0, self._looked_at + _LOOK_AGAIN_S - time.monotonic()))
+        self._looked_at = time.monotonic()
+        known = list(dict.fromkeys([*self._masters, *self._nodes.seeds]))
+        # A node that has lost sight of the others is not the first to be asked each time.
+        random.shuffle(known)
+        for address in known:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    by_slot = await self._read_slots(address)
+            except (StoreError, TimeoutError) as error:
+                failure = error if isinstance(error, StoreError) else as_store_error(error)
+                continue
+            await self._take(by_slot)
+            return
+        if not self._is_said:
+            _log.warning("cannot reach any node of the cluster, trying on: %s", failure)
+        self._is_said = True
+        self._failure = failure
+
+    async def _take(self, by_slot: list[Address | None]) -> None:
+        self._masters = sorted({address for address in by_slot if address is not None})
+        for address in self._masters:
+            if address not in self._links:
+                pool = self._nodes.make_pool(address)
+                self._links[address] = RedisLink(pool, max_connections=self._max_connections)
+        self._by_slot = by_slot
+        self._failure = None
+        if self._is_said:
+            _log.info("the cluster can be reached again")
+        self._is_said = False
+        home = by_slot[self._home]
+        for connection in list(self._from_home):
+            # A node that has left the cluster would be silent for ever, and answer when asked.
+            if connection.is_connected and (connection.host, connection.port) != home:
+                await connection.disconnect(nowait=True)
+
+    async def _read_slots(self, address: Address) -> list[Address | None]:
+        """Return for each slot its master, as the node at the address has it.
+
+        Raises:
+            StoreError: it does not say.
+        """
+        connection = self._nodes.make_connection(address)
+        if error := await connect(connection):
+            raise error
+        try:
+            await connection.send_command("CLUSTER", "SLOTS")
+            reply = await connection.read_response()
+            by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+            for first, last, (host, port, *_), *_ in reply:
+                # A node that does not know its own address means the one by which it was found.
+                master = ((host or b"").decode() or address[0], int(port))
+                by_slot[first : last + 1] = [master] * (last + 1 - first)
+        except Exception as error:
+            # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+            raise as_store_error(error) from error
+        finally:
+            await connection.disconnect(nowait=True)
+        if by_slot.count(None) == len(by_slot):
+            raise StoreError("Redis: the node belongs to no cluster yet", "unavailable")
+        return by_slot
+
+
+def _slots(commands: Sequence[Command], home: int) -> list[int]:
+    """Return each command's slot; what belongs to a transaction has that of its first key."""
+    slots: list[int] = []
+    in_transaction: int | None = None
+    for place, command in enumerate(commands):
+        if command[0] == "MULTI":
+            in_transaction = _slot(commands[place + 1], home)
+        slots.append(_slot(command, home) if in_transaction is None else in_transaction)
+        if command[0] == "EXEC":
+            in_transaction = None
+    return slots
+
+
+def _slot(command: Command, home: int) -> int:
+    if command[0] in _KEYLESS:
+        return home
+    key = command[1]
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())

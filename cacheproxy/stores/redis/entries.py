@@ -1,0 +1,115 @@
+"""The form of an entry in Redis: one HASH under a name made from its key, always with a TTL.
+
+The `record` field begins with the entry's generation, so that whoever reads the record can judge
+it; in a field of its own a generation would take 60 bytes an entry.
+"""
+
+import math
+import re
+import struct
+from binascii import a2b_base64, b2a_base64
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from redis import exceptions
+
+from cacheproxy.errors import StoreError
+from cacheproxy.keys import KEY_BYTES, hex_id
+from cacheproxy.stores.protocol import Entry, Partition, unit_probe
+from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
+from cacheproxy.stores.redis.link import Command, raise_error_in
+
+RECORD_FIELD = "record"
+
+_GENERATION = struct.Struct("<Q")
+
+_probe_index = lru_cache(64)(ProbeIndex)
+"""Its names are hashes, worked out once."""
+
+
+class Stored(NamedTuple):
+    """What a record field holds."""
+
+    generation: int
+    record: bytes
+
+
+def entry_name(key: bytes) -> bytes:
+    """Return the name of the HASH.
+
+    Raises:
+        StoreError: the key has another length.
+    """
+    if len(key) != KEY_BYTES:
+        raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
+    # Base64, and not hex: Redis keeps each name twice, and it makes 75 bytes less an entry.
+    return ENTRY_PREFIX + b2a_base64(key, newline=False).rstrip(b"=")
+
+
+def entry_key(name: bytes) -> bytes:
+    """Return the key of an entry's name."""
+    return a2b_base64(name.removeprefix(ENTRY_PREFIX) + b"=")
+
+
+def write_commands(entry: Entry) -> list[Command]:
+    """Return the three commands that replace the entry, for a transaction.
+
+    HSETEX would be one command, but came with Redis 8 and gives fields a TTL, not the key; scripts
+    are what careful operators forbid.
+    """
+    name = entry_name(entry.key)
+    stored = _GENERATION.pack(entry.generation) + entry.record
+    fields: list[str | bytes] = [RECORD_FIELD, stored]
+    fields += [NAMESPACE_FIELD, hex_id(entry.partition.namespace_id)]
+    tags = {hex_id(tag) for tag in entry.tags}
+    if entry.partition.context:
+        tags.add(context_tag(entry.partition.context))
+    if tags:
+        fields += [TAGS_FIELD, ",".join(sorted(tags))]
+    if entry.probe is not None:
+        field = index_of(entry.partition, len(entry.probe)).field
+        fields += [field, unit_probe(entry.probe).astype("<f2").tobytes()]
+    return [
+        ("DEL", name),
+        ("HSET", name, *fields),
+        ("PEXPIREAT", name, int(1000 * entry.expires_at)),
+    ]
+
+
+def index_of(partition: Partition, dimensions: int) -> ProbeIndex:
+    """Return the index of a partition's probes of one length.
+
+    Contexts share one, in which a tag tells them apart; there may be as many as conversations.
+    """
+    fingerprint = partition.fingerprint
+    return _probe_index(f"{fingerprint}:contexts" if partition.context else fingerprint, dimensions)
+
+
+def context_tag(context: str) -> str:
+    """Return the tag by which a search knows the entries of a context; no client can give it."""
+    return hex_id(f"\0context:{context}")
+
+
+def read_stored(field: bytes) -> Stored:
+    """Return what a record field holds; one that is too short for it holds nothing."""
+    if len(field) < _GENERATION.size:
+        return Stored(0, b"")
+    return Stored(_GENERATION.unpack_from(field)[0], field[_GENERATION.size :])
+
+
+def value_of(reply: Any) -> Any:
+    """Return the reply to a read of one HASH; None if its name holds another's value.
+
+    Raises:
+        StoreError: the reply is another error.
+    """
+    if isinstance(reply, exceptions.ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None  # a miss, which the next write replaces
+    raise_error_in(reply)
+    return reply
+
+
+def used_memory(reply: Any) -> float:
+    """Return what INFO says; NaN where a user may not ask for it."""
+    found = re.search(rb"used_memory:(\d+)", reply) if isinstance(reply, bytes) else None
+    return int(found.group(1)) if found else math.nan

@@ -1,0 +1,404 @@
+"""Purges in Redis: numbered and announced in one transaction, then carried out entry by entry.
+
+    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
+    cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
+    cp:{shared}:running     SET: purges that are still removing entries
+    cp:notices              the channel on which purges and replaced entries are announced
+
+The braces keep them on one node of a cluster, where `redis_cluster` does without what spans nodes.
+
+A write watches the floors, so that none that was begun before a purge is executed after it. Lookups
+judge what they find by the purges that are running, of which they have heard; with none running,
+which is nearly always, they read no more than the record.
+"""
+
+import base64
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cacheproxy.errors import StoreError
+from cacheproxy.keys import hex_id
+from cacheproxy.stores.protocol import Entry, Progress
+from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.redis.cluster_link import ClusterLink
+from cacheproxy.stores.redis.entries import entry_name, value_of
+from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+
+_log = logging.getLogger(__name__)
+
+CHANNEL = "cp:notices"
+
+GENERATION = "cp:{shared}:generation"
+FLOORS = "cp:{shared}:floors"
+_RUNNING = "cp:{shared}:running"
+
+FLOORS_KEPT_S = 3600
+"""Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
+
+_KEPT_S = 11 * 365 * 86_400
+"""Of a purge that was cut short: longer than any entry lives (`api.control`)."""
+
+_ASK_S = 10.0
+
+_ATTEMPTS = 100
+"""Of purges at the same time only one gets its number, and the others try again."""
+
+_SCAN_NAMES = 512
+_REMOVE_NAMES = 4
+"""Names per round trip: taking an entry out of an index costs Redis half a millisecond (measured at
+20,000 entries), and others have their turn in between."""
+
+
+class Purged(msgspec.Struct, frozen=True, tag="purged"):
+    """A purge is in force; `tag` is its `hex_id`."""
+
+    generation: int
+    namespace_id: str
+    tag: str | None
+    key: bytes | None
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """All purges of a scope up to this generation have removed what they name."""
+
+    generation: int
+    scope: str
+
+
+class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
+    """The entries of these keys are new."""
+
+    writer: str
+    keys: list[bytes]
+
+
+_DECODER = msgspec.json.Decoder(Purged | Finished | Replaced)
+
+
+class _Begun(NamedTuple):
+    generation: int
+    removed: int
+
+
+class RedisPurges:
+    """Makes purges, hears of others', and judges entries by them."""
+
+    def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
+        self._link = link
+        self._purges = purges
+        self._own_id = own_id
+        self._judging: dict[str, int] = {}
+        self._is_said = False
+
+    @property
+    def are_judging(self) -> bool:
+        """Whether lookups need namespace and tags of what they read, to judge it."""
+        return bool(self._judging)
+
+    def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
+        """Return whether a purge by which entries are judged names the one with these fields."""
+        space = namespace.decode("latin-1")
+        names = [space, _key_scope(space, key)]
+        if tags:
+            names += [_tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
+        return any(self._purged_at(name) > generation for name in names)
+
+    def _purged_at(self, name: str) -> int:
+        """Return the generation of the purge of a scope by which entries are judged; 0 if none."""
+        return self._judging.get(name, 0)
+
+    async def catch_up(self) -> None:
+        """Learn the state, as anything may have been announced unheard.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        commands = [("MULTI",), ("GET", GENERATION), ("SMEMBERS", _RUNNING), ("EXEC",)]
+        replies = await self._link.ask(commands, timeout_s=_ASK_S)
+        for reply in replies:
+            raise_error_in(reply)
+        newest, running = replies[-1]
+        self._judging.clear()
+        for generation, name in map(_parse_member, running):
+            self._judge_by(name, generation)
+        self._purges.missed(int(newest or 0))
+
+    def _judge_by(self, name: str, generation: int) -> None:
+        self._judging[name] = max(generation, self._judging.get(name, 0))
+
+    def hear(self, message: bytes) -> None:
+        """Take note of a message on the channel; raises ValueError if it is not one of ours."""
+        notice = _DECODER.decode(message)
+        if isinstance(notice, Purged):
+            self._begun(notice)
+            scope = Scope(notice.namespace_id, key=notice.key)
+            self._purges.purged(scope, notice.generation)
+        elif isinstance(notice, Finished):
+            if self._judging.get(notice.scope, 0) <= notice.generation:
+                self._judging.pop(notice.scope, None)
+        elif notice.writer != self._own_id:
+            self._purges.replaced(notice.keys)
+
+    def _begun(self, notice: Purged) -> None:
+        if notice.key is None:
+            self._judge_by(name_of(notice), notice.generation)
+
+    async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
+        """Tell other processes of keys that were written again.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        if not keys:
+            return
+        (reply,) = await ask([_publish(Replaced(self._own_id, list(keys)))])
+        if isinstance(reply, Exception) and not self._is_said:
+            # The entries are written, and no reason to write them again.
+            self._is_said = True
+            _log.warning("other processes are not told of replaced entries: %s", reply)
+
+    async def admit(self, ask: Ask, entries: Sequence[Entry]) -> list[bool]:
+        """Return of each entry whether no purge forbids it; from now on the floors are watched.
+
+        A transaction that follows is not executed if there has been another purge meanwhile.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        floors = Floors(entries)
+        watching, scores = await ask([("WATCH", FLOORS), floors.question])
+        raise_error_in(watching)
+        return floors.allow(scores)
+
+    async def purge(self, scope: Scope, progress: Progress | None) -> int:
+        """Remove what was made before now and the scope names; return how many entries that were.
+
+        What another process computes meanwhile may be removed, too.
+
+        Raises:
+            StoreError: Redis did not answer; what was announced stays in force.
+        """
+        removed = 0
+        try:
+            begun = await self._begin(scope)
+        except StoreError as error:
+            if error.kind != "oom":
+                raise
+            # A full Redis takes no announcement, but it does remove, and then has room for it.
+            removed = await self._remove(scope, 0, progress)
+            begun = await self._begin(scope)
+        removed += begun.removed
+        if self._at_once(scope) is None:
+            removed = await self._remove(scope, removed, progress)
+            await self._finish(_scope_name(scope), begun.generation)
+        return removed
+
+    def _at_once(self, scope: Scope) -> bytes | None:
+        """Return the name of the one entry that is removed as the purge is announced, if it is."""
+        return None if scope.key is None else entry_name(scope.key)
+
+    async def _begin(self, scope: Scope) -> _Begun:
+        for _ in range(_ATTEMPTS):
+            async with self._link.conversation(timeout_s=_ASK_S) as ask:
+                begun = await self._try_to_begin(ask, scope)
+            if begun is not None:
+                return begun
+        raise StoreError("too many purges at the same time", "unavailable")
+
+    async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
+        """Return None if another purge, or a write of the same key, came between."""
+        name = self._at_once(scope)
+        reads: list[Command] = [("GET", GENERATION), ("TIME",)]
+        if name is None:
+            replies = await ask([("WATCH", GENERATION), *reads])
+            is_there = False
+        else:
+            reads.append(("HGET", name, NAMESPACE_FIELD))
+            replies = await ask([("WATCH", GENERATION, name), *reads])
+            is_there = value_of(replies[3]) == hex_id(scope.namespace_id).encode()
+        for reply in replies[:3]:
+            raise_error_in(reply)
+        now_us = int(replies[2][0]) * 1_000_000 + int(replies[2][1])
+        generation = max(now_us, 1 + int(replies[1] or 0))
+        removal: list[Command] = [("DEL", name)] if name is not None and is_there else []
+        commands = [*removal, *_announce(scope, generation, now_us, is_running=name is None)]
+        replies = await ask([("MULTI",), *commands, ("EXEC",)])
+        for reply in replies:
+            raise_error_in(reply)
+        done = replies[-1]
+        if done is None:
+            return None
+        # Not only by the announcement: it may be that just now nothing is heard.
+        self.hear(msgspec.json.encode(_purged(scope, generation)))
+        return _Begun(generation, done[0] if removal else 0)
+
+    async def count_namespaces(self) -> Counter[str]:
+        """Count every entry, by the `hex_id` of its namespace.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        counts = Counter[str]()
+        async for names in self._entries():
+            commands = [("HGET", name, NAMESPACE_FIELD) for name in names]
+            replies = map(value_of, await self._link.ask(commands, timeout_s=_ASK_S))
+            counts.update(reply.decode("latin-1") for reply in replies if reply is not None)
+        return counts
+
+    async def _remove(self, scope: Scope, removed: int, progress: Progress | None) -> int:
+        async for names in self._entries(scope.key):
+            named = await self._named(names, scope)
+            for start in range(0, len(named), _REMOVE_NAMES):
+                commands = [("DEL", name) for name in named[start : start + _REMOVE_NAMES]]
+                for reply in await self._link.ask(commands, timeout_s=_ASK_S):
+                    raise_error_in(reply)
+                    removed += reply
+            if progress is not None:
+                progress(removed)
+        return removed
+
+    async def _entries(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the names of all entries in parts, or the one of a key; some may come twice."""
+        if key is not None:
+            yield [entry_name(key)]
+            return
+        for part in self._link.parts:
+            cursor = None
+            while cursor != 0:
+                scan = ("SCAN", cursor or 0, "MATCH", ENTRY_PREFIX + b"*", "COUNT", _SCAN_NAMES)
+                (reply,) = await part.ask([scan], timeout_s=_ASK_S)
+                raise_error_in(reply)
+                cursor = int(reply[0])
+                if reply[1]:
+                    yield list(dict.fromkeys(reply[1]))
+
+    async def _named(self, names: Sequence[bytes], scope: Scope) -> list[bytes]:
+        """Return the names of those entries that the scope names."""
+        commands = [("HMGET", name, NAMESPACE_FIELD, TAGS_FIELD) for name in names]
+        replies = await self._link.ask(commands, timeout_s=_ASK_S)
+        namespace = hex_id(scope.namespace_id).encode()
+        tag = None if scope.tag is None else hex_id(scope.tag).encode()
+
+        def is_named(reply: Any) -> bool:
+            fields = value_of(reply)
+            if fields is None or fields[0] != namespace:
+                return False
+            return tag is None or tag in (fields[1] or b"").split(b",")
+
+        return [name for name, reply in zip(names, replies, strict=True) if is_named(reply)]
+
+    async def _finish(self, name: str, generation: int) -> None:
+        members = [
+            member
+            for member in await self._ask("SMEMBERS", _RUNNING)
+            if (found := _parse_member(member)).name == name and found.generation <= generation
+        ]
+        if members:
+            await self._ask("SREM", _RUNNING, *members)
+        notice = Finished(generation, name)
+        await self._ask(*_publish(notice))
+        self.hear(msgspec.json.encode(notice))
+
+    async def _ask(self, *command: str | bytes | int) -> Any:
+        (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
+        raise_error_in(reply)
+        return reply
+
+
+class _Member(NamedTuple):
+    """A running purge: its number, and the name of its scope."""
+
+    generation: int
+    name: str
+
+
+def _parse_member(member: bytes) -> _Member:
+    generation, _, name = member.decode("latin-1").partition(" ")
+    return _Member(int(generation), name)
+
+
+def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
+    """Return the commands that put a purge into force and tell of it."""
+    name = _scope_name(scope)
+    commands: list[Command] = [
+        ("SET", GENERATION, generation, "EX", _KEPT_S),
+        ("ZADD", FLOORS, generation, name),
+        ("ZREMRANGEBYSCORE", FLOORS, 0, now_us - FLOORS_KEPT_S * 1_000_000),
+        ("EXPIRE", FLOORS, FLOORS_KEPT_S),
+    ]
+    if is_running:
+        commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
+    return [*commands, _publish(_purged(scope, generation))]
+
+
+class Floors:
+    """The question whether purges forbid entries, and what its answer means."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._scopes = [_scopes_of(entry) for entry in entries]
+        self._names = sorted({name for each in self._scopes for name in each})
+
+    @property
+    def question(self) -> Command:
+        """The command."""
+        return "ZMSCORE", FLOORS, *self._names
+
+    def allow(self, scores: Any) -> list[bool]:
+        """Return of each entry whether no purge forbids it.
+
+        Raises:
+            StoreError: the answer is an error.
+        """
+        raise_error_in(scores)
+        floors = {
+            name: int(float(score))
+            for name, score in zip(self._names, scores, strict=True)
+            if score is not None
+        }
+        return [
+            all(floors.get(name, 0) <= entry.generation for name in each)
+            for entry, each in zip(self._entries, self._scopes, strict=True)
+        ]
+
+
+def name_of(notice: Purged) -> str:
+    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
+    namespace = hex_id(notice.namespace_id)
+    if notice.key is not None:
+        return _key_scope(namespace, notice.key)
+    return namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
+
+
+def _purged(scope: Scope, generation: int) -> Purged:
+    tag = None if scope.tag is None else hex_id(scope.tag)
+    return Purged(generation, scope.namespace_id, tag, scope.key)
+
+
+def _publish(notice: Purged | Finished | Replaced) -> Command:
+    return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
+
+
+def _scope_name(scope: Scope) -> str:
+    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
+    return name_of(_purged(scope, 0))
+
+
+def _scopes_of(entry: Entry) -> list[str]:
+    """Return the names of all scopes that an entry falls under."""
+    namespace = hex_id(entry.partition.namespace_id)
+    tags = [_tag_scope(namespace, hex_id(tag)) for tag in entry.tags]
+    return [namespace, _key_scope(namespace, entry.key), *tags]
+
+
+def _tag_scope(namespace: str, tag: str) -> str:
+    return f"{namespace}:tag:{tag}"
+
+
+def _key_scope(namespace: str, key: bytes) -> str:
+    return f"{namespace}:key:{base64.b64encode(key).decode()}"

@@ -1,0 +1,66 @@
+"""Lookups of records by key in Redis: one round trip, whatever they ask for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import exceptions
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.redis.cluster_link import ClusterLink
+from cacheproxy.stores.redis.entries import RECORD_FIELD, entry_name, read_stored, value_of
+from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD
+from cacheproxy.stores.redis.link import Command, RedisLink
+from cacheproxy.stores.redis.purges import RedisPurges
+
+_LOOKUP_S = 5.0
+"""Longest time for a lookup, should its caller set none."""
+
+
+class RedisRecords:
+    """Reads records, and judges them where a purge may name what is found."""
+
+    def __init__(self, link: RedisLink | ClusterLink, purging: RedisPurges) -> None:
+        self._link = link
+        self._purging = purging
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return each key's live record, or None, in the order of the keys.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        if not keys:
+            return []
+        commands: list[Command]
+        if not self._purging.are_judging:
+            commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
+            replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+            return [_record(reply) for reply in replies]
+        fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
+        commands = [("HMGET", entry_name(key), *fields) for key in keys]
+        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        return [self._judged(key, reply) for key, reply in zip(keys, replies, strict=True)]
+
+    def _judged(self, key: bytes, reply: Any) -> bytes | None:
+        """Return the record among an entry's values, unless there is none or it is purged."""
+        values = _value(reply)
+        if values is None or None in values[:2]:
+            return None
+        record, namespace, tags = values
+        stored = read_stored(record)
+        is_purged = self._purging.forbid(key, namespace, tags, stored.generation)
+        return None if is_purged else stored.record
+
+
+def _value(reply: Any) -> Any:
+    # Of a cluster: the entry is on another node by now, where the next lookup will find it.
+    return None if isinstance(reply, exceptions.AskError) else value_of(reply)
+
+
+def _record(reply: Any) -> bytes | None:
+    value = _value(reply)
+    if value is None:
+        return None
+    if not isinstance(value, bytes):
+        raise StoreError(f"Redis: no answer to HGET: {value!r:.50}", "protocol")
+    return read_stored(value).record

@@ -1,0 +1,106 @@
+"""The search for the entries of one partition that are nearest to a probe, and what it answers."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import StoreError
+from cacheproxy.keys import hex_id
+from cacheproxy.stores.protocol import Neighbour, Partition
+from cacheproxy.stores.redis.entries import RECORD_FIELD, context_tag, entry_key, read_stored
+from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
+from cacheproxy.stores.redis.link import Command, raise_error_in
+from cacheproxy.stores.redis.purges import RedisPurges
+
+_TAGS = TAGS_FIELD.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one search found; `expired` are names of entries that are still in the index only."""
+
+    neighbour: Neighbour | None
+    expired: list[bytes]
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a live entry may stand behind the expired ones."""
+        return self.neighbour is None and bool(self.expired)
+
+
+class Search:
+    """The search for the entries of one partition that are nearest to a probe.
+
+    A prepared command, and not a query of redisvl, which takes 229 us of CPU a lookup to this one's
+    70 to 90 (measured): the difference is more than a whole exact lookup.
+    """
+
+    def __init__(
+        self, index: ProbeIndex, partition: Partition, ef_runtime: int, purges: RedisPurges
+    ) -> None:
+        self._index = index
+        self._namespace = hex_id(partition.namespace_id).encode()
+        self._context = context_tag(partition.context) if partition.context else None
+        self._purges = purges
+        self._ef_runtime = ef_runtime
+        self._field = index.field.encode()
+
+    def command(self, probe: NDArray[np.float32], neighbours: int) -> Command:
+        """Return the command; how it filters (graph or brute force) is best left to Redis.
+
+        With 100,000 entries the graph takes 0.3 ms for a namespace that holds most of them, but
+        17 ms for one that holds ten, where brute force takes 0.1 (measured).
+        """
+        ef_runtime = max(self._ef_runtime, neighbours)
+        context = f" @{TAGS_FIELD}:{{{self._context}}}" if self._context else ""
+        return (
+            *("FT.SEARCH", self._index.name),
+            f"(@{NAMESPACE_FIELD}:{{{self._namespace.decode()}}}{context})"
+            f"=>[KNN {neighbours} @{self._index.field} $probe EF_RUNTIME {ef_runtime}]",
+            *("RETURN", 4, RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD, self._index.field),
+            *("LIMIT", 0, neighbours, "DIALECT", 2),
+            *("PARAMS", 2, "probe", probe.astype("<f2").tobytes()),
+        )
+
+    def read(self, reply: Any, probe: NDArray[np.float32]) -> Answer:
+        """Return the best of a reply's entries.
+
+        Raises:
+            StoreError: the reply is an error, or nothing that a search answers.
+        """
+        raise_error_in(reply)
+        best: Neighbour | None = None
+        expired = []
+        try:
+            for name, values in zip(reply[1::2], reply[2::2], strict=True):
+                if values is None:
+                    expired.append(name)
+                    continue
+                fields = dict(zip(values[::2], values[1::2], strict=True))
+                if fields[NAMESPACE_FIELD.encode()] != self._namespace:
+                    continue
+                if self._context and self._context.encode() not in fields.get(_TAGS, b""):
+                    continue
+                key = entry_key(name)
+                stored, tags = read_stored(fields[RECORD_FIELD.encode()]), fields.get(_TAGS)
+                if self._purges.forbid(key, self._namespace, tags, stored.generation):
+                    continue
+                score = _cosine(probe, np.frombuffer(fields[self._field], "<f2"))
+                if best is None or score > best.score:
+                    best = Neighbour(key, stored.record, score)
+        except (TypeError, ValueError, KeyError) as error:
+            raise StoreError(f"Redis: no answer to a search: {error!r}", "protocol") from error
+        return Answer(best, expired)
+
+
+def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
+    """Return the cosine, from -1 to 1.
+
+    Computed here: Redis would round the query to float16 too, and on some CPUs sum in float16.
+    """
+    other = stored.astype(np.float32)
+    cosine = float(probe @ other) / math.sqrt(float(other @ other))
+    return max(-1.0, min(1.0, cosine))

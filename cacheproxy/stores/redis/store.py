@@ -1,0 +1,230 @@
+"""The store that many processes share: entries in Redis, probes in its Query Engine.
+
+One HASH per entry, with the record, the namespace, the tags and the probe, and always with a TTL:
+it is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
+removes it from both at once. `redis_link` has the connections, `redis_index` the indexes,
+`redis_keyed` what a cluster's store does just so; this module has writes, and lookups by probe. A
+lookup is one round trip, whatever it asks for; a write is two for every few entries, so that no
+purge comes between (`redis_purges`).
+
+Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.protocol import Entry, Neighbour, Partition, StoreStats
+from cacheproxy.stores.redis.entries import entry_name, index_of, write_commands
+from cacheproxy.stores.redis.index import (
+    NAMESPACE_FIELD,
+    Hnsw,
+    ProbeIndex,
+    ProbeIndexes,
+    is_useless,
+)
+from cacheproxy.stores.redis.keyed import KeyedStore
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.search import Search
+from cacheproxy.stores.redis.url import make_pool
+from cacheproxy.stores.redis.watch import IndexWatch
+
+_log = logging.getLogger(__name__)
+
+_LOOKUP_S = 5.0
+_WRITE_S = 10.0
+"""Longest time for a call, should its caller set none. With 100,000 entries, Redis needs 0.6 s to
+look 2,048 probes up, and some 0.1 s to write 256 entries (measured)."""
+
+_WRITE_PROBES = 8
+_WRITE_PLAIN = 64
+"""Entries per transaction. An index takes up to half a millisecond for each of those with a probe,
+and Redis turns to others only between transactions."""
+
+_WRITE_ATTEMPTS = 20
+"""A transaction is not executed where a purge came between, of whatever."""
+
+_NEIGHBOURS = (1, 32, 256)
+"""Asked for at first, and again where all of those had expired: Redis removes what has expired
+within moments, so that nearly always the first answer stands."""
+
+
+class _Write(NamedTuple):
+    """An entry, and the commands that write it: the first one removes what is there."""
+
+    entry: Entry
+    commands: list[Command]
+
+
+class RedisStore(KeyedStore[RedisPurges]):
+    """A `Store` (see there for the methods) in Redis; used from one event loop.
+
+    Any number of processes may share one Redis. `open` does not need it to be there: calls raise
+    `StoreError` until it is.
+    """
+
+    def __init__(self, url: str, *, max_connections: int = 32, hnsw: Hnsw | None = None) -> None:
+        """Prepare a store.
+
+        Args:
+            url: as `make_pool` reads it.
+            max_connections: calls at the same time; further ones wait.
+            hnsw: parameters of indexes that are made from now on, and of lookups.
+
+        Raises:
+            ConfigError: the URL cannot be read.
+        """
+        pool = make_pool(url)
+        super().__init__(RedisLink(pool, max_connections=max_connections), RedisPurges)
+        self._hnsw = hnsw or Hnsw()
+        self._indexes = ProbeIndexes(pool, self._hnsw)
+        self._watch = IndexWatch(self._indexes, self._is_blind)
+        self._written: dict[ProbeIndex, Entry] = {}  # the last; one for each model
+
+    @property
+    def semantic_off_because(self) -> str | None:
+        """Why this Redis answers no lookups by probe, in a sentence; None while it does."""
+        return self._indexes.off_because
+
+    async def _connect(self) -> bool:
+        is_reached = await super()._connect()
+        self._watch.start()
+        if is_reached:
+            try:
+                await self._indexes.look()
+            except StoreError as error:
+                _log.warning("the store was reached, and did not answer: %s", error)
+        return is_reached
+
+    async def _disconnect(self) -> None:
+        await self._watch.close()
+        await super()._disconnect()
+        await self._indexes.close()
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
+
+        All are None while the index is missing; it is then made, and filled by Redis, in the
+        background. Probes are stored as float16: scores are off by some 1e-5.
+        """
+        if probes.ndim != 2:
+            raise StoreError("probes are not a matrix", "invalid")
+        with self._calls.one():
+            found: list[Neighbour | None] = [None] * len(probes)
+            index = index_of(partition, probes.shape[1])
+            if not len(probes):
+                return found
+            self._link.check()
+            if not await self._indexes.is_ready(index):
+                return found
+            search = Search(index, partition, self._hnsw.ef_runtime, self._purging)
+            rows, expired = list(range(len(probes))), list[bytes]()
+            for neighbours in _NEIGHBOURS:
+                # Redis removes an expired key when any other command than a search meets it.
+                removal: list[Command] = [("EXISTS", *expired)] if expired else []
+                searches = [search.command(probes[row], neighbours) for row in rows]
+                replies = await self._link.ask([*removal, *searches], timeout_s=_LOOKUP_S)
+                if any(is_useless(reply) for reply in replies):
+                    self._indexes.lost(index)
+                    return [None] * len(probes)
+                answers = [
+                    search.read(reply, probes[row])
+                    for row, reply in zip(rows, replies[len(removal) :], strict=True)
+                ]
+                for row, answer in zip(rows, answers, strict=True):
+                    found[row] = answer.neighbour
+                again = [i for i, answer in enumerate(answers) if answer.is_blocked]
+                rows = [rows[i] for i in again]
+                expired = [name for i in again for name in answers[i].expired]
+                if not rows:
+                    break
+            return found
+
+    async def put_many(self, entries: Sequence[Entry]) -> int:
+        """Write the entries, each atomically; later lookups see them.
+
+        Return how many keys were written: those that a purge forbids are left out.
+        """
+        with self._calls.one():
+            latest = {entry.key: entry for entry in entries}
+            if not latest:
+                return 0
+            indexes = {
+                index_of(entry.partition, len(entry.probe))
+                for entry in latest.values()
+                if entry.probe is not None
+            }
+            self._link.check()
+            # Made before the first entry, which lookups then find at once.
+            ready = [index for index in indexes if await self._indexes.is_ready(index)]
+            # All of them before the first is sent: one that is no entry is refused with its batch.
+            waiting = [_Write(entry, write_commands(entry)) for entry in latest.values()]
+            size = _WRITE_PROBES if indexes else _WRITE_PLAIN
+            written = 0
+            async with self._link.conversation(timeout_s=_WRITE_S) as ask:
+                for start in range(0, len(waiting), size):
+                    written += await self._write(ask, waiting[start : start + size])
+                # A write would not notice that its index is gone; a search that finds nothing does.
+                for index, reply in zip(ready, await ask([*map(_check, ready)]), strict=True):
+                    if is_useless(reply):
+                        self._indexes.lost(index)
+            self._written |= {
+                index_of(entry.partition, len(entry.probe)): entry
+                for entry in latest.values()
+                if entry.probe is not None
+            }
+            return written
+
+    async def _write(self, ask: Ask, writes: Sequence[_Write]) -> int:
+        """Write those of a few entries that no purge forbids, and tell whom it concerns."""
+        for _ in range(_WRITE_ATTEMPTS):
+            allowed = await self._purging.admit(ask, [write.entry for write in writes])
+            admitted = [
+                write for write, is_allowed in zip(writes, allowed, strict=True) if is_allowed
+            ]
+            if not admitted:
+                await ask([("UNWATCH",)])
+                return 0
+            commands = [command for write in admitted for command in write.commands]
+            replies = await ask([("MULTI",), *commands, ("EXEC",)])
+            for reply in replies:
+                raise_error_in(reply)
+            if replies[-1] is not None:
+                deleted = replies[-1][:: len(admitted[0].commands)]
+                pairs = zip(admitted, deleted, strict=True)
+                replaced = [write.entry.key for write, count in pairs if count]
+                await self._purging.tell_replaced(ask, replaced)
+                return len(admitted)
+        raise StoreError("purges come faster than entries can be written", "unavailable")
+
+    def stats(self) -> StoreStats:
+        """Return what is known of the indexes; entries are not counted, as Redis is shared."""
+        is_up = self.semantic_off_because is None
+        return StoreStats(math.nan, math.nan, replace(self._watch.stats, is_up=is_up))
+
+    async def _is_blind(self, index: ProbeIndex) -> bool:
+        """Return whether the entry that was written last is there, and not to be found."""
+        entry = self._written.get(index)
+        if entry is None or entry.probe is None:
+            return False
+        search = Search(index, entry.partition, self._hnsw.ef_runtime, self._purging)
+        commands = [search.command(entry.probe, 1), ("HGET", entry_name(entry.key), index.field)]
+        # In this order: what is there after the search was there before it, too.
+        found, probe = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        raise_error_in(found)
+        return found[0] == 0 and probe is not None
+
+
+def _check(index: ProbeIndex) -> Command:
+    """Return a search that finds nothing, at hardly any cost, or says that the index is gone."""
+    nothing = f"@{NAMESPACE_FIELD}:{{none}}"
+    return "FT.SEARCH", index.name, nothing, "LIMIT", 0, 0, "DIALECT", 2

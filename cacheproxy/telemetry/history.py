@@ -1,0 +1,255 @@
+"""The figures of the last minutes, for the built-in page: small samples of the metrics, in a ring.
+
+What counts since the start is kept as counted, so that a reader takes differences over any span,
+and the page can be held against `/metrics`. Of several workers it is the supervisor that keeps the
+ring, over what all of them count.
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Protocol
+
+import msgspec
+from prometheus_client import generate_latest
+
+from cacheproxy.telemetry.merged import Family, Sample, take_snapshot
+from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
+
+SAMPLE_EVERY_S = 2.0
+_SAMPLES = 300
+
+_NAMES = frozenset(
+    (
+        "cacheproxy_batch_texts_sum",
+        "cacheproxy_hot_bytes",
+        "cacheproxy_hot_entries",
+        "cacheproxy_inference_duration_seconds_sum",
+        "cacheproxy_lookups_total",
+        "cacheproxy_purges_heard",
+        "cacheproxy_queue_depth",
+        "cacheproxy_request_duration_seconds_bucket",
+        "cacheproxy_requests_total",
+        "cacheproxy_saved_seconds_total",
+        "cacheproxy_saved_tokens_total",
+        "cacheproxy_shed_total",
+        "cacheproxy_store_breaker_state",
+        "cacheproxy_store_bytes",
+        "cacheproxy_store_entries",
+        "cacheproxy_store_errors_total",
+        "cacheproxy_upstream_breaker_state",
+        "cacheproxy_upstream_responses_total",
+        "cacheproxy_workers",
+        "cacheproxy_writeback_dropped_total",
+        "cacheproxy_writeback_queue_entries",
+        "process_resident_memory_bytes",
+    )
+)
+"""Of the samples that are read; nothing else is collected for the page."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What all workers had counted, and how they were, at one time.
+
+    Attributes:
+        at: Unix time, seconds.
+        requests: answered, by status.
+        durations: of those answered with 200, how many fell in each of `LATENCY_BUCKETS` and above,
+            by outcome.
+        texts: looked up, and chat requests.
+        hits: of those, by tier.
+        inferred: texts that the model has read, in `inference_s` seconds of its threads.
+        spared_s: inference that hits have spared, about, seconds.
+        upstream_calls: answers of upstreams; of their time hits saved `upstream_saved_s`, and of
+            their tokens `saved_tokens`.
+        breakers: state by operation: 0 closed, 1 half-open, 2 open; so for `upstreams`, by name.
+        store_entries, store_bytes: None where the store keeps no count.
+    """
+
+    at: float
+    requests: dict[str, int]
+    durations: dict[str, list[int]]
+    texts: int
+    hits: dict[str, int]
+    inferred: int
+    inference_s: float
+    spared_s: float
+    upstream_calls: int
+    upstream_saved_s: float
+    saved_tokens: int
+    breakers: dict[str, int]
+    upstreams: dict[str, int]
+    shed: int
+    dropped: int
+    store_errors: int
+    queue: int
+    writeback: int
+    hot_entries: int
+    hot_bytes: int
+    store_entries: int | None
+    store_bytes: int | None
+    purges_heard: bool
+    memory_bytes: int
+    workers: int
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """The samples, the oldest first, and what their parts mean."""
+
+    every_s: float
+    bounds_s: tuple[float, ...]
+    samples: list[Figures]
+
+
+class History:
+    """The samples of the last ten minutes."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Figures] = deque(maxlen=_SAMPLES)
+
+    def add(self, figures: Figures) -> None:
+        """Keep a sample; the oldest goes."""
+        self._samples.append(figures)
+
+    def since(self, at: float) -> bytes:
+        """Return the samples taken after a time (Unix, seconds), as JSON."""
+        samples = [figures for figures in self._samples if figures.at > at]
+        return msgspec.json.encode(Recent(SAMPLE_EVERY_S, LATENCY_BUCKETS, samples))
+
+
+class MetricsSource(Protocol):
+    """Where the metrics of all workers are had; of a single process, its own."""
+
+    async def exposition(self) -> bytes:
+        """Return all of them in the Prometheus text format."""
+
+    async def recent(self, since: float) -> bytes:
+        """Return the samples taken after a time (Unix, seconds), as JSON (`Recent`)."""
+
+
+class OwnMetrics:
+    """The `MetricsSource` of a process that has no supervisor; belongs to one event loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._history = History()
+        self._sampling: asyncio.Task[None] | None = None
+
+    async def exposition(self) -> bytes:
+        """See `MetricsSource`."""
+        return generate_latest(self._metrics.registry)
+
+    async def recent(self, since: float) -> bytes:
+        """See `MetricsSource`."""
+        return self._history.since(since)
+
+    def start(self) -> None:
+        """Take samples from now on."""
+        self._sampling = asyncio.create_task(self._sample(), name="live-samples")
+
+    def stop(self) -> None:
+        """Take no more."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+
+    async def _sample(self) -> None:
+        while True:
+            # Only what a sample takes is collected.
+            wanted = self._metrics.registry.restricted_registry(_NAMES)
+            families = take_snapshot(wanted, self._metrics.merges)
+            self._history.add(read_figures(families, time.time()))
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+
+def read_figures(families: Iterable[Family], at: float) -> Figures:
+    """Return the figures out of all metrics."""
+    found = _Found(families)
+    return Figures(
+        at=at,
+        requests=found.by("status", "requests_total"),
+        durations=found.durations(),
+        texts=int(found.sum("lookups_total", tier="hot")),
+        hits=found.by("tier", "lookups_total", result="hit"),
+        inferred=int(found.sum("batch_texts_sum")),
+        inference_s=round(found.sum("inference_duration_seconds_sum"), 4),
+        spared_s=round(found.spared_s(), 4),
+        upstream_calls=int(
+            found.sum("upstream_responses_total") + found.sum("upstream_errors_total")
+        ),
+        upstream_saved_s=round(found.sum("saved_seconds_total"), 4),
+        saved_tokens=int(found.sum("saved_tokens_total")),
+        breakers=found.by("op", "store_breaker_state"),
+        upstreams=found.by("upstream", "upstream_breaker_state"),
+        shed=int(found.sum("shed_total")),
+        dropped=int(
+            found.sum("writeback_dropped_total")
+            - found.sum("writeback_dropped_total", reason="purged")
+        ),
+        store_errors=int(found.sum("store_errors_total")),
+        queue=int(found.sum("queue_depth")),
+        writeback=int(found.sum("writeback_queue_entries")),
+        hot_entries=int(found.sum("hot_entries")),
+        hot_bytes=int(found.sum("hot_bytes")),
+        store_entries=_if_known(found.sum("store_entries")),
+        store_bytes=_if_known(found.sum("store_bytes")),
+        purges_heard=found.sum("purges_heard") == 1,
+        memory_bytes=int(sum(one.value for one in found.samples["process_resident_memory_bytes"])),
+        workers=int(found.sum("workers")) or 1,
+    )
+
+
+class _Found:
+    """The samples that matter, by name."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self.samples: dict[str, list[Sample]] = defaultdict(list)
+        for family in families:
+            for sample in family.samples:
+                if sample.name in _NAMES:
+                    self.samples[sample.name].append(sample)
+
+    def _of(self, name: str, labels: Mapping[str, str]) -> Iterator[Sample]:
+        for sample in self.samples[f"cacheproxy_{name}"]:
+            if labels.items() <= sample.labels.items():
+                yield sample
+
+    def sum(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples that carry these labels."""
+        return sum(sample.value for sample in self._of(name, labels))
+
+    def by(self, label: str, name: str, **labels: str) -> dict[str, int]:
+        """Return that sum for each value of another label."""
+        sums: dict[str, int] = defaultdict(int)
+        for sample in self._of(name, labels):
+            sums[sample.labels[label]] += int(sample.value)
+        return dict(sums)
+
+    def spared_s(self) -> float:
+        """Return the inference that hits have spared, each its model's mean, seconds."""
+        hits = self.by("model", "lookups_total", result="hit")
+        texts = self.by("model", "batch_texts_sum")
+        return sum(
+            hits.get(model, 0) * self.sum("inference_duration_seconds_sum", model=model) / count
+            for model, count in texts.items()
+            if count
+        )
+
+    def durations(self) -> dict[str, list[int]]:
+        """Return the counts of each bucket by outcome; Prometheus has them cumulated."""
+        cumulated: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+        for sample in self._of("request_duration_seconds_bucket", {}):
+            cumulated[sample.labels["outcome"]][float(sample.labels["le"])] += sample.value
+        return {
+            outcome: [
+                int(upper - lower)
+                for lower, upper in pairwise((0.0, *(counts[bound] for bound in sorted(counts))))
+            ]
+            for outcome, counts in cumulated.items()
+        }
+
+
+def _if_known(value: float) -> int | None:
+    return None if math.isnan(value) else int(value)

@@ -1,0 +1,103 @@
+"""The journal: what the log and the traces tell of each request, once it has been answered.
+
+A line holds ids, names, counts and times, never a prompt, a key, a vector or a header's value but
+the request's id. `sampled` logs one request a second of each route and status, so that the log
+shows an example of all that happens and stays small whatever the load; it says how many it stands
+for. Probes, scrapes and looks at the page are in it only if they fail.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cacheproxy.keys import short_id
+from cacheproxy.settings.sections import RequestLog
+from cacheproxy.telemetry.request_trace import Visit, enter_visit
+from cacheproxy.telemetry.tracing import Tracer
+
+logger = logging.getLogger("cacheproxy.requests")
+
+_EVERY_S = 1.0
+
+
+class _Kind:
+    """Requests of one route and status: when the next is logged, and how many were not since."""
+
+    __slots__ = ("due", "unlogged")
+
+    def __init__(self, route: str, status: int) -> None:
+        # Probes and scrapes that succeed come all day long, and say nothing.
+        is_service = route.startswith("/") and status < 400
+        self.due = math.inf if is_service else 0.0
+        self.unlogged = 0
+
+
+class Journal:
+    """Opens and closes visits; belongs to the event loop."""
+
+    def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
+        """Log `requests`: none, some or all; trace all if there is a tracer."""
+        self._tracer = tracer
+        self._kinds: dict[tuple[str, int], _Kind] = {}
+        # Nothing is put together for a log that would not keep it.
+        if requests == "off" or not logger.isEnabledFor(logging.INFO):
+            self._tell: Callable[[Visit], None] = _tell_nobody
+        else:
+            self._tell = self._sample if requests == "sampled" else self._log
+        self.close: Callable[[Visit], None] = self._tell if tracer is None else self._end
+        """Tells the log and the traces of a visit that has ended."""
+        self.tells_ids = requests == "all" or tracer is not None
+        """Whether every answer has its id, so that who has it finds its line or its trace."""
+
+    def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:
+        """Begin a visit, for this task; probes and scrapes need no trace."""
+        visit = Visit(headers)
+        enter_visit(visit)
+        if self.tells_ids:
+            visit.tells_id = True
+            if self._tracer is not None and is_traced:
+                self._tracer.begin(visit)
+        return visit
+
+    def _end(self, visit: Visit) -> None:
+        if self._tracer is not None and visit.span is not None:
+            self._tracer.end(visit)
+        self._tell(visit)
+
+    def _sample(self, visit: Visit) -> None:
+        kind = self._kinds.get((visit.route, visit.status))
+        if kind is None:
+            kind = _Kind(visit.route, visit.status)
+            self._kinds[visit.route, visit.status] = kind
+        if visit.started < kind.due:
+            kind.unlogged += 1
+            return
+        kind.due = visit.started + _EVERY_S
+        unlogged, kind.unlogged = kind.unlogged, 0
+        self._log(visit, unlogged)
+
+    def _log(self, visit: Visit, unlogged: int = 0) -> None:
+        ended = time.perf_counter()
+        told: dict[str, Any] = {
+            "status": visit.status,
+            "route": visit.route or "unknown",
+            "duration_ms": round(1000 * (ended - visit.started), 3),
+            "outcome": visit.texts or visit.outcome,
+            "model": visit.model,
+            "namespace": short_id(visit.namespace_id) if visit.namespace_id else "",
+            "request_id": visit.request_id.decode(),
+            "trace_id": visit.traceparent[3:35] if visit.traceparent else "",
+            "stages_ms": {
+                name: round(1000 * (end - start), 3) for name, start, end in visit.stages
+            },
+            "unlogged": unlogged,
+        }
+        logger.info(
+            "request", extra={"fields": {name: value for name, value in told.items() if value}}
+        )
+
+
+def _tell_nobody(_: Visit) -> None:
+    return

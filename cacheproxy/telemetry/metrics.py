@@ -1,0 +1,322 @@
+"""Every Prometheus series that cacheproxy exports, in one place, with bounded labels.
+
+Units are base units and stand in the names. Children of labelled series that sit in the hot path
+are bound once by their users: looking a label set up costs more than counting.
+
+Several workers are scraped as one: counters and histograms are summed, and each gauge says here
+how those of the workers make one (`merged_metrics`).
+"""
+
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
+from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
+
+# A creation time beside every series would double the size of a scrape, and nobody reads them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+LATENCY_BUCKETS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds of the buckets of all histograms of times, seconds."""
+
+_SCORE_BUCKETS = (
+    *(0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875),
+    *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0),
+)
+
+Merge = Literal["sum", "max", "min"]
+"""How a gauge's values in several processes make one; not-a-number gives way to any other."""
+
+SEMANTIC_THRESHOLD = "cacheproxy_semantic_threshold"
+SEMANTIC_CERTIFIED = "cacheproxy_semantic_certified"
+SEMANTIC_ERROR = "cacheproxy_semantic_error_estimate"
+SEMANTIC_ERROR_UPPER = "cacheproxy_semantic_error_upper_bound"
+SEMANTIC_PAIRS_NEEDED = "cacheproxy_semantic_pairs_needed"
+SEMANTIC_ASIDE = "cacheproxy_semantic_aside"
+
+_SEMANTIC_GAUGES = (
+    NamespaceGauge(SEMANTIC_THRESHOLD, "Lowest score that is served; 2 while closed", "max"),
+    NamespaceGauge(SEMANTIC_CERTIFIED, "1 while a threshold is earned and open", "min"),
+    NamespaceGauge(SEMANTIC_ERROR, "Estimated share of wrong ones among semantic hits", "max"),
+    NamespaceGauge(SEMANTIC_ERROR_UPPER, "Upper limit of that share", "max"),
+    NamespaceGauge(
+        SEMANTIC_PAIRS_NEEDED,
+        "Labels still missing for a threshold, about; +Inf if none is safe",
+        "max",
+    ),
+    NamespaceGauge(SEMANTIC_ASIDE, "1 while lookups cost more than they spare", "max"),
+)
+
+_PROCESS_MERGES: dict[str, Merge] = {
+    "process_virtual_memory_bytes": "sum",
+    "process_resident_memory_bytes": "sum",
+    "process_start_time_seconds": "min",
+    "process_open_fds": "sum",
+    "process_max_fds": "sum",
+    "python_info": "max",
+}
+"""For the gauges of prometheus_client's own collectors."""
+
+
+class Metrics:
+    """The series, registered in a registry of their own so that tests do not share counts.
+
+    Attributes:
+        merges: how each gauge is merged, by its name.
+    """
+
+    def __init__(self) -> None:
+        # Collectors that do not name their metrics beforehand are asked for them.
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self.merges = dict(_PROCESS_MERGES)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"cacheproxy_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str, merge: Merge) -> Gauge:
+            self.merges[f"cacheproxy_{name}"] = merge
+            return Gauge(f"cacheproxy_{name}", text, labels, registry=registry)
+
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+        ) -> Histogram:
+            return Histogram(f"cacheproxy_{name}", text, labels, registry=registry, buckets=buckets)
+
+        def loop_counter(name: str, text: str, *labels: str) -> LoopCounter:
+            return LoopCounter(f"cacheproxy_{name}", text, labels, registry)
+
+        def loop_histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+        ) -> LoopHistogram:
+            return LoopHistogram(f"cacheproxy_{name}", text, labels, buckets, registry)
+
+        self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
+
+        self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
+        self.request_duration = loop_histogram(
+            "request_duration_seconds", "From the parsed request to its answer", "route", "outcome"
+        )
+        self.lookups = loop_counter(
+            "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
+        )
+        self.collapsed = loop_counter(
+            "collapsed", "Misses that joined an inference already in flight", "model"
+        )
+        self.stage_duration = loop_histogram(
+            "stage_duration_seconds", "Time of one request in one stage", "stage"
+        )
+
+        self.batch_texts = loop_histogram(
+            "batch_texts",
+            "Texts in one inference; the sum counts texts that the model read",
+            "model",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )
+        self.batch_tokens = loop_histogram(
+            "batch_tokens",
+            "Tokens in one inference",
+            "model",
+            buckets=(8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        )
+        self.queue_depth = gauge("queue_depth", "Texts waiting for inference", "model", merge="sum")
+        self.queue_wait = loop_histogram(
+            "queue_wait_seconds", "Wait of a text from submission to its inference", "model"
+        )
+        self.batch_window = gauge(
+            "batch_window_seconds",
+            "Longest time for which a fuller group goes first, as configured",
+            merge="max",
+        )
+        self.inference_duration = loop_histogram(
+            "inference_duration_seconds", "Time of one inference", "model"
+        )
+        self.inference_errors = counter(
+            "inference_errors", "Texts without a usable vector", "model", "reason"
+        )
+        self.truncated_texts = loop_counter(
+            "truncated_texts", "Inputs cut at the model's longest length", "model"
+        )
+        self.shed = counter("shed", "Requests refused to protect the rest", "reason")
+
+        self.semantic_score = loop_histogram(
+            "semantic_score", "Score of the nearest neighbour", "model", buckets=_SCORE_BUCKETS
+        )
+        self.semantic_promised_error = gauge(
+            "semantic_promised_error",
+            "Share of wrong ones among semantic hits that is promised not to be exceeded",
+            "model",
+            merge="max",
+        )
+        self.semantic_namespaces = NamespaceGauges(_SEMANTIC_GAUGES, registry)
+        self.merges |= {gauge.name: gauge.worst for gauge in _SEMANTIC_GAUGES}
+        self.semantic_alarms = counter(
+            "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
+        )
+        self.semantic_checks_waiting = gauge(
+            "semantic_checks_waiting",
+            "Hits that wait to be compared with their true vector",
+            merge="sum",
+        )
+        self.semantic_spared = counter(
+            "semantic_spared_seconds", "Inference that semantic hits spared, about", "model"
+        )
+        self.semantic_labels = counter(
+            "semantic_shadow_labels",
+            "Neighbours compared with the true vector (right, wrong)",
+            "model",
+            "result",
+        )
+
+        self.store_up = gauge(
+            "store_up", "1 if the last store call was answered, if by a refusal", merge="min"
+        )
+        self.store_breaker_state = gauge(
+            "store_breaker_state",
+            "0 closed: calls are made; 1 half-open: one is made; 2 open: none (get, nearest, put)",
+            "op",
+            merge="max",
+        )
+        self.store_errors = counter(
+            "store_errors", "Store calls that failed, by what they failed of", "kind"
+        )
+        self.store_skipped = counter(
+            "store_skipped", "Lookups not made: the breaker was open, or their time was up", "op"
+        )
+        self.store_op_duration = loop_histogram(
+            "store_op_duration_seconds", "Time of one store call", "op"
+        )
+        self.record_errors = counter("record_errors", "Stored records that did not decode")
+        self.store_entries = gauge(
+            "store_entries", "Entries in the store; NaN if it keeps no count", merge="max"
+        )
+        self.store_bytes = gauge(
+            "store_bytes", "Bytes that the store's entries take; NaN as above", merge="max"
+        )
+        self.purge_generation = gauge(
+            "purge_generation",
+            "Number of the newest purge heard of, the same in all servers",
+            merge="max",
+        )
+        self.purges_heard = gauge(
+            "purges_heard", "1 while purges by other processes are being heard", merge="min"
+        )
+        self.semantic_index_up = gauge(
+            "semantic_index_up", "1 while the store can look entries up by probe", merge="min"
+        )
+        self.semantic_index_documents = gauge(
+            "semantic_index_documents",
+            "Entries that the index finds; NaN where not known",
+            merge="max",
+        )
+        self.semantic_index_failures = gauge(
+            "semantic_index_failures",
+            "Entries that could not be indexed; NaN where not known",
+            merge="max",
+        )
+        self.semantic_index_bytes = gauge(
+            "semantic_index_bytes", "Memory that the index takes; NaN where not known", merge="max"
+        )
+        self.semantic_index_indexed_ratio = gauge(
+            "semantic_index_indexed_ratio",
+            "Share of entries indexed already; NaN where not known",
+            merge="min",
+        )
+        self.semantic_index_rebuilds = gauge(
+            "semantic_index_rebuilds",
+            "Indexes made anew as they found nothing, since the start",
+            merge="sum",
+        )
+        self.saved_tokens = loop_counter(
+            "saved_tokens", "Tokens of completions that hits saved", "model", "kind"
+        )
+        self.saved_seconds = loop_counter(
+            "saved_seconds", "Time of upstreams that hits saved", "model"
+        )
+        self.saved_cost = loop_counter(
+            "saved_cost", "Money that hits saved, by the table of prices", "model"
+        )
+        self.stale_served = counter(
+            "stale_served", "Completions served after their time (revalidate, error)", "reason"
+        )
+        self.cache_reports = counter("cache_reports", "Hits that clients called wrong", "model")
+        self.upstream_responses = counter(
+            "upstream_responses", "Answers of upstreams, by their status", "upstream", "code"
+        )
+        self.upstream_errors = counter(
+            "upstream_errors",
+            "Upstream calls without a whole answer (connect, timeout, truncated, malformed)",
+            "upstream",
+            "kind",
+        )
+        self.upstream_first_byte = histogram(
+            "upstream_first_byte_seconds", "From a call's beginning to its head", "upstream"
+        )
+        self.upstream_breaker_state = gauge(
+            "upstream_breaker_state",
+            "0 closed: it is asked; 1 half-open: once; 2 open: it is not",
+            "upstream",
+            merge="max",
+        )
+        self.chat_waiting = gauge(
+            "chat_waiting", "Requests that wait for an upstream, or read its answer", merge="sum"
+        )
+        self.slow_clients_closed = counter(
+            "slow_clients_closed", "Streams ended because the client did not read"
+        )
+        self.hot_entries = gauge("hot_entries", "Entries in the hot tier", merge="sum")
+        self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take", merge="sum")
+        self.writeback_queue = gauge(
+            "writeback_queue_entries", "Entries waiting to be stored", merge="sum"
+        )
+        self.writeback_stored = counter("writeback_stored", "Entries stored")
+        self.writeback_dropped = counter(
+            "writeback_dropped", "Entries not stored: each is a later miss", "reason"
+        )
+        self.recorded = counter("recorded_requests", "Requests recorded to be replayed")
+        self.record_dropped = counter(
+            "record_dropped",
+            "Requests not recorded, by why (full, unreadable, error)",
+            "reason",
+        )
+
+    def lookup_counts(self) -> dict[str, dict[str, int]]:
+        """Return the texts that were looked up in each tier of this process, by result."""
+        counts: dict[str, dict[str, int]] = {}
+        for family in self.lookups.collect():
+            for sample in family.samples:
+                tier = counts.setdefault(sample.labels["tier"], {})
+                result = sample.labels["result"]
+                tier[result] = tier.get(result, 0) + int(sample.value)
+        return counts
+
+
+class SupervisorMetrics:
+    """What only the supervisor of several workers knows; merged with what its workers count.
+
+    Attributes:
+        merges: how each gauge is merged, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.merges: dict[str, Merge] = {**_PROCESS_MERGES, "cacheproxy_workers": "sum"}
+        ProcessCollector(registry=registry)
+        self.workers = Gauge("cacheproxy_workers", "Workers that serve", registry=registry)
+        self.worker_restarts = Counter(
+            "cacheproxy_worker_restarts", "Workers started in place of others", registry=registry
+        )

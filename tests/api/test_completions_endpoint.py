@@ -1,0 +1,77 @@
+"""The chat endpoint's own promises: clients that do not read, and what LiteLLM's field asks for."""
+
+import asyncio
+
+import pytest
+
+from cacheproxy.api import chat
+from cacheproxy.api.completions_endpoint import ChatEndpoint
+from cacheproxy.api.connection import ClientGone
+from cacheproxy.api.litellm_control import merge_control, merge_namespace
+from cacheproxy.api.report import entry_id
+from cacheproxy.errors import BadRequest
+from cacheproxy.keys import Namespace
+from cacheproxy.routes.exchange import Control
+from cacheproxy.telemetry.metrics import Metrics
+
+
+async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
+    monkeypatch.setattr(chat, "_SLOW_CLIENT_S", 0.01)
+    metrics = Metrics()
+    endpoint = ChatEndpoint(
+        None,
+        None,
+        None,
+        callers=None,
+        max_temperature=1,
+        max_body_bytes=1,
+        body_timeout_s=1,
+        metrics=metrics,
+    )
+
+    async def stuck(message):
+        await asyncio.Event().wait()
+
+    with pytest.raises(ClientGone):
+        await endpoint._send_part(stuck, b"data: {}\n\n")
+
+    assert metrics.registry.get_sample_value("cacheproxy_slow_clients_closed_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("control", "cache", "merged"),
+    [
+        (Control(), {}, Control()),
+        (Control(), {"ttl": 5}, Control(ttl_s=5)),
+        (Control(ttl_s=3), {"ttl": 5}, Control(ttl_s=3)),
+        (Control(max_age_s=9), {"s-maxage": 4}, Control(max_age_s=4)),
+        (Control(max_age_s=2), {"s-maxage": 4}, Control(max_age_s=2)),
+        (Control(no_cache=True), {"no-cache": False}, Control(no_cache=True)),
+        (Control(), {"no-cache": True, "no-store": True}, Control(no_cache=True, no_store=True)),
+        (Control(), {"supported_call_types": ["x"]}, Control()),
+    ],
+)
+def test_of_headers_and_field_the_stricter_one_holds(control, cache, merged):
+    assert merge_control(control, cache) == merged
+
+
+@pytest.mark.parametrize("cache", [{"ttl": 0}, {"ttl": True}, {"ttl": "1"}, {"s-maxage": -1}])
+def test_a_member_without_a_usable_value_is_refused(cache):
+    with pytest.raises(BadRequest):
+        merge_control(Control(), cache)
+
+
+def test_the_field_names_a_namespace_inside_the_tenant():
+    ours = Namespace("acme", "default")
+
+    assert merge_namespace(ours, {"namespace": "docs"}) == Namespace("acme", "docs")
+    assert merge_namespace(ours, {"namespace": "other/docs"}).tenant == "acme"
+    for name in ("", "x" * 257, 5):
+        with pytest.raises(BadRequest):
+            merge_namespace(ours, {"namespace": name})
+
+
+def test_an_entrys_id_tells_the_key_and_the_score():
+    assert entry_id(bytes(32), None) == b"0" * 64
+    assert entry_id(bytes(32), 0.97314) == b"0" * 64 + b"-9731"
+    assert entry_id(bytes(32), -0.1) == b"0" * 64 + b"-0"
