@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores import rows
+from cacheproxy.stores.embedded import rows
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Entry, Partition
 
