@@ -1,7 +1,6 @@
 """What can be set: the sections, their defaults and bounds, and the settings as a whole.
 
-Each section is handed to the part that it configures, and to no other. Where the values come from
-is told in `config`.
+Each section goes to the one part that it configures. `sources` says where the values come from.
 """
 
 import os
@@ -39,7 +38,8 @@ _STORES = (
 )
 
 _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
-"""One group on the GPU, one on its way there; what fills a GPU keeps a CPU busy for seconds."""
+"""One group runs on the GPU while the next is copied to it; a CPU would take seconds for a group
+that fills a GPU."""
 
 _MOST_WORKERS = 256
 
@@ -64,97 +64,128 @@ class _Section(BaseModel):
 
 
 class CacheSettings(_Section):
-    """What is kept, for how long, and how long a lookup may take."""
+    """What the cache keeps, for how long, and how long a lookup may take."""
 
-    ttl_s: TtlS = Field(7 * 86_400, description="life of an entry, seconds")
+    ttl_s: TtlS = Field(7 * 86_400, description="time to live of an entry, seconds")
     ttl_jitter: float = Field(
-        0.1, ge=0, lt=1, description="share by which lives are shortened at random, at most"
+        0.1,
+        ge=0,
+        lt=1,
+        description="random part of ttl_s, up to this share, by which an entry expires early",
     )
-    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier; 0 turns it off")
-    store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store")
-    deadline_ms: float = Field(25, gt=0, description="longest wait for a lookup in the store")
-    writeback_entries: int = Field(16_384, ge=1, description="entries that may wait to be stored")
+    hot_bytes: int = Field(
+        64 * 2**20, ge=0, description="memory of the hot tier, bytes; 0 turns it off"
+    )
+    store_bytes: int = Field(2 * 2**30, ge=2**20, description="size of the embedded store, bytes")
+    deadline_ms: float = Field(
+        25, gt=0, description="deadline of a lookup in the store, milliseconds"
+    )
+    writeback_entries: int = Field(
+        16_384, ge=1, description="length of the write-back queue, entries"
+    )
 
 
 class SemanticSettings(_Section):
-    """The semantic tier: what it promises, and the evidence that it wants for it."""
+    """The semantic tier: what it promises, and how it earns the right to serve."""
 
     mode: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="auto: learn, serve what the evidence allows, and step aside where that does "
-        "not pay; on: never step aside; off: exact tiers only",
+        description="auto: learn, serve what the evidence allows, and step aside where lookups "
+        "cost more than they save; on: never step aside; off: exact tiers only",
     )
     max_error: float = Field(
-        0.01, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+        0.01,
+        ge=0.001,
+        le=0.2,
+        description="promised upper limit on the share of wrong semantic hits",
     )
-    confidence: float = Field(
-        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
-    )
+    confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
     min_similarity: float = Field(
-        0.95, gt=0, le=1, description="cosine of true vectors from which a neighbour is right"
+        0.95,
+        gt=0,
+        le=1,
+        description="least cosine between the true and the served vector of a right hit",
     )
     threshold: float | None = Field(
-        None, gt=0, le=1, description="serve from this probe score on, by your own guess"
+        None,
+        gt=0,
+        le=1,
+        description="serve hits from this probe score upwards; your own guess, nothing is promised",
     )
     probe: str = Field(
         "shallow",
-        description="what neighbours are found by: shallow (a sixth of an inference, knows the "
-        "order of words), static (no inference at all, and weak) or the name of a smaller model",
+        description="encoder that finds neighbours: shallow (a sixth of the cost of inference), "
+        "static (no forward pass, finds fewer) or the name of a smaller model",
     )
-    min_tokens: int = Field(6, ge=1, description="shorter texts, specials counted, are exact-only")
+    min_tokens: int = Field(
+        6, ge=1, description="texts of fewer tokens, special ones included, skip the semantic tier"
+    )
 
 
 class BatchSettings(_Section):
-    """Inference: threads, groups, and the longest queue."""
+    """Inference: threads, groups of texts, and the queue before them."""
 
     threads: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)),
         ge=1,
-        description="groups inferred at the same time; default: the worker's share of the cores",
+        description="groups that run at the same time; default: the worker's share of the cores",
     )
     window_ms: float = Field(
-        5, ge=0, description="longest time for which a fuller group goes first"
+        5,
+        ge=0,
+        description="longest time that a text waits for others to share its group, milliseconds",
     )
-    max_tokens: int = Field(256, ge=1, description="tokens in one group")
+    max_tokens: int = Field(256, ge=1, description="most tokens in one group")
     shared_tokens: int = Field(
-        64, ge=1, description="tokens in one group while several requests wait"
+        64, ge=1, description="most tokens in one group while several requests wait"
     )
     max_wait_ms: float = Field(
-        2_000, gt=0, description="longer expected waits are refused with 429"
+        2_000, gt=0, description="a request that would wait longer gets 429, milliseconds"
     )
-    timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text")
+    timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text, seconds")
 
 
 class LimitSettings(_Section):
-    """What one request may bring."""
+    """Limits of one request."""
 
-    body_bytes: int = Field(2 * 2**20, ge=1_024, description="size of a request's body")
-    inputs: int = Field(2_048, ge=1, description="inputs in one request")
-    characters: int = Field(32_768, ge=1, description="characters in one text")
-    chat_body_bytes: int = Field(16 * 2**20, ge=1_024, description="the same, of a chat request")
-    body_timeout_s: float = Field(10, gt=0, description="time for a body to arrive")
+    body_bytes: int = Field(2 * 2**20, ge=1_024, description="most bytes in the body of a request")
+    inputs: int = Field(2_048, ge=1, description="most inputs in one request")
+    characters: int = Field(32_768, ge=1, description="most characters in one text")
+    chat_body_bytes: int = Field(
+        16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
+    )
+    body_timeout_s: float = Field(
+        10, gt=0, description="longest time for a body to arrive, seconds"
+    )
 
 
 class ChatSettings(_Section):
-    """Chat completions: what is cached, and what the semantic tier promises for them."""
+    """Chat completions: what is cached, and what the semantic tier promises."""
 
-    ttl_s: TtlS = Field(86_400, description="life of a completion, seconds")
-    hot_bytes: int = Field(64 * 2**20, ge=0, description="size of the hot tier for completions")
+    ttl_s: TtlS = Field(86_400, description="time to live of a completion, seconds")
+    hot_bytes: int = Field(
+        64 * 2**20, ge=0, description="memory of the hot tier for completions, bytes"
+    )
     max_temperature: float = Field(
-        1, ge=0, le=2, description="hotter requests are passed through; one that says none is at 1"
+        1,
+        ge=0,
+        le=2,
+        description="requests with a higher temperature bypass the cache; none given counts as 1",
     )
     max_answer_bytes: int = Field(
-        2**20, ge=1_024, description="longer answers are passed through, and not stored"
+        2**20, ge=1_024, description="longer answers are passed on and not stored, bytes"
     )
     semantic: Literal["on", "off"] = Field(
-        "on", description="learn from answers, and serve what the evidence allows; off: exact tiers"
+        "on",
+        description="on: learn from answers, serve what the evidence allows; off: exact tiers only",
     )
     max_error: float = Field(
-        0.02, ge=0.001, le=0.2, description="promised share of wrong ones among semantic hits"
+        0.02,
+        ge=0.001,
+        le=0.2,
+        description="promised upper limit on the share of wrong semantic hits",
     )
-    confidence: float = Field(
-        0.95, ge=0.9, le=0.999, description="confidence of that promise, at every look"
-    )
+    confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
     checks_per_minute: float = Field(
         30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
     )
@@ -168,10 +199,11 @@ class ChatSettings(_Section):
         description="share of different answers that it sees (cacheproxy judge)",
     )
     stale_while_revalidate_s: StaleS = Field(
-        0, description="stale completions are served at once for so long, and asked for anew"
+        0,
+        description="seconds for which an expired completion is served while a fresh one is fetched",
     )
     stale_if_error_s: StaleS = Field(
-        0, description="stale completions are served for so long where the upstream fails"
+        0, description="seconds for which an expired completion is served if the upstream fails"
     )
 
     @model_validator(mode="after")
@@ -182,29 +214,37 @@ class ChatSettings(_Section):
 
 
 class UpstreamSettings(_Section):
-    """An OpenAI-compatible server that requests are passed to."""
+    """An OpenAI-compatible server that answers what the cache cannot."""
 
-    base_url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="up to and with /v1")
+    base_url: str = Field(
+        pattern=r"^https?://[^\s?#@]+$", description="URL up to and including /v1"
+    )
     api_key: SecretStr | None = Field(
-        None, min_length=1, description="sent as a bearer token; $NAME takes a variable's value"
+        None, min_length=1, description="bearer token for it; $NAME reads an environment variable"
     )
     pass_authorization: bool = Field(
-        False, description="send the caller's own Authorization; entries are then each caller's"
+        False,
+        description="send the caller's own Authorization header; each caller then has own entries",
     )
     models: tuple[str, ...] = Field(
-        (), description="the chat models that it has; none, and no embeddings either: any"
+        (), description="chat models that it serves; if neither these nor embeddings are given: any"
     )
     embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
-        default_factory=dict, description="dimensions of the embedding models that it has"
+        default_factory=dict,
+        description="embedding models that it serves, each with its dimensions",
     )
     before_local: bool = Field(
-        False, description="asked for the local model's embeddings before the local engine is"
+        False, description="ask it for the local model's embeddings before the local engine"
     )
-    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection")
-    first_byte_timeout_s: float = Field(300, gt=0, description="longest wait for an answer's head")
-    idle_timeout_s: float = Field(30, gt=0, description="longest pause in a streamed answer")
-    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer")
-    connections: int = Field(256, ge=1, description="connections to it at the same time")
+    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection, seconds")
+    first_byte_timeout_s: float = Field(
+        300, gt=0, description="longest wait for the head of an answer, seconds"
+    )
+    idle_timeout_s: float = Field(
+        30, gt=0, description="longest pause in a streamed answer, seconds"
+    )
+    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer, seconds")
+    connections: int = Field(256, ge=1, description="most connections to it at the same time")
 
     @field_validator("api_key")
     @classmethod
@@ -226,17 +266,17 @@ class UpstreamSettings(_Section):
 
 
 class PriceSettings(_Section):
-    """What a million tokens of a model cost, in any currency, the same for all."""
+    """Price of a million tokens of a model, in one currency for all models."""
 
-    prompt: float = Field(ge=0, description="of a prompt")
-    completion: float = Field(ge=0, description="of a completion")
+    prompt: float = Field(ge=0, description="price of a million prompt tokens")
+    completion: float = Field(ge=0, description="price of a million completion tokens")
 
 
 class StaleSettings(_Section):
-    """How long completions may be served after their time (RFC 5861)."""
+    """How long expired completions may still be served (RFC 5861)."""
 
-    while_revalidate: StaleS = Field(0, description="at once, and asked for anew, seconds")
-    if_error: StaleS = Field(0, description="where the upstream fails, seconds")
+    while_revalidate: StaleS = Field(0, description="while a fresh one is fetched, seconds")
+    if_error: StaleS = Field(0, description="if the upstream fails, seconds")
 
 
 class AdminSettings(_Section):
@@ -244,32 +284,34 @@ class AdminSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address of the admin listener")
     port: int | None = Field(
-        None, ge=0, le=65_535, description="port of the admin listener; unset: there is none"
+        None, ge=0, le=65_535, description="port of the admin listener; not set: no admin listener"
     )
     token: SecretStr | None = Field(
-        None, min_length=1, description="bearer token that the admin listener asks for"
+        None, min_length=1, description="bearer token that admin requests must carry"
     )
 
 
 class LogSettings(_Section):
-    """What is logged, to standard error, and how."""
+    """What goes to the log on standard error, and in which form."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
-    format: LogFormat = Field("human", description="human, or json: an object a line")
+    format: LogFormat = Field("human", description="human, or json: one object a line")
     requests: RequestLog = Field(
         "sampled",
-        description="lines about requests: off, sampled (one a second of each route and status) "
-        "or all; from level info on",
+        description="requests to log at level info: off, sampled (one a second for each route and "
+        "status) or all",
     )
 
 
 class RecordSettings(_Section):
-    """A log of requests to replay: off unless it has a path."""
+    """Recording of requests for later replay: off unless it has a path."""
 
-    path: Path | None = Field(None, description="file of requests to replay; unset: there is none")
-    texts: bool = Field(False, description="record the texts, too, not only their hashes")
+    path: Path | None = Field(
+        None, description="file that requests are recorded to; not set: no recording"
+    )
+    texts: bool = Field(False, description="record texts as well as their hashes")
     max_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="size at which the file becomes PATH.1"
+        256 * 2**20, ge=2**20, description="size at which the file is rotated to PATH.1, bytes"
     )
 
 
@@ -279,25 +321,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0 picks a free one")
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("cacheproxy")),
-        description="where models and the embedded store live",
+        description="folder of the models and of the embedded store",
     )
     store: str | None = Field(
         None,
         description=f"{_STORES}; default: a file under the home folder",
     )
-    model: str = Field("all-MiniLM-L6-v2", description="model to serve")
+    model: str = Field("all-MiniLM-L6-v2", description="embedding model to serve")
     device: Device = Field("cpu", description="cpu (INT8) or cuda (float16 on an NVIDIA GPU)")
     allow_anonymous: bool = Field(
-        False, description="listen beyond loopback although no API key is configured"
+        False, description="allow listening beyond loopback without API keys"
     )
     workers: int = Field(
-        1, ge=1, le=_MOST_WORKERS, description="processes that serve, with one cache in the store"
+        1, ge=1, le=_MOST_WORKERS, description="number of serving processes; they share one store"
     )
     drain_s: float = Field(
-        1, ge=0, le=300, description="time between SIGTERM and closing the listening socket"
+        1,
+        ge=0,
+        le=300,
+        description="time between SIGTERM and closing the listening socket, seconds",
     )
 
     cache: CacheSettings = CacheSettings()
@@ -309,16 +354,18 @@ class Settings(BaseModel):
     upstream: str | None = Field(
         None,
         pattern=r"^https?://[^\s?#@]+$",
-        description="an OpenAI-compatible server for chat completions, as [upstreams.default]",
+        description="an OpenAI-compatible server for chat completions; as [upstreams.default]",
     )
     upstreams: dict[UpstreamName, UpstreamSettings] = Field(
-        default_factory=dict, description="servers that requests are passed to, by name, in order"
+        default_factory=dict,
+        description="upstream servers by name, in the order in which they are asked",
     )
     prices: dict[str, PriceSettings] = Field(
-        default_factory=dict, description="what a million tokens of a chat model cost"
+        default_factory=dict, description="price of a million tokens by chat model"
     )
     namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
-        default_factory=dict, description="how stale completions may be, by tenant and namespace"
+        default_factory=dict,
+        description="stale_while_revalidate and stale_if_error by tenant and namespace",
     )
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
@@ -326,10 +373,11 @@ class Settings(BaseModel):
         default_factory=dict, description="hashes of API keys by tenant"
     )
     model_aliases: dict[str, str] = Field(
-        default_factory=dict, description="further names for models that are served"
+        default_factory=dict, description="other names for served models, name to model"
     )
     namespace_ttl_s: dict[Name, dict[Name, TtlS]] = Field(
-        default_factory=dict, description="life of an entry by tenant and namespace, seconds"
+        default_factory=dict,
+        description="time to live of an entry by tenant and namespace, seconds",
     )
 
     @field_validator("store")
@@ -348,7 +396,7 @@ class Settings(BaseModel):
 
     @property
     def batching(self) -> BatchSettings:
-        """The batch section, its defaults as the device and the number of workers want them."""
+        """The batch section with defaults that suit the device and the number of workers."""
         defaults = _GPU_BATCH
         if self.device == "cpu":
             defaults = {"threads": max(1, len(os.sched_getaffinity(0)) // self.workers)}
@@ -364,7 +412,7 @@ class Settings(BaseModel):
 
     @property
     def semantic_mode(self) -> Literal["auto", "on", "off"]:
-        """The semantic tier's mode: off with a store that finds nothing by probe."""
+        """The semantic tier's mode; off with a store that cannot search by probe."""
         return "off" if self.is_cluster else self.semantic.mode
 
     @property
