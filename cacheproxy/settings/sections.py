@@ -200,7 +200,7 @@ class ChatSettings(_Section):
     )
     stale_while_revalidate_s: StaleS = Field(
         0,
-        description="seconds for which an expired completion is served while a fresh one is fetched",
+        description="seconds for which an expired completion is served while it is refreshed",
     )
     stale_if_error_s: StaleS = Field(
         0, description="seconds for which an expired completion is served if the upstream fails"

@@ -1,10 +1,10 @@
 """Every Prometheus series that cacheproxy exports, in one place, with bounded labels.
 
-Units are base units and stand in the names. Children of labelled series that sit in the hot path
-are bound once by their users: looking a label set up costs more than counting.
+Names carry base units. Code in the hot path binds its labelled children once, because looking up a
+label set costs more than counting.
 
-Several workers are scraped as one: counters and histograms are summed, and each gauge says here
-how those of the workers make one (`merged_metrics`).
+Several workers are scraped as one: counters and histograms are summed, and each gauge declares here
+how the workers' values are merged (`merged`).
 """
 
 from typing import Literal
@@ -23,14 +23,14 @@ from prometheus_client import (
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
 from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
 
-# A creation time beside every series would double the size of a scrape, and nobody reads them.
+# A creation time beside every series would double the size of a scrape for no reader.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 LATENCY_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
-"""Upper bounds of the buckets of all histograms of times, seconds."""
+"""Upper bounds of the buckets of every duration histogram, seconds."""
 
 _SCORE_BUCKETS = (
     *(0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875),
@@ -38,7 +38,7 @@ _SCORE_BUCKETS = (
 )
 
 Merge = Literal["sum", "max", "min"]
-"""How a gauge's values in several processes make one; not-a-number gives way to any other."""
+"""How the values of a gauge in several processes are merged; NaN yields to any number."""
 
 SEMANTIC_THRESHOLD = "cacheproxy_semantic_threshold"
 SEMANTIC_CERTIFIED = "cacheproxy_semantic_certified"
@@ -48,16 +48,24 @@ SEMANTIC_PAIRS_NEEDED = "cacheproxy_semantic_pairs_needed"
 SEMANTIC_ASIDE = "cacheproxy_semantic_aside"
 
 _SEMANTIC_GAUGES = (
-    NamespaceGauge(SEMANTIC_THRESHOLD, "Lowest score that is served; 2 while closed", "max"),
-    NamespaceGauge(SEMANTIC_CERTIFIED, "1 while a threshold is earned and open", "min"),
-    NamespaceGauge(SEMANTIC_ERROR, "Estimated share of wrong ones among semantic hits", "max"),
-    NamespaceGauge(SEMANTIC_ERROR_UPPER, "Upper limit of that share", "max"),
+    NamespaceGauge(
+        SEMANTIC_THRESHOLD, "Lowest score that is served; 2 while the tier is closed", "max"
+    ),
+    NamespaceGauge(SEMANTIC_CERTIFIED, "1 while a certified threshold is open", "min"),
+    NamespaceGauge(SEMANTIC_ERROR, "Estimated share of wrong semantic hits", "max"),
+    NamespaceGauge(
+        SEMANTIC_ERROR_UPPER, "Upper confidence limit of the share of wrong semantic hits", "max"
+    ),
     NamespaceGauge(
         SEMANTIC_PAIRS_NEEDED,
-        "Labels still missing for a threshold, about; +Inf if none is safe",
+        "Labels still missing for a certificate, about; +Inf if no threshold is safe",
         "max",
     ),
-    NamespaceGauge(SEMANTIC_ASIDE, "1 while lookups cost more than they spare", "max"),
+    NamespaceGauge(
+        SEMANTIC_ASIDE,
+        "1 while the tier stands aside because lookups cost more than they save",
+        "max",
+    ),
 )
 
 _PROCESS_MERGES: dict[str, Merge] = {
@@ -68,7 +76,7 @@ _PROCESS_MERGES: dict[str, Merge] = {
     "process_max_fds": "sum",
     "python_info": "max",
 }
-"""For the gauges of prometheus_client's own collectors."""
+"""How the gauges of prometheus_client's own collectors are merged."""
 
 
 class Metrics:
@@ -109,10 +117,17 @@ class Metrics:
 
         self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
         self.request_duration = loop_histogram(
-            "request_duration_seconds", "From the parsed request to its answer", "route", "outcome"
+            "request_duration_seconds",
+            "Time from the parsed request to its answer",
+            "route",
+            "outcome",
         )
         self.lookups = loop_counter(
-            "lookups", "Texts looked up in a tier (hit, miss)", "model", "tier", "result"
+            "lookups",
+            "Lookups in a tier (hit, miss): texts, or chat requests",
+            "model",
+            "tier",
+            "result",
         )
         self.collapsed = loop_counter(
             "collapsed", "Misses that joined an inference already in flight", "model"
@@ -123,7 +138,7 @@ class Metrics:
 
         self.batch_texts = loop_histogram(
             "batch_texts",
-            "Texts in one inference; the sum counts texts that the model read",
+            "Texts in one inference; the sum counts the texts that were inferred",
             "model",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
         )
@@ -139,7 +154,7 @@ class Metrics:
         )
         self.batch_window = gauge(
             "batch_window_seconds",
-            "Longest time for which a fuller group goes first, as configured",
+            "Longest time that a text waits for others to share its group, as configured",
             merge="max",
         )
         self.inference_duration = loop_histogram(
@@ -149,7 +164,7 @@ class Metrics:
             "inference_errors", "Texts without a usable vector", "model", "reason"
         )
         self.truncated_texts = loop_counter(
-            "truncated_texts", "Inputs cut at the model's longest length", "model"
+            "truncated_texts", "Inputs truncated to the model's most tokens", "model"
         )
         self.shed = counter("shed", "Requests refused to protect the rest", "reason")
 
@@ -158,144 +173,159 @@ class Metrics:
         )
         self.semantic_promised_error = gauge(
             "semantic_promised_error",
-            "Share of wrong ones among semantic hits that is promised not to be exceeded",
+            "Promised upper limit on the share of wrong semantic hits",
             "model",
             merge="max",
         )
         self.semantic_namespaces = NamespaceGauges(_SEMANTIC_GAUGES, registry)
         self.merges |= {gauge.name: gauge.worst for gauge in _SEMANTIC_GAUGES}
         self.semantic_alarms = counter(
-            "semantic_alarms", "Doubts in the evidence (hits, canary, refuted)", "model", "kind"
+            "semantic_alarms",
+            "Alarms that closed the tier or tightened it (hits, canary, refuted)",
+            "model",
+            "kind",
         )
         self.semantic_checks_waiting = gauge(
             "semantic_checks_waiting",
-            "Hits that wait to be compared with their true vector",
+            "Semantic hits that wait for their background check",
             merge="sum",
         )
         self.semantic_spared = counter(
-            "semantic_spared_seconds", "Inference that semantic hits spared, about", "model"
+            "semantic_spared_seconds",
+            "Seconds of inference that semantic hits saved, estimated",
+            "model",
         )
         self.semantic_labels = counter(
             "semantic_shadow_labels",
-            "Neighbours compared with the true vector (right, wrong)",
+            "Labels: neighbours compared with the true answer (right, wrong)",
             "model",
             "result",
         )
 
         self.store_up = gauge(
-            "store_up", "1 if the last store call was answered, if by a refusal", merge="min"
+            "store_up", "1 if the store replied to the last call, even with an error", merge="min"
         )
         self.store_breaker_state = gauge(
             "store_breaker_state",
-            "0 closed: calls are made; 1 half-open: one is made; 2 open: none (get, nearest, put)",
+            "Circuit breaker: 0 closed, 1 half-open, 2 open (get, nearest, put)",
             "op",
             merge="max",
         )
-        self.store_errors = counter(
-            "store_errors", "Store calls that failed, by what they failed of", "kind"
-        )
+        self.store_errors = counter("store_errors", "Failed store calls, by kind of error", "kind")
         self.store_skipped = counter(
-            "store_skipped", "Lookups not made: the breaker was open, or their time was up", "op"
+            "store_skipped",
+            "Lookups skipped: the breaker was open or the deadline had passed",
+            "op",
         )
         self.store_op_duration = loop_histogram(
             "store_op_duration_seconds", "Time of one store call", "op"
         )
         self.record_errors = counter("record_errors", "Stored records that did not decode")
         self.store_entries = gauge(
-            "store_entries", "Entries in the store; NaN if it keeps no count", merge="max"
+            "store_entries", "Entries in the store; NaN if the store keeps no count", merge="max"
         )
         self.store_bytes = gauge(
-            "store_bytes", "Bytes that the store's entries take; NaN as above", merge="max"
+            "store_bytes",
+            "Bytes of the entries in the store; NaN if the store keeps no count",
+            merge="max",
         )
         self.purge_generation = gauge(
             "purge_generation",
-            "Number of the newest purge heard of, the same in all servers",
+            "Number of the newest known purge; equal in all servers once they have heard it",
             merge="max",
         )
         self.purges_heard = gauge(
-            "purges_heard", "1 while purges by other processes are being heard", merge="min"
+            "purges_heard",
+            "1 while this server receives the purges of other processes",
+            merge="min",
         )
         self.semantic_index_up = gauge(
-            "semantic_index_up", "1 while the store can look entries up by probe", merge="min"
+            "semantic_index_up", "1 while the store can search by probe", merge="min"
         )
         self.semantic_index_documents = gauge(
             "semantic_index_documents",
-            "Entries that the index finds; NaN where not known",
+            "Entries in the index; NaN if unknown",
             merge="max",
         )
         self.semantic_index_failures = gauge(
             "semantic_index_failures",
-            "Entries that could not be indexed; NaN where not known",
+            "Entries that could not be indexed; NaN if unknown",
             merge="max",
         )
         self.semantic_index_bytes = gauge(
-            "semantic_index_bytes", "Memory that the index takes; NaN where not known", merge="max"
+            "semantic_index_bytes", "Memory of the index, bytes; NaN if unknown", merge="max"
         )
         self.semantic_index_indexed_ratio = gauge(
             "semantic_index_indexed_ratio",
-            "Share of entries indexed already; NaN where not known",
+            "Share of entries that are indexed; NaN if unknown",
             merge="min",
         )
         self.semantic_index_rebuilds = gauge(
             "semantic_index_rebuilds",
-            "Indexes made anew as they found nothing, since the start",
+            "Rebuilds of an index that returned nothing for existing entries, since start-up",
             merge="sum",
         )
         self.saved_tokens = loop_counter(
             "saved_tokens", "Tokens of completions that hits saved", "model", "kind"
         )
         self.saved_seconds = loop_counter(
-            "saved_seconds", "Time of upstreams that hits saved", "model"
+            "saved_seconds", "Seconds of upstream time that hits saved", "model"
         )
         self.saved_cost = loop_counter(
-            "saved_cost", "Money that hits saved, by the table of prices", "model"
+            "saved_cost", "Cost that hits saved, from the configured prices", "model"
         )
         self.stale_served = counter(
-            "stale_served", "Completions served after their time (revalidate, error)", "reason"
+            "stale_served", "Expired completions served (revalidate, error)", "reason"
         )
-        self.cache_reports = counter("cache_reports", "Hits that clients called wrong", "model")
+        self.cache_reports = counter(
+            "cache_reports", "Hits that clients reported as wrong", "model"
+        )
         self.upstream_responses = counter(
-            "upstream_responses", "Answers of upstreams, by their status", "upstream", "code"
+            "upstream_responses", "Responses of upstreams, by status code", "upstream", "code"
         )
         self.upstream_errors = counter(
             "upstream_errors",
-            "Upstream calls without a whole answer (connect, timeout, truncated, malformed)",
+            "Upstream calls that gave no complete answer (connect, timeout, truncated, malformed)",
             "upstream",
             "kind",
         )
         self.upstream_first_byte = histogram(
-            "upstream_first_byte_seconds", "From a call's beginning to its head", "upstream"
+            "upstream_first_byte_seconds",
+            "Time from the start of an upstream call to the head of its response",
+            "upstream",
         )
         self.upstream_breaker_state = gauge(
             "upstream_breaker_state",
-            "0 closed: it is asked; 1 half-open: once; 2 open: it is not",
+            "Circuit breaker of an upstream: 0 closed, 1 half-open, 2 open",
             "upstream",
             merge="max",
         )
         self.chat_waiting = gauge(
-            "chat_waiting", "Requests that wait for an upstream, or read its answer", merge="sum"
+            "chat_waiting", "Requests that wait for an upstream or read its answer", merge="sum"
         )
         self.slow_clients_closed = counter(
             "slow_clients_closed", "Streams ended because the client did not read"
         )
         self.hot_entries = gauge("hot_entries", "Entries in the hot tier", merge="sum")
-        self.hot_bytes = gauge("hot_bytes", "Bytes that the hot tier's entries take", merge="sum")
+        self.hot_bytes = gauge("hot_bytes", "Bytes of the entries in the hot tier", merge="sum")
         self.writeback_queue = gauge(
             "writeback_queue_entries", "Entries waiting to be stored", merge="sum"
         )
         self.writeback_stored = counter("writeback_stored", "Entries stored")
         self.writeback_dropped = counter(
-            "writeback_dropped", "Entries not stored: each is a later miss", "reason"
+            "writeback_dropped",
+            "Entries dropped before they were stored; each costs a later miss",
+            "reason",
         )
-        self.recorded = counter("recorded_requests", "Requests recorded to be replayed")
+        self.recorded = counter("recorded_requests", "Requests recorded for replay")
         self.record_dropped = counter(
             "record_dropped",
-            "Requests not recorded, by why (full, unreadable, error)",
+            "Requests that were not recorded, by reason (full, unreadable, error)",
             "reason",
         )
 
     def lookup_counts(self) -> dict[str, dict[str, int]]:
-        """Return the texts that were looked up in each tier of this process, by result."""
+        """Return the number of lookups in each tier of this process, by result."""
         counts: dict[str, dict[str, int]] = {}
         for family in self.lookups.collect():
             for sample in family.samples:
@@ -306,7 +336,7 @@ class Metrics:
 
 
 class SupervisorMetrics:
-    """What only the supervisor of several workers knows; merged with what its workers count.
+    """What only the supervisor knows; merged with the metrics of its workers.
 
     Attributes:
         merges: how each gauge is merged, by its name.
@@ -316,7 +346,9 @@ class SupervisorMetrics:
         self.registry = registry = CollectorRegistry()
         self.merges: dict[str, Merge] = {**_PROCESS_MERGES, "cacheproxy_workers": "sum"}
         ProcessCollector(registry=registry)
-        self.workers = Gauge("cacheproxy_workers", "Workers that serve", registry=registry)
+        self.workers = Gauge("cacheproxy_workers", "Workers that serve requests", registry=registry)
         self.worker_restarts = Counter(
-            "cacheproxy_worker_restarts", "Workers started in place of others", registry=registry
+            "cacheproxy_worker_restarts",
+            "Workers started to replace one that ended",
+            registry=registry,
         )
