@@ -1,9 +1,9 @@
-"""The journal: what the log and the traces tell of each request, once it has been answered.
+"""The journal: one log line, and one trace, for each request that has been answered.
 
-A line holds ids, names, counts and times, never a prompt, a key, a vector or a header's value but
-the request's id. `sampled` logs one request a second of each route and status, so that the log
-shows an example of all that happens and stays small whatever the load; it says how many it stands
-for. Probes, scrapes and looks at the page are in it only if they fail.
+A line holds ids, names, counts and times; never a prompt, a key, a vector, or the value of a header
+other than the request id. `sampled` logs one request a second for each route and status: the log
+shows an example of everything that happens, says how many requests it stands for, and stays small
+under any load. Health probes, scrapes and the admin page are logged only if they fail.
 """
 
 import logging
@@ -23,36 +23,36 @@ _EVERY_S = 1.0
 
 
 class _Kind:
-    """Requests of one route and status: when the next is logged, and how many were not since."""
+    """Requests of one route and status: when the next is due, and how many were skipped."""
 
     __slots__ = ("due", "unlogged")
 
     def __init__(self, route: str, status: int) -> None:
-        # Probes and scrapes that succeed come all day long, and say nothing.
+        # Probes and scrapes that succeed come all day long and are not worth a line.
         is_service = route.startswith("/") and status < 400
         self.due = math.inf if is_service else 0.0
         self.unlogged = 0
 
 
 class Journal:
-    """Opens and closes visits; belongs to the event loop."""
+    """Opens and closes visits, on the event loop."""
 
     def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
-        """Log `requests`: none, some or all; trace all if there is a tracer."""
+        """Log the `requests` asked for; trace all if there is a tracer."""
         self._tracer = tracer
         self._kinds: dict[tuple[str, int], _Kind] = {}
-        # Nothing is put together for a log that would not keep it.
+        # No line is built for a log that would drop it.
         if requests == "off" or not logger.isEnabledFor(logging.INFO):
             self._tell: Callable[[Visit], None] = _tell_nobody
         else:
             self._tell = self._sample if requests == "sampled" else self._log
         self.close: Callable[[Visit], None] = self._tell if tracer is None else self._end
-        """Tells the log and the traces of a visit that has ended."""
+        """Writes the log line and the trace of a visit that has ended."""
         self.tells_ids = requests == "all" or tracer is not None
-        """Whether every answer has its id, so that who has it finds its line or its trace."""
+        """Whether every answer carries its request id, by which its line or trace can be found."""
 
     def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:
-        """Begin a visit, for this task; probes and scrapes need no trace."""
+        """Open a visit for the current task; probes and scrapes are not traced."""
         visit = Visit(headers)
         enter_visit(visit)
         if self.tells_ids:

@@ -1,8 +1,8 @@
-"""Where the log goes, and what a line of it looks like: for people, or as JSON for programs.
+"""Sets up the log: its destination, and lines for people or JSON lines for programs.
 
-A record may carry `fields`, names and values, which people read behind the message and programs as
-members of the line's object. Tracebacks tell where something happened and of what kind it was, but
-not an exception's message: that may quote what a request held.
+A record may carry `fields`, a mapping: lines for people show it behind the message, JSON lines as
+members of the object. A traceback shows the place and the type of an exception, but not its
+message, which may quote a request.
 """
 
 import logging
@@ -21,7 +21,7 @@ _ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def start_logging(level: str, form: LogFormat, *, process_id: bool) -> None:
-    """Log to standard error, from the given level on; lines say which process if asked to."""
+    """Log to standard error from a level upwards, with the process id in each line if asked to."""
     handler = logging.StreamHandler(sys.stderr)
     who = "[%(process)d] " if process_id else ""
     handler.setFormatter(

@@ -1,7 +1,7 @@
-"""The metrics of several processes as those of one: snapshots, their merger, and its text.
+"""Merges the metrics of several processes into one exposition.
 
-prometheus_client's own multiprocess mode keeps every series in files that outlive their processes,
-and slows each count down. Here a process counts as ever, and is asked when somebody scrapes.
+prometheus_client's multiprocess mode keeps every series in files that outlive their processes and
+makes each count slower. Here each process counts in memory and sends a snapshot at a scrape.
 """
 
 import math
@@ -18,7 +18,7 @@ from cacheproxy.telemetry.metrics import Merge
 _TAKE: dict[Merge, Callable[[float, float], float]] = {"sum": operator.add, "max": max, "min": min}
 
 _KINDS: dict[str, Merge] = {"counter": "sum", "histogram": "sum", "info": "max"}
-"""Kinds of metrics that are always merged in one way."""
+"""Kinds of metrics with a fixed way to merge."""
 
 _LASTING = ("counter", "histogram")
 """Kinds that must not shrink when a process ends."""
@@ -33,10 +33,10 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):
-    """A metric in one process, or in several: its series, and how they are merged.
+    """A metric of one process or of several: its series, and how they are merged.
 
     Attributes:
-        kind: Prometheus' word for it, as prometheus_client has it.
+        kind: its type, as prometheus_client names it.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 
 def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Family]:
-    """Return all that a registry holds now; `merges` says how its gauges are merged.
+    """Return the current values of a registry; `merges` says how its gauges are merged.
 
     Raises:
-        KeyError: nobody said how to merge one of the gauges.
+        KeyError: `merges` lacks one of the gauges.
     """
     return [
         Family(
@@ -65,7 +65,7 @@ def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Fami
 
 
 def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
-    """Return the snapshots as one; series are in the order in which they are first seen."""
+    """Merge snapshots; series keep the order in which they are first seen."""
     families: dict[str, Family] = {}
     samples: dict[str, dict[tuple[object, ...], Sample]] = {}
     for family in (family for snapshot in snapshots for family in snapshot):
@@ -82,7 +82,7 @@ def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
 
 
 def lasting(families: Iterable[Family]) -> list[Family]:
-    """Return what stays true of a process that has ended: what it has counted."""
+    """Return the families that still count after their process has ended."""
     return [family for family in families if family.kind in _LASTING]
 
 
@@ -92,7 +92,7 @@ def render(families: Sequence[Family]) -> bytes:
 
 
 class _Collected:
-    """Families as prometheus_client collects them."""
+    """Adapts families to what prometheus_client collects."""
 
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families

@@ -1,8 +1,8 @@
-"""Gauges by namespace with a bound: the first namespaces each, and the rest as one, `other`.
+"""Gauges labelled by namespace, with a bound: the first namespaces by name, the rest as `other`.
 
-A client may name namespaces without end; neither a scrape nor Prometheus may grow with them. Of the
-rest the worst is shown, by the rule by which several processes' values make one, so that an alert
-misses none of them.
+A client can name any number of namespaces, and neither a scrape nor Prometheus may grow with them.
+`other` shows the worst value of the rest, so that an alert misses none. The same rule merges the
+values of several processes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 
 SHOWN = 50
-"""Namespaces of a model that have series of their own: those that came first."""
+"""Namespaces of a model that have their own series: the first ones seen."""
 
 OTHER = "other"
 
@@ -21,7 +21,7 @@ _WORST = {"max": max, "min": min}
 
 
 class NamespaceGauge(NamedTuple):
-    """What one of the gauges is called, what it says, and which of two values is the worse one."""
+    """A gauge: its name, its help text, and which of two values is the worse one."""
 
     name: str
     text: str
@@ -29,7 +29,7 @@ class NamespaceGauge(NamedTuple):
 
 
 class NamespaceGauges:
-    """Gauges that every namespace has, labelled with the model and the namespace."""
+    """The gauges of every namespace, labelled with model and namespace."""
 
     def __init__(self, gauges: Sequence[NamespaceGauge], registry: CollectorRegistry) -> None:
         self._gauges = gauges
@@ -37,15 +37,15 @@ class NamespaceGauges:
         registry.register(self)
 
     def set(self, model: str, namespace: str, values: Mapping[str, float]) -> None:
-        """Show these values, by the gauges' names, for a namespace."""
+        """Set the values of a namespace, keyed by gauge name."""
         self._values.setdefault(model, {})[namespace] = values
 
     def forget(self, model: str, namespace: str) -> None:
-        """Show nothing more of a namespace."""
+        """Remove a namespace."""
         self._values.get(model, {}).pop(namespace, None)
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the metrics without samples, as the registry wants it."""
+        """Yield the metrics without samples, as the registry asks for."""
         for gauge in self._gauges:
             yield GaugeMetricFamily(gauge.name, gauge.text, labels=("model", "namespace"))
 

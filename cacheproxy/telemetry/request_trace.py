@@ -1,8 +1,8 @@
-"""One request as operators see it: its ids, in and out, and what its log line and its trace tell.
+"""One request as operators see it: its ids, and the facts for its log line and its trace.
 
-The HTTP edge makes a visit for each request and closes it; whoever serves the request notes what
-it finds. Nothing of a prompt, a key or a vector is ever noted. Code that has no request in its
-hands, such as a pipeline's stages or what calls an upstream, asks `current_visit`.
+The HTTP edge opens a visit for each request and closes it; the code that serves the request adds
+facts to it. Nothing of a prompt, a key or a vector is ever recorded. Code without a request at
+hand, such as the stages of a route or the client of an upstream, calls `current_visit`.
 """
 
 import itertools
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-VISIT = "cacheproxy.telemetry.request_trace"
-"""Where a request's ASGI scope holds its visit."""
+VISIT = "cacheproxy.visit"
+"""Key of the visit in a request's ASGI scope."""
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -25,26 +25,25 @@ _numbers = itertools.count(1)
 
 
 class Visit:
-    """One request; made by the edge, noted in by whoever serves it.
+    """One request, opened by the edge; the code that serves it fills it in.
 
     Attributes:
-        headers: the request's, names in lower case.
-        tells_id: whether an answer that is no error of ours tells the request's id, too: if the
-            client sent one, or can find it in the log. In every answer it would cost a hot hit 2 %.
-        traceparent: W3C trace context to be passed on, or None.
-        tracestate: what belongs to it, or None.
-        started: when it came, by `time.perf_counter`.
+        headers: of the request, names in lower case.
+        tells_id: whether successful answers carry the request id: if the client sent one, or if the
+            log or a trace has it. Sending it in every answer would cost a hot hit 2 %.
+        traceparent, tracestate: W3C trace context to pass on, or None.
+        started: time of arrival, by `time.perf_counter`.
         status: of the answer.
-        route: in our metrics' words, or the path of a service route; empty where there is none.
-        model: the model's name, once it is known to be one of ours.
+        route: its label in the metrics, or the path of a service route; empty if none matched.
+        model: name of the model, once it is known to be served.
         namespace_id: the caller's namespace, a hash.
-        outcome: which tier answered.
-        texts: how many texts each tier answered, as in Cache-Status; None where it was one text.
-        stages: name, start and end of each stage that it has been through (as `started`).
-        span: what the tracer made of it.
+        outcome: the tier that answered.
+        texts: number of texts that each tier answered, as in Cache-Status; None for one text.
+        stages: name, start and end of each stage so far (as `started`).
+        span: the tracer's span.
     """
 
-    # Defaults of the class: setting each in every request would cost as much as all else here.
+    # Class defaults: setting each for every request would cost as much as the rest of this class.
     tells_id = False
     _request_id = b""
     traceparent: str | None = None
@@ -69,7 +68,7 @@ class Visit:
 
     @property
     def request_id(self) -> bytes:
-        """The client's `X-Request-Id` if it is a usable one, else one of our own."""
+        """The client's `X-Request-Id` if it is well formed, else a generated one."""
         if not self._request_id:
             self._request_id = b"%b-%x" % (_PROCESS, next(_numbers))
         return self._request_id
@@ -79,7 +78,7 @@ class Visit:
         if parts is None:
             return
         version, trace_id, parent_id, flags, more = parts.groups()
-        # Later versions may say more, which a 00 that we pass on does not have.
+        # Later versions may have more fields; what we pass on is version 00, which has none.
         if version == b"ff" or (version == b"00" and more is not None):
             return
         if not trace_id.strip(b"0") or not parent_id.strip(b"0"):
@@ -90,7 +89,7 @@ class Visit:
             self.tracestate = state.decode()
 
     def passed_on(self) -> dict[str, str]:
-        """Return the headers that a request to an upstream carries on this one's behalf."""
+        """Return the headers that carry the ids to an upstream."""
         headers = {"x-request-id": self.request_id.decode()}
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent
@@ -99,13 +98,13 @@ class Visit:
         return headers
 
     def stage_ended(self, name: str, started: float, ended: float) -> None:
-        """Note a stage."""
+        """Add a stage."""
         self.stages = (*self.stages, (name, started, ended))
 
 
 _current: ContextVar[Visit | None] = ContextVar("visit", default=None)
 current_visit = _current.get
-"""Returns the visit that this task serves, or None."""
+"""Returns the visit of the current task, or None."""
 
 enter_visit = _current.set
-"""Makes a visit the one that this task serves."""
+"""Sets the visit of the current task."""

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces, an extra: a span for each request, and one in it for each stage.
+"""OpenTelemetry traces: a span for each request, with a child span for each stage.
 
-On where OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) says where traces go and the extra
-`otel` is installed; OpenTelemetry's own variables rule the rest (OTEL_SERVICE_NAME,
-OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, …). Off, nothing is imported and nothing is made.
+Tracing is on if OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) is set and the extra `otel` is
+installed. OpenTelemetry's own variables configure the rest (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER,
+OTEL_EXPORTER_OTLP_HEADERS, …). While it is off, nothing of OpenTelemetry is imported.
 """
 
 import logging
@@ -18,10 +18,10 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 
 class Tracer:
-    """Makes spans of visits and has them exported in the background."""
+    """Turns visits into spans and exports them in the background."""
 
     def __init__(self) -> None:
-        """Set the exporter up as the environment says.
+        """Set up the exporter from the environment.
 
         Raises:
             ImportError: the extra is not installed.
@@ -41,7 +41,7 @@ class Tracer:
         self._trace = trace
 
     def begin(self, visit: Visit) -> None:
-        """Begin the visit's span, within the caller's trace if there is one."""
+        """Start the span of a visit, within the caller's trace if there is one."""
         context = self._propagator.extract(visit.passed_on())
         visit.span = self._tracer.start_span(
             "request", context, kind=self._trace.SpanKind.SERVER, start_time=time.time_ns()
@@ -52,7 +52,7 @@ class Tracer:
         visit.tracestate = carrier.get("tracestate", visit.tracestate)
 
     def end(self, visit: Visit) -> None:
-        """End the visit's span, with a span in it for each stage."""
+        """End the span of a visit, with a child span for each stage."""
         span: Any = visit.span
         if span.is_recording():
             span.update_name(visit.route or "unknown")
@@ -67,7 +67,7 @@ class Tracer:
             )
             if visit.status >= 500:
                 span.set_status(self._trace.StatusCode.ERROR)
-            # The stages were timed by another clock, whose zero is not 1970.
+            # The stages were timed by a clock whose zero is not 1970.
             zero_s = time.time() - time.perf_counter()
             inside = self._trace.set_span_in_context(span)
             for name, started, ended in visit.stages:
@@ -76,7 +76,7 @@ class Tracer:
         span.end()
 
     def stop(self) -> None:
-        """Export what is still to be exported."""
+        """Export the remaining spans."""
         self._provider.shutdown()
 
 
@@ -90,7 +90,7 @@ def start_tracing() -> Tracer | None:
     try:
         return Tracer()
     except ImportError:
-        logger.warning("no traces: they need the extra, pip install 'cacheproxy[otel]'")
+        logger.warning("tracing is off: it needs the extra, pip install 'cacheproxy[otel]'")
         return None
 
 
