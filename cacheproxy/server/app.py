@@ -10,19 +10,30 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
-from cacheproxy.admin.report import describe_chat_thresholds, describe_store, describe_thresholds
+from cacheproxy.admin.report import (
+    ServerFigures,
+    Thresholds,
+    describe_chat_thresholds,
+    describe_store,
+    describe_thresholds,
+)
 from cacheproxy.api.callers import Callers
-from cacheproxy.api.dialects.embed import EmbedDialect
-from cacheproxy.api.dialects.openai import OpenAIDialect
+from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, InputLimits
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.items_endpoint import EmbeddingsEndpoint
+from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import (
+    HEALTHZ,
+    LIST_MODELS,
+    METRICS,
+    READYZ,
+    described_routes,
     healthz,
     metrics_endpoint,
     models_endpoint,
@@ -291,25 +302,22 @@ class App:
                 recorder=self._recorder,
             )
 
-        chat = [] if self._chat is None else self._chat.routes(callers)
-        openai = embeddings("embeddings", OpenAIDialect())
+        models_served = models_endpoint(models, self._upstreams.models(), time.time())
+        table = [
+            *([] if self._chat is None else self._chat.endpoints(callers)),
+            (CREATE_EMBEDDINGS, embeddings("embeddings", OpenAIDialect())),
+            (EMBED, embeddings("embed", EmbedDialect())),
+            (LIST_MODELS, models_served),
+            (HEALTHZ, healthz),
+            (READYZ, readyz_endpoint(self._not_ready_because)),
+            (METRICS, metrics_endpoint(self._all_metrics.exposition)),
+        ]
         return Edge(
-            [
-                *chat,
-                Route("/v1/embeddings", openai, methods=["POST"]),
-                Route("/embed", embeddings("embed", EmbedDialect()), methods=["POST"]),
-                Route(
-                    "/v1/models",
-                    models_endpoint(models, self._upstreams.models(), time.time()),
-                ),
-                Route("/healthz", healthz),
-                Route("/readyz", readyz_endpoint(self._not_ready_because)),
-                Route("/metrics", metrics_endpoint(self._all_metrics.exposition)),
-            ],
+            described_routes(PUBLIC, table, needs_key=bool(self._settings.api_keys)),
             Journal(self._settings.log.requests, self._tracer),
         )
 
-    async def _describe(self) -> dict[str, Any]:
+    async def _describe(self) -> ServerFigures:
         settings, purges = self._settings, self._store.purges
         return {
             "version": cacheproxy.__version__,
@@ -321,7 +329,7 @@ class App:
             "semantic": self._describe_thresholds(),
         }
 
-    def _describe_thresholds(self) -> dict[str, Any]:
+    def _describe_thresholds(self) -> Thresholds:
         accounts = [account for one in self._thresholds for account in one.accounts()]
         described = describe_thresholds(self._settings, accounts)
         if self._chat is not None:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import ChatEndpoint
-from cacheproxy.api.report import ReportEndpoint
+from cacheproxy.api.dialects.chat_schema import CREATE_CHAT_COMPLETION
+from cacheproxy.api.operation import Operation
+from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
@@ -108,8 +110,8 @@ class ChatRoute:
             metrics=metrics,
         )
 
-    def routes(self, callers: Callers) -> list[Route]:
-        """Return the route's endpoints."""
+    def endpoints(self, callers: Callers) -> list[tuple[Operation, ASGIApp]]:
+        """Return the operations and what answers them."""
         settings = self._settings
         chat = ChatEndpoint(
             self._pipeline,
@@ -123,10 +125,7 @@ class ChatRoute:
             recorder=self._recorder,
         )
         report = ReportEndpoint(self._pipeline, callers, settings.limits.body_timeout_s)
-        return [
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/cache/report", report, methods=["POST"]),
-        ]
+        return [(CREATE_CHAT_COMPLETION, chat), (REPORT, report)]
 
     def accounts(self) -> dict[str, list[Account]]:
         """Return how each model's namespaces stand."""
