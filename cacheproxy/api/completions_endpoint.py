@@ -179,6 +179,8 @@ class ChatEndpoint:
             *head.headers,
             *_passed_headers(passed, control, total_s),
         ]
+        if head.status >= 400:
+            headers.append((b"x-request-id", visit.request_id))
         if request.form == "plain" or head.status != 200:
             body = await passed.reader.body()
             await _begin(send, head.status, [(b"content-length", b"%d" % len(body)), *headers])

@@ -89,7 +89,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._visit.status = status = message["status"]
             if self._visit.tells_id or status >= 400:
-                message["headers"].append((b"x-request-id", self._visit.request_id))
+                told = (b"x-request-id", self._visit.request_id)
+                if told not in message["headers"]:  # an upstream's error has it already
+                    message["headers"].append(told)
             if self._closes:
                 message["headers"].append((b"connection", b"close"))
         return self._send(message)

@@ -157,7 +157,7 @@ CREATE_CHAT_COMPLETION = Operation(
             "event is an error object.",
             (
                 Content(ChatCompletion, {"A completion": msgspec.to_builtins(_EXAMPLE)}),
-                Content(str, media_type="text/event-stream"),
+                Content(Any, media_type="text/event-stream"),
             ),
             (*CACHE_HEADERS, ENTRY),
         ),
