@@ -15,7 +15,7 @@ from cacheproxy.api.callers import NAMESPACE, Callers, NamespaceName, named_in
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.response import REQUEST_ID, refusals, send_json
-from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
@@ -75,8 +75,8 @@ def entry_id(key: bytes, score: float | None) -> bytes:
 class ReportEndpoint:
     """An ASGI application for the route."""
 
-    def __init__(self, pipeline: ChatPipeline, callers: Callers, body_timeout_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, learning: Learning, callers: Callers, body_timeout_s: float) -> None:
+        self._learning = learning
         self._callers = callers
         self._watch = Watch(body_timeout_s=body_timeout_s)
 
@@ -93,7 +93,7 @@ class ReportEndpoint:
         if report.namespace is not None:
             namespace = named_in(namespace.tenant, report.namespace, "'namespace'")
         key, _, score = report.id.partition("-")
-        removed = await self._pipeline.report(
+        removed = await self._learning.report(
             namespace, bytes.fromhex(key), int(score) / _SCORE_UNIT if score else None
         )
         await send_json(send, 200, msgspec.json.encode(ReportResponse(removed)), [])

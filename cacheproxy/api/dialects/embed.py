@@ -14,7 +14,7 @@ from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked,
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 _Texts = Annotated[list[Text], Meta(min_length=1)]
 
@@ -130,7 +130,7 @@ class EmbedDialect:
         inputs = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
         return Asked(inputs or [], asked.model, dimensions=asked.dimensions)
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return the body in the form in which the request was made."""
         vectors = b",".join(
             render_vector(served, asked.form, asked.dimensions) for served in answer.served

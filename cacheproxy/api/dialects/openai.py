@@ -10,7 +10,7 @@ from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked,
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 _TokenIds = Annotated[list[int], Meta(min_length=1)]
 
@@ -147,7 +147,7 @@ class OpenAIDialect:
             dimensions=asked.dimensions,
         )
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         data, tokens = [], 0
         for i, served in enumerate(answer.served):

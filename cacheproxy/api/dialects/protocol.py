@@ -11,7 +11,7 @@ from cacheproxy.api.control import CONTROL_HEADERS
 from cacheproxy.api.presentation import EncodingFormat
 from cacheproxy.api.response import REQUEST_ID, refusals
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -44,7 +44,7 @@ class Dialect(Protocol):
     def parse(self, body: bytes) -> Asked:
         """Return what is asked; raises `BadRequest`."""
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return the answer's JSON body."""
 
     def frame(self, model: str, tokens: int) -> tuple[bytes, bytes] | None:
