@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from loadtest.connection import Exchange
-from loadtest.fleet import Outline
-from loadtest.promises import check_promises
-from loadtest.result import Result, make_phase
-from loadtest.samples import pack_sample, read_cache_status, read_samples
-from loadtest.scenario import Phase, Promise
-from loadtest.summary import as_text, warnings_of
+from loadtest.client.connection import Exchange
+from loadtest.client.fleet import Outline
+from loadtest.client.samples import pack_sample, read_cache_status, read_samples
+from loadtest.results.promises import check_promises
+from loadtest.results.result import Result, make_phase
+from loadtest.results.summary import as_text, warnings_of
+from loadtest.traffic.scenario import Phase, Promise
 
 MISS = b"cacheproxy; fwd=miss; ttl=57; stored"
 HOT = b"cacheproxy; hit; ttl=12; detail=hot"
