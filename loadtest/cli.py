@@ -29,6 +29,8 @@ EXIT_IMPOSSIBLE = 2
 EXIT_BROKEN = 3
 EXIT_NOT_ANSWERED = 4
 
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 _PATH = click.Path(path_type=Path)
 _SENDING = [
     click.option("--url", help="server to send to, with or without /v1"),
@@ -61,7 +63,7 @@ def _sending(command: Any) -> Any:
     return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 def main() -> None:
     """Send traffic to cacheproxy, or to any server with OpenAI's API, and report what happened.
 

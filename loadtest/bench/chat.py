@@ -116,7 +116,9 @@ def _measure_hits(
             "chat": (endpoint(url, "chat"), _chat_body(_TEXT)),
         }
         for target, body in routes.values():
-            load(target, [body], clients=1, seconds=1)
+            caller = Caller(target)
+            for _ in range(_WARM_UP):
+                caller.post(body)
         for _ in tqdm(range(rounds), unit="round", leave=False):
             for route, (target, body) in routes.items():
                 found = load(target, [body], clients=_CLIENTS, seconds=seconds)

@@ -35,6 +35,7 @@ from .wrk import body_of, has_wrk, load, load_once
 
 _GRID = tuple((texts, tokens) for texts in (1, 8, 32) for tokens in (16, 50, 128, 256))
 _ROOFLINE_BATCH = (32, 50)
+_ROOFLINE_TURNS = 10
 _TURN_TEXTS = 200
 _HTTP_CLIENTS = 64
 _UNSEEN_PER_S = 20_000
@@ -44,13 +45,13 @@ _FIELDS = ("text", "query", "a", "prompt")
 
 
 @click.command()
-@smoke_flag(rounds=1, count=64, longest=16, turns=1, seconds=1)
+@smoke_flag(rounds=1, count=16, longest=16, calls=1, seconds=1)
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @model_flags
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--texts", "count", default=1_600, show_default=True, help="texts embedded offline")
 @click.option("--longest", default=256, show_default=True, help="tokens of the longest batches")
-@click.option("--turns", default=10, show_default=True, help="of the roofline in each round")
+@click.option("--calls", default=50, show_default=True, help="most calls for each batch")
 @click.option("--seconds", default=8, show_default=True, help="of the load over HTTP")
 @click.option("--peer", help="also measure sentence-transformers: a model's name or folder")
 @click.option("--no-http", is_flag=True, help="measure no server")
@@ -63,7 +64,7 @@ def main(
     rounds: int,
     count: int,
     longest: int,
-    turns: int,
+    calls: int,
     seconds: int,
     peer: str | None,
     no_http: bool,
@@ -96,7 +97,7 @@ def main(
             float_encoder(installed, settings.home), int(np.prod(_ROOFLINE_BATCH)), threads=threads
         ),
         encoder=OnnxEncoder(installed.graph),
-        turns=turns,
+        calls=calls,
         http_s=seconds if has_wrk() and not no_http else None,
     )
     click.echo(f"{installed.name} on {threads} cores ({isa_class()}), {rounds} rounds")
@@ -130,7 +131,7 @@ class _Bench:
     grid: Sequence[tuple[int, int]]
     roofline: Roofline
     encoder: OnnxEncoder
-    turns: int
+    calls: int
     http_s: int | None
 
     def run(self) -> Round:
@@ -143,14 +144,22 @@ class _Bench:
                 seconds[name] += _seconds(contender.embed, part)
         result.texts_per_s = {name: len(self.texts) / spent for name, spent in seconds.items()}
         for name, contender in self.contenders.items():
-            result.grid_s[name] = [_time_batch(contender, *shape) for shape in self.grid]
-        for _ in range(self.turns):
-            result.roofline_s += self.roofline.run() / self.turns
-            batch_s = _time_batch(self.contenders[OURS], *_ROOFLINE_BATCH)
-            result.batch_s += batch_s / self.turns
+            result.grid_s[name] = [self._time_batch(contender, *shape) for shape in self.grid]
+        turns = min(_ROOFLINE_TURNS, self.calls)
+        for _ in range(turns):
+            result.roofline_s += self.roofline.run() / turns
+            result.batch_s += self._time_batch(self.contenders[OURS], *_ROOFLINE_BATCH) / turns
         if self.http_s is not None:
             self._run_http(result, self.http_s)
         return result
+
+    def _time_batch(self, contender: Contender, texts: int, tokens: int) -> float:
+        """Return the median seconds of one batch of `texts` texts with `tokens` tokens each."""
+        rng = np.random.default_rng(texts * tokens)
+        ids = rng.integers(1_000, 20_000, (texts, tokens))
+        contender.embed_ids(ids)
+        calls = min(self.calls, max(3, 4_000 // ids.size))
+        return statistics.median(_seconds(contender.embed_ids, ids) for _ in range(calls))
 
     def _run_http(self, result: Round, seconds: int) -> None:
         name = self.model.name
@@ -170,15 +179,6 @@ def _seconds(work: Callable[[Any], object], given: Any) -> float:
     started = time.perf_counter()
     work(given)
     return time.perf_counter() - started
-
-
-def _time_batch(contender: Contender, texts: int, tokens: int) -> float:
-    """Return the median seconds of one batch of `texts` texts with `tokens` tokens each."""
-    rng = np.random.default_rng(texts * tokens)
-    ids = rng.integers(1_000, 20_000, (texts, tokens))
-    contender.embed_ids(ids)
-    times = max(3, min(50, 4_000 // ids.size))
-    return statistics.median(_seconds(contender.embed_ids, ids) for _ in range(times))
 
 
 def _time_bare(model: InstalledModel, encoder: OnnxEncoder, texts: Sequence[str]) -> float:

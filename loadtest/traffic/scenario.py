@@ -25,6 +25,8 @@ _SMOKE_PHASE_S = 1.0
 _SMOKE_TEXTS = 50
 _SMOKE_BATCH = 32
 _SMOKE_RATE = 0.1
+_SMOKE_LEAST_PER_S = 10.0
+"""Below, a phase of a second might send nothing."""
 
 
 class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,15 +157,15 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def as_smoke_test(self) -> "Scenario":
         """Return the smallest form of this scenario, which only shows that everything works.
 
-        Phases of a second, a tenth of the rates, few known texts, small batches; no promises,
-        because the figures mean nothing.
+        Phases of a second, a tenth of the rates, few known texts, small batches. There are no
+        promises, because the figures mean nothing.
         """
 
         def reduce(stream: Stream) -> Stream:
             return msgspec.structs.replace(
                 stream,
-                per_s=stream.per_s and stream.per_s * _SMOKE_RATE,
-                steps=tuple((per_s * _SMOKE_RATE, _SMOKE_PHASE_S / 2) for per_s, _ in stream.steps),
+                per_s=stream.per_s and _smoke_rate(stream.per_s),
+                steps=tuple((_smoke_rate(per_s), _SMOKE_PHASE_S / 2) for per_s, _ in stream.steps),
                 batch=min(stream.batch, _SMOKE_BATCH),
             )
 
@@ -179,6 +181,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for phase in self.phases
         ]
         return msgspec.structs.replace(self, phases=tuple(phases))
+
+
+def _smoke_rate(per_s: float) -> float:
+    return max(per_s * _SMOKE_RATE, _SMOKE_LEAST_PER_S)
 
 
 def scenario_names() -> list[str]:

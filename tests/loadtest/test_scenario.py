@@ -47,7 +47,7 @@ def test_a_plan_is_the_same_in_every_process():
     ("change", "told"),
     [
         ("mix = { unseen = 0.5 }", "adds up to 0.5"),
-        ("clients = 2", "give one of"),
+        ("clients = 2", "give exactly one of"),
         ("loops = 3", "loops"),
         ('[[promises]]\nphase = "b"\nfigure = "p99_ms"\nat_most = 1', "names a phase"),
     ],
