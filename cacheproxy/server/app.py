@@ -120,7 +120,7 @@ class App:
             max_wait_s=batching.max_wait_ms / 1000,
             metrics=metrics,
         )
-        self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS)
+        self._spare_work = SpareWork(self._batcher.has_spare, most=_CHECKS, metrics=metrics)
         self._thresholds: list[CertifiedThresholds] = []
         self._sharings: list[EvidenceSharing] = []
         self._upstreams = Upstreams(settings.all_upstreams, metrics)

@@ -78,7 +78,9 @@ class ChatRoute:
         self._comparer = Comparer(self._embed)
         self._sharings: list[EvidenceSharing] = []
         self._thresholds: dict[str, CertifiedThresholds] = {}
-        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS, rest_s=_REST_S)
+        self.spare_work = SpareWork(
+            batcher.has_spare, most=_LABELS, metrics=metrics, rest_s=_REST_S
+        )
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
