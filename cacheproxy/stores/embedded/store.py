@@ -383,7 +383,7 @@ class EmbeddedStore:
         return _Written(allowed, [replacement.row for replacement in replaced])
 
     def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
-        removed = notices.remove_some(connection, purge)
+        removed = notices.remove_some(connection, purge, self._now())
         self._measure(connection)
         return removed
 

@@ -239,7 +239,6 @@ WRITER = textwrap.dedent(
     import numpy as np
     from cacheproxy.stores.embedded.store import EmbeddedStore
     from cacheproxy.stores.protocol import Entry, Partition
-from cacheproxy.stores.purges import Scope
 
     async def main(path, first):
         store = EmbeddedStore(Path(path), max_bytes=2**30)
@@ -381,7 +380,6 @@ FULL_DISK = textwrap.dedent(
     from cacheproxy.errors import StoreError
     from cacheproxy.stores.embedded.store import EmbeddedStore
     from cacheproxy.stores.protocol import Entry, Partition
-from cacheproxy.stores.purges import Scope
 
     def entries(first):
         return [
