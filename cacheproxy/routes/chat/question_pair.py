@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,4 +148,4 @@ def _share_in_order(shared: Sequence[str], words: Sequence[str]) -> float:
         return 1.0
     places = {word: place for place, word in reversed(list(enumerate(words)))}
     order = [places[word] for word in shared]
-    return sum(i < j for i, j in zip(order, order[1:], strict=False)) / (len(order) - 1)
+    return sum(i < j for i, j in pairwise(order)) / (len(order) - 1)
