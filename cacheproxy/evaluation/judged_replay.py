@@ -22,7 +22,7 @@ from cacheproxy.thresholds.judged.thresholds import CANDIDATES, JudgedThresholds
 _NONE = -1.0
 """Scores of what is no neighbour are below."""
 
-_TASK_TOKENS = 150
+_TASK_TOKENS = 110
 """Of a judge's request besides question and answer."""
 
 _SHIPPED_TOKENS = 60
@@ -196,7 +196,7 @@ class JudgedReplayer:
         tokens = self._question_tokens[text] + self._answer_tokens[neighbour]
         outcome = self._ask(is_wrong, is_injected, tokens, "label")
         control: Outcome | None = Outcome.NONE
-        if not served and outcome is not None:
+        if not served and outcome is not None and self.thresholds.wants_own():
             tokens = self._question_tokens[text] + self._answer_tokens[text]
             control = self._ask(False, self._is_injected[text], tokens, "control")
         if outcome is None or control is None:

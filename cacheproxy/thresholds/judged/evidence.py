@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.thresholds.bands import BANDS
+
 FEATURES = 18
 """Numbers that describe a pair of questions; the first one is its cosine."""
 
 _LABELS = 2_048
 _CONTROLS = 768
 """Of all kinds together; an eighth of a label's size each."""
+
+_TRAFFIC = 50_000.0
 
 MAX_AGE_S = 30 * 86_400.0
 """Older verdicts say little of a model behind a name that is updated in place."""
@@ -63,8 +67,8 @@ LABEL = np.dtype(
 )
 """A pair of the traffic that has a verdict.
 
-`at` is Unix time, seconds; `weight` how many texts it stands for, relatively; `half` 0 or 1, by a
-hash of the neighbour; `is_judged` 0 where both answers were seen to be the same without the judge;
+`at` is Unix time, seconds; `weight` how many texts of its band of cosines it stands for, compared
+with other labels of the band; `half` 0 or 1, by a hash of the neighbour; `is_judged` 0 where both answers were seen to be the same without the judge;
 `control` the `Outcome` of the question's own fresh answer.
 """
 
@@ -98,18 +102,26 @@ class Evidence:
         epoch: raised whenever the evidence was thrown away.
         labels: `LABEL` [at most 2,048], in order of time.
         controls: `CONTROL` [at most 768], likewise.
+        traffic: float64 [BANDS], texts with a neighbour, by the band of its cosine.
     """
 
     epoch: int = 0
     labels: Items = field(default_factory=lambda: _nothing(LABEL))
     controls: Items = field(default_factory=lambda: _nothing(CONTROL))
+    traffic: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BANDS))
 
     def add(self, other: "Evidence") -> None:
-        """Take another one's items, as far as they are not known."""
+        """Take another one's items, as far as they are not known; traffic is left alone."""
         if len(other.labels):
             self.labels = _latest(np.concatenate([self.labels, other.labels]), _LABELS)
         if len(other.controls):
             self.controls = _latest(np.concatenate([self.controls, other.controls]), _CONTROLS)
+
+    def add_traffic(self, traffic: NDArray[np.float64]) -> None:
+        """Count texts; when there are many, all weigh half, so that old ones are forgotten."""
+        self.traffic = self.traffic + traffic
+        if self.traffic.sum() > _TRAFFIC:
+            self.traffic /= 2
 
     def expire(self, now: float) -> None:
         """Drop what is older than `MAX_AGE_S` at a Unix time."""
@@ -120,17 +132,19 @@ class Evidence:
         """Throw everything away."""
         self.epoch += 1
         self.labels, self.controls = _nothing(LABEL), _nothing(CONTROL)
+        self.traffic = self.traffic * 0.1
 
     def __bool__(self) -> bool:
         """Return whether there is anything."""
-        return bool(len(self.labels) or len(self.controls))
+        return bool(len(self.labels) or len(self.controls) or self.traffic.any())
 
     def pack(self) -> bytes:
         """Return the evidence as bytes: at most 130 kB."""
         head = _HEADER.pack(
             _MAGIC, _VERSION, FEATURES, self.epoch, len(self.labels), len(self.controls)
         )
-        return head + self.labels.tobytes() + self.controls.tobytes()
+        traffic = self.traffic.astype("<f8").tobytes()
+        return head + traffic + self.labels.tobytes() + self.controls.tobytes()
 
     @classmethod
     def unpack(cls, data: bytes) -> "Evidence | None":
@@ -140,20 +154,23 @@ class Evidence:
         magic, version, features, epoch, labels, controls = _HEADER.unpack_from(data)
         if (magic, version, features) != (_MAGIC, _VERSION, FEATURES):
             return None
-        middle = _HEADER.size + labels * LABEL.itemsize
+        start = _HEADER.size + 8 * BANDS
+        middle = start + labels * LABEL.itemsize
         if len(data) != middle + controls * CONTROL.itemsize:
             return None
         found = cls(
             epoch,
-            _latest(np.frombuffer(data[_HEADER.size : middle], LABEL), _LABELS),
+            _latest(np.frombuffer(data[start:middle], LABEL), _LABELS),
             _latest(np.frombuffer(data[middle:], CONTROL), _CONTROLS),
+            np.frombuffer(data[_HEADER.size : start], "<f8").astype(np.float64),
         )
         return found if found._is_sane() else None
 
     def _is_sane(self) -> bool:
         labels, controls = self.labels, self.controls
         return bool(
-            np.isfinite(labels["features"]).all()
+            ((self.traffic >= 0) & (self.traffic < 1e15)).all()
+            and np.isfinite(labels["features"]).all()
             and np.isfinite(labels["at"]).all()
             and np.isfinite(controls["at"]).all()
             and ((labels["weight"] > 0) & (labels["weight"] <= 1e4)).all()

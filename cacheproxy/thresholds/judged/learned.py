@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _PENALTY = 20.0
 """Half the weight of the squared, standardised coefficients, in labels."""
 
-_LEAST_OF_EACH = 12
+_LEAST_OF_EACH = 8
 """Right and wrong labels that each half must have."""
 
 _STEPS = 12

@@ -41,6 +41,8 @@ SHORT_CUT_MISSES = 0.07
 """Of different answers, at most this share is taken for the same without the judge: the rest of
 `agreement.SENSITIVITY`, which says how that was measured."""
 
+_LEAST_OF_A_KIND = 20
+
 _STEPS = 24
 """Halvings of an interval of 1 until an upper limit is found."""
 
@@ -53,19 +55,28 @@ class Sensitivity(NamedTuple):
 
 
 def sensitivity_of(controls: Items, confidence: float) -> Sensitivity:
-    """Return the worse one of what shipped pairs and the traffic's own show.
+    """Return what the shipped pairs and the traffic's own show; the worse where they differ.
 
-    What is no natural near miss may be easier to see than one, so that no kind alone is believed;
-    one that was not asked about yet shows nothing.
+    One kind alone is not believed: what is no natural near miss may be easier to see than one.
+    They differ where their rates are further apart than a standard error.
     """
-    found = []
+    rates, trials, found = [], [], []
     for kind in (Kind.HARD, Kind.TRAFFIC):
         outcomes = controls["outcome"][controls["kind"] == kind]
         rejected = int((outcomes == Outcome.REJECTED).sum())
-        trials = rejected + int((outcomes == Outcome.ACCEPTED).sum())
-        rate = rejected / trials if trials else 0.0
-        found.append(Sensitivity(rate, lower_limit(rejected, trials, confidence)))
-    return min(found, key=lambda sensitivity: sensitivity.lower)
+        asked = rejected + int((outcomes == Outcome.ACCEPTED).sum())
+        rates.append(rejected / asked if asked else 0.0)
+        trials.append(asked)
+        found.append(Sensitivity(rates[-1], lower_limit(rejected, asked, confidence)))
+    if min(trials) < _LEAST_OF_A_KIND:
+        return Sensitivity(min(rates), 0.0)
+    both = sum(trials)
+    rejected = round(rates[0] * trials[0] + rates[1] * trials[1])
+    rate = rejected / both
+    error = math.sqrt(max(rate * (1 - rate), 1 / both) * (1 / trials[0] + 1 / trials[1]))
+    if abs(rates[0] - rates[1]) > error:
+        return min(found, key=lambda sensitivity: sensitivity.lower)
+    return Sensitivity(rate, lower_limit(rejected, both, confidence))
 
 
 @dataclass(frozen=True)
@@ -87,12 +98,25 @@ class Counts:
     false_rejects: Floats
 
 
-def count(labels: Items, bands: NDArray[np.int64]) -> Counts:
+def texts_of(labels: Items, cosine_bands: NDArray[np.int64], traffic: Floats) -> Floats:
+    """Return how many texts each label (`LABEL` [n]) stands for, float64 [n].
+
+    All labels of a band of cosines stand for all its traffic, by their weights: how often a band
+    was labelled may have changed over time.
+    """
+    weights = labels["weight"].astype(np.float64)
+    of_band = np.bincount(cosine_bands, weights, BANDS)
+    per_weight = traffic / np.maximum(of_band, 1e-9)
+    found: Floats = np.maximum(weights * per_weight[cosine_bands], 1e-9)
+    return found
+
+
+def count(labels: Items, bands: NDArray[np.int64], weights: Floats) -> Counts:
     """Return the counts of labels (`LABEL` [n]) by their bands, int64 [n].
 
     Labels of unequal weight in one band are worth fewer equal ones: (sum w)^2 / sum w^2.
+    `weights` are as `texts_of` returns them.
     """
-    weights = labels["weight"].astype(np.float64)
     has_control = labels["control"] <= Outcome.REJECTED
 
     def total(which: NDArray[np.bool_] | None, squares: bool = False) -> Floats:

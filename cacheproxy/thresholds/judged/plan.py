@@ -7,6 +7,7 @@ few are labelled, to find whether it may be lowered.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,37 +16,101 @@ from cacheproxy.thresholds.bands import BANDS
 
 Floats = NDArray[np.float64]
 
-_PRIOR_LABELS = 3.0
+_PRIOR_LABELS = 1.0
 """What a guess about a band is worth."""
 
-_MARGIN_BANDS = 2
-"""Bands below the threshold that seems possible, which are labelled as if they were above it."""
+_HORIZON = 4_000.0
+"""Lookups over which a threshold is to pay: one that serves more but opens later may serve less."""
+
+_PACE = 0.12
+"""Labels a lookup that the allowance is taken to pay for."""
+
+_RISK_POWER = 0.25
+"""Of a band's risk, in its chance: less than Neyman's 0.5, as bands without an error are bounded by
+the one that was labelled least."""
 
 _LEAST_ERROR = 0.004
-_BELOW, _NEXT_BANDS, _FAR_BELOW = 0.15, 8, 0.02
+_BELOW = 0.2
+"""Labels below the threshold, as a share of those above it."""
+
+_LEAST_CHANCE = 0.01
+_NEAR_BANDS = 10
+_NEAR_TIMES = 4.0
+"""The bands just below are labelled so many times as often as those further down."""
 
 
-def plan(guess: Floats, labels: Floats, wrong: Floats, traffic: Floats, max_error: float) -> Floats:
+@dataclass(frozen=True)
+class Known:
+    """What is known by band, float64 [BANDS] each.
+
+    Attributes:
+        guess: shares of wrong ones to begin with.
+        traffic: texts, relatively.
+        labels: labels, as equally weighty ones.
+        wrong: the estimated wrong ones among them.
+    """
+
+    guess: Floats
+    traffic: Floats
+    labels: Floats
+    wrong: Floats
+
+
+def plan(
+    known: Known, *, max_error: float, sensitivity: float, false_rejects: float, error: float
+) -> Floats:
     """Return each band's probability of a label, float64 [BANDS], at most 1.
 
     Args:
-        guess: float64 [BANDS], shares of wrong ones to begin with.
-        labels, wrong: float64 [BANDS], labels, and the estimated wrong ones among them.
-        traffic: float64 [BANDS], texts, relatively.
+        known: by band.
         max_error: what is promised.
+        sensitivity, false_rejects: of the judge.
+        error: the probability with which a look may be mistaken.
     """
-    risk = (wrong + _PRIOR_LABELS * guess) / (labels + _PRIOR_LABELS)
-    risk = np.clip(_falling(risk, labels + _PRIOR_LABELS), 0.0, 1.0)
-    texts = traffic + 1e-9
-    above = np.cumsum((risk * texts)[::-1])[::-1] / np.cumsum(texts[::-1])[::-1]
-    possible = np.flatnonzero(above <= max_error)
-    lowest = int(possible[0]) if len(possible) else BANDS - 1
-    lowest = max(0, min(lowest, BANDS - 2) - _MARGIN_BANDS)
-    wish = np.sqrt(risk + _LEAST_ERROR)
-    chance = np.full(BANDS, _FAR_BELOW)
-    chance[max(0, lowest - _NEXT_BANDS) : lowest] = _BELOW
-    chance[lowest:] = np.clip(wish[lowest:] / wish[lowest], 0.1, 1.0)
-    return chance
+    risk = (known.wrong + _PRIOR_LABELS * known.guess) / (known.labels + _PRIOR_LABELS)
+    risk = np.clip(_falling(risk, known.labels + _PRIOR_LABELS), 0.0, 1.0)
+    texts = known.traffic + 1e-3 * known.traffic.sum() / BANDS + 1e-9
+    lowest = _lowest(risk, texts, known.labels, max_error, sensitivity, false_rejects, error)
+    chance = np.zeros(BANDS)
+    wish = (risk[lowest:] + _LEAST_ERROR) ** _RISK_POWER
+    chance[lowest:] = wish / wish.max()
+    times = np.ones(lowest)
+    times[max(0, lowest - _NEAR_BANDS) :] = _NEAR_TIMES
+    if lowest:
+        wanted = _BELOW * float(chance[lowest:] @ texts[lowest:])
+        chance[:lowest] = np.minimum(1.0, times * wanted / float(times @ texts[:lowest]))
+    return np.maximum(chance, _LEAST_CHANCE)
+
+
+def _lowest(
+    risk: Floats,
+    texts: Floats,
+    labels: Floats,
+    max_error: float,
+    sensitivity: float,
+    false_rejects: float,
+    error: float,
+) -> int:
+    """Return the band from which on serving seems to bring most hits over the horizon."""
+
+    def from_above(values: Floats) -> Floats:
+        found: Floats = np.cumsum(values[::-1])[::-1]
+        return found
+
+    total = from_above(texts)
+    wrong = np.minimum(from_above(risk * texts) / total, 0.999)
+    seen = np.clip(wrong * sensitivity + (1 - wrong) * false_rejects, 1e-6, 0.999)
+    most = max_error * sensitivity + (1 - max_error) * false_rejects
+    share = total / total[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = seen * np.log(seen / most) + (1 - seen) * np.log((1 - seen) / (1 - most))
+        needed = np.where(seen < most, -math.log(error) / apart, np.inf)
+    missing = np.maximum(0.0, needed - from_above(labels))
+    wait = missing / np.minimum(_PACE, share)
+    worth = share * np.maximum(0.0, _HORIZON - wait)
+    if worth.max() <= 0:
+        return int(np.argmin(wait)) if np.isfinite(wait.min()) else BANDS - 1
+    return int(worth.argmax())
 
 
 def _falling(values: Floats, weights: Floats) -> Floats:
@@ -63,7 +128,7 @@ def _falling(values: Floats, weights: Floats) -> Floats:
 
 def guess_by_cosine(cosines: Floats) -> Floats:
     """Return a guess at the share of wrong neighbours before anything is known."""
-    guess: Floats = 1 / (1 + np.exp(-40 * (0.87 - cosines)))
+    guess: Floats = 1 / (1 + np.exp(-45 * (0.86 - cosines)))
     return guess
 
 
@@ -71,8 +136,3 @@ def guess_by_odds(odds: Floats) -> Floats:
     """Return the share of wrong neighbours that log-odds of right ones stand for."""
     guess: Floats = 1 / (1 + np.exp(odds))
     return guess
-
-
-def weight_of(chance: float) -> float:
-    """Return how many texts a label stands for that was taken with a chance."""
-    return 1 / chance if math.isfinite(chance) and chance > 0 else 0.0

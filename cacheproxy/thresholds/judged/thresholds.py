@@ -27,18 +27,30 @@ from cacheproxy.thresholds.judged.evidence import (
     Outcome,
 )
 from cacheproxy.thresholds.judged.learned import LearnedScore, band_of_odds, learn, odds_of_band
-from cacheproxy.thresholds.judged.limits import Counts, JudgedLabels, Sensitivity, count
+from cacheproxy.thresholds.judged.limits import (
+    Counts,
+    JudgedLabels,
+    Sensitivity,
+    count,
+    texts_of,
+)
 
 CANDIDATES = 4
 """Neighbours of which the best by the learned score is taken."""
 
-_LOOKS = 4.0
+_LOOKS = 2.0
 """Looks among which the error probability is divided: evidence that has grown by an eighth is
 mostly the old one, so that the looks that a window of labels allows are not worth more."""
 
-_FIRST_LOOK, _MORE = 48, 1.12
+_FIRST_LOOK, _MORE = 60, 1.15
 _MOST_WAIT = 160
 """Labels until the first look, times as many until the next, and at most so many more."""
+
+_LEAST_ODDS_CHANCE = 0.2
+"""So that no label weighs more than five times as much as others of its band of cosines."""
+
+_FIRST_COSINE, _FIRST_CHANCE = 0.86, 0.1
+"""Before the first look, neighbours that are nearer are labelled, and this share of others."""
 
 _BETTER = 1.1
 """Times the cosine's hits that the learned score must certify to be used."""
@@ -62,13 +74,15 @@ class Pick:
         index: which of the candidates.
         features: float32 [FEATURES]; the first one is the cosine.
         half: 0 or 1, by a hash of the neighbour's key.
-        band: of the score that decides at present.
+        cosine_band: of its cosine.
+        odds_band: of its learned score; -1 while there is none.
     """
 
     index: int
     features: NDArray[np.float32]
     half: int
-    band: int
+    cosine_band: int
+    odds_band: int
 
 
 class Standing(NamedTuple):
@@ -145,20 +159,21 @@ class JudgedThresholds:
 
     def rank(self, features: Sequence[NDArray[np.float32]], halves: Sequence[int]) -> Pick:
         """Return the best of 1 to `CANDIDATES` neighbours; the nearest comes first."""
-        if self.learned is None:
-            band = _cosine_band(float(features[0][0]))
-            return Pick(0, features[0], halves[0], band)
-        odds = self.learned.odds(np.stack(features), np.array(halves))
-        best = int(odds.argmax())
-        if self.uses_learned:
-            band = int(band_of_odds(odds[best : best + 1])[0])
-        else:
-            band = _cosine_band(float(features[best][0]))
-        return Pick(best, features[best], halves[best], band)
+        best, odds_band = 0, -1
+        if self.learned is not None:
+            odds = self.learned.odds(np.stack(features), np.array(halves))
+            best = int(odds.argmax())
+            odds_band = int(band_of_odds(odds[best : best + 1])[0])
+        cosine_band = _cosine_band(float(features[best][0]))
+        self._passed[cosine_band] += 1
+        return Pick(best, features[best], halves[best], cosine_band, odds_band)
+
+    def _band(self, pick: Pick) -> int:
+        return pick.odds_band if self.uses_learned else pick.cosine_band
 
     def serve(self, pick: Pick) -> bool:
         """Return whether the neighbour may be served."""
-        return self.is_open and pick.band >= self.band
+        return self.is_open and self._band(pick) >= self.band
 
     @property
     def is_open(self) -> bool:
@@ -166,11 +181,21 @@ class JudgedThresholds:
         return self.band != _NEVER and not self.is_suspended and self.aside is None
 
     def wants_label(self, pick: Pick) -> float:
-        """Return how many texts this pair is to stand for as a label; 0 if it is not to be one."""
+        """Return the weight of this pair as a label; 0 if it is not to be one.
+
+        The chance is a product: one of the cosine's band, which may change freely, as each band's
+        traffic is counted, and one of the learned score, which the weight makes up for.
+        """
         if pick.features[0] < EDGES[0]:
             return 0.0
-        chance = float(self._chances[pick.band])
-        return plan.weight_of(chance) if self._draw() < chance else 0.0
+        chance = 1.0 if pick.odds_band < 0 else float(self._odds_chances[pick.odds_band])
+        if self._draw() >= chance * float(self._chances[pick.cosine_band]):
+            return 0.0
+        return 1 / chance
+
+    def wants_own(self) -> bool:
+        """Return whether a label on a miss is to have its control; chance decides."""
+        return self._draw() < trust.share_of_controls(self.evidence.labels)
 
     def wants_control(self, spent: float, spent_on_controls: float) -> Kind | None:
         """Return what kind of wrong pair to ask the judge about next, if it is its turn."""
@@ -214,7 +239,7 @@ class JudgedThresholds:
             pick.features.astype(np.float16),
         )
         self._take(Evidence(0, label))
-        if served or (self.is_suspended and pick.band >= self.band):
+        if served or (self.is_suspended and self._band(pick) >= self.band):
             self._watch_hit(is_rejected)
         if self._seen >= self._next_look:
             self.look(now)
@@ -255,31 +280,56 @@ class JudgedThresholds:
         self._next_look = max(self._seen + 1, min(self._seen * _MORE, self._seen + _MOST_WAIT))
         labels = self.evidence.labels
         self._judge_trust()
+        self._settle_traffic()
         self.learned = learn(labels)
-        cosine = self._score(labels, _cosine_bands(labels["features"][:, 0]))
-        best, self.uses_learned = cosine, False
-        guess = plan.guess_by_cosine(_COSINES)
+        bands = _cosine_bands(labels["features"][:, 0])
+        texts = texts_of(labels, bands, self.evidence.traffic)
+        cosine = best = self._score(labels, bands, texts)
+        self.uses_learned = False
+        self._chances = self._plan(cosine.counts, plan.guess_by_cosine(_COSINES))
         if self.learned is not None:
             odds = self.learned.odds(labels["features"], labels["half"].astype(np.int64))
-            by_odds = self._score(labels, band_of_odds(odds))
+            odds_bands = band_of_odds(odds)
+            by_odds = self._score(labels, odds_bands, texts)
+            chances = self._plan(by_odds.counts, plan.guess_by_odds(_ODDS))
+            self._odds_chances = np.maximum(chances, _LEAST_ODDS_CHANCE)
+            # Of each band of cosines, the share of texts that the learned score wants labelled.
+            wanted = np.bincount(bands, texts * chances[odds_bands], BANDS)
+            share = wanted / np.maximum(np.bincount(bands, texts, BANDS), 1e-9)
+            self._chances = np.maximum(self._chances, np.minimum(1.0, 2 * share))
             if by_odds.hits > _BETTER * cosine.hits:
                 best, self.uses_learned = by_odds, True
-                guess = plan.guess_by_odds(_ODDS)
         self.certificate = best.certificate
         self.band = _NEVER if best.certificate.band is None else best.certificate.band
         if self.band == _NEVER:
             self._calm()
         false = trust.false_rejects(labels)
         rate, lower = self._sensitivity()
-        counts = best.counts
-        wrong = np.maximum(0.0, counts.rejected - false * counts.judged) / max(rate - false, 0.2)
-        self._chances = plan.plan(guess, counts.labels, wrong, counts.traffic, self.max_error)
         # As many are rejected where the promise is just kept.
         self._hit_rate = max(0.002, self.max_error * rate + (1 - self.max_error) * false)
         self._missed_rate = min(0.9, max(0.05, 1 - lower))
 
-    def _score(self, labels: Items, bands: NDArray[np.int64]) -> _Scored:
-        counts = count(labels, bands)
+    def _settle_traffic(self) -> None:
+        self.evidence.add_traffic(self._passed)
+        self._news.add_traffic(self._passed)
+        self._passed = np.zeros(BANDS)
+
+    def _plan(self, counts: Counts, guess: NDArray[np.float64]) -> NDArray[np.float64]:
+        false = trust.false_rejects(self.evidence.labels)
+        rate = self._sensitivity().rate or 1.0
+        wrong = np.maximum(0.0, counts.rejected - false * counts.judged) / max(rate - false, 0.2)
+        return plan.plan(
+            plan.Known(guess, counts.traffic, counts.labels, wrong),
+            max_error=self.max_error,
+            sensitivity=rate,
+            false_rejects=false,
+            error=1 - self._confidence,
+        )
+
+    def _score(
+        self, labels: Items, bands: NDArray[np.int64], texts: NDArray[np.float64]
+    ) -> _Scored:
+        counts = count(labels, bands, texts)
         limits = JudgedLabels(counts, self._sensitivity(), self._confidence)
         certificate = certify(
             counts.traffic.tolist(),
@@ -327,9 +377,9 @@ class JudgedThresholds:
         self._next_look: float = _FIRST_LOOK
         self._calm()
         self._hit_rate, self._missed_rate = self.max_error, 0.3
-        nothing = np.zeros(BANDS)
-        guess = plan.guess_by_cosine(_COSINES)
-        self._chances = plan.plan(guess, nothing, nothing, _COSINES * 0 + 1, self.max_error)
+        self._passed = np.zeros(BANDS)
+        self._odds_chances = np.ones(BANDS)
+        self._chances = np.where(_COSINES >= _FIRST_COSINE, 1.0, _FIRST_CHANCE)
 
     def _calm(self) -> None:
         self.is_suspended = False
@@ -353,12 +403,14 @@ class JudgedThresholds:
 
         `adopt` is to follow once that is kept, or `take_back` if it could not be.
         """
+        self._settle_traffic()
         self._offered, self._news = self._news, Evidence(self.evidence.epoch)
         if shared is not None and shared.epoch > self.evidence.epoch:
             return shared
         if shared is None or shared.epoch < self.evidence.epoch:
             shared = Evidence(self.evidence.epoch)
         shared.add(self._offered)
+        shared.add_traffic(self._offered.traffic)
         return shared
 
     def adopt(self, shared: Evidence, now: float) -> None:
@@ -371,6 +423,7 @@ class JudgedThresholds:
         self._shared_epoch = shared.epoch
         known = len(self.evidence.labels)
         self.evidence.add(shared)
+        self.evidence.traffic = shared.traffic + self._news.traffic
         self._seen += max(0, len(self.evidence.labels) - known)
         if is_first or self._seen >= self._next_look:
             self.look(now)
@@ -378,6 +431,7 @@ class JudgedThresholds:
     def take_back(self) -> None:
         """Keep news that could not be shared for the next time."""
         self._news.add(self._offered)
+        self._news.add_traffic(self._offered.traffic)
 
     def _take(self, found: Evidence) -> None:
         self.evidence.add(found)

@@ -4,6 +4,8 @@ The rates go into the bound (`limits`); what is told here is when there is no us
 it is to be asked next about itself is told here, too.
 """
 
+import math
+
 from cacheproxy.thresholds.bounds import lower_limit, rate_upper_limit
 from cacheproxy.thresholds.judged.evidence import Evidence, Items, Kind, Outcome
 from cacheproxy.thresholds.judged.limits import sensitivity_of
@@ -16,10 +18,13 @@ _LEAST_SENSITIVITY = 0.5
 _LATEST = 400
 """Labels among which false rejects are counted: a judge that has become better is heard."""
 
+_ALL_AT_FIRST = 30
+_LEAST_OWN = 0.25
+
 _LEAST_ASKED = 24
 _MOST_UNREADABLE = 0.5
 
-_SHARE = 0.2
+_SHARE = 0.12
 """Of what is spent in all, for pairs that are known to be wrong."""
 
 _AT_FIRST = 40
@@ -32,6 +37,19 @@ def false_rejects(labels: Items) -> float:
     """Return the share of right answers that are rejected, by the latest controls."""
     rejected, asked = _own(labels)
     return rejected / asked if asked else 0.0
+
+
+def share_of_controls(labels: Items) -> float:
+    """Return the share of labels that are to have a control.
+
+    A control tells most where false rejects are as frequent as rejections of what is served; where
+    there were none so far it takes little out of the bound.
+    """
+    rejected, asked = _own(labels)
+    if asked < _ALL_AT_FIRST:
+        return 1.0
+    rate = (rejected + 0.25) / (asked + 0.5)
+    return min(1.0, max(_LEAST_OWN, 5 * math.sqrt(rate)))
 
 
 def why_aside(evidence: Evidence) -> str | None:
@@ -59,7 +77,7 @@ def next_kind(controls: Items, spent: float, spent_on_controls: float) -> Kind |
     is_early = min(hard, traffic) < _AT_FIRST
     if not is_early and spent_on_controls > _SHARE * spent:
         return None
-    if is_early and spent_on_controls > 0.5 * spent and spent > 0:
+    if is_early and spent_on_controls > 0.3 * spent and spent > 0:
         return None
     if injected < min(_INJECTED_AT_FIRST, hard // 2) or injected * _INJECTED_EVERY < hard:
         return Kind.INJECTED
