@@ -185,7 +185,8 @@ class JudgedReplayer:
         if served:
             self.result.outcomes[number] = SEMANTIC
             self.result.is_wrong[number] = is_wrong
-        if self.result.allowance.has_room and (weight := self.thresholds.wants_label(pick)):
+        allowance = self.result.allowance
+        if allowance.has_room and (weight := self.thresholds.wants_label(pick, allowance.fullness)):
             self._label(text, neighbour, pick, is_wrong, weight, served)
         return served
 

@@ -32,7 +32,7 @@ class Allowance:
     def __init__(self, learning_share: float = 0.10, open_share: float = 0.03) -> None:
         """Start with nothing; the shares are of clients' costs, 0 to spend nothing."""
         self._shares = {False: learning_share, True: open_share}
-        self._left = 0.0
+        self._left = self._most = 0.0
         self.clients_cost = 0.0
         self._clients = 0
         self.requests: Counter[Purpose] = Counter()
@@ -45,12 +45,18 @@ class Allowance:
         self.clients_cost += cost
         share = self._shares[is_open]
         usual = self.clients_cost / self._clients
-        self._left = min(self._left + part * share * cost, _SAVED_UP * share * usual)
+        self._most = _SAVED_UP * share * usual
+        self._left = min(self._left + part * share * cost, self._most)
 
     @property
     def has_room(self) -> bool:
         """Whether a request may be made; it may cost more than is left, which is owed then."""
         return self._left > 0
+
+    @property
+    def fullness(self) -> float:
+        """How much of what can be saved up is left, 0 to 1."""
+        return max(0.0, self._left / self._most) if self._most > 0 else 0.0
 
     def spend(self, purpose: Purpose, cost: float, tokens: int = 0) -> None:
         """Take what a request of the proxy's own cost."""

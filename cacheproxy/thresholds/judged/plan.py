@@ -16,10 +16,12 @@ from cacheproxy.thresholds.bands import BANDS
 
 Floats = NDArray[np.float64]
 
-_PRIOR_LABELS = 1.0
+_PRIOR_LABELS = 0.5
 """What a guess about a band is worth."""
 
-_HORIZON = 4_000.0
+_STEPS, _LEAST_SLOPE = 8, 0.1
+
+_HORIZON = 8_000.0
 """Lookups over which a threshold is to pay: one that serves more but opens later may serve less."""
 
 _PACE = 0.12
@@ -67,8 +69,7 @@ def plan(
         sensitivity, false_rejects: of the judge.
         error: the probability with which a look may be mistaken.
     """
-    risk = (known.wrong + _PRIOR_LABELS * known.guess) / (known.labels + _PRIOR_LABELS)
-    risk = np.clip(_falling(risk, known.labels + _PRIOR_LABELS), 0.0, 1.0)
+    risk = _risk(known)
     texts = known.traffic + 1e-3 * known.traffic.sum() / BANDS + 1e-9
     lowest = _lowest(risk, texts, known.labels, max_error, sensitivity, false_rejects, error)
     chance = np.zeros(BANDS)
@@ -113,17 +114,24 @@ def _lowest(
     return int(worth.argmax())
 
 
-def _falling(values: Floats, weights: Floats) -> Floats:
-    """Return the values made to fall with the band: neighbours that rise are pooled."""
-    pools: list[tuple[float, float, int]] = []
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        total, size = weight, 1
-        while pools and pools[-1][0] < value:
-            before, before_weight, before_size = pools.pop()
-            value = (value * total + before * before_weight) / (total + before_weight)
-            total, size = total + before_weight, size + before_size
-        pools.append((value, total, size))
-    return np.array([value for value, _, size in pools for _ in range(size)])
+def _risk(known: Known) -> Floats:
+    """Return each band's share of wrong ones: the guess, its log-odds bent to what was seen.
+
+    A curve of two numbers: what single bands seem to say is mostly chance while labels are few.
+    """
+    guess = np.clip(known.guess, 1e-4, 1 - 1e-4)
+    odds = np.log(guess / (1 - guess))
+    rows = np.stack([np.ones_like(odds), odds], axis=1)
+    labels = known.labels + _PRIOR_LABELS
+    wrong = np.minimum(known.wrong, known.labels) + _PRIOR_LABELS * guess
+    found = np.array([0.0, 1.0])
+    for _ in range(_STEPS):
+        risk = 1 / (1 + np.exp(-np.clip(rows @ found, -20, 20)))
+        curve = (rows * (labels * risk * (1 - risk))[:, None]).T @ rows + 1e-6 * np.eye(2)
+        found += np.clip(np.linalg.solve(curve, rows.T @ (wrong - labels * risk)), -1, 1)
+    found[1] = max(found[1], _LEAST_SLOPE)
+    result: Floats = 1 / (1 + np.exp(-np.clip(rows @ found, -20, 20)))
+    return result
 
 
 def guess_by_cosine(cosines: Floats) -> Floats:

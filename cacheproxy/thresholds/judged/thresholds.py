@@ -180,16 +180,18 @@ class JudgedThresholds:
         """Whether anything may be served now."""
         return self.band != _NEVER and not self.is_suspended and self.aside is None
 
-    def wants_label(self, pick: Pick) -> float:
+    def wants_label(self, pick: Pick, fullness: float) -> float:
         """Return the weight of this pair as a label; 0 if it is not to be one.
 
         The chance is a product: one of the cosine's band, which may change freely, as each band's
-        traffic is counted, and one of the learned score, which the weight makes up for.
+        traffic is counted, and one of the learned score, which the weight makes up for. What is
+        left unspent (`Allowance.fullness`) widens the first one.
         """
         if pick.features[0] < EDGES[0]:
             return 0.0
         chance = 1.0 if pick.odds_band < 0 else float(self._odds_chances[pick.odds_band])
-        if self._draw() >= chance * float(self._chances[pick.cosine_band]):
+        of_band = float(self._chances[pick.cosine_band]) ** (1 - fullness)
+        if self._draw() >= chance * of_band:
             return 0.0
         return 1 / chance
 
