@@ -33,15 +33,20 @@ class Stratum(NamedTuple):
     errors: float
 
 
-def upper_limit(strata: Sequence[Stratum], confidence: float) -> float:
+def upper_limit(strata: Sequence[Stratum], confidence: float, *, at_worst: bool = True) -> float:
     """Return the limit under which the traffic's rate of errors lies with this confidence.
+
+    The error that was just not seen has the weight of the stratum where it weighs most, or, unless
+    `at_worst`, the weight that errors have on average where they are as frequent everywhere. The
+    second is Tiwari, Clegg and Zou's (2006, Statistical Methods in Medical Research 15:547) choice
+    in spirit: where strata are meant to be checked equally often, their weights differ by chance.
 
     At most 1, which is also the answer where traffic was never checked.
     """
     total = sum(stratum.traffic for stratum in strata)
     if total <= 0:
         return 1.0
-    errors = variance = most = 0.0
+    errors = variance = most = mean = 0.0
     for stratum in strata:
         if stratum.traffic <= 0:
             continue
@@ -51,6 +56,8 @@ def upper_limit(strata: Sequence[Stratum], confidence: float) -> float:
         errors += weight * stratum.errors
         variance += weight * weight * stratum.errors
         most = max(most, weight)
+        mean += stratum.traffic / total * weight
+    most = most if at_worst else mean
     spread = variance + most * most
     degrees = 2 * (errors + most) ** 2 / spread
     return min(1.0, spread / (2 * (errors + most)) * chi2_quantile(confidence, degrees))

@@ -202,7 +202,7 @@ class JudgedLabels:
             judged.append(Stratum(block.stratum.traffic, block.stratum.labels, in_judge))
         return (
             rate_of(strata),
-            upper_limit(strata, self._confidence),
+            upper_limit(strata, self._confidence, at_worst=False),
             rate_of(controls) if any(control.labels for control in controls) else 0.0,
             weighted_lower_limit(controls, self._confidence),
             min(1.0, rate_of(judged)),

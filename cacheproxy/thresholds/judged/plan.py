@@ -32,7 +32,7 @@ _RISK_POWER = 0.25
 the one that was labelled least."""
 
 _LEAST_ERROR = 0.004
-_BELOW = 0.2
+_BELOW = 0.15
 """Labels below the threshold, as a share of those above it."""
 
 _LEAST_CHANCE = 0.01

@@ -19,7 +19,7 @@ _LATEST = 400
 """Labels among which false rejects are counted: a judge that has become better is heard."""
 
 _ALL_AT_FIRST = 30
-_LEAST_OWN = 0.25
+_LEAST_OWN = 0.2
 
 _LEAST_ASKED = 24
 _MOST_UNREADABLE = 0.5
