@@ -215,7 +215,7 @@ class JudgedReplayer:
         allowance = self.result.allowance
         if not allowance.has_room:
             return
-        kind = self.thresholds.wants_control(allowance.spent, allowance.cost["sensitivity"])
+        kind = self.thresholds.wants_control()
         if kind is None:
             return
         tokens: float = _SHIPPED_TOKENS
@@ -241,10 +241,10 @@ class JudgedReplayer:
                 first=replies[0] if replies else None,
                 draw=self._draw.random,
             )
-            cost = tokens_cost(_TASK_TOKENS + tokens, 1)
-            self.result.allowance.spend(purpose, cost, int(_TASK_TOKENS + tokens))
             if reply is None:
                 return None
+            cost = tokens_cost(_TASK_TOKENS + tokens, 1)
+            self.result.allowance.spend(purpose, cost, int(_TASK_TOKENS + tokens))
             replies.append(reply)
         return outcome
 

@@ -199,9 +199,10 @@ class JudgedThresholds:
         """Return whether a label on a miss is to have its control; chance decides."""
         return self._draw() < trust.share_of_controls(self.evidence.labels)
 
-    def wants_control(self, spent: float, spent_on_controls: float) -> Kind | None:
+    def wants_control(self) -> Kind | None:
         """Return what kind of wrong pair to ask the judge about next, if it is its turn."""
-        return trust.next_kind(self.evidence.controls, spent, spent_on_controls)
+        evidence = self.evidence
+        return trust.next_kind(evidence.labels, evidence.controls, is_open=self.is_open)
 
     def observe(
         self,

@@ -24,11 +24,14 @@ _LEAST_OWN = 0.2
 _LEAST_ASKED = 24
 _MOST_UNREADABLE = 0.5
 
-_SHARE = 0.12
-"""Of what is spent in all, for pairs that are known to be wrong."""
+_RECENT = 24
+"""Labels, with which the controls since then are compared."""
 
-_AT_FIRST = 30
-"""Of each kind, regardless of that share."""
+_AT_FIRST, _EARLY = 30, 0.7
+"""Of each kind, soon: at most so many a label."""
+
+_WHILE_CLOSED, _WHILE_OPEN = 0.1, 0.4
+"""Controls a label later. Once open few labels come, and a judge that has changed must be noticed."""
 
 _INJECTED_AT_FIRST, _INJECTED_EVERY = 12, 12
 
@@ -70,14 +73,18 @@ def why_aside(evidence: Evidence) -> str | None:
     return None
 
 
-def next_kind(controls: Items, spent: float, spent_on_controls: float) -> Kind | None:
+def next_kind(labels: Items, controls: Items, *, is_open: bool) -> Kind | None:
     """Return the kind of wrong pair to ask about now; None if it is not their turn."""
     counts = {kind: int((controls["kind"] == kind).sum()) for kind in Kind}
     hard, traffic, injected = (counts[kind] for kind in (Kind.HARD, Kind.TRAFFIC, Kind.INJECTED))
-    is_early = min(hard, traffic) < _AT_FIRST
-    if not is_early and spent_on_controls > _SHARE * spent:
-        return None
-    if is_early and spent_on_controls > 0.25 * spent and spent > 0:
+    recent = labels["at"][-_RECENT:]
+    since = recent[0] if len(recent) else -1.0
+    asked = int(((controls["kind"] <= Kind.INJECTED) & (controls["at"] >= since)).sum())
+    if min(hard, traffic) < _AT_FIRST:
+        most = _EARLY * (len(recent) + 1)
+    else:
+        most = (_WHILE_OPEN if is_open else _WHILE_CLOSED) * len(recent)
+    if asked >= most:
         return None
     if injected < min(_INJECTED_AT_FIRST, hard // 2) or injected * _INJECTED_EVERY < hard:
         return Kind.INJECTED
