@@ -21,7 +21,7 @@ _PRIOR_LABELS = 0.5
 
 _STEPS, _LEAST_SLOPE = 8, 0.1
 
-_HORIZON = 8_000.0
+_HORIZON = 16_000.0
 """Lookups over which a threshold is to pay: one that serves more but opens later may serve less."""
 
 _PACE = 0.12

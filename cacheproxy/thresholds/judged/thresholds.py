@@ -42,7 +42,7 @@ _LOOKS = 2.0
 """Looks among which the error probability is divided: evidence that has grown by an eighth is
 mostly the old one, so that the looks that a window of labels allows are not worth more."""
 
-_FIRST_LOOK, _MORE = 60, 1.2
+_FIRST_LOOK, _MORE = 60, 1.3
 _MOST_WAIT = 160
 """Labels until the first look, times as many until the next, and at most so many more."""
 
