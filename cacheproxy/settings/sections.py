@@ -205,9 +205,7 @@ class ChatSettings(_Section):
         description="most that judging may cost while the tier is closed, as a share of what the "
         "clients' requests cost",
     )
-    open_share: float = Field(
-        0.03, ge=0, le=1, description="the same once the tier is open"
-    )
+    open_share: float = Field(0.03, ge=0, le=1, description="the same once the tier is open")
     judge_requests_per_minute: float = Field(
         3_000, gt=0, description="most requests of the proxy's own in a minute"
     )
