@@ -10,7 +10,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 KEY_BYTES = 32
 
@@ -21,6 +21,9 @@ DEFAULT_NAMESPACE = "default"
 
 SCHEMA_VERSION = 1
 """Part of every key: raised whenever a stored record or a key changes its meaning."""
+
+_SCOPES = 4_096
+"""Scopes whose hashed prefix is remembered, some 2 MB."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -85,11 +88,17 @@ class KeyScope:
         return digest.digest()
 
 
+@lru_cache(_SCOPES)
+def key_scope(namespace_id: str, route: str, fingerprint: str) -> KeyScope:
+    """Return the keys of a (namespace, route, fingerprint); the ones used last are remembered."""
+    return KeyScope(namespace_id, route, fingerprint)
+
+
 def hex_id(name: str) -> str:
-    """Return 32 hex characters that stand for any string wherever a query could be upset by it."""
+    """Return 32 hex characters that stand for any string where special characters could do harm."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def short_id(namespace_id: str) -> str:
-    """Return how a namespace is called in metrics and in the log: its `hex_id`'s beginning."""
+    """Return the name of a namespace in metrics and logs: 12 characters of its `hex_id`."""
     return hex_id(namespace_id)[:12]

@@ -118,11 +118,11 @@ def _installed(settings: Settings) -> "InstalledModel":
 
 def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
     from cacheproxy.inference.tokenizer import Tokenizer
-    from cacheproxy.routes.items import key_of_text
+    from cacheproxy.routes.form import embedding_key
 
     installed = _installed(settings)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-    return [key_of_text(tokenizer, installed.fingerprint, namespace_id, text)]
+    return [embedding_key(tokenizer, installed.fingerprint, namespace_id, text)]
 
 
 def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:

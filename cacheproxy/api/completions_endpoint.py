@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: from an HTTP request to the chat pipeline and back.
+"""`POST /v1/chat/completions`: from an HTTP request to the completions route and back.
 
 A hit is rendered here, whole or as a stream; what an upstream answers is passed on as it comes.
 """
@@ -20,18 +20,18 @@ from cacheproxy.api.report import entry_id
 from cacheproxy.api.response import error_body, send_json, status_of
 from cacheproxy.errors import ApiError
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.chat.journey import Cached, Passed
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.replay import as_events, event
 from cacheproxy.routes.chat.request import ChatRequest, parse_chat
 from cacheproxy.routes.chat.savings import Savings
-from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.chat.state import Cached, Passed
+from cacheproxy.routes.completions import CompletionsRoute
 from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.routes.repeated import Repeated
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.telemetry.request_trace import VISIT, Visit
-from cacheproxy.tiers.hot import HotEntry
 
 _ROUTE = "chat"
 
@@ -51,12 +51,12 @@ class _Repeat(NamedTuple):
     form: str
 
 
-class ChatEndpoint:
-    """An ASGI application for the route."""
+class CompletionsEndpoint:
+    """An ASGI application for one path."""
 
     def __init__(
         self,
-        pipeline: ChatPipeline,
+        route: CompletionsRoute,
         models: ChatModels,
         savings: Savings,
         *,
@@ -67,7 +67,7 @@ class ChatEndpoint:
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
-        self._pipeline = pipeline
+        self._route = route
         self._models = models
         self._savings = savings
         self._callers = callers
@@ -98,13 +98,17 @@ class ChatEndpoint:
                 started = time.perf_counter()
                 if self._recorder is not None:
                     self._recorder.put(_ROUTE, namespace.id, body)
+                repeated: Repeated[CompletionRecord] | None = None
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    wants_usage = repeat.form != "stream"
-                    entry = self._pipeline.find_hot(repeat.key, wants_usage=wants_usage)
-                    if entry is not None:
-                        await self._send_repeat(visit, entry, repeat, started, send)
+                    repeated = await self._route.find_repeated(
+                        namespace.id, repeat.key, wants_usage=repeat.form != "stream"
+                    )
+                    if repeated.outcome is not None and repeated.found is not None:
+                        record, entry = repeated.found
+                        cached = Cached(record, repeated.outcome, entry, repeated.stages_s)
+                        await self._send_cached(visit, cached, repeat.form, started, send)
                         return
-                await self._answer(visit, namespace, control, body, started, send)
+                await self._answer(visit, namespace, control, body, started, send, repeated)
         except Exception as error:
             if not visit.outcome:  # else it is counted: a stream that has begun has its status
                 self._requests.labels(_ROUTE, "", status_of(error)).inc()
@@ -118,33 +122,27 @@ class ChatEndpoint:
         body: bytes,
         started: float,
         send: Send,
+        repeated: Repeated[CompletionRecord] | None,
     ) -> None:
         request = parse_chat(body, max_temperature=self._max_temperature)
         asked, inside = merge_control(control, request.cache), namespace
         if request.cache:
             inside = merge_namespace(namespace, request.cache)
             visit.namespace_id = inside.id
-        answer = await self._pipeline.answer(request, inside, asked, visit.headers)
+        answer = await self._route.serve(request, inside, asked, visit.headers, repeated)
         if isinstance(answer, Passed):
             with answer.reader:
                 await self._send_passed(visit, answer, request, asked, started, send)
             return
         form = _form_of(request)
         is_always_the_same = asked is DEFAULT_CONTROL and not request.cache
-        if answer.outcome == "hot" and is_always_the_same and self._pipeline.is_shared(request):
+        if (
+            answer.outcome in {"hot", "exact"}
+            and is_always_the_same
+            and self._route.is_shared(request)
+        ):
             self._repeats.put(namespace.id, body, _Repeat(answer.record.key, form))
         await self._send_cached(visit, answer, form, started, send)
-
-    async def _send_repeat(
-        self,
-        visit: Visit,
-        entry: HotEntry[CompletionRecord],
-        repeat: _Repeat,
-        started: float,
-        send: Send,
-    ) -> None:
-        cached = Cached(entry.record, "hot", entry, {})
-        await self._send_cached(visit, cached, repeat.form, started, send)
 
     async def _send_cached(
         self, visit: Visit, cached: Cached, form: str, started: float, send: Send

@@ -1,11 +1,12 @@
-"""The embedding routes' endpoint: from an HTTP request to the pipeline and back.
+"""The endpoint of items routes: from an HTTP request to the route and back.
 
-The caller is identified before the body is read, the limits are checked before any work, and the
-answer carries where it came from.
+The caller is identified before the body is read, limits are checked before any work, and the answer
+says which tier it came from.
 """
 
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +16,7 @@ from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.protocol import Asked, Dialect, InputLimits
 from cacheproxy.api.presentation import (
+    EncodingFormat,
     Headers,
     cache_headers,
     counts_of,
@@ -23,30 +25,55 @@ from cacheproxy.api.presentation import (
     render_vector,
     timing_of,
 )
-from cacheproxy.api.repeats import Repeat, Repeats
+from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.exchange import DEFAULT_CONTROL, Answer, Request, Served
-from cacheproxy.routes.items import EmbeddingPipeline, Known
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import (
+    DEFAULT_CONTROL,
+    EmbeddingsResult,
+    ItemsRequest,
+    Served,
+    ServedEmbedding,
+)
+from cacheproxy.routes.items import ItemsRoute
+from cacheproxy.routes.repeated import Repeated
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 
-class EmbeddingsEndpoint:
-    """An ASGI application for one route.
+class _Repeat(NamedTuple):
+    """What a request's bytes ask for.
 
-    `pipelines` holds each model under its name and every alias; `default_model` is taken where a
-    dialect lets the model's name out.
+    Attributes:
+        model: the model's name as it is answered.
+        key: of the entry [32 bytes].
+        form: how the vector is rendered.
+        head, tail: the bytes of the answer before and after the vector.
+    """
+
+    model: str
+    key: bytes
+    form: EncodingFormat
+    head: bytes
+    tail: bytes
+
+
+class ItemsEndpoint:
+    """An ASGI application for one path.
+
+    `name` is the route's label in the metrics. `routes` holds each model under its name and every
+    alias; `default_model` serves requests of a dialect that names no model.
     """
 
     def __init__(
         self,
-        route: str,
+        name: str,
         dialect: Dialect,
         *,
-        pipelines: Mapping[str, EmbeddingPipeline],
+        routes: Mapping[str, ItemsRoute[EmbeddingRecord]],
         default_model: str,
         callers: Callers,
         limits: InputLimits,
@@ -55,35 +82,35 @@ class EmbeddingsEndpoint:
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
-        self._route = route
+        self._name = name
         self._dialect = dialect
-        self._pipelines = pipelines
+        self._routes = routes
         self._default_model = default_model
         self._callers = callers
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._watch = Watch(body_timeout_s=body_timeout_s)
-        self._repeats = Repeats[Repeat]()
+        self._repeats = Repeats[_Repeat]()
         self._recorder = recorder
         self._requests = metrics.requests
         self._answered = {
-            pipeline.model.name: metrics.requests.labels(route, pipeline.model.name, "200")
-            for pipeline in pipelines.values()
+            one.model.name: metrics.requests.labels(name, one.model.name, "200")
+            for one in routes.values()
         }
         self._durations = {
-            outcome: metrics.request_duration.labels(route, outcome)
+            outcome: metrics.request_duration.labels(name, outcome)
             for outcome in ("hot", "exact", "semantic", "miss", "mixed")
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""
         visit: Visit = scope[VISIT]
-        visit.route = self._route
+        visit.route = self._name
         try:
             body, headers = await self._answer(visit, receive)
         except Exception as error:
             # No model's name: the request may have named one that is not ours.
-            self._requests.labels(self._route, "", status_of(error)).inc()
+            self._requests.labels(self._name, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
@@ -97,18 +124,21 @@ class EmbeddingsEndpoint:
             exchange.body_has_come()
             started = time.perf_counter()
             if self._recorder is not None:
-                self._recorder.put(self._route, namespace.id, body)
-            known: Known | None = None
+                self._recorder.put(self._name, namespace.id, body)
+            repeated: Repeated[EmbeddingRecord] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                known = await self._pipelines[repeat.model].find_known(namespace.id, repeat.key)
-                if known.served is not None:
-                    return self._answer_again(visit, repeat, known.served, known.stages_s, started)
+                route = self._routes[repeat.model]
+                repeated = await route.find_repeated(namespace.id, repeat.key)
+                if repeated.outcome is not None and repeated.found is not None:
+                    record, entry = repeated.found
+                    served = Served(record, repeated.outcome, entry)
+                    return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)
-            pipeline = self._pipeline_of(asked)
-            answer = await pipeline.embed(Request(namespace, asked.inputs, control), known)
+            route = self._route_of(asked)
+            answer = await route.serve(ItemsRequest(namespace, asked.inputs, control), repeated)
         total_s = time.perf_counter() - started
-        model = pipeline.model.name
+        model = route.model.name
         outcome = outcome_of(answer)
         self._count(visit, model, outcome, total_s)
         if len(answer.served) > 1:
@@ -123,12 +153,12 @@ class EmbeddingsEndpoint:
     def _answer_again(
         self,
         visit: Visit,
-        repeat: Repeat,
-        served: Served,
+        repeat: _Repeat,
+        served: ServedEmbedding,
         stages_s: Mapping[str, float],
         started: float,
     ) -> tuple[bytes, Headers]:
-        """Return the answer to a request that came before byte for byte."""
+        """Return the answer to a byte-equal repeat of an earlier request."""
         timing = timing_of(stages_s) if stages_s else None
         record, outcome = served.record, served.outcome
         vector = render_vector(served, repeat.form, None)
@@ -138,33 +168,38 @@ class EmbeddingsEndpoint:
         return b"".join((repeat.head, vector, repeat.tail)), headers
 
     def _remember(
-        self, namespace: Namespace, body: bytes, asked: Asked, answer: Answer, model: str
+        self,
+        namespace: Namespace,
+        body: bytes,
+        asked: Asked,
+        answer: EmbeddingsResult,
+        model: str,
     ) -> None:
         if len(answer.served) > 1 or asked.dimensions is not None:
             return
         record = answer.served[0].record
         if frame := self._dialect.frame(model, record.tokens):
-            self._repeats.put(namespace.id, body, Repeat(model, record.key, asked.form, *frame))
+            self._repeats.put(namespace.id, body, _Repeat(model, record.key, asked.form, *frame))
 
     def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
         visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
         self._durations[outcome].observe(total_s)
 
-    def _pipeline_of(self, asked: Asked) -> EmbeddingPipeline:
+    def _route_of(self, asked: Asked) -> ItemsRoute[EmbeddingRecord]:
         name = self._default_model if asked.model is None else asked.model
-        pipeline = self._pipelines.get(name)
-        if pipeline is None:
-            served = sorted({known.model.name for known in self._pipelines.values()})
+        route = self._routes.get(name)
+        if route is None:
+            served = sorted({one.model.name for one in self._routes.values()})
             raise BadRequest(
                 f"the model {name[:100]!r} is not served here; served: {', '.join(served)}",
                 status=404,
                 param="model",
                 code="model_not_found",
             )
-        most = pipeline.model.dimensions
+        most = route.model.dimensions
         if asked.dimensions is not None and not 1 <= asked.dimensions <= most:
             raise BadRequest(
                 f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
-        return pipeline
+        return route

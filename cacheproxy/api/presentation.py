@@ -12,7 +12,11 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from cacheproxy.routes.exchange import Answer, Control, Served
+from cacheproxy.routes.exchange import (
+    Control,
+    EmbeddingsResult,
+    ServedEmbedding,
+)
 
 EncodingFormat = Literal["float", "base64"]
 Headers = list[tuple[bytes, bytes]]
@@ -20,7 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 _PLAIN_HITS = ("hot", "exact")
 
 
-def render_vector(served: Served, form: EncodingFormat, dimensions: int | None) -> bytes:
+def render_vector(served: ServedEmbedding, form: EncodingFormat, dimensions: int | None) -> bytes:
     """Return one embedding as a JSON value: an array of floats, or base64 of float32 (LE).
 
     `dimensions`, 1 to the model's, cuts the vector and re-normalises it; None keeps it whole.
@@ -51,7 +55,7 @@ def _render(vector: bytes, form: EncodingFormat) -> bytes:
     return orjson.dumps(np.frombuffer(vector, "<f4"), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def outcome_of(answer: Answer) -> str:
+def outcome_of(answer: EmbeddingsResult) -> str:
     """Return the one outcome of all texts, or "mixed"."""
     if len(answer.served) == 1:
         return answer.served[0].outcome
@@ -79,7 +83,9 @@ def hit_headers(
     ]
 
 
-def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float) -> Headers:
+def cache_headers(
+    answer: EmbeddingsResult, outcome: str, control: Control, total_s: float
+) -> Headers:
     """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity.
 
     `outcome` is the answer's, as `outcome_of` gives it.
@@ -120,7 +126,7 @@ def cache_headers(answer: Answer, outcome: str, control: Control, total_s: float
     return headers
 
 
-def counts_of(served: Sequence[Served]) -> str:
+def counts_of(served: Sequence[ServedEmbedding]) -> str:
     """Return how many texts each tier answered: "hot=3,miss=1"."""
     outcomes = [text.outcome for text in served]
     tiers = ("hot", "exact", "semantic", "miss")
@@ -134,7 +140,7 @@ def timing_of(stages_s: Mapping[str, float]) -> bytes:
     )
 
 
-def _similarity(served: Sequence[Served]) -> str:
+def _similarity(served: Sequence[ServedEmbedding]) -> str:
     scores = [(i, text.score) for i, text in enumerate(served) if text.score is not None]
     if scores and len(served) == 1:
         return f"{scores[0][1]:.4f}"

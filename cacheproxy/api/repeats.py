@@ -1,48 +1,28 @@
-"""Requests that come again byte for byte: the shortest way to an entry.
+"""Remembers what byte-equal requests asked for, so that a repeated one need not be parsed.
 
-Clients ask for the same text in the same words, and their libraries write the same JSON. Such a
-request need not be read again: what it asks for is remembered under its bytes and its namespace.
-Only the way is kept here, never the entry: what has left the tiers is not found.
+Clients repeat the same text in the same words, and their libraries write the same JSON. What such a
+request asks for (the key of an entry, the form of the answer) is remembered under its bytes and its
+namespace. Entries are not held here: one that has left the tiers is not found.
 """
 
-from typing import Generic, NamedTuple, TypeVar
-
-from cacheproxy.api.presentation import EncodingFormat
+from typing import Generic, TypeVar
 
 Way = TypeVar("Way")
 
 _MOST_REQUESTS = 4_096
 _MOST_BYTES = 2_048
-"""Requests remembered, and the size of one: at the most some 10 MB, for texts of that length."""
-
-
-class Repeat(NamedTuple):
-    """What a request's bytes ask for.
-
-    Attributes:
-        model: the model's name as it is answered.
-        key: of the entry [32 bytes].
-        form: how the vector is rendered.
-        head: the answer's bytes before the vector.
-        tail: those after it.
-    """
-
-    model: str
-    key: bytes
-    form: EncodingFormat
-    head: bytes
-    tail: bytes
+"""Requests remembered, and the longest of them: 10 MB at most."""
 
 
 class Repeats(Generic[Way]):
-    """What is known of requests that were hits; the oldest goes first."""
+    """What requests that were hits asked for; the oldest is evicted first."""
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._known: dict[tuple[str, bytes], Way] = {}
         self._most_bytes = most_bytes
 
     def get(self, namespace_id: str, body: bytes) -> Way | None:
-        """Return what this body asked for when it came before."""
+        """Return what an earlier request with this body asked for."""
         return self._known.get((namespace_id, body))
 
     def put(self, namespace_id: str, body: bytes, way: Way) -> None:

@@ -14,7 +14,7 @@ from cacheproxy.api.callers import Callers, named_in
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.response import send_json
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
@@ -39,8 +39,8 @@ def entry_id(key: bytes, score: float | None) -> bytes:
 class ReportEndpoint:
     """An ASGI application for the route."""
 
-    def __init__(self, pipeline: ChatPipeline, callers: Callers, body_timeout_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, learning: Learning, callers: Callers, body_timeout_s: float) -> None:
+        self._learning = learning
         self._callers = callers
         self._watch = Watch(body_timeout_s=body_timeout_s)
 
@@ -60,5 +60,5 @@ class ReportEndpoint:
         if found is None:
             raise BadRequest("'id' must be an answer's X-Cacheproxy-Entry", param="id")
         score = None if found.group(2) is None else int(found.group(2)) / _SCORE_UNIT
-        removed = await self._pipeline.report(namespace, bytes.fromhex(found.group(1)), score)
+        removed = await self._learning.report(namespace, bytes.fromhex(found.group(1)), score)
         await send_json(send, 200, msgspec.json.encode({"removed": removed}), [])

@@ -20,7 +20,7 @@ from cacheproxy.concurrency.gil import GilYield
 from cacheproxy.concurrency.time_slices import step_back
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.admission import Admission
-from cacheproxy.inference.queue import Ids, QueuedText, Taken, TextQueue, Turn, Vector
+from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
 from cacheproxy.records import is_usable
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -110,11 +110,11 @@ class Batcher:
         """Whether the queue is a standing one, and what is not worth much had better not wait."""
         return self._admission.is_overloaded
 
-    def begin(self, tokens: int) -> Turn:
+    def begin(self, tokens: int) -> Reservation:
         """Admit a request of so many tokens; its texts may then be submitted in parts.
 
         Its place is kept: to those who come later it counts as if all of it were waiting, until
-        it is submitted, or the turn is ended.
+        it is submitted, or the reservation is ended.
 
         Raises:
             Overloaded: the request would wait too long.
@@ -126,13 +126,13 @@ class Batcher:
             self._admit(tokens)
             return self._queue.begin(tokens)
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Give up what a request has not submitted."""
         with self._ready:
-            self._queue.end(turn)
+            self._queue.end(reservation)
 
     def submit(
-        self, texts: Sequence[Ids], turn: Turn | None = None
+        self, texts: Sequence[Ids], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Vector]]:
         """Queue texts of a request that was begun, or of one of their own.
 
@@ -143,13 +143,13 @@ class Batcher:
             Overloaded, Unavailable: as `begin` does; nothing of these texts was queued.
         """
         loop = asyncio.get_running_loop()
-        turn = turn or self.begin(sum(len(ids) for ids in texts))
+        reservation = reservation or self.begin(sum(len(ids) for ids in texts))
         futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queued = [QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)]
         with self._ready:
             if self._stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
-            self._queue.put(queued, time.monotonic(), turn)
+            self._queue.put(queued, time.monotonic(), reservation)
             self._ready.notify(len(queued))
         gil_yield = GilYield.of_running_loop()
         for future in futures:

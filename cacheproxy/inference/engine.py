@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cacheproxy.inference.batcher import Batcher
-from cacheproxy.inference.queue import Turn, Vector
+from cacheproxy.inference.queue import Reservation, Vector
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 
@@ -47,20 +47,23 @@ class Engine(Protocol):
     def is_cut(self, ids: Sequence[int]) -> bool:
         """Return whether text may have been cut to these ids."""
 
-    def key_of(self, scope: KeyScope, given: Given) -> bytes:
-        """Return the key [32 bytes] of all that the vector depends on."""
+    def probe_sees_all(self, ids: Sequence[int]) -> bool:
+        """Return whether these ids hold all of the input that the result depends on."""
 
-    def begin(self, tokens: int) -> Turn | None:
+    def key_of(self, scope: KeyScope, given: Given) -> bytes:
+        """Return the key [32 bytes] of everything that the result depends on."""
+
+    def begin(self, tokens: int) -> Reservation | None:
         """Admit a request of so many tokens; raises `Overloaded` or `Unavailable`.
 
-        A turn is the place that is kept for it, until it is submitted, or ended.
+        A reservation is its place in the queue, kept until it is submitted or ended.
         """
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Give up what a request has not submitted."""
 
     def submit(
-        self, givens: Sequence[Given], turn: Turn | None = None
+        self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Any]]:
         """Begin to infer; each future ends with a result or an `ApiError`, or is cancelled."""
 
@@ -110,23 +113,27 @@ class LocalEngine:
         """Return whether the ids fill the model's longest length."""
         return self._tokenizer.is_full(ids)
 
+    def probe_sees_all(self, ids: Sequence[int]) -> bool:
+        """Return True: the vector depends on these ids alone."""
+        return True
+
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
         """Return the key of the token ids."""
         return scope.of_ids(given.ids)
 
-    def begin(self, tokens: int) -> Turn:
+    def begin(self, tokens: int) -> Reservation:
         """Be admitted by the batcher."""
         return self._batcher.begin(tokens)
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Give the place in the batcher's queue up."""
-        self._batcher.end(turn)
+        self._batcher.end(reservation)
 
     def submit(
-        self, givens: Sequence[Given], turn: Turn | None = None
+        self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Vector]]:
         """Queue the texts."""
-        return self._batcher.submit([given.ids for given in givens], turn)
+        return self._batcher.submit([given.ids for given in givens], reservation)
 
     def read(self, result: Vector, given: Given) -> Inferred:
         """Return the vector, with the ids that were read."""

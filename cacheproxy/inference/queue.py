@@ -48,7 +48,7 @@ class QueuedText:
 
 
 @dataclass(slots=True)
-class Turn:
+class Reservation:
     """One request's place in the queue: its number, and the virtual start of its next text."""
 
     request: int
@@ -94,39 +94,41 @@ class TextQueue:
         return self._texts
 
     def tokens_ahead(self, tokens: int) -> int:
-        """Return how many queued tokens a new request of so many tokens would share its turn with.
+        """Return how many queued tokens a new request of so many tokens would share a group with.
 
         Under fair queueing no other request gets more than the same amount before it is done.
         """
         waiting = chain(self._tokens_by_request.values(), self._kept_by_request.values())
         return sum(min(of_one, tokens) for of_one in waiting)
 
-    def begin(self, tokens: int) -> Turn:
-        """Return the turn of a new request of so many tokens; its texts may be put in parts."""
-        turn = Turn(next(self._requests), self._virtual_time)
-        self._kept_by_request[turn.request] = tokens
-        return turn
+    def begin(self, tokens: int) -> Reservation:
+        """Return a reservation for a request of so many tokens; its texts may be put in parts."""
+        reservation = Reservation(next(self._requests), self._virtual_time)
+        self._kept_by_request[reservation.request] = tokens
+        return reservation
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Keep no place any more for what a request has not put."""
-        self._kept_by_request.pop(turn.request, None)
+        self._kept_by_request.pop(reservation.request, None)
 
-    def put(self, texts: Sequence[QueuedText], now: float, turn: Turn | None = None) -> None:
-        """Queue texts at monotonic time `now`, seconds: of a request of their own, or of `turn`."""
-        turn = turn or self.begin(0)
+    def put(
+        self, texts: Sequence[QueuedText], now: float, reservation: Reservation | None = None
+    ) -> None:
+        """Queue texts at monotonic time `now`, seconds, under a reservation if there is one."""
+        reservation = reservation or self.begin(0)
         for text in texts:
-            text.enqueued_at, text.request = now, turn.request
+            text.enqueued_at, text.request = now, reservation.request
             waiting = self._by_length.setdefault(len(text.ids), [])
-            heapq.heappush(waiting, (turn.start, next(self._sequence), text))
-            turn.start += len(text.ids)
+            heapq.heappush(waiting, (reservation.start, next(self._sequence), text))
+            reservation.start += len(text.ids)
         tokens = sum(len(text.ids) for text in texts)
-        kept = self._kept_by_request.pop(turn.request, 0) - tokens
+        kept = self._kept_by_request.pop(reservation.request, 0) - tokens
         if kept > 0:
-            self._kept_by_request[turn.request] = kept
-        before = self._tokens_by_request.get(turn.request, 0)
+            self._kept_by_request[reservation.request] = kept
+        before = self._tokens_by_request.get(reservation.request, 0)
         if len(self._tokens_by_request) > bool(before):
             self._shared_until = now + _SHARED_S
-        self._tokens_by_request[turn.request] = before + tokens
+        self._tokens_by_request[reservation.request] = before + tokens
         self._tokens += tokens
         self._texts += len(texts)
 

@@ -58,7 +58,12 @@ def _tokenizer_of(model: InstalledModel) -> Tokenizer:
 def _translate(
     model: Tokenizer, probe: Tokenizer, is_same: bool, texts: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """Return the probe's ids of texts that are the model's ids."""
+    """Return the probe's ids for texts given as the model's ids; none for a text that it would cut.
+
+    The probe of a cut text would find every other text with the same beginning.
+    """
     if is_same:
-        return [probe.accept(ids) for ids in texts]  # the probe may read less of a text
-    return probe.encode(model.decode(texts))
+        accepted = [(ids, probe.accept(ids)) for ids in texts]
+        return [[] if len(read) < len(ids) else read for ids, read in accepted]
+    translated = probe.encode(model.decode(texts))
+    return [[] if probe.is_full(ids) else ids for ids in translated]

@@ -30,15 +30,17 @@ class EncoderProbe:
         Args:
             name: of the recipe.
             encode: maps int64 [n, tokens] ids of one length to float32 [n, d] unit rows.
-            translate: gives the network's ids for the model's, where the two differ.
+            translate: returns the network's ids for the model's where the two differ; none for a
+                text that is too long for the network.
         """
         self.name = name
         self._encode = encode
         self._translate = translate
+        self._dimensions = 1  # until the first vector
         self._thread = JobThread("cacheproxy-probe")
 
     async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [n, d] rows of unit length."""
+        """Return float32 [n, d] rows of unit length; an all-zero row for a text without ids."""
         return await self._thread.run(partial(self._encode_all, texts))
 
     def _encode_all(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -46,7 +48,8 @@ class EncoderProbe:
             texts = self._translate(texts)
         by_length: dict[int, list[int]] = {}
         for i, ids in enumerate(texts):
-            by_length.setdefault(len(ids), []).append(i)
+            if ids:
+                by_length.setdefault(len(ids), []).append(i)
         parts: list[NDArray[np.float32]] = []
         order: list[int] = []
         for length, places in by_length.items():
@@ -55,7 +58,9 @@ class EncoderProbe:
                 group = places[start : start + size]
                 parts.append(self._encode(np.array([texts[i] for i in group], np.int64)))
                 order += group
-        rows = np.concatenate(parts)
-        result: NDArray[np.float32] = np.empty_like(rows)
-        result[order] = rows
+        if parts:
+            self._dimensions = parts[0].shape[1]
+        result: NDArray[np.float32] = np.zeros((len(texts), self._dimensions), np.float32)
+        if parts:
+            result[order] = np.concatenate(parts)
         return result

@@ -1,22 +1,24 @@
-"""What goes into a pipeline and what comes out of it: plain data, between the HTTP edge and it.
+"""What goes into a route and what comes out of it: plain data, shared with the HTTP edge.
 
-What every request makes anew is a named tuple: a frozen dataclass takes four times as long to make.
+Objects that every request creates are named tuples: a frozen dataclass takes four times as long.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from cacheproxy.keys import Namespace
-from cacheproxy.records import EmbeddingRecord
+from cacheproxy.records import EmbeddingRecord, Record
 from cacheproxy.tiers.hot import HotEntry
+
+R = TypeVar("R", bound=Record)
 
 Outcome = Literal["hot", "exact", "semantic", "miss"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What names a model and its vectors."""
+    """A model that embeds: its names, the fingerprint of its vectors, and their dimensions."""
 
     name: str
     aliases: tuple[str, ...]
@@ -29,15 +31,15 @@ class Control:
     """What a request asks of the cache (RFC 9111 directives and X-Cacheproxy-* headers).
 
     Attributes:
-        no_cache: look nothing up, but refresh the entry.
-        no_store: look nothing up and store nothing.
+        no_cache: skip all lookups, but refresh the entry.
+        no_store: skip all lookups and store nothing.
         only_if_cached: fail with `NotCached` rather than infer.
         max_age_s: refuse entries that are older, seconds.
-        semantic: whether a semantic hit is welcome.
-        stale_if_error_s: if inference fails, serve what is stale for so long at most, seconds.
-        min_similarity: a stricter demand on semantic hits, 0 to 1.
-        ttl_s: life of the entries that this request makes, seconds.
-        tags: names under which those entries may be purged.
+        semantic: whether semantic hits are allowed.
+        stale_if_error_s: if the upstream fails, serve entries that expired at most so long ago.
+        min_similarity: least score of a semantic hit, 0 to 1, on top of the threshold.
+        ttl_s: time to live of the entries that this request makes, seconds.
+        tags: names under which those entries can be purged.
     """
 
     no_cache: bool = False
@@ -57,39 +59,43 @@ class Control:
 
 
 DEFAULT_CONTROL = Control()
-"""Of every request without a header of ours."""
+"""The control of every request that sends no header about the cache."""
 
 
-class Request(NamedTuple):
-    """Inputs to embed: each a text or a list of token ids, at least one."""
+class ItemsRequest(NamedTuple):
+    """Inputs, each a text or a list of token ids, at least one."""
 
     namespace: Namespace
     inputs: Sequence[str | list[int]]
     control: Control
 
 
-class Served(NamedTuple):
-    """One text's answer.
+class Served(NamedTuple, Generic[R]):
+    """The result for one input.
 
     Attributes:
-        record: the embedding and when it was made.
+        record: the result and when it was made.
         outcome: the tier that answered, or "miss" for inference.
-        hot_entry: where rendered forms of this vector may be kept, or None.
+        hot_entry: where rendered forms of the record may be kept, or None.
         score: the neighbour's score, for a semantic hit.
         collapsed: whether it joined an inference that another request had begun.
         is_stored: whether what was inferred for it is on its way into the store.
     """
 
-    record: EmbeddingRecord
+    record: R
     outcome: Outcome
-    hot_entry: HotEntry[EmbeddingRecord] | None = None
+    hot_entry: HotEntry[R] | None = None
     score: float | None = None
     collapsed: bool = False
     is_stored: bool = False
 
 
-class Answer(NamedTuple):
-    """The answers in the order of the inputs, and the seconds that each stage took."""
+class ItemsResult(NamedTuple, Generic[R]):
+    """The results in the order of the inputs, and the seconds that each stage took."""
 
-    served: list[Served]
+    served: list[Served[R]]
     stages_s: dict[str, float]
+
+
+ServedEmbedding = Served[EmbeddingRecord]
+EmbeddingsResult = ItemsResult[EmbeddingRecord]

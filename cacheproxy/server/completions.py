@@ -1,16 +1,12 @@
-"""Puts the chat route's parts together, beside the embedding route's, with which it shares some."""
+"""Puts the completions route together: one for the models of all upstreams."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.routing import Route
 
-from cacheproxy.api.callers import Callers
-from cacheproxy.api.completions_endpoint import ChatEndpoint
-from cacheproxy.api.report import ReportEndpoint
 from cacheproxy.errors import ConfigError
-from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
@@ -18,159 +14,117 @@ from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.routes.chat.agreement import Comparer
 from cacheproxy.routes.chat.budget import Budget
 from cacheproxy.routes.chat.judge import Judge
-from cacheproxy.routes.chat.keeping import Keeping
+from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import AGREES, Likeness, promise_of_chat
 from cacheproxy.routes.chat.models import ChatModels
-from cacheproxy.routes.chat.record import CompletionRecord, unpack
-from cacheproxy.routes.chat.savings import Savings
+from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
+from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
-from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
+from cacheproxy.routes.completions import CompletionsRoute
+from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.settings.sections import Settings
-from cacheproxy.stores.protocol import Store
-from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.thresholds.certified import Account, CertifiedThresholds
-from cacheproxy.thresholds.sharing import EvidenceSharing
-from cacheproxy.tiers.exact import ExactTier
-from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
-from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
-from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
-from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
 
 _REST_S = 0.015
-"""Between two answers that are learned from, some 5 ms of work each: a quarter of a core."""
+"""Pause between two answers that are learned from, some 5 ms of work each: a quarter of a core."""
 
 _LABELS = 1_024
-"""Fresh answers that may wait to be compared; those beyond are not."""
+"""Fresh answers that may wait to be learned from; beyond that they are not."""
 
 
-class ChatRoute:
-    """The chat route's parts and their life."""
+class Completions:
+    """The completions route and what belongs to it alone.
 
-    def __init__(
-        self,
-        settings: Settings,
-        installed: InstalledModel,
-        upstreams: Upstreams,
-        *,
-        store: Store,
-        guard: StoreGuard,
-        writeback: WriteBack,
-        batcher: Batcher,
-        lifetimes: Lifetimes,
-        metrics: Metrics,
-        recorder: Recorder | None,
-    ) -> None:
-        self._recorder = recorder
-        self._settings = settings
+    Attributes:
+        route: the way of the requests.
+        models: what is known of models.
+        learning: takes reports of wrong hits.
+        hot: the hot tier.
+        spare_work: what is learned behind the answers.
+    """
+
+    def __init__(self, parts: Parts, installed: InstalledModel) -> None:
+        settings, store, upstreams = parts.settings, parts.store, parts.upstreams
+        self._parts = parts
         self._installed = installed
-        self._upstreams = upstreams
-        self._store = store
-        self._guard = guard
-        self._metrics = metrics
         self._tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-        self._probe = WholeProbe(batcher)
-        self._reader = RecordReader(unpack, metrics)
+        self._probe = WholeProbe(parts.batcher)
+        self._reader = RecordReader(unpack, parts.metrics)
         self._comparer = Comparer(self._embed)
-        self._sharings: list[EvidenceSharing] = []
+        self._judge = _judge(settings, upstreams)
         self._thresholds: dict[str, CertifiedThresholds] = {}
-        self.spare_work = SpareWork(batcher.has_spare, most=_LABELS, rest_s=_REST_S)
+        self._evidence = SharedEvidence(store)
+        self.spare_work = SpareWork(parts.batcher.has_spare, most=_LABELS, rest_s=_REST_S)
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
-        self._models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
+        self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
+        tiers = parts.keyed_tiers(self.hot, self._reader)
         staleness = _staleness(settings)
         budget = Budget(settings.chat.checks_per_minute)
-        self._judge = _judge(settings, upstreams)
-        keeping = Keeping(
-            self._models,
-            hot=self.hot,
-            writeback=writeback,
-            lifetimes=lifetimes,
+        self.learning = Learning(
+            self.models,
+            parts.keeper(self.hot, pack),
+            tiers=tiers,
+            lifetimes=parts.lifetimes(settings.chat.ttl_s),
             staleness=staleness,
             spare_work=self.spare_work,
             budget=budget,
             purge=store.purge,
+            metrics=parts.metrics,
         )
-        self._pipeline = ChatPipeline(
+        calls = UpstreamCalls(
             upstreams,
-            self._models,
-            keeping,
-            hot=self.hot,
-            exact=ExactTier(guard, writeback, self._reader),
+            store.purges,
+            self.learning.keep,
+            most_bytes=settings.chat.max_answer_bytes,
+            metrics=parts.metrics,
+        )
+        self._refresh = Refresh(calls, budget, self.hot)
+        self.route = CompletionsRoute(
+            self.models,
+            calls,
+            self._refresh,
+            tiers=tiers,
             purges=store.purges,
             staleness=staleness,
-            budget=budget,
-            most_bytes=settings.chat.max_answer_bytes,
-            metrics=metrics,
+            metrics=parts.metrics,
         )
-
-    def routes(self, callers: Callers) -> list[Route]:
-        """Return the route's endpoints."""
-        settings = self._settings
-        chat = ChatEndpoint(
-            self._pipeline,
-            self._models,
-            Savings(settings.prices, self._metrics),
-            callers=callers,
-            max_temperature=settings.chat.max_temperature,
-            max_body_bytes=settings.limits.chat_body_bytes,
-            body_timeout_s=settings.limits.body_timeout_s,
-            metrics=self._metrics,
-            recorder=self._recorder,
-        )
-        report = ReportEndpoint(self._pipeline, callers, settings.limits.body_timeout_s)
-        return [
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/cache/report", report, methods=["POST"]),
-        ]
 
     def accounts(self) -> dict[str, list[Account]]:
-        """Return how each model's namespaces stand."""
+        """Return where the namespaces of each model stand."""
         return {model: list(one.accounts()) for model, one in self._thresholds.items()}
 
-    def start(self) -> None:
-        """Begin to learn in the background of the running event loop."""
+    def start(self, running: AsyncExitStack) -> None:
+        """Start to learn in the background; `running` stops it and shares what was learned."""
+        self._evidence.start()
+        running.push_async_callback(self._evidence.stop)
         self.spare_work.start()
-
-    async def stop(self) -> None:
-        """Share what was learned, and stop."""
-        await self._pipeline.stop()
-        await self.spare_work.stop()
-        for sharing in self._sharings:
-            await sharing.stop()
+        running.push_async_callback(self.spare_work.stop)
+        running.push_async_callback(self.learning.stop)
+        running.push_async_callback(self._refresh.stop)
 
     def _make_likeness(self, model: str) -> Likeness:
-        """Return the semantic tier of a model that an upstream has; the event loop runs."""
-        first = self._upstreams.first(model)
+        """Return the semantic tier of a model that an upstream has answered for."""
+        parts = self._parts
+        first = parts.upstreams.first(model)
         who = "" if first is None else first.base_url
         fingerprint = f"chat:{who}:{self._installed.fingerprint}"
         thresholds = CertifiedThresholds(
-            promise_of_chat(self._settings.chat),
+            promise_of_chat(parts.settings.chat),
             min_similarity=AGREES,
             saves_only=False,
             model=model,
-            metrics=self._metrics,
+            metrics=parts.metrics,
         )
-        sharing = EvidenceSharing(
-            self._store, thresholds, fingerprint=f"{fingerprint}:{self._probe.name}:{model}"
-        )
-        sharing.start()
-        self._sharings.append(sharing)
+        self._evidence.add(thresholds, f"{fingerprint}:{self._probe.name}:{model}")
         self._thresholds[model] = thresholds
-        tier = SemanticTier(
-            self._guard,
-            self._probe,
-            thresholds,
-            reader=self._reader,
-            fingerprint=fingerprint,
-            min_tokens=self._settings.semantic.min_tokens,
-            checks_repeats=False,
-            model=model,
-            metrics=self._metrics,
+        tier = parts.semantic_tier(
+            model, fingerprint, self._probe, thresholds, self._reader, checks_repeats=False
         )
         return Likeness(tier, thresholds, self._tokenizer, self._comparer, self._judge)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.engine import Engine, LocalEngine
+from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import encode_fields
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.routes.exchange import ModelInfo
@@ -25,7 +26,7 @@ def upstream_models(upstreams: Upstreams, installed: InstalledModel) -> Iterator
 
 
 def make_local_engine(
-    local: LocalEngine, installed: InstalledModel, upstreams: Upstreams
+    local: LocalEngine, installed: InstalledModel, tokenizer: Tokenizer, upstreams: Upstreams
 ) -> tuple[Engine, str]:
     """Return the local model's engine, and the fingerprint of what it gives.
 
@@ -44,7 +45,7 @@ def make_local_engine(
         raise ConfigError(
             f"upstreams: {name} has {installed.dimensions} dimensions, not {first.embeddings[name]}"
         )
-    theirs = UpstreamEngine(upstreams, name, installed.dimensions)
+    theirs = UpstreamEngine(upstreams, name, installed.dimensions, tokenizer)
     if not first.before_local:
         return StandIn(local, theirs, keyed_by=local), installed.fingerprint
     fingerprint = _fingerprint(first.base_url, name, installed.dimensions, installed.fingerprint)

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.errors import ApiError
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
 from cacheproxy.stores.protocol import Neighbour, Partition
@@ -119,11 +120,18 @@ class SemanticTier(Generic[R]):
         return found
 
     async def probe(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
-        """Return each text's probe; None where it is too short, or the probe says nothing."""
+        """Return each text's probe (float32 [d]), or None where the tier stays out.
+
+        It stays out of texts that are too short, texts of which the probe says nothing, and all
+        texts while the encoder is overloaded: a lookup is not worth failing a request.
+        """
         long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
         if not long_enough:
             return [None] * len(texts)
-        probes = iter(await self._probe.encode(long_enough))
+        try:
+            probes = iter(await self._probe.encode(long_enough))
+        except ApiError:  # counted where it was refused
+            return [None] * len(texts)
         found = (next(probes) if len(ids) >= self._min_tokens else None for ids in texts)
         return [probe if probe is not None and probe.any() else None for probe in found]
 

@@ -57,7 +57,7 @@ class Head:
         return self.content_type.partition(b";")[0].strip().lower() == media_type
 
 
-class Answer:
+class UpstreamResponse:
     """An answer whose body is still to be read; it must be closed."""
 
     def __init__(self, response: aiohttp.ClientResponse, head: Head, idle_timeout_s: float) -> None:
@@ -136,7 +136,7 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, path: str, body: bytes, client: Mapping[bytes, bytes]) -> Answer:
+    async def post(self, path: str, body: bytes, client: Mapping[bytes, bytes]) -> UpstreamResponse:
         """Send a JSON body; `client` are the headers of the request that is passed on.
 
         Raises:
@@ -163,7 +163,7 @@ class Upstream:
         self._responses.labels(self.name, str(response.status)).inc()
         content_type = response.headers.get("content-type", "").encode("latin-1", "replace")
         head = Head(response.status, content_type, _kept(response), self.name)
-        return Answer(response, head, self.settings.idle_timeout_s)
+        return UpstreamResponse(response, head, self.settings.idle_timeout_s)
 
     async def _send(
         self,

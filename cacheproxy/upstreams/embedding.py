@@ -13,7 +13,8 @@ import numpy as np
 
 from cacheproxy.errors import ApiError, Overloaded, UpstreamFailed
 from cacheproxy.inference.engine import Given, Inferred, Tasks
-from cacheproxy.inference.queue import Turn
+from cacheproxy.inference.queue import Reservation
+from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 from cacheproxy.records import is_usable
 from cacheproxy.upstreams.client import Head
@@ -34,7 +35,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
 
 
-class _Answer(msgspec.Struct):
+class _EmbeddingsBody(msgspec.Struct):
     data: list[_Item]
     usage: _Usage = msgspec.field(default_factory=_Usage)
 
@@ -48,7 +49,7 @@ class _Refusal(msgspec.Struct):
     error: _Error
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(_EmbeddingsBody)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -57,7 +58,11 @@ class UpstreamEngine:
 
     is_overloaded = False
 
-    def __init__(self, upstreams: Upstreams, model: str, dimensions: int) -> None:
+    def __init__(
+        self, upstreams: Upstreams, model: str, dimensions: int, tokenizer: Tokenizer
+    ) -> None:
+        """Serve a model of `dimensions` from upstreams; `tokenizer` is the one of the probe."""
+        self._tokenizer = tokenizer
         self._upstreams = upstreams
         self._model = model
         self._dimensions = dimensions
@@ -71,6 +76,10 @@ class UpstreamEngine:
         """Return False: the upstream reads the text, and not these ids."""
         return False
 
+    def probe_sees_all(self, ids: Sequence[int]) -> bool:
+        """Return whether the probe's tokenizer cut nothing: the upstream reads the whole text."""
+        return bool(ids) and not self._tokenizer.is_full(ids)
+
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
         """Return the key of the text, byte for byte, or of the ids that the client gave."""
         if isinstance(given.input, str):
@@ -80,11 +89,11 @@ class UpstreamEngine:
     def begin(self, tokens: int) -> None:
         """Admit everything: the upstream says itself what is too much."""
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Do nothing: no place is kept."""
 
     def submit(
-        self, givens: Sequence[Given], turn: Turn | None = None
+        self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Inferred]]:
         """Ask for texts and lists of ids in calls of their own."""
         loop = asyncio.get_running_loop()
@@ -140,7 +149,7 @@ class UpstreamEngine:
                 code="upstream_malformed",
             ) from None
 
-    def _results(self, givens: Sequence[Given], answer: _Answer) -> list[Inferred]:
+    def _results(self, givens: Sequence[Given], answer: _EmbeddingsBody) -> list[Inferred]:
         """Return the results in order; raises `ValueError` if they are not what was asked for."""
         rows = sorted(answer.data, key=lambda item: item.index)
         if [item.index for item in rows] != list(range(len(givens))):

@@ -17,7 +17,7 @@ from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
-from cacheproxy.upstreams.client import Answer, Upstream
+from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Upstreams:
 
     async def post(
         self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Return the answer of the first upstream that has one; it must be closed.
 
         Raises:
@@ -150,7 +150,7 @@ class Upstreams:
             Unavailable: all are let alone for now.
         """
         failure: UpstreamFailed | None = None
-        refused: Answer | None = None
+        refused: UpstreamResponse | None = None
         having = self._having(model, path)
         for one in having:
             if not one.may_ask():

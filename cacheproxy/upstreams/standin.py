@@ -13,7 +13,7 @@ from typing import Any
 
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
-from cacheproxy.inference.queue import Turn
+from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
 from cacheproxy.tiers.breaker import Breaker, BreakerPolicy
 
@@ -48,6 +48,10 @@ class StandIn:
         """Return whether text may have been cut."""
         return self._keyed_by.is_cut(ids)
 
+    def probe_sees_all(self, ids: Sequence[int]) -> bool:
+        """Return whether the ids hold all of the input that the result depends on."""
+        return self._keyed_by.probe_sees_all(ids)
+
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
         """Return the local model's key."""
         return self._keyed_by.key_of(scope, given)
@@ -55,11 +59,11 @@ class StandIn:
     def begin(self, tokens: int) -> None:
         """Admit everything: what one refuses, the other may take."""
 
-    def end(self, turn: Turn) -> None:
+    def end(self, reservation: Reservation) -> None:
         """Do nothing: no place is kept."""
 
     def submit(
-        self, givens: Sequence[Given], turn: Turn | None = None
+        self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Inferred]]:
         """Ask the first, and the second for what that fails in."""
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cacheproxy.api import completions_endpoint
-from cacheproxy.api.completions_endpoint import ChatEndpoint
+from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import ClientGone
 from cacheproxy.api.litellm_control import merge_control, merge_namespace
 from cacheproxy.api.report import entry_id
@@ -18,7 +18,7 @@ from cacheproxy.telemetry.metrics import Metrics
 async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
     monkeypatch.setattr(completions_endpoint, "_SLOW_CLIENT_S", 0.01)
     metrics = Metrics()
-    endpoint = ChatEndpoint(
+    endpoint = CompletionsEndpoint(
         None,
         None,
         None,

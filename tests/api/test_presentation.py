@@ -7,7 +7,7 @@ import pytest
 
 from cacheproxy.api.presentation import cache_headers, outcome_of, render_vector
 from cacheproxy.records import EmbeddingRecord
-from cacheproxy.routes.exchange import Answer, Control, Served
+from cacheproxy.routes.exchange import Control, ItemsResult, Served
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.hot import HotTier
 
@@ -28,7 +28,7 @@ def served(vector=None, outcome="miss", age_s=0.0, ttl_s=100.0, **more) -> Serve
 
 
 def headers_of(*texts: Served, control: Control | None = None) -> dict[str, str]:
-    answer = Answer(list(texts), {"exact": 0.0015})
+    answer = ItemsResult(list(texts), {"exact": 0.0015})
     pairs = cache_headers(answer, outcome_of(answer), control or Control(), 0.002)
     return {name.decode(): value.decode() for name, value in pairs}
 
@@ -117,5 +117,5 @@ def test_a_follower_of_another_requests_inference_is_marked_as_collapsed():
 
 
 def test_the_outcome_of_a_batch_is_its_tier_or_mixed():
-    assert outcome_of(Answer([served(outcome="hot")] * 2, {})) == "hot"
-    assert outcome_of(Answer([served(outcome="hot"), served()], {})) == "mixed"
+    assert outcome_of(ItemsResult([served(outcome="hot")] * 2, {})) == "hot"
+    assert outcome_of(ItemsResult([served(outcome="hot"), served()], {})) == "mixed"

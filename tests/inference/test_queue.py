@@ -63,9 +63,9 @@ def test_groups_are_small_while_requests_share_the_queue(loop):
 
 def test_a_request_put_in_parts_is_one_request(loop):
     queue = make_queue(budget=256)
-    turn = queue.begin(10)
-    queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
-    queue.put(texts_of(loop, *[16] * 40), now=0.0, turn=turn)
+    reservation = queue.begin(10)
+    queue.put(texts_of(loop, *[16] * 40), now=0.0, reservation=reservation)
+    queue.put(texts_of(loop, *[16] * 40), now=0.0, reservation=reservation)
     assert queue.tokens_ahead(1_000_000) == 80 * 16
     assert len(queue.take(now=0.0).group) == 16  # not shared with anybody
 

@@ -10,7 +10,7 @@ from cacheproxy.api.body import decode_json
 from cacheproxy.api.dialects.protocol import Asked
 from cacheproxy.api.presentation import render_vector
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 
 class _Body(msgspec.Struct):
@@ -46,7 +46,7 @@ class EmbedDialect:
         inputs = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
         return Asked(inputs or [], asked.model, dimensions=asked.dimensions)
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return the body in the form in which the request was made."""
         vectors = b",".join(
             render_vector(served, asked.form, asked.dimensions) for served in answer.served

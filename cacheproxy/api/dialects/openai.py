@@ -8,7 +8,7 @@ from cacheproxy.api.body import decode_json
 from cacheproxy.api.dialects.protocol import Asked
 from cacheproxy.api.presentation import render_vector
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 
 class _Body(msgspec.Struct):
@@ -38,7 +38,7 @@ class OpenAIDialect:
             dimensions=asked.dimensions,
         )
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         data, tokens = [], 0
         for i, served in enumerate(answer.served):

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from cacheproxy.api.presentation import EncodingFormat
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import Answer
+from cacheproxy.routes.exchange import EmbeddingsResult
 
 
 class Asked(NamedTuple):
@@ -31,7 +31,7 @@ class Dialect(Protocol):
     def parse(self, body: bytes) -> Asked:
         """Return what is asked; raises `BadRequest`."""
 
-    def render(self, asked: Asked, answer: Answer, model: str, total_s: float) -> bytes:
+    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return the answer's JSON body."""
 
     def frame(self, model: str, tokens: int) -> tuple[bytes, bytes] | None:

@@ -9,12 +9,13 @@ is looked for until the answer is there.
 
 from collections import OrderedDict
 
+from cacheproxy.errors import ApiError
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.routes.chat.agreement import SENSITIVITY, Comparer
 from cacheproxy.routes.chat.completion import text_of
 from cacheproxy.routes.chat.judge import Judge
 from cacheproxy.routes.chat.record import CompletionRecord
-from cacheproxy.routes.chat.request import Turn
+from cacheproxy.routes.chat.request import UserTurn
 from cacheproxy.settings.sections import ChatSettings
 from cacheproxy.stores.protocol import Partition
 from cacheproxy.thresholds.controller import Controller
@@ -74,19 +75,16 @@ class Likeness:
         """Return whether anything may be served in a namespace at the moment."""
         return self._controller.is_open(namespace_id)
 
-    def partition_of(self, namespace_id: str, turn: Turn) -> Partition:
+    def partition_of(self, namespace_id: str, turn: UserTurn) -> Partition:
         """Return where a namespace's entries of a turn's context are indexed."""
         return self._tier.partition_of(namespace_id, turn.context)
 
     async def find(
-        self, namespace_id: str, turn: Turn, key: bytes, *, can_check: bool
+        self, namespace_id: str, turn: UserTurn, key: bytes, *, can_check: bool
     ) -> Lookup[CompletionRecord]:
         """Return the nearest entry of the turn's context, and whether it may be served.
 
         Where there is no room for checks, what would have to be checked is no hit.
-
-        Raises:
-            ApiError: the probe could not be made.
         """
         if len(turn.question) > _LONGEST_QUESTION:
             return Lookup()
@@ -110,13 +108,14 @@ class Likeness:
         if lookup.neighbour is None:
             raise ValueError("there is no neighbour to learn from")
         answers = text_of(body), text_of(lookup.neighbour.body)
-        does_agree = False
         try:
             does_agree = await self._comparer.agree(*answers)
             if not does_agree and self._judge is not None and self.may_ask_judge(lookup):
                 does_agree = await self._judge.agree(*answers)
-        finally:
-            self._tier.learn(namespace_id, lookup.score, float(does_agree))
+        except ApiError:
+            self._tier.learn(namespace_id, lookup.score, 0.0)
+            raise
+        self._tier.learn(namespace_id, lookup.score, float(does_agree))
         return does_agree
 
     def may_ask_judge(self, lookup: Lookup[CompletionRecord]) -> bool:

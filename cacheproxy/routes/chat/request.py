@@ -27,7 +27,7 @@ _DEFAULT_TEMPERATURE = 1.0
 """OpenAI's, of a request that names none."""
 
 
-class Turn(NamedTuple):
+class UserTurn(NamedTuple):
     """A request divided into its last user turn and all the rest.
 
     Attributes:
@@ -71,7 +71,7 @@ class ChatRequest:
             {k: v for k, v in self.fields.items() if k not in ("stream", "stream_options")}
         )
 
-    def turn(self, scope: str) -> Turn | None:
+    def user_turn(self, scope: str) -> UserTurn | None:
         """Return the last user turn apart from the rest; None if the last message is none.
 
         `scope` is what else has to be the same.
@@ -82,7 +82,7 @@ class ChatRequest:
             return None
         rest = {**self.fields, "messages": [*earlier, {**last, "content": None}]}
         encoded = encode_fields(scope, _canonical(rest), signature_of(text))
-        return Turn(text, hashlib.sha256(encoded).hexdigest())
+        return UserTurn(text, hashlib.sha256(encoded).hexdigest())
 
 
 def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:

@@ -16,19 +16,23 @@ from cacheproxy.keys import Namespace
 from cacheproxy.routes.chat.budget import Budget
 from cacheproxy.routes.chat.completion import text_of
 from cacheproxy.routes.chat.events import Assembler, EventCutter
-from cacheproxy.routes.chat.journey import Passed
-from cacheproxy.routes.chat.keeping import Keeping
+from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
-from cacheproxy.routes.chat.record import CompletionRecord, unpack
+from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
+from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.request import parse_chat
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
-from cacheproxy.routes.completions import ChatPipeline
+from cacheproxy.routes.chat.state import Passed
+from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
+from cacheproxy.routes.completions import CompletionsRoute
 from cacheproxy.routes.exchange import Control
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.keeping import Keeper
+from cacheproxy.tiers.keyed import KeyedTiers
 from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
@@ -124,29 +128,33 @@ class Harness:
         self.upstreams = ScriptedUpstreams(script)
         guard = StoreGuard(self.store, deadline_s=5, metrics=metrics)
         self.writeback = WriteBack(self.store, max_entries=100, metrics=metrics)
-        hot = HotTier[CompletionRecord](hot_bytes, self.store.purges)
+        purges = self.store.purges
+        hot = HotTier[CompletionRecord](hot_bytes, purges)
+        exact = ExactTier(guard, self.writeback, RecordReader(unpack, metrics))
+        tiers = KeyedTiers(hot, exact, purges)
         models = ChatModels([], None)
         staleness = StalenessRules(Staleness(), {})
-        keeping = Keeping(
+        learning = Learning(
             models,
-            hot=hot,
-            writeback=self.writeback,
+            Keeper(hot, self.writeback, pack),
+            tiers=tiers,
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
             spare_work=SpareWork(lambda: True, most=10),
             budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
+            metrics=metrics,
         )
-        self.pipeline = ChatPipeline(
-            self.upstreams,
+        calls = UpstreamCalls(
+            self.upstreams, purges, learning.keep, most_bytes=10_000, metrics=metrics
+        )
+        self.route = CompletionsRoute(
             models,
-            keeping,
-            hot=hot,
-            exact=ExactTier(guard, self.writeback, RecordReader(unpack, metrics)),
-            purges=self.store.purges,
+            calls,
+            Refresh(calls, Budget(10), hot),
+            tiers=tiers,
+            purges=purges,
             staleness=staleness,
-            budget=Budget(10),
-            most_bytes=10_000,
             metrics=metrics,
         )
 
@@ -155,7 +163,7 @@ class Harness:
         body = {"model": "m", "messages": [{"role": "user", "content": question}]}
         request = parse_chat(json.dumps({**body, "stream": stream}).encode(), max_temperature=1)
         asking = asyncio.ensure_future(
-            self.pipeline.answer(request, Namespace(tenant, "n"), Control(), {"tenant": tenant})
+            self.route.serve(request, Namespace(tenant, "n"), Control(), {"tenant": tenant})
         )
         if leaves:
             await asyncio.sleep(0)

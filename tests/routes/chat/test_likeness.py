@@ -1,5 +1,6 @@
 """What a label is, and what it is not: doubt never speaks for the tier."""
 
+import asyncio
 import json
 
 import pytest
@@ -88,3 +89,22 @@ def test_what_is_not_seen_is_reckoned_with():
 
     assert alone.max_error == pytest.approx(0.02 * 0.93)
     assert judged.max_error == pytest.approx(0.02 * 0.83)
+
+
+async def test_a_comparison_that_is_cancelled_is_no_label():
+    """A shutdown must not write false labels: they could suspend the tier after a restart."""
+
+    class Never:
+        async def agree(self, one, other):
+            await asyncio.Event().wait()
+
+    tier = Tier()
+    likeness = Likeness(tier, None, None, Never())
+    learning = asyncio.create_task(
+        likeness.learn("n", Lookup(neighbour=record(), score=0.9), body_of("new"))
+    )
+    await asyncio.sleep(0)
+    learning.cancel()
+    await asyncio.gather(learning, return_exceptions=True)
+
+    assert tier.labels == []

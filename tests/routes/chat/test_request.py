@@ -70,7 +70,7 @@ questions = st.builds(
 
 @given(questions, questions)
 def test_turns_share_a_context_only_if_all_but_the_last_text_is_equal(one, other):
-    turns = [parsed(body).turn("scope") for body in (one, other)]
+    turns = [parsed(body).user_turn("scope") for body in (one, other)]
 
     def rest(body):
         *earlier, last = body["messages"]
@@ -79,14 +79,14 @@ def test_turns_share_a_context_only_if_all_but_the_last_text_is_equal(one, other
 
     if turns[0].context == turns[1].context:
         assert rest(one) == rest(other)
-    assert parsed(one).turn("another scope").context != turns[0].context
+    assert parsed(one).user_turn("another scope").context != turns[0].context
 
 
 def test_a_turn_in_parts_is_their_text():
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
     body = {"model": "m", "messages": [{"role": "user", "content": parts}]}
 
-    assert parsed(body).turn("").question == "What is\nthis?"
+    assert parsed(body).user_turn("").question == "What is\nthis?"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_turn_in_parts_is_their_text():
     [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": " "}, {"role": "user"}],
 )
 def test_a_request_that_does_not_end_with_a_user_has_no_turn(last):
-    assert parsed({"model": "m", "messages": [last]}).turn("") is None
+    assert parsed({"model": "m", "messages": [last]}).user_turn("") is None
 
 
 @given(st.binary(max_size=60))

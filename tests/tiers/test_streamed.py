@@ -1,4 +1,4 @@
-"""One call for many readers: who joins late misses nothing, and who is slow is waited for."""
+"""One call for many readers: late ones miss nothing, and the call waits for slow ones."""
 
 import asyncio
 
@@ -6,11 +6,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from cacheproxy.errors import UpstreamFailed
-from cacheproxy.routes.chat.flights import Flight, Flights
+from cacheproxy.stores.purges import Purges
+from cacheproxy.tiers.flights import Flights
+from cacheproxy.tiers.streamed import StreamFlight
 from cacheproxy.upstreams.client import Head
 
 HEAD = Head(200, b"text/event-stream", [], "u")
 KEY = b"k" * 32
+NAMESPACE = "n" * 32
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def waiting():
 
 @pytest.fixture
 async def flight(waiting):
-    return Flight(0, most_bytes=1_000, waiting=waiting)
+    return StreamFlight(Purges(), most_bytes=1_000, waiting=waiting)
 
 
 async def read_all(flight):
@@ -72,26 +75,26 @@ async def test_the_last_reader_to_leave_takes_the_call_along(flight):
         finally:
             cancelled.set()
 
-    flights = Flights()
-    flights.put(KEY, "plain", flight)
+    flights = Flights(Purges())
+    flights.add(flight, KEY, "plain")
     flight.start(call())
     await asyncio.sleep(0)
     first, second = flight.read(), flight.read()
     flight.leave(first)
-    assert flights.get(KEY, "plain") is flight
+    assert flights.get(NAMESPACE, KEY, "plain") is flight
     flight.leave(second)
 
-    assert flights.get(KEY, "plain") is None  # at once, so that nobody joins what is being ended
+    assert flights.get(NAMESPACE, KEY, "plain") is None
     await asyncio.wait_for(cancelled.wait(), 5)
 
 
 async def test_forms_do_not_share_a_call(flight):
-    flights = Flights()
-    flights.put(KEY, "plain", flight)
+    flights = Flights(Purges())
+    flights.add(flight, KEY, "plain")
 
-    assert flights.get(KEY, "stream") is None
-    flights.remove(KEY, "plain", Flight(0, most_bytes=1, waiting=flight._waiting))
-    assert flights.get(KEY, "plain") is flight
+    assert flights.get(NAMESPACE, KEY, "stream") is None
+    flights.remove(StreamFlight(Purges(), most_bytes=1, waiting=flight._waiting), KEY, "plain")
+    assert flights.get(NAMESPACE, KEY, "plain") is flight
 
 
 async def test_a_long_answer_is_passed_no_faster_than_its_slowest_reader_reads(flight):

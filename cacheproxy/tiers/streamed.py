@@ -1,60 +1,61 @@
-"""Single-flight for answers that come bit by bit: one upstream call, any number of readers.
+"""Request coalescing for streamed results: one call, any number of readers.
 
-Whoever joins late first gets what has come so far, then what comes. The call belongs to none of
-its readers: one that leaves takes nothing from the others, and when the last has left it is
-cancelled. While an answer may be kept it is held whole, within a bound; beyond that it is passed
-through a window, no faster than its slowest reader reads, and can no longer be joined.
+A reader that joins late first gets the parts that have arrived, then each new one. The result is
+held whole while it may still be kept, up to a bound. Beyond that bound only a window of it is held,
+the call goes no faster than its slowest reader, and no one can join any more.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import Gauge
 
 from cacheproxy.errors import ApiError
-from cacheproxy.records import Record
-from cacheproxy.routes.chat.request import Form
-from cacheproxy.upstreams.client import Head
+from cacheproxy.stores.purges import Purges
+from cacheproxy.tiers.flights import Flight
+
+Head = TypeVar("Head")
 
 _WINDOW_BYTES = 256 * 1024
-"""Of an answer that is too long to be held: what may wait for its slowest reader."""
+"""Bytes of a result too long to be held that may wait for the slowest reader."""
 
 
-class Flight:
-    """One upstream call.
+class StreamFlight(Flight, Generic[Head]):
+    """A call whose result begins with a head and comes in parts.
 
     Attributes:
-        since: the moment (`Purges`) at which it began.
-        is_held: whether its beginning is still there for who joins.
-        record: what the tiers were given of it, once it is whole.
-        is_stored: whether that is on its way into the store.
+        is_held: whether the result is held from its beginning, so that others can join.
     """
 
-    def __init__(self, since: int, *, most_bytes: int, waiting: Gauge) -> None:
-        self.since = since
+    def __init__(self, purges: Purges, *, most_bytes: int, waiting: Gauge) -> None:
+        """Prepare; hold up to `most_bytes`, and count readers in `waiting`."""
+        super().__init__(purges)
         self.is_held = True
-        self.record: Record | None = None
-        self.is_stored = False
         self._most_bytes = most_bytes
         self._waiting = waiting
         self._head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._dropped = 0  # parts that have left the window
         self._size_bytes = 0
-        self._readers: list[Reader] = []
+        self._readers: list[Reader[Head]] = []
         self._changed = asyncio.Event()
         self._is_over = False
         self._failure: ApiError | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether a reader that joins now gets the whole result."""
+        return self.is_held
+
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin the call, which is to tell how it goes by the methods below."""
+        """Begin the call; `work` reports its progress through the methods below."""
         self._task = asyncio.create_task(work)
 
     def begin(self, head: Head) -> None:
-        """Say how the answer begins."""
+        """Report the head of the result."""
         self._head.set_result(head)
 
     async def add(self, part: bytes) -> None:
@@ -68,20 +69,20 @@ class Flight:
             await self._changed.wait()
 
     def end(self) -> None:
-        """Say that the body is whole."""
+        """Report that the body is complete."""
         self._is_over = True
         self._wake()
 
     def fail(self, error: ApiError) -> None:
-        """Say that there will be no more, and why; readers get it after what has come."""
+        """Report a failure; readers get it after the parts that have arrived."""
         self._failure = error
         if not self._head.done():
             self._head.set_exception(error)
-            self._head.exception()  # nobody may be waiting for it
+            self._head.exception()  # retrieved, as there may be no reader
         self.end()
 
     def _drop_what_was_read(self) -> int:
-        """Forget the parts that every reader has had; return the bytes of the others."""
+        """Drop the parts that every reader has read; return the bytes of the others."""
         read = min((reader.place for reader in self._readers), default=self._dropped)
         gone = self._parts[: read - self._dropped]
         del self._parts[: len(gone)]
@@ -93,29 +94,29 @@ class Flight:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def read(self) -> "Reader":
-        """Return a reader, from the beginning on."""
+    def read(self) -> "Reader[Head]":
+        """Return a new reader, from the beginning of the body."""
         reader = Reader(self)
         self._readers.append(reader)
         self._waiting.inc()
         return reader
 
-    def leave(self, reader: "Reader") -> None:
-        """Forget a reader; the last one to leave takes the call along."""
+    def leave(self, reader: "Reader[Head]") -> None:
+        """Remove a reader; when the last one leaves, an unfinished call is cancelled."""
         self._readers.remove(reader)
         self._waiting.dec()
         if not self._readers and not self._is_over and self._task is not None:
-            self.is_held = False  # the call ends a moment later; who joined it now would hang
+            self.is_held = False  # a reader that joined now would hang
             self._task.cancel()
         self._wake()
 
     def was_read(self) -> None:
-        """Say that a reader has gone on, which may make room."""
+        """Report that a reader has advanced, which may make room."""
         if not self.is_held:
             self._wake()
 
     async def next_part(self, place: int) -> bytes | None:
-        """Return the part at a place, once it is there; None at the end.
+        """Return the part with this number, once it has arrived; None at the end.
 
         Raises:
             ApiError: the call has failed.
@@ -129,27 +130,27 @@ class Flight:
         return self._parts[place - self._dropped]
 
     async def head(self) -> Head:
-        """Return how the answer begins, once it does.
+        """Return the head, once it has arrived.
 
         Raises:
-            ApiError: there is none.
+            ApiError: the call failed before it.
         """
         return await asyncio.shield(self._head)
 
 
-class Reader:
-    """One who waits for a flight's answer; a `with` block that leaves it at its end.
+class Reader(Generic[Head]):
+    """One request that waits for a flight's result; a context manager that leaves it at the end.
 
     Attributes:
-        place: of the next part.
+        place: number of the next part.
     """
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: StreamFlight[Head]) -> None:
         self.flight = flight
         self.place = 0
 
-    def __enter__(self) -> "Reader":
-        """Return the reader, which was counted when it was made."""
+    def __enter__(self) -> "Reader[Head]":
+        """Return the reader, which is counted since it was made."""
         return self
 
     def __exit__(
@@ -158,11 +159,11 @@ class Reader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave."""
+        """Leave the flight."""
         self.flight.leave(self)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Yield the body's parts as they come; raises `ApiError` where they break off."""
+        """Yield the parts of the body as they arrive; raises `ApiError` if the call fails."""
         while (part := await self.flight.next_part(self.place)) is not None:
             self.place += 1
             self.flight.was_read()
@@ -172,28 +173,3 @@ class Reader:
         """Return the whole body."""
         parts = [part async for part in self.parts()]
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class Flights:
-    """The flights in the air, by key and form; owned by the event loop."""
-
-    def __init__(self) -> None:
-        self._flights: dict[tuple[bytes, Form], Flight] = {}
-
-    def __len__(self) -> int:
-        """Return how many can be joined."""
-        return len(self._flights)
-
-    def get(self, key: bytes, form: Form) -> Flight | None:
-        """Return the flight that can be joined, if there is one."""
-        flight = self._flights.get((key, form))
-        return flight if flight is not None and flight.is_held else None
-
-    def put(self, key: bytes, form: Form, flight: Flight) -> None:
-        """Let a flight be joined, in place of an older one."""
-        self._flights[key, form] = flight
-
-    def remove(self, key: bytes, form: Form, flight: Flight) -> None:
-        """Let a flight be joined no more."""
-        if self._flights.get((key, form)) is flight:
-            del self._flights[key, form]

@@ -1,0 +1,78 @@
+"""One request of an items route on its way, and each of its inputs: plain data."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cacheproxy.inference.engine import Given
+from cacheproxy.inference.queue import Reservation
+from cacheproxy.keys import KeyScope
+from cacheproxy.records import Record
+from cacheproxy.routes.exchange import Control, ItemsRequest, Served
+from cacheproxy.routes.repeated import Repeated
+from cacheproxy.tiers.semantic import Lookup
+
+R = TypeVar("R", bound=Record)
+
+
+_NOT_LOOKED_UP: Lookup[Any] = Lookup()
+
+
+@dataclass(slots=True)
+class Item(Generic[R]):
+    """One input.
+
+    Attributes:
+        input: as the client gave it.
+        raw_key: the hot tier's key of the raw input [32 bytes], or None.
+        ids: token ids as the local model reads them; empty where there are none.
+        key: of its entry [32 bytes], once it is tokenised.
+        lookup: what the semantic tier found.
+        served: its result, once there is one.
+    """
+
+    input: str | list[int]
+    raw_key: bytes | None = None
+    ids: Sequence[int] = ()
+    key: bytes = b""
+    lookup: Lookup[R] = _NOT_LOOKED_UP
+    served: Served[R] | None = None
+
+    @property
+    def given(self) -> Given:
+        """The input as an engine takes it."""
+        return Given(self.input, self.ids)
+
+
+@dataclass(slots=True)
+class ItemsState(Generic[R]):
+    """What all inputs of one request share.
+
+    Attributes:
+        request: as it came.
+        scope: makes the keys of the caller's namespace.
+        repeated: a lookup by key that was made before the request was parsed.
+        reservation: the request's place in the queue for inference, if it has one.
+        stages_s: the seconds that each stage took.
+    """
+
+    request: ItemsRequest
+    scope: KeyScope
+    repeated: Repeated[R] | None = None
+    reservation: Reservation | None = None
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def control(self) -> Control:
+        """What the request asks of the cache."""
+        return self.request.control
+
+    @property
+    def namespace_id(self) -> str:
+        """The caller's namespace."""
+        return self.request.namespace.id
+
+
+def unserved(items: Iterable[Item[R]]) -> list[Item[R]]:
+    """Return the items that have no result yet."""
+    return [item for item in items if item.served is None]

@@ -1,0 +1,192 @@
+"""The parts that all routes share, and how tiers are put together from them."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.keys import Namespace
+from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.probes.probe import Probe
+from cacheproxy.records import Record
+from cacheproxy.settings.sections import Settings
+from cacheproxy.stores.factory import make_store
+from cacheproxy.stores.gauges import show_store
+from cacheproxy.stores.protocol import Store
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.recorder import Recorder
+from cacheproxy.thresholds.certified import CertifiedThresholds
+from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.sharing import EvidenceSharing
+from cacheproxy.tiers.exact import ExactTier
+from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.keeping import Keeper
+from cacheproxy.tiers.keyed import KeyedTiers
+from cacheproxy.tiers.lifetime import Lifetimes
+from cacheproxy.tiers.reader import RecordReader
+from cacheproxy.tiers.semantic import SemanticTier
+from cacheproxy.tiers.writeback import WriteBack
+from cacheproxy.upstreams.fallback import Upstreams
+
+R = TypeVar("R", bound=Record)
+
+_FLUSH_S = 10.0
+"""Longest time that the end of the process waits for write-backs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one server."""
+
+    settings: Settings
+    metrics: Metrics
+    store: Store
+    guard: StoreGuard
+    writeback: WriteBack
+    encoder: OnnxEncoder
+    batcher: Batcher
+    tokenizing: JobThread
+    upstreams: Upstreams
+    recorder: Recorder | None
+
+    def keyed_tiers(self, hot: HotTier[R], reader: RecordReader[R]) -> KeyedTiers[R]:
+        """Return the hot and the exact tier of one kind of records."""
+        exact = ExactTier(self.guard, self.writeback, reader)
+        return KeyedTiers(hot, exact, self.store.purges)
+
+    def keeper(self, hot: HotTier[R], pack: Callable[[R], bytes]) -> Keeper[R]:
+        """Return what writes one kind of records back."""
+        return Keeper(hot, self.writeback, pack)
+
+    def semantic_tier(
+        self,
+        model: str,
+        fingerprint: str,
+        probe: Probe,
+        controller: Controller,
+        reader: RecordReader[R],
+        *,
+        checks_repeats: bool = True,
+    ) -> SemanticTier[R]:
+        """Return the semantic tier of a model."""
+        return SemanticTier(
+            self.guard,
+            probe,
+            controller,
+            reader=reader,
+            fingerprint=fingerprint,
+            min_tokens=self.settings.semantic.min_tokens,
+            checks_repeats=checks_repeats,
+            model=model,
+            metrics=self.metrics,
+        )
+
+    def lifetimes(self, default_s: float) -> Lifetimes:
+        """Return the times to live of entries, with those of namespaces that have their own."""
+        settings = self.settings
+        return Lifetimes(
+            default_s,
+            by_namespace_id={
+                Namespace(tenant, name).id: ttl_s
+                for tenant, lives in settings.namespace_ttl_s.items()
+                for name, ttl_s in lives.items()
+            },
+            jitter=settings.cache.ttl_jitter,
+        )
+
+    async def start(self, running: AsyncExitStack) -> None:
+        """Open the store and start the threads; `running` stops them, the last one first.
+
+        Raises:
+            StoreError: the store cannot be opened.
+            ConfigError: requests cannot be recorded.
+        """
+        running.callback(self.tokenizing.close)
+        if self.recorder is not None:
+            self.recorder.start()
+            running.callback(self.recorder.stop)
+        await self.store.open()
+        running.push_async_callback(self.store.close)
+        running.push_async_callback(self.guard.close)
+        self.writeback.start()
+        running.push_async_callback(self.writeback.stop, _FLUSH_S)
+        self.upstreams.start()
+        running.push_async_callback(self.upstreams.stop)
+        self.batcher.start()
+        running.callback(self.batcher.stop)
+
+
+def make_parts(settings: Settings, installed: InstalledModel, metrics: Metrics) -> Parts:
+    """Return the parts; nothing is started or opened yet."""
+    store = make_store(settings)
+    show_store(store, metrics)
+    batching = settings.batching
+    metrics.batch_window.set(batching.window_ms / 1000)
+    encoder = OnnxEncoder(installed.graph, device=installed.device)
+    batcher = Batcher(
+        encoder.encode,
+        model=installed.name,
+        threads=batching.threads,
+        queue=TextQueue(
+            window_s=batching.window_ms / 1000,
+            max_group_tokens=batching.max_tokens,
+            shared_group_tokens=batching.shared_tokens,
+            timeout_s=batching.timeout_s,
+            workers=batching.threads,
+        ),
+        max_wait_s=batching.max_wait_ms / 1000,
+        metrics=metrics,
+    )
+    return Parts(
+        settings=settings,
+        metrics=metrics,
+        store=store,
+        guard=StoreGuard(store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics),
+        writeback=WriteBack(store, max_entries=settings.cache.writeback_entries, metrics=metrics),
+        encoder=encoder,
+        batcher=batcher,
+        tokenizing=JobThread("cacheproxy-tokenize"),
+        upstreams=Upstreams(settings.all_upstreams, metrics),
+        recorder=_make_recorder(settings, metrics),
+    )
+
+
+def _make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
+    record = settings.record
+    if record.path is None:
+        return None
+    return Recorder(
+        record.path, with_texts=record.texts, max_bytes=record.max_bytes, metrics=metrics
+    )
+
+
+class SharedEvidence:
+    """The earned thresholds of a server's models, each with what shares it through the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sharings: list[EvidenceSharing] = []
+        self._is_running = False
+
+    def add(self, thresholds: CertifiedThresholds, fingerprint: str) -> None:
+        """Share a model's evidence under a fingerprint, from now on or once `start` is called."""
+        sharing = EvidenceSharing(self._store, thresholds, fingerprint=fingerprint)
+        self._sharings.append(sharing)
+        if self._is_running:
+            sharing.start()
+
+    def start(self) -> None:
+        """Begin to share, on the running event loop."""
+        self._is_running = True
+        for sharing in self._sharings:
+            sharing.start()
+
+    async def stop(self) -> None:
+        """Share what is left, and stop."""
+        for sharing in self._sharings:
+            await sharing.stop()

@@ -1,0 +1,26 @@
+"""Counts the lookups of one model in each tier, with the counters bound beforehand."""
+
+from cacheproxy.telemetry.metrics import Metrics
+
+_TIERS = ("hot", "exact", "semantic")
+
+
+class LookupCounts:
+    """Hits and misses of one model by tier, and requests that joined a call in flight."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Bind the counters of a model, or of the label that stands for it."""
+        self._hits = {tier: metrics.lookups.labels(model, tier, "hit") for tier in _TIERS}
+        self._misses = {tier: metrics.lookups.labels(model, tier, "miss") for tier in _TIERS}
+        self._collapsed = metrics.collapsed.labels(model)
+
+    def count(self, tier: str, *, hits: int = 0, misses: int = 0) -> None:
+        """Count lookups in a tier."""
+        if hits:
+            self._hits[tier].inc(hits)
+        if misses:
+            self._misses[tier].inc(misses)
+
+    def joined(self, requests: int = 1) -> None:
+        """Count requests that joined a call in flight."""
+        self._collapsed.inc(requests)

@@ -1,0 +1,57 @@
+"""Write-back of a fresh result: into the hot tier at once, into the store behind the answer."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.records import Record
+from cacheproxy.stores.protocol import Entry, Partition
+from cacheproxy.tiers.flights import Flight
+from cacheproxy.tiers.hot import HotTier
+from cacheproxy.tiers.writeback import WriteBack
+
+R = TypeVar("R", bound=Record)
+
+
+class Keeper(Generic[R]):
+    """Puts the records of one route into the tiers."""
+
+    def __init__(self, hot: HotTier[R], writeback: WriteBack, pack: Callable[[R], bytes]) -> None:
+        """Prepare; `pack` encodes a record for the store."""
+        self._hot = hot
+        self._writeback = writeback
+        self._pack = pack
+
+    def keep(
+        self,
+        record: R,
+        flight: Flight,
+        *,
+        partition: Partition,
+        probe: NDArray[np.float32] | None,
+        tags: tuple[str, ...],
+    ) -> Entry:
+        """Keep the record that a flight brought, and note it there; return the store's entry.
+
+        `probe` is the float32 [d] unit vector to index the entry under, or None. An entry purged
+        since the flight began is not kept.
+        """
+        self._hot.put(record, flight.since)
+        flight.record = record
+        entry = Entry(
+            key=record.key,
+            partition=partition,
+            record=self._pack(record),
+            expires_at=record.expires_at,
+            tags=tags,
+            probe=probe,
+            generation=flight.generation,
+        )
+        flight.is_stored = self._writeback.put(entry, flight.since)
+        return entry
+
+    def index(self, entry: Entry, probe: NDArray[np.float32], since: int) -> None:
+        """Write an entry again, under its probe, if it still stands since that moment."""
+        self._writeback.put(entry._replace(probe=probe), since)

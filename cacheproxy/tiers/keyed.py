@@ -1,0 +1,45 @@
+"""The two tiers that find an entry by its key: the hot tier, then the exact tier behind it."""
+
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from cacheproxy.records import Record
+from cacheproxy.stores.purges import Purges
+from cacheproxy.tiers.exact import ExactTier
+from cacheproxy.tiers.hot import HotEntry, HotTier
+
+R = TypeVar("R", bound=Record)
+
+
+class Found(NamedTuple, Generic[R]):
+    """A record and, if the hot tier holds it, its entry there."""
+
+    record: R
+    hot_entry: HotEntry[R] | None
+
+
+class KeyedTiers(Generic[R]):
+    """Lookups by key; a record that the exact tier finds is put into the hot tier.
+
+    Attributes:
+        hot: the hot tier.
+    """
+
+    def __init__(self, hot: HotTier[R], exact: ExactTier[R], purges: Purges) -> None:
+        self.hot = hot
+        self._exact = exact
+        self._purges = purges
+
+    async def from_exact(self, namespace_id: str, keys: Sequence[bytes]) -> list[Found[R] | None]:
+        """Return what the exact tier has for each key, in order; one store call at most."""
+        since = self._purges.moment
+        records = await self._exact.get_many(namespace_id, keys)
+        return [None if record is None else self._found(record, since) for record in records]
+
+    def from_writeback(self, namespace_id: str, key: bytes) -> Found[R] | None:
+        """Return the record of a key that is still on its way into the store."""
+        record = self._exact.pending(namespace_id, key)
+        return None if record is None else self._found(record, self._purges.moment)
+
+    def _found(self, record: R, since: int) -> Found[R]:
+        return Found(record, self.hot.put(record, since))
