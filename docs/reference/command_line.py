@@ -74,7 +74,8 @@ def _row(option: click.Option, context: click.Context) -> tuple[str, str, str]:
     about: dict[str, Any] = option.to_info_dict()
     default = about["default"]
     is_shown = isinstance(default, str | int | float) and not isinstance(default, bool)
-    return names, code(str(default)) if is_shown else "", option.help or ""
+    shown = "required" if option.required else code(str(default)) if is_shown else ""
+    return names, shown, option.help or ""
 
 
 def _names(sections: list[str]) -> str:

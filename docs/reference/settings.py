@@ -77,8 +77,8 @@ def page() -> str:
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts += [f"## `[{name}]`\n\n", f"{section.__doc__}\n\n", _section_table(name)]
     parts.append(
-        "## Tables for the file only\n\nThe keys of these tables are your own names, so they have no "
-        "flags.\n\n"
+        "## Tables for the file only\n\n"
+        "The keys of these tables are your own names, so they have no flags.\n\n"
     )
     for name in TABLES:
         heading, model, about = _USER_TABLES[name]
