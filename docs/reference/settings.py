@@ -98,19 +98,22 @@ def _section_table(section: str) -> str:
         flag = "--" + "-".join(path).replace("_", "-")
         names = f"{code(path[-1])}<br>{code(variable)}<br>{code(flag)}"
         rows.append((names, *_about(".".join(path), field)))
-    return table(("setting, variable, flag", "default", "unit", "allowed", "what it does"), rows)
+    return table(("setting, variable, flag", "default", "allowed", "what it does"), rows)
 
 
 def _rows_of_table(model: type[BaseModel]) -> str:
     rows = [(code(name), *_about(name, field)) for name, field in model.model_fields.items()]
-    return table(("setting", "default", "unit", "allowed", "what it does"), rows)
+    return table(("setting", "default", "allowed", "what it does"), rows)
 
 
-def _about(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
-    """Return default, unit, allowed values and description."""
+def _about(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    """Return default with its unit, allowed values and description."""
     unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
     description = (field.description or "").removesuffix(f", {unit}") if unit else field.description
-    return _default(name, field), unit, _allowed(field), description or ""
+    default = _default(name, field)
+    if unit and default.startswith("`"):
+        default += f" {unit}"
+    return default, _allowed(field), description or ""
 
 
 def _default(name: str, field: FieldInfo) -> str:
@@ -131,16 +134,24 @@ def _allowed(field: FieldInfo) -> str:
     words = [code(str(word)) for kind in kinds for word in _words(kind)]
     if words:
         return ", ".join(words)
-    bounds = {}
-    for rule in field.metadata:
-        for sign, name in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
-            if (bound := getattr(rule, name, None)) is not None:
-                bounds[sign] = f"{sign} {bound:,g}" if bound < 1e6 else f"{sign} {int(bound):,}"
-    if bounds:
-        return ", ".join(bounds.values())
+    if bounds := _bounds(field):
+        return bounds
     if bool in kinds:
         return "`true`, `false`"
     return "secret text" if SecretStr in kinds else ""
+
+
+def _bounds(field: FieldInfo) -> str:
+    found = {
+        name: f"{bound:,g}" if bound < 1e6 else f"{int(bound):,}"
+        for rule in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if (bound := getattr(rule, name, None)) is not None
+    }
+    if found.keys() == {"ge", "le"}:
+        return f"{found['ge']} to {found['le']}"
+    words = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+    return ", ".join(words[name].format(bound) for name, bound in found.items())
 
 
 def _plain_types(annotation: Any) -> list[Any]:
