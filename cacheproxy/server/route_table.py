@@ -20,7 +20,7 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.routes.chat.savings import Savings
-from cacheproxy.server.completions import Completions
+from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 
@@ -78,19 +78,27 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> list[Route
 def _completions(parts: Parts, completions: Completions, callers: Callers) -> list[Route]:
     settings = parts.settings
     limits = settings.limits
-    chat = CompletionsEndpoint(
-        completions.route,
-        completions.models,
-        Savings(settings.prices, parts.metrics),
-        callers=callers,
-        max_temperature=settings.chat.max_temperature,
-        max_body_bytes=limits.chat_body_bytes,
-        body_timeout_s=limits.body_timeout_s,
-        metrics=parts.metrics,
-        recorder=parts.recorder,
-    )
+    savings = Savings(settings.prices, parts.metrics)
     report = ReportEndpoint(completions.learning, callers, limits.body_timeout_s)
     return [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        *(
+            Route(
+                f"/v1/{dialect.path}",
+                CompletionsEndpoint(
+                    dialect,
+                    completions.route,
+                    completions.models,
+                    savings,
+                    callers=callers,
+                    max_temperature=settings.chat.max_temperature,
+                    max_body_bytes=limits.chat_body_bytes,
+                    body_timeout_s=limits.body_timeout_s,
+                    metrics=parts.metrics,
+                    recorder=parts.recorder,
+                ),
+                methods=["POST"],
+            )
+            for dialect in DIALECTS
+        ),
         Route("/v1/cache/report", report, methods=["POST"]),
     ]

@@ -1,8 +1,8 @@
-"""A chat request, understood as far as the cache must: what its answer depends on, and what not.
+"""A completion request, understood as far as the cache must: what its answer depends on.
 
 Two requests are the same if everything that changes the answer is: model, messages, sampling,
-formats, and every field that is not known here, `user` included. How the answer is sent
-(`stream`, `stream_options`) and what is asked of the cache (`cache`) are left out. A pure core.
+formats, and every field that is not known here, `user` included. How the answer is sent (`stream`)
+and what is asked of the cache (`cache`) are left out.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from cacheproxy.keys import encode_fields
 from cacheproxy.routes.chat.signature import signature_of
 
 Form = Literal["plain", "stream"]
-Bypass = Literal["tools", "media", "temperature", "n", "store", "search", "shape"]
+Bypass = Literal["tools", "media", "temperature", "n", "store", "search", "shape", "state"]
+
+NOT_IN_KEY = frozenset(("stream", "stream_options", "cache"))
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
-_NOT_IN_KEY = frozenset(("stream", "stream_options", "cache"))
-
 _DEFAULT_TEMPERATURE = 1.0
-"""OpenAI's, of a request that names none."""
+"""Of a request that names none: OpenAI's and Anthropic's default."""
 
 
 class UserTurn(NamedTuple):
@@ -39,20 +39,30 @@ class UserTurn(NamedTuple):
     context: str
 
 
+class Divided(NamedTuple):
+    """The text of a request's last user turn, and all other fields."""
+
+    question: str
+    rest: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class CompletionRequest:
     """One request.
 
     Attributes:
+        dialect: name of the API that it was made in.
         model: the model's name.
         form: whether the answer is wanted whole or as a stream.
-        wants_usage: whether a stream is to end with the tokens used.
-        bypass: why the tiers take no part, or None.
+        wants_usage: whether a stream is to tell the tokens used.
+        bypass: why the request bypasses the tiers, or None.
         body: what is sent upstream: the client's bytes, without a `cache` field.
         cache: LiteLLM's `cache` field, or nothing.
         fields: all of the body but `cache`.
+        divided: its last user turn apart from the rest; None if that is no text.
     """
 
+    dialect: str
     model: str
     form: Form
     wants_usage: bool
@@ -60,6 +70,7 @@ class ChatRequest:
     body: bytes
     cache: dict[str, Any]
     fields: dict[str, Any]
+    divided: Divided | None = None
 
     def canonical(self) -> str:
         """Return what the answer depends on, the same for the same requests."""
@@ -72,21 +83,28 @@ class ChatRequest:
         )
 
     def user_turn(self, scope: str) -> UserTurn | None:
-        """Return the last user turn apart from the rest; None if the last message is none.
+        """Return the last user turn and its context; None if it is no text.
 
-        `scope` is what else has to be the same.
+        `scope` is what else has to be equal for two contexts to be.
         """
-        *earlier, last = self.fields["messages"]
-        text = _text_of(last.get("content"))
-        if last.get("role") != "user" or text is None or not text.strip():
+        if self.divided is None or not self.divided.question.strip():
             return None
-        rest = {**self.fields, "messages": [*earlier, {**last, "content": None}]}
-        encoded = encode_fields(scope, _canonical(rest), signature_of(text))
-        return UserTurn(text, hashlib.sha256(encoded).hexdigest())
+        question, rest = self.divided
+        encoded = encode_fields(self.dialect, scope, _canonical(rest), signature_of(question))
+        return UserTurn(question, hashlib.sha256(encoded).hexdigest())
 
 
-def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:
-    """Return the request; what is not understood of it is left to the upstream, uncached.
+class Fields(NamedTuple):
+    """A body's fields, the `cache` field apart from them, and the body without it."""
+
+    fields: dict[str, Any]
+    cache: dict[str, Any]
+    body: bytes
+    model: str
+
+
+def read_fields(body: bytes) -> Fields:
+    """Return the fields of a request's body.
 
     Raises:
         BadRequest: it is no JSON object, or names no model.
@@ -103,64 +121,40 @@ def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("'model' must name a model", param="model")
-    options = fields.get("stream_options")
-    return ChatRequest(
-        model=model,
-        form="stream" if fields.get("stream") is True else "plain",
-        wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        bypass=_reason_to_bypass(fields, max_temperature),
-        body=body,
-        cache=cache or {},
-        fields=fields,
-    )
+    return Fields(fields, cache or {}, body, model)
 
 
-def _canonical(fields: dict[str, Any]) -> str:
-    kept = {name: value for name, value in fields.items() if name not in _NOT_IN_KEY}
-    return _ENCODER.encode(kept).decode()
+def form_of(fields: dict[str, Any]) -> Form:
+    """Return whether the answer is wanted whole or as a stream."""
+    return "stream" if fields.get("stream") is True else "plain"
 
 
-def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:
-    messages = fields.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return "shape"
-    if not all(isinstance(message, dict) for message in messages):
-        return "shape"
-    if fields.get("tools") or fields.get("functions"):
-        return "tools"
-    for message in messages:
-        if message.get("role") in ("tool", "function") or message.get("tool_calls"):
-            return "tools"
-        content = message.get("content")
-        if content is not None and _text_of(content) is None:
-            return "media"
-    if fields.get("audio") or fields.get("modalities") not in (None, ["text"]):
-        return "media"
+def temperature_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:
+    """Return why the temperature makes a request bypass the tiers, or None."""
     temperature = fields.get("temperature")
     if temperature is None:
         temperature = _DEFAULT_TEMPERATURE
     if isinstance(temperature, bool) or not isinstance(temperature, int | float):
         return "shape"
-    if temperature > max_temperature:
-        return "temperature"
-    if fields.get("n") not in (None, 1):
-        return "n"
-    if fields.get("store") is False:
-        return "store"
-    return "search" if fields.get("web_search_options") is not None else None
+    return "temperature" if temperature > max_temperature else None
 
 
-def _text_of(content: Any) -> str | None:
-    """Return a message's text; None if there is anything but text in it."""
+def text_of_parts(content: Any, kinds: tuple[str, ...] = ("text",)) -> str | None:
+    """Return the text of a message's content; None if there is anything but text in it."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         return None
     parts = []
     for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
+        if not isinstance(part, dict) or part.get("type") not in kinds:
             return None
         if not isinstance(part.get("text"), str):
             return None
         parts.append(part["text"])
     return "\n".join(parts)
+
+
+def _canonical(fields: dict[str, Any]) -> str:
+    kept = {name: value for name, value in fields.items() if name not in NOT_IN_KEY}
+    return _ENCODER.encode(kept).decode()
