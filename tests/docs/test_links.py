@@ -23,7 +23,7 @@ def test_every_internal_link_leads_to_a_page_and_a_heading(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", sorted({*PAGES} - {ROOT / "CHANGELOG.md"}), ids=name_of)
 def test_every_path_in_code_style_exists(page):
     paths = [span for span in code_spans(page) if PATHS.fullmatch(span)]
 
