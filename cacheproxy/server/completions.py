@@ -72,7 +72,9 @@ class Completions:
         self._judge = _judge(settings, upstreams)
         self._thresholds: dict[str, CertifiedThresholds] = {}
         self._evidence = SharedEvidence(store)
-        self.spare_work = SpareWork(parts.batcher.has_spare, most=_LABELS, rest_s=_REST_S)
+        self.spare_work = SpareWork(
+            parts.batcher.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
+        )
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)

@@ -6,17 +6,19 @@ from typing import Any
 import click
 from tables import code, table
 
+from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.main import main
 from cacheproxy.settings.sections import setting_fields
+from loadtest.cli import main as loadtest_commands
 
 _INTRO = """\
 # Command line
 
-`cacheproxy COMMAND --help` prints the same. Commands that read the settings also take the flags of
+The option `--help` of any command prints the same. Commands that read the settings also take the flags of
 the [settings](settings.md) that concern them, and `--config FILE`.
 
-Exit codes of all commands: 0 success, 2 a mistake in the settings or the usage, 69 something needed
-is unavailable, 78 no usable model.
+Exit codes: 0 success, 2 a mistake in the settings or the usage, 69 something needed is unavailable,
+78 no usable model. The load tester has [its own](../load-testing.md#exit-codes).
 
 """
 
@@ -31,6 +33,8 @@ def page() -> str:
 
 
 def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if command is loadtest:  # it hands its arguments on to a command line of its own
+        command = loadtest_commands
     if not isinstance(command, click.Group):
         yield name, command
         return
@@ -46,15 +50,14 @@ def _described(name: str, command: click.Command) -> str:
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     text = f"```text\n{usage}\n```\n\n{_paragraphs(command.help or '')}\n\n"
     rows, sections = [], []
-    settings = {"--" + "-".join(path).replace("_", "-"): path for path, _ in setting_fields()}
     for option in command.params:
         if not isinstance(option, click.Option):
             continue
-        setting = settings.get(option.opts[0])
-        if setting is not None and not _is_redefined(option):
-            sections.append(setting[0])
-        else:
+        section = _section_of(option)
+        if section is None:
             rows.append(_row(option, context))
+        else:
+            sections.append(section)
     if rows:
         text += table(("option", "default", "meaning"), rows)
     if sections:
@@ -62,9 +65,13 @@ def _described(name: str, command: click.Command) -> str:
     return text
 
 
-def _is_redefined(option: click.Option) -> bool:
-    """Return whether a command has made this flag itself, with a meaning of its own."""
-    return isinstance(option.type, click.Choice | click.Path)
+def _section_of(option: click.Option) -> str | None:
+    """Return the section, or the name, of the setting that the option sets, if it does."""
+    for path, field in setting_fields():
+        if option.opts[0] == "--" + "-".join(path).replace("_", "-"):
+            # A command may have a flag of the same name and another meaning.
+            return path[0] if (option.help or "").startswith(field.description or "") else None
+    return None
 
 
 def _row(option: click.Option, context: click.Context) -> tuple[str, str, str]:

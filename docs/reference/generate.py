@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 
 import command_line  # noqa: E402
+import http_api  # noqa: E402
 import metrics  # noqa: E402
 import settings  # noqa: E402
 
@@ -24,6 +25,7 @@ PAGES = {
     "settings.md": settings.page,
     "command-line.md": command_line.page,
     "metrics.md": metrics.page,
+    "http-api.md": http_api.page,
 }
 """The functions that return the pages' Markdown, by file name."""
 

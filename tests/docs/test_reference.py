@@ -37,3 +37,19 @@ def test_the_metrics_reference_has_every_series():
     names = [family.name for family in Metrics().registry.collect()]
     ours = [name for name in names if name.startswith("cacheproxy_")]
     assert [name for name in ours if f"`{name}" not in page] == []
+
+
+def test_the_overview_of_the_api_names_every_path_and_header():
+    import cacheproxy.api
+    from cacheproxy.api.openapi import PUBLIC, declared, document
+
+    overview = (ROOT / "docs" / "api.md").read_text()
+    paths = document(PUBLIC, declared(cacheproxy.api))["paths"]
+    operations = [operation for path in paths.values() for operation in path.values()]
+    headers = {
+        parameter["name"]
+        for operation in operations
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "header"
+    }
+    assert [name for name in (*paths, *headers) if name not in overview] == []

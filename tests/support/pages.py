@@ -53,6 +53,11 @@ def code_spans(page: Path) -> list[str]:
     return _CODE.findall(_without_blocks(page))
 
 
+def sources(page: Path, language: str) -> list[str]:
+    """Return the page's blocks of code in a language."""
+    return [source for name, source in _FENCE.findall(page.read_text()) if name == language]
+
+
 def examples(page: Path) -> Iterator[Example]:
     """Yield a page's examples that are marked to be run, in their order."""
     text = page.read_text()

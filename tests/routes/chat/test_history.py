@@ -141,7 +141,7 @@ class Harness:
             tiers=tiers,
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
-            spare_work=SpareWork(lambda: True, most=10),
+            spare_work=SpareWork(lambda: True, most=10, metrics=metrics),
             budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
             metrics=metrics,
