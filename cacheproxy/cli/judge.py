@@ -12,16 +12,16 @@ from cacheproxy.errors import ApiError, ConfigError
 
 @click.command("judge")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--pairs", default=200, show_default=True, help="of each kind")
-@click.option("--seed", default=1, show_default=True, help="of what is drawn")
+@click.option("--pairs", default=200, show_default=True, help="number of pairs of each kind")
+@click.option("--seed", default=1, show_default=True, help="seed of every random choice")
 @settings_flags()
 def measure_judge(
     files: tuple[Path, ...], pairs: int, seed: int, config: Path | None, **flags: Any
 ) -> None:
     """Measure how many different answers the judge model tells apart.
 
-    FILES hold pairs of texts, a JSON object a line: `a`, `b`, and `label` 0 where the two differ, 1
-    where they say the same.
+    Each line of FILES is a JSON object with a pair of texts: `a`, `b`, and `label` 0 if the two
+    differ or 1 if they say the same.
     """
     flags["chat_judge_sensitivity"] = flags["chat_judge_sensitivity"] or 1  # as it is to be found
     settings = load(config, flags)

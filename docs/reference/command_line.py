@@ -14,8 +14,8 @@ from loadtest.cli import main as loadtest_commands
 _INTRO = """\
 # Command line
 
-The option `--help` of any command prints the same. Commands that read the settings also take the flags of
-the [settings](settings.md) that concern them, and `--config FILE`.
+The option `--help` of any command prints the same. Commands that read the settings also take the
+flags of the [settings](settings.md) that concern them, and `--config FILE`.
 
 Exit codes: 0 success, 2 a mistake in the settings or the usage, 69 something needed is unavailable,
 78 no usable model. The load tester has [its own](../load-testing.md#exit-codes).
