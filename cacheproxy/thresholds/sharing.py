@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Store
 from cacheproxy.thresholds.certified import CertifiedThresholds
@@ -66,9 +67,7 @@ class EvidenceSharing:
 
     async def stop(self) -> None:
         """Share what is left, within moments."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
         try:
             await asyncio.wait_for(self.share(), _LAST_S)
         except TimeoutError:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
@@ -159,10 +160,7 @@ class EmbeddedStore:
         """Let the calls in progress end, then release threads and file."""
         if not self._calls.close():
             return
-        tasks = [*self._rebuilds.values(), *([self._sweeping] if self._sweeping else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._sweeping, *self._rebuilds.values())
         if self._listener is not None:
             await self._listener.stop()
         # A purge is carried on by another process, or when the file is next opened.

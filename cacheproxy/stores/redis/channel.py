@@ -13,6 +13,7 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.redis.cluster_link import ClusterLink
@@ -68,9 +69,7 @@ class Channel:
 
     async def stop(self) -> None:
         """Subscribe no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def _run(self) -> None:
         while True:

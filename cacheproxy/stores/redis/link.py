@@ -21,6 +21,7 @@ from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
 
 _log = logging.getLogger(__name__)
@@ -123,10 +124,7 @@ class RedisLink:
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        tasks = [*self._opening, *([self._recovering] if self._recovering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._recovering, *self._opening)
         for connection in self._idle:
             await connection.disconnect(nowait=True)
         self._idle.clear()
