@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.settings.sections import MOST_TTL_S
 
 _HEADERS = frozenset(
     (
@@ -16,7 +17,6 @@ _HEADERS = frozenset(
     )
 )
 
-_MOST_TTL_S = 10 * 365 * 86_400.0
 _MOST_TAGS = 16
 _TAG = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 
@@ -47,7 +47,7 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
         stale_if_error_s=stale_if_error_s,
         semantic=_semantic(headers),
         min_similarity=_optional_number(headers, b"x-cacheproxy-min-similarity", 0, 1),
-        ttl_s=_optional_number(headers, b"x-cacheproxy-ttl", 1, _MOST_TTL_S),
+        ttl_s=_optional_number(headers, b"x-cacheproxy-ttl", 1, MOST_TTL_S),
         tags=_tags(headers),
     )
 

@@ -12,8 +12,7 @@ from cacheproxy.api.callers import named_in
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import Namespace
 from cacheproxy.routes.exchange import Control
-
-_MOST_S = 10 * 365 * 86_400.0
+from cacheproxy.settings.sections import MOST_TTL_S
 
 
 def merge_control(control: Control, cache: Mapping[str, Any]) -> Control:
@@ -55,6 +54,6 @@ def _seconds(cache: Mapping[str, Any], name: str, *, least: float) -> float | No
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= _MOST_S:
+    if not is_number or not least <= value <= MOST_TTL_S:
         raise BadRequest(f"'cache.{name}' must be a number of seconds", param="cache")
     return float(value)
