@@ -20,7 +20,8 @@ minimum/maximum largest/smallest highest/lowest best/worst buy/sell import/expor
 add/remove gain/lose cheap/expensive left/right north/south east/west male/female men/women
 old/young early/late indoor/outdoor hot/cold fast/slow long/short win/lose upload/download
 encrypt/decrypt mother/father brother/sister husband/wife summer/winter morning/evening
-monday/friday january/august more/less advantages/disadvantages pros/cons strengths/weaknesses causes/effects
+monday/friday january/august more/less advantages/disadvantages pros/cons
+strengths/weaknesses causes/effects
 """
 
 _OPPOSITE = {
