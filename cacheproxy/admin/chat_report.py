@@ -75,8 +75,8 @@ def describe_model(account: ModelAccount, named: Named, now: Callable[[], float]
     share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
     return {
         "judge": account.judge,
-        "own_requests": dict[str, int](allowance.requests),
-        "own_tokens": dict[str, int](allowance.tokens),
+        "own_requests": dict(allowance.requests.items()),
+        "own_tokens": dict(allowance.tokens.items()),
         "own_cost_share": round(share, 5),
         "namespaces": [_describe(one, account, share, named, now()) for one in account.namespaces],
     }

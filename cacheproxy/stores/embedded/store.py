@@ -207,7 +207,7 @@ class EmbeddedStore:
         There are none while the partition's graph is being rebuilt, as for `nearest`.
         """
         query = np.ascontiguousarray(probe, np.float32)
-        with self._call():
+        with self._calls.one():
             lookup = await self._indexer.run(self._candidates, partition, query, count)
             if lookup.behind:
                 self._rebuild_soon(partition, len(query))
