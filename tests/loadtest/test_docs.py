@@ -29,7 +29,8 @@ def commands(text: str) -> Iterator[str]:
     spans = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
     for code in (*lines, *spans):
         for found in SHOWN.findall(code):
-            yield " ".join(found.split())
+            if "[OPTIONS]" not in found:  # usage lines, which the reference takes from the code
+                yield " ".join(found.split())
 
 
 COMMANDS = sorted({command for page in PAGES for command in commands(page.read_text())})
