@@ -16,10 +16,10 @@ from cacheproxy.keys import Namespace, key_scope
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.refresh import Refresh
-from cacheproxy.routes.chat.request import ChatRequest
 from cacheproxy.routes.chat.staleness import ERRORS, StalenessRules
 from cacheproxy.routes.chat.state import Cached, CompletionState, Passed
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
+from cacheproxy.routes.dialects.request import CompletionRequest
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.routes.repeated import Repeated, RepeatedLookup
 from cacheproxy.stores.purges import Purges
@@ -28,8 +28,6 @@ from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.stages import Stages
 from cacheproxy.tiers.keyed import Found, KeyedTiers
 from cacheproxy.tiers.semantic import Lookup
-
-_ROUTE = "chat"
 
 
 class CompletionsRoute:
@@ -75,7 +73,7 @@ class CompletionsRoute:
 
     async def serve(
         self,
-        request: ChatRequest,
+        request: CompletionRequest,
         namespace: Namespace,
         control: Control,
         client: Mapping[bytes, bytes],
@@ -94,7 +92,7 @@ class CompletionsRoute:
         scope = self._calls.scope_of(request.model, client)
         state = CompletionState(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:
-            state.key = key_scope(namespace.id, _ROUTE, scope).of_text(request.canonical())
+            state.key = key_scope(namespace.id, request.dialect, scope).of_text(request.canonical())
             if cached := await self._from_tiers(state, repeated):
                 return cached
         if control.only_if_cached:
@@ -122,7 +120,7 @@ class CompletionsRoute:
 
         return await self._repeated.find(namespace_id, key, answers)
 
-    def is_shared(self, request: ChatRequest) -> bool:
+    def is_shared(self, request: CompletionRequest) -> bool:
         """Return whether callers with different authorization share the entry of a request."""
         return self._calls.is_shared(request.model)
 

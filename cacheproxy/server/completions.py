@@ -22,6 +22,11 @@ from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
 from cacheproxy.routes.completions import CompletionsRoute
+from cacheproxy.routes.dialects.chat import ChatDialect
+from cacheproxy.routes.dialects.dialect import Dialect
+from cacheproxy.routes.dialects.legacy import LegacyDialect
+from cacheproxy.routes.dialects.messages import MessagesDialect
+from cacheproxy.routes.dialects.responses import ResponsesDialect
 from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.settings.sections import Settings
 from cacheproxy.thresholds.certified import Account, CertifiedThresholds
@@ -29,6 +34,14 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.upstreams.fallback import Upstreams
+
+DIALECTS: tuple[Dialect, ...] = (
+    ChatDialect(),
+    ResponsesDialect(),
+    MessagesDialect(),
+    LegacyDialect(),
+)
+"""The APIs in which completions are asked for, the busiest first."""
 
 _REST_S = 0.015
 """Pause between two answers that are learned from, some 5 ms of work each: a quarter of a core."""
@@ -59,7 +72,9 @@ class Completions:
         self._judge = _judge(settings, upstreams)
         self._thresholds: dict[str, CertifiedThresholds] = {}
         self._evidence = SharedEvidence(store)
-        self.spare_work = SpareWork(parts.batcher.has_spare, most=_LABELS, rest_s=_REST_S)
+        self.spare_work = SpareWork(
+            parts.batcher.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
+        )
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
@@ -82,6 +97,7 @@ class Completions:
             store.purges,
             self.learning.keep,
             most_bytes=settings.chat.max_answer_bytes,
+            dialects={dialect.name: dialect for dialect in DIALECTS},
             metrics=parts.metrics,
         )
         self._refresh = Refresh(calls, budget, self.hot)

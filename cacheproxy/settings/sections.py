@@ -222,6 +222,9 @@ class UpstreamSettings(_Section):
     api_key: SecretStr | None = Field(
         None, min_length=1, description="bearer token for it; $NAME reads an environment variable"
     )
+    key_header: Literal["auto", "authorization", "x-api-key"] = Field(
+        "auto", description="header that carries api_key; auto: x-api-key for the Messages API"
+    )
     pass_authorization: bool = Field(
         False,
         description="send the caller's own Authorization header; each caller then has own entries",

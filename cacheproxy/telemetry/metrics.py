@@ -190,6 +190,9 @@ class Metrics:
             "Semantic hits that wait for their background check",
             merge="sum",
         )
+        self.semantic_check_errors = counter(
+            "semantic_check_errors", "Background checks that failed to start: an internal error"
+        )
         self.semantic_spared = counter(
             "semantic_spared_seconds",
             "Seconds of inference that semantic hits saved, estimated",

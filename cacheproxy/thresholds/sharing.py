@@ -90,18 +90,23 @@ class EvidenceSharing:
         for _ in range(_ATTEMPTS):
             kept = await self._store.read_state(name)
             old = Ledger.unpack(kept, earned.promise.min_similarities) if kept else None
+            if earned.unconfirmed is not None:
+                if old is not None and kept == earned.unconfirmed:
+                    earned.adopt(old)
+                    continue
+                earned.take_back()
             offered = earned.offer(old)
-            is_kept = False
+            packed = offered.pack()
             try:
-                is_kept = await self._store.swap_state(
-                    name, kept, offered.pack(), self._now() + _LIFE_S
-                )
-            finally:
-                if not is_kept:
-                    earned.take_back()
+                is_kept = await self._store.swap_state(name, kept, packed, self._now() + _LIFE_S)
+            except BaseException:
+                # The store may have applied the write and its reply been lost.
+                earned.unconfirmed = packed
+                raise
             if is_kept:
                 earned.adopt(offered)
                 return
+            earned.take_back()
 
     async def _run(self) -> None:
         while True:

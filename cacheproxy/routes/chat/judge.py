@@ -8,8 +8,8 @@ different answers it sees is measured beforehand (`cacheproxy judge`), and recko
 import msgspec
 
 from cacheproxy.errors import UpstreamFailed
-from cacheproxy.routes.chat.completion import read_answer
-from cacheproxy.upstreams.fallback import CHAT, Upstreams
+from cacheproxy.routes.dialects.chat import ChatDialect, read_answer
+from cacheproxy.upstreams.fallback import Upstreams
 
 _TASK = (
     "You compare two answers to one question. Say DIFFERENT if a reader of one would do, believe "
@@ -40,7 +40,9 @@ class Judge:
             "temperature": 0,
             "max_tokens": 4,
         }
-        answer = await self._upstreams.post(self._model, CHAT, msgspec.json.encode(body), {})
+        answer = await self._upstreams.post(
+            self._model, ChatDialect.path, msgspec.json.encode(body), {}
+        )
         try:
             data = await answer.read()
         finally:

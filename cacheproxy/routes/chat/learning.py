@@ -16,12 +16,12 @@ from cacheproxy.concurrency.background import BackgroundTasks
 from cacheproxy.errors import ApiError, BadRequest, StoreError, Unavailable
 from cacheproxy.keys import Namespace
 from cacheproxy.routes.chat.budget import Budget
-from cacheproxy.routes.chat.completion import Completion
 from cacheproxy.routes.chat.likeness import Likeness
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.staleness import StalenessRules
 from cacheproxy.routes.chat.state import CompletionState
+from cacheproxy.routes.dialects.completion import Completion
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics

@@ -12,10 +12,10 @@ from collections import OrderedDict
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.routes.chat.agreement import SENSITIVITY, Comparer
-from cacheproxy.routes.chat.completion import text_of
 from cacheproxy.routes.chat.judge import Judge
 from cacheproxy.routes.chat.record import CompletionRecord
-from cacheproxy.routes.chat.request import UserTurn
+from cacheproxy.routes.dialects.request import UserTurn
+from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.settings.sections import ChatSettings
 from cacheproxy.stores.protocol import Partition
 from cacheproxy.thresholds.controller import Controller

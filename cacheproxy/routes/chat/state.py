@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cacheproxy.routes.chat.record import CompletionRecord
-from cacheproxy.routes.chat.request import ChatRequest, UserTurn
+from cacheproxy.routes.dialects.request import CompletionRequest, UserTurn
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.tiers.hot import HotEntry
 from cacheproxy.tiers.semantic import Lookup
@@ -31,7 +31,7 @@ class CompletionState:
         stages_s: the seconds that each stage took.
     """
 
-    request: ChatRequest
+    request: CompletionRequest
     namespace_id: str
     control: Control
     client: Mapping[bytes, bytes]

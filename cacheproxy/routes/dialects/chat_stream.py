@@ -1,50 +1,65 @@
-"""A streamed answer: its bytes cut into whole events, and the completion that they tell, put
-together again.
+"""Streams of chat completions: chunks put together, and a kept completion sent as chunks.
 
-Only whole events are passed on, so that an upstream that breaks off leaves no half of one behind.
-An upstream that writes an event at a time, as they do, is not held up by that. A pure core.
+A kept one is sent as a chunk for the role, one with the text, one that says that it ended, one with
+the usage if that was asked for, and `[DONE]`.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from cacheproxy.routes.chat.completion import Completion, keepable, malformed
+from cacheproxy.routes.dialects.completion import Completion, completion_of
+from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
 
-_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_LINE = re.compile(rb"\r\n|\n|\r")
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
-_MOST_EVENT_BYTES = 2**20
-"""Of one event: an answer comes in many."""
+_USAGE = ("prompt_tokens", "completion_tokens")
+
+_ACTS = ("tool_calls", "function_call", "refusal", "audio")
+"""Members of a message that make it more, or less, than an answer in words."""
+
+DONE = b"data: [DONE]\n\n"
 
 
-class EventCutter:
-    """Cuts a stream of bytes into events."""
+def as_events(body: bytes, *, with_usage: bool) -> bytes:
+    """Return the events that tell a `chat.completion` in JSON, `[DONE]` included."""
+    answer = _DECODER.decode(body)
+    (choice,) = answer.pop("choices")
+    usage = answer.pop("usage", None)
+    message = choice.pop("message")
+    role = message.pop("role", "assistant")
+    finish_reason = choice.pop("finish_reason")
+    told = {name: value for name, value in message.items() if value is not None}
+    if with_usage:
+        answer["usage"] = None
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+        return data_event({**answer, "object": "chat.completion.chunk", "choices": choices})
 
-    def cut(self, chunk: bytes) -> list[bytes]:
-        """Return the events that are whole now, the empty line at the end of each included.
-
-        Raises:
-            UpstreamFailed: an event has no end.
-        """
-        data = self._rest + chunk
-        events, start = [], 0
-        for found in _BOUNDARY.finditer(data, max(0, len(self._rest) - 3)):
-            events.append(data[start : found.end()])
-            start = found.end()
-        self._rest = data[start:]
-        if len(self._rest) > _MOST_EVENT_BYTES:
-            raise malformed("an event of its stream has no end")
-        return events
+    chunks = [chunk({"role": role, "content": ""}), chunk(told), chunk({}, finish_reason)]
+    if with_usage:
+        last = {**answer, "object": "chat.completion.chunk", "choices": [], "usage": usage}
+        chunks.append(data_event(last))
+    return b"".join((*chunks, DONE))
 
 
-class Assembler:
+def keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
+    """Return an answer and its JSON as what may be kept, or None."""
+    if len(answer["choices"]) != 1:
+        return None
+    (choice,) = answer["choices"]
+    message = choice.get("message")
+    if choice.get("finish_reason") != "stop" or not isinstance(message, dict):
+        return None
+    text = message.get("content")
+    if any(message.get(act) for act in _ACTS):
+        return None
+    return completion_of(body, text, answer.get("usage"), _USAGE)
+
+
+class ChatAssembler:
     """Puts the chunks of one streamed completion together.
 
     Attributes:
@@ -60,23 +75,21 @@ class Assembler:
         self._texts: dict[str, list[str]] = {}
 
     def take_all(self, events: Sequence[bytes]) -> int:
-        """Take the next events, up to one that holds no chunk; return how many were taken."""
+        """Take the next events, up to one that is malformed; return how many were taken."""
         for taken, event in enumerate(events):
             if not self._take(event):
                 return taken
         return len(events)
 
     def _take(self, event: bytes) -> bool:
-        lines = (line for line in _LINE.split(event) if line.startswith(b"data:"))
-        data = b"\n".join(line[5:].removeprefix(b" ") for line in lines)
+        data = data_of(event)
         if not data:
-            return True  # a comment, or a field that says nothing of the answer
+            return True
         if data.strip() == b"[DONE]":
             self.is_done = True
             return True
-        try:
-            chunk = _DECODER.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chunk = object_of(data)
+        if chunk is None:
             self._is_plain = False
             return False
         if self.is_done or "error" in chunk:
@@ -85,7 +98,7 @@ class Assembler:
         return True
 
     def completion(self) -> Completion | None:
-        """Return what was told as one completion; None unless it is whole and may be kept."""
+        """Return the answer as one completion; None unless it is complete and may be kept."""
         if not (self.is_done and self._is_plain):
             return None
         message = self._message | {name: "".join(parts) for name, parts in self._texts.items()}
