@@ -66,8 +66,8 @@ def test_a_command_that_the_docs_show_exists(line, workplace, monkeypatch):
         name = words.pop(0)
         command = command.get_command(click.Context(command), name)
         assert command is not None, name
-    if isinstance(command, click.Group):
-        return  # the text is about all commands of the group
+    if isinstance(command, click.Group) or not words:
+        return  # only named, not shown with its flags
     parameters = command.make_context(name, words).params
 
     if name == "run":
