@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.evaluation.replay import EXACT, MISS, SEMANTIC, Traffic
+from cacheproxy.evaluation.replay import MISS, SEMANTIC, Traffic
 from cacheproxy.evaluation.simulated_judge import SimulatedJudge
 from cacheproxy.routes.chat.question_pair import Question, Rarity, features_of, take_apart
 from cacheproxy.thresholds.judged.allowance import Allowance, Purpose, tokens_cost
@@ -102,6 +102,26 @@ class JudgedReplay:
     def error(self) -> float:
         """Wrong given hit; 0 without hits."""
         return self.wrong / self.hits if self.hits else 0.0
+
+    def as_text(self) -> str:
+        """Return the figures."""
+        allowance, standing = self.allowance, self.standing
+        if standing is None:
+            raise ValueError("the replay has not been run")
+        share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
+        opened = "never" if self.opened is None else f"at request {self.opened:,}"
+        lines = [
+            f"semantic hits     {self.hits:,} of {len(self.outcomes):,} requests",
+            f"wrong ones        {self.wrong:,} ({self.error:.2%})",
+            f"opened            {opened}",
+            f"score             {standing.score}",
+            f"judge, measured   rejects {standing.sensitivity.rate:.1%} of wrong answers"
+            f" (at least {standing.sensitivity.lower:.1%}), {standing.false_rejects:.1%} of right ones",
+            f"judge's requests  {sum(allowance.requests.values()):,}, {share:.1%} of what clients' cost",
+        ]
+        if standing.aside:
+            lines.append(f"steps aside       {standing.aside}")
+        return "\n".join(lines)
 
 
 class JudgedReplayer:
@@ -257,6 +277,3 @@ class JudgedReplayer:
         if shown != before:
             name = "learned" if thresholds.uses_learned else "cosine"
             result.changes.append((number, name, None if shown is None else float(shown)))
-
-
-__all__ = ["EXACT", "MISS", "SEMANTIC", "JudgedReplay", "JudgedReplayer", "JudgedTraffic"]

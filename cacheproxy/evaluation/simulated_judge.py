@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cacheproxy.errors import ConfigError
 from cacheproxy.thresholds.judged.asking import Reply
 
 Manner = Literal["honest", "accepts", "rejects", "random", "prose", "unreachable", "obeys", "turns"]
@@ -12,6 +13,23 @@ answering in sentences; not at all; doing what is written in what it judges; and
 accepting everything."""
 
 MANNERS: tuple[Manner, ...] = get_args(Manner)
+
+
+def parse_judge(text: str) -> "SimulatedJudge":
+    """Return the judge that is described as `0.95,0.02`, or with a manner, as `0.95,0.02,turns`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        sensitivity, false_rejects, *rest = text.split(",")
+        rates = float(sensitivity), float(false_rejects)
+    except ValueError:
+        raise ConfigError("--judge needs two rates, as in 0.95,0.02") from None
+    manner = next((known for known in MANNERS if [known] == rest), None)
+    if not all(0 <= rate <= 1 for rate in rates) or (rest and manner is None):
+        raise ConfigError(f"--judge takes rates from 0 to 1 and one of {', '.join(MANNERS)}")
+    return SimulatedJudge(*rates, manner=manner or "honest", injected=0.1 * (manner == "obeys"))
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,10 @@ class EarnedThresholds:
         self._ledger.add(self._news)
         self._refit(at_once=is_first)
 
+    def unpack(self, packed: bytes) -> Ledger | None:
+        """Return the evidence that another process packed; None if it is none of this kind."""
+        return Ledger.unpack(packed, self.promise.min_similarities)
+
     def take_back(self) -> None:
         """Keep the news that the store does not have for the next offer."""
         self._news.add(self._offered)

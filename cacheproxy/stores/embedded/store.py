@@ -29,7 +29,7 @@ from cacheproxy.stores.embedded.database import Connection, Database, transactio
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, VectorIndexes
+from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
@@ -208,6 +208,20 @@ class EmbeddedStore:
                     self._rebuild_soon(partition, queries.shape[1])
         return found
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
+
+        There are none while the partition's graph is being rebuilt, as for `nearest`.
+        """
+        query = np.ascontiguousarray(probe, np.float32)
+        with self._call():
+            lookup = await self._indexer.run(self._candidates, partition, query, count)
+            if lookup.behind:
+                self._rebuild_soon(partition, len(query))
+        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards see them.
 
@@ -359,15 +373,31 @@ class EmbeddedStore:
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
     ) -> _Lookup:
-        now = self._now()
-        index = self._indexes.load(connection, partition, probes.shape[1])
+        index = self._load(connection, partition, probes.shape[1])
+        if not index.ready:
+            return _Lookup([None] * len(probes), behind=True)
+        found = index.nearest(connection, probes, self._now())
+        return _Lookup(found, index.is_behind(connection))
+
+    def _candidates(
+        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> _Lookup:
+        index = self._load(connection, partition, len(probe))
+        if not index.ready:
+            return _Lookup([], behind=True)
+        found = index.candidates(connection, probe, count, self._now())
+        return _Lookup([*found], index.is_behind(connection))
+
+    def _load(
+        self, connection: Connection, partition: Partition, dimensions: int
+    ) -> PartitionIndex:
+        """Return the index of a partition, caught up if that is quickly done."""
+        index = self._indexes.load(connection, partition, dimensions)
         for _ in range(_LOAD_SLICES):
             if index.ready:
                 break
-            index.catch_up(connection, now)
-        if not index.ready:
-            return _Lookup([None] * len(probes), behind=True)
-        return _Lookup(index.nearest(connection, probes, now), index.is_behind(connection))
+            index.catch_up(connection, self._now())
+        return index
 
     def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
         index = self._indexes.load(connection, partition, dimensions)

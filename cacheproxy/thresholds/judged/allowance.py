@@ -37,7 +37,7 @@ class Allowance:
         self._clients = 0
         self.requests: Counter[Purpose] = Counter()
         self.tokens: Counter[Purpose] = Counter()
-        self.cost: Counter[Purpose] = Counter()
+        self.cost: dict[Purpose, float] = {}
 
     def earn(self, cost: float, *, is_open: bool, part: float = 1.0) -> None:
         """Take what a client's request cost; `part` is how much of the share is wanted."""
@@ -63,7 +63,7 @@ class Allowance:
         self._left -= cost
         self.requests[purpose] += 1
         self.tokens[purpose] += tokens
-        self.cost[purpose] += cost
+        self.cost[purpose] = self.cost.get(purpose, 0.0) + cost
 
     @property
     def spent(self) -> float:

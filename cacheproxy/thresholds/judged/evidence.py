@@ -23,6 +23,7 @@ _CONTROLS = 768
 """Of all kinds together; an eighth of a label's size each."""
 
 _TRAFFIC = 50_000.0
+"""Texts; when there are more, all weigh half."""
 
 MAX_AGE_S = 30 * 86_400.0
 """Older verdicts say little of a model behind a name that is updated in place."""
@@ -68,8 +69,9 @@ LABEL = np.dtype(
 """A pair of the traffic that has a verdict.
 
 `at` is Unix time, seconds; `weight` how many texts of its band of cosines it stands for, compared
-with other labels of the band; `half` 0 or 1, by a hash of the neighbour; `is_judged` 0 where both answers were seen to be the same without the judge;
-`control` the `Outcome` of the question's own fresh answer.
+with other labels of the band; `half` 0 or 1, by a hash of the neighbour; `is_judged` 0 where both
+answers were seen to be the same without the judge; `control` the `Outcome` of the question's own
+fresh answer.
 """
 
 CONTROL = np.dtype([("id", "<u8"), ("at", "<f8"), ("kind", "u1"), ("outcome", "u1")])

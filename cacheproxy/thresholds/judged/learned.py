@@ -58,7 +58,8 @@ class LearnedScore:
     def odds(self, features: NDArray[np.floating], halves: NDArray[np.integer]) -> Floats:
         """Return the log-odds of pairs, float64 [n], by their features [n, FEATURES] and halves."""
         found: Floats = np.einsum("nf,nf->n", features.astype(np.float64), self.weights[halves])
-        return found + self.offsets[halves]
+        found += self.offsets[halves]
+        return found
 
 
 def learn(labels: Items) -> LearnedScore | None:

@@ -20,6 +20,7 @@ _PRIOR_LABELS = 0.5
 """What a guess about a band is worth."""
 
 _STEPS, _LEAST_SLOPE = 8, 0.1
+"""Of Newton's method, and of the bent curve."""
 
 _HORIZON = 16_000.0
 """Lookups over which a threshold is to pay: one that serves more but opens later may serve less."""
@@ -32,10 +33,13 @@ _RISK_POWER = 0.25
 the one that was labelled least."""
 
 _LEAST_ERROR = 0.004
+"""Added to a band's risk, so that one where no error is expected is labelled all the same."""
+
 _BELOW = 0.15
 """Labels below the threshold, as a share of those above it."""
 
 _LEAST_CHANCE = 0.01
+
 _NEAR_BANDS = 10
 _NEAR_TIMES = 4.0
 """The bands just below are labelled so many times as often as those further down."""

@@ -40,9 +40,10 @@ CANDIDATES = 4
 
 _LOOKS = 2.0
 """Looks among which the error probability is divided: evidence that has grown by an eighth is
-mostly the old one, so that the looks that a window of labels allows are not worth more."""
+mostly the old one. On scores that say nothing, with exactly the promised share of wrong ones, 10
+of 60 runs of 1,000 labels opened at some time; spacing the looks wider did not change that."""
 
-_FIRST_LOOK, _MORE = 60, 1.3
+_FIRST_LOOK, _MORE = 60, 1.15
 _MOST_WAIT = 160
 """Labels until the first look, times as many until the next, and at most so many more."""
 
@@ -153,6 +154,10 @@ class JudgedThresholds:
         self._assumed = assumed
         self._news, self._offered = Evidence(), Evidence()
         self._shared_epoch: int | None = None
+        self.learned: LearnedScore | None = None
+        self._seen = 0
+        self._next_look: float = _FIRST_LOOK
+        self._passed = np.zeros(BANDS)
         self._start_over()
 
     # A request's way.
@@ -372,12 +377,12 @@ class JudgedThresholds:
         self._start_over()
 
     def _start_over(self) -> None:
-        self.learned: LearnedScore | None = None
+        self.learned = None
         self.uses_learned = False
         self.band = _NEVER
         self.certificate = _UNKNOWN
         self._seen = 0
-        self._next_look: float = _FIRST_LOOK
+        self._next_look = _FIRST_LOOK
         self._calm()
         self._hit_rate, self._missed_rate = self.max_error, 0.3
         self._passed = np.zeros(BANDS)

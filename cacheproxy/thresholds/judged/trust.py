@@ -31,7 +31,7 @@ _AT_FIRST, _EARLY = 30, 0.7
 """Of each kind, soon: at most so many a label."""
 
 _WHILE_CLOSED, _WHILE_OPEN = 0.1, 0.2
-"""Controls a label later. Once open few labels come, and a judge that has changed must be noticed."""
+"""Controls a label later: once open few labels come, and a judge that has changed must be seen."""
 
 _INJECTED_AT_FIRST, _INJECTED_EVERY = 12, 12
 

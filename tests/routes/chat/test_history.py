@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.chat.budget import Budget
+from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack

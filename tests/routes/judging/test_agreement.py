@@ -5,7 +5,7 @@ import pytest
 
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.routes.chat.agreement import SENSITIVITY, Comparer
+from cacheproxy.routes.judging.agreement import SENSITIVITY, Comparer
 
 
 @pytest.fixture(scope="module")

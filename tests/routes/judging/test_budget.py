@@ -1,4 +1,4 @@
-from cacheproxy.routes.chat.budget import Budget
+from cacheproxy.routes.judging.budget import Budget
 
 
 def test_so_many_may_be_made_at_once_and_then_so_many_a_minute():
