@@ -1,6 +1,6 @@
 """Every load test and benchmark that README and docs show exists; those on a server are run.
 
-Scenarios and benchmarks are run by `test_smoke.py`, whoever shows them.
+`test_smoke.py` runs all scenarios and benchmarks, whether or not the docs show them.
 """
 
 import gzip
