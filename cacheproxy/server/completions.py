@@ -121,6 +121,12 @@ class Completions:
             metrics=parts.metrics,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Answers and hits that wait to be learned from, those under way included."""
+        judged = sum(len(one.evidence or ()) for one in self.models.likenesses())
+        return len(self.spare_work) + judged
+
     def accounts(self) -> dict[str, ModelAccount]:
         """Return what each model's judging has cost, and where its namespaces stand."""
         return {
@@ -165,6 +171,7 @@ class Completions:
                 self._comparer,
                 None if name is None else Judge(parts.upstreams, name, costs),
                 self._hard_pairs,
+                self._rarity,
                 self._budget,
                 model=model,
                 metrics=parts.metrics,

@@ -58,6 +58,11 @@ class Embeddings:
         """Return the keys of a text's entries, one for each model."""
         return [route.key_of_text(namespace_id, text) for route in self.routes]
 
+    @property
+    def waiting(self) -> int:
+        """Semantic hits that wait for their check."""
+        return len(self.spare_work)
+
     def accounts(self) -> list[Account]:
         """Return where the namespaces of each model stand."""
         return [account for one in self._thresholds for account in one.accounts()]
