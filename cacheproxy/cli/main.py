@@ -8,6 +8,7 @@ from cacheproxy.cli.evaluate import evaluate
 from cacheproxy.cli.judge import measure_judge
 from cacheproxy.cli.key import key
 from cacheproxy.cli.model import model
+from cacheproxy.cli.openapi import openapi
 from cacheproxy.cli.purge import purge
 from cacheproxy.cli.serve import serve
 from cacheproxy.cli.stats import stats
@@ -19,5 +20,5 @@ def main() -> None:
     """A semantic caching proxy in front of inference."""
 
 
-for command in (serve, embed, evaluate, measure_judge, key, stats, purge, model):
+for command in (serve, embed, evaluate, measure_judge, key, stats, purge, openapi, model):
     main.add_command(command)

@@ -1,19 +1,21 @@
-"""A chat request, understood as far as the cache must: what its answer depends on, and what not.
+"""A chat request, parsed as far as the cache needs: what its answer depends on, and what not.
 
-Two requests are the same if everything that changes the answer is: model, messages, sampling,
-formats, and every field that is not known here, `user` included. How the answer is sent
-(`stream`, `stream_options`) and what is asked of the cache (`cache`) are left out. A pure core.
+Two requests are the same if everything that may change the answer is the same: model, messages,
+sampling, formats, and every field that is not known here, `user` included. How the answer is sent
+(`stream`, `stream_options`) and what is asked of the cache (`cache`) do not count. A pure core.
 """
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import encode_fields
 from cacheproxy.routes.chat.signature import signature_of
+from cacheproxy.validation import refusal
 
 Form = Literal["plain", "stream"]
 Bypass = Literal["tools", "media", "temperature", "n", "store", "search", "shape"]
@@ -25,6 +27,15 @@ _NOT_IN_KEY = frozenset(("stream", "stream_options", "cache"))
 
 _DEFAULT_TEMPERATURE = 1.0
 """OpenAI's, of a request that names none."""
+
+
+class NamedModel(msgspec.Struct, kw_only=True):
+    """What the proxy itself demands of a request for a completion."""
+
+    model: Annotated[
+        str,
+        Meta(min_length=1, description="A model that one of the upstreams has."),
+    ]
 
 
 class UserTurn(NamedTuple):
@@ -86,10 +97,10 @@ class ChatRequest:
 
 
 def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:
-    """Return the request; what is not understood of it is left to the upstream, uncached.
+    """Return the request. One that cannot be understood goes to the upstream and is not cached.
 
     Raises:
-        BadRequest: it is no JSON object, or names no model.
+        BadRequest: it is not a JSON object, or names no model.
     """
     if not body:
         raise BadRequest("the request body is empty; it must be a JSON object")
@@ -100,9 +111,10 @@ def parse_chat(body: bytes, *, max_temperature: float) -> ChatRequest:
             body = msgspec.json.encode(fields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise BadRequest(f"the request body is not usable JSON: {error}") from None
-    model = fields.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequest("'model' must name a model", param="model")
+    try:
+        model = msgspec.convert(fields, NamedModel).model
+    except msgspec.ValidationError as error:
+        raise refusal(error) from None
     options = fields.get("stream_options")
     return ChatRequest(
         model=model,
