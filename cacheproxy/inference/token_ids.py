@@ -51,26 +51,26 @@ class TokenIds:
         self._only = only
 
     async def read(
-        self, lists: Sequence[list[int]], model_name: str
+        self, lists: Sequence[list[int]], model_name: str, *, as_texts: bool = False
     ) -> Sequence[str] | Sequence[list[int]]:
         """Return the lists if they are the model's own ids, else the texts that they stand for.
 
-        `model_name` is the name under which the client asked for the model.
+        `model_name` is the name under which the client asked for the model. `as_texts` has the
+        model's own ids returned as texts, too.
 
         Raises:
             BadRequest: the ids are of no vocabulary that is known here, or may be of several.
         """
-        return await self._thread.run(partial(self.read_now, lists, model_name))
+        name, texts = await self._thread.run(partial(self.tell, lists, model_name))
+        return lists if name == "own" and not as_texts else texts
 
-    def read_now(
-        self, lists: Sequence[list[int]], model_name: str
-    ) -> Sequence[str] | Sequence[list[int]]:
-        """Do as `read`, on the calling thread."""
+    def tell(self, lists: Sequence[list[int]], model_name: str) -> tuple[Vocabulary, list[str]]:
+        """Return the vocabulary of the lists, and their texts; see `read`."""
         expected = self._only or encoding_of_model(model_name)
         vocabularies: list[Vocabulary] = ["own", *ENCODING_NAMES]
         if expected is not None:
             if (texts := self._texts(expected, lists)) is not None:
-                return lists if expected == "own" else texts
+                return expected, texts
             vocabularies.remove(expected)
         if self._only is not None:
             raise _unknown([self._only])
@@ -81,7 +81,7 @@ class TokenIds:
             raise _unknown(["own", *ENCODING_NAMES])
         if self._differ(readings):
             raise _ambiguous(readings)
-        return lists if "own" in readings else next(iter(readings.values()))
+        return next(iter(readings.items()))
 
     def _texts(self, name: Vocabulary, lists: Sequence[list[int]]) -> list[str] | None:
         if name != "own":

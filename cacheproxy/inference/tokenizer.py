@@ -53,7 +53,7 @@ class Tokenizer:
         if not ids or min(ids) < 0 or max(ids) >= self._vocabulary_size:
             return None
         inner = self._inner(ids)
-        tokens = [self._tokenizer.id_to_token(i) for i in inner]
+        tokens = [self._tokenizer.id_to_token(i) or "" for i in inner]
         text: str = self._decoder.decode(tokens)
         again = self._tokenizer.encode(text, add_special_tokens=False).ids
         return text if again == inner[: self._max_tokens] else None
@@ -105,4 +105,5 @@ def _exact_decoder(tokenizer: _Tokenizer, tokenizer_json: bytes) -> decoders.Dec
     described = json.loads(tokenizer_json).get("decoder") or {}
     if described.get("type") == "WordPiece":
         return decoders.WordPiece(prefix=described["prefix"], cleanup=False)
-    return tokenizer.decoder
+    usual: decoders.Decoder = tokenizer.decoder
+    return usual

@@ -14,7 +14,7 @@ from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.dialects.chat_schema import CREATE_CHAT_COMPLETION
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.report import REPORT, ReportEndpoint
@@ -67,6 +67,7 @@ def public_table(
 
 def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
+    untrained = parts.settings.embeddings.untrained_dimensions
     return [
         (
             operation,
@@ -74,9 +75,11 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
                 name,
                 dialect,
                 routes=by_name,
+                readers=embeddings.readers,
                 default_model=embeddings.routes[0].model.name,
                 callers=callers,
                 limits=InputLimits(limits.inputs, limits.characters),
+                dimensions=DimensionsRule(refuses_untrained=untrained == "refuse"),
                 max_body_bytes=limits.body_bytes,
                 body_timeout_s=limits.body_timeout_s,
                 metrics=parts.metrics,
