@@ -58,6 +58,10 @@ class Tokenizer:
         again = self._tokenizer.encode(text, add_special_tokens=False).ids
         return text if again == inner[: self._max_tokens] else None
 
+    def has_specials(self, ids: Sequence[int]) -> bool:
+        """Return whether the ids have the model's special tokens around them."""
+        return len(self._inner(ids)) < len(ids)
+
     def accept(self, ids: Sequence[int]) -> list[int]:
         """Return a client's ids as the model reads them: specials added unless they are there.
 
