@@ -241,7 +241,7 @@ async def read_accounts(
     accounts = []
     for tenant in (DEFAULT_TENANT, *tenants):
         namespace_id = Namespace(tenant, DEFAULT_NAMESPACE).id
-        state = await store.read_state(evidence_name(fingerprint, promise, namespace_id))
+        state = await store.read_state(evidence_name(fingerprint, promise.kind, namespace_id))
         ledger = Ledger.unpack(state, promise.min_similarities) if state else None
         if ledger is not None:
             earned = EarnedThresholds(promise, random=random.random, ledger=ledger)

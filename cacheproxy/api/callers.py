@@ -1,7 +1,7 @@
 """Who calls: the API key gives the tenant, and a header the namespace inside it.
 
-Both are known before any lookup. Nothing that a client sends can leave its tenant: the namespace's
-id is a hash over tenant and name together, and the tenant comes from the key alone.
+This is settled before any lookup. Nothing that a client sends can leave its tenant: the id of a
+namespace is a hash over tenant and name together, and the tenant comes from the key alone.
 """
 
 import hashlib
@@ -76,9 +76,9 @@ class Callers:
         return named_in(tenant, name, "X-Cacheproxy-Namespace")
 
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
-        scheme, _, api_key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not api_key:
-            raise Unauthorized("an API key is needed: 'Authorization: Bearer KEY'")
+        api_key = _api_key(headers)
+        if not api_key:
+            raise Unauthorized("an API key is needed: 'Authorization: Bearer KEY', or 'X-Api-Key'")
         hashed = hash_key(api_key.strip().decode("latin-1"))
         found = None
         for known, tenant in self._tenants.items():
@@ -88,3 +88,11 @@ class Callers:
         if found is None:
             raise Unauthorized("the API key is not known", code="invalid_api_key")
         return found
+
+
+def _api_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the key of OpenAI's clients (Authorization) or of Anthropic's (X-Api-Key)."""
+    scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and bearer.strip():
+        return bearer
+    return headers.get(b"x-api-key", b"")

@@ -22,18 +22,16 @@ from cacheproxy.errors import ApiError
 from cacheproxy.keys import Namespace
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
-from cacheproxy.routes.chat.replay import as_events, event
-from cacheproxy.routes.chat.request import ChatRequest, parse_chat
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.routes.chat.state import Cached, Passed
 from cacheproxy.routes.completions import CompletionsRoute
+from cacheproxy.routes.dialects.dialect import Dialect
+from cacheproxy.routes.dialects.request import CompletionRequest
 from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
 from cacheproxy.routes.repeated import Repeated
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.telemetry.request_trace import VISIT, Visit
-
-_ROUTE = "chat"
 
 _SLOW_CLIENT_S = 60.0
 """Longest time for which a client takes nothing of its stream."""
@@ -56,6 +54,7 @@ class CompletionsEndpoint:
 
     def __init__(
         self,
+        dialect: Dialect,
         route: CompletionsRoute,
         models: ChatModels,
         savings: Savings,
@@ -67,6 +66,7 @@ class CompletionsEndpoint:
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
+        self._dialect = dialect
         self._route = route
         self._models = models
         self._savings = savings
@@ -79,14 +79,14 @@ class CompletionsEndpoint:
         self._requests = metrics.requests
         self._slow_clients = metrics.slow_clients_closed
         self._durations = {
-            outcome: metrics.request_duration.labels(_ROUTE, outcome)
+            outcome: metrics.request_duration.labels(self._dialect.name, outcome)
             for outcome in ("hot", "exact", "semantic", "miss", "bypass")
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""
         visit: Visit = scope[VISIT]
-        visit.route = _ROUTE
+        visit.route = self._dialect.name
         headers = visit.headers
         try:
             namespace = self._callers.identify(headers)
@@ -97,7 +97,7 @@ class CompletionsEndpoint:
                 exchange.body_has_come()
                 started = time.perf_counter()
                 if self._recorder is not None:
-                    self._recorder.put(_ROUTE, namespace.id, body)
+                    self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                     repeated = await self._route.find_repeated(
@@ -111,7 +111,7 @@ class CompletionsEndpoint:
                 await self._answer(visit, namespace, control, body, started, send, repeated)
         except Exception as error:
             if not visit.outcome:  # else it is counted: a stream that has begun has its status
-                self._requests.labels(_ROUTE, "", status_of(error)).inc()
+                self._requests.labels(self._dialect.name, "", status_of(error)).inc()
             raise
 
     async def _answer(
@@ -124,7 +124,7 @@ class CompletionsEndpoint:
         send: Send,
         repeated: Repeated[CompletionRecord] | None,
     ) -> None:
-        request = parse_chat(body, max_temperature=self._max_temperature)
+        request = self._dialect.parse(body, max_temperature=self._max_temperature)
         asked, inside = control, namespace
         if request.cache:
             cache = read_cache_field(request.cache)
@@ -148,7 +148,7 @@ class CompletionsEndpoint:
     async def _send_cached(
         self, visit: Visit, cached: Cached, form: str, started: float, send: Send
     ) -> None:
-        body = _render(cached, form)
+        body = self._render(cached, form)
         total_s = time.perf_counter() - started
         self._count(visit, cached.record.model, cached.outcome, 200, total_s)
         self._savings.served(cached.record, self._models.label_of(cached.record.model))
@@ -159,11 +159,24 @@ class CompletionsEndpoint:
         await _begin(send, 200, [(b"content-type", _EVENTS), *headers])
         await send({"type": "http.response.body", "body": body})
 
+    def _render(self, cached: Cached, form: str) -> bytes:
+        """Return the completion in the form that is wanted; a hot entry keeps what was made."""
+        body = cached.record.body
+        if form == "plain":
+            return body
+        entry = cached.hot_entry
+        events = entry.rendered.get(form) if entry is not None else None
+        if events is None:
+            events = self._dialect.replay(body, with_usage=form == "stream+usage")
+            if entry is not None and cached.outcome == "hot":
+                entry.remember(form, events)
+        return events
+
     async def _send_passed(
         self,
         visit: Visit,
         passed: Passed,
-        request: ChatRequest,
+        request: CompletionRequest,
         control: Control,
         started: float,
         send: Send,
@@ -190,7 +203,8 @@ class CompletionsEndpoint:
                 await self._send_part(send, part)
         except ApiError as error:
             # The answer has begun with 200: all that is left is to say so in its own form.
-            await self._send_part(send, event(error_body(error)))
+            event = self._dialect.error_event(dict(error_body(error)["error"]))
+            await self._send_part(send, event)
         await send({"type": "http.response.body", "body": b""})
 
     async def _send_part(self, send: Send, part: bytes) -> None:
@@ -204,28 +218,14 @@ class CompletionsEndpoint:
     def _count(self, visit: Visit, model: str, outcome: str, status: int, total_s: float) -> None:
         visit.model, visit.outcome = self._models.label_of(model), outcome
         visit.status = status
-        self._requests.labels(_ROUTE, visit.model, str(status)).inc()
+        self._requests.labels(self._dialect.name, visit.model, str(status)).inc()
         self._durations[outcome].observe(total_s)
 
 
-def _form_of(request: ChatRequest) -> str:
+def _form_of(request: CompletionRequest) -> str:
     if request.form == "stream" and request.wants_usage:
         return "stream+usage"
     return request.form
-
-
-def _render(cached: Cached, form: str) -> bytes:
-    """Return the completion in the form that is wanted; a hot entry keeps what was made."""
-    body = cached.record.body
-    if form == "plain":
-        return body
-    entry = cached.hot_entry
-    events = entry.rendered.get(form) if entry is not None else None
-    if events is None:
-        events = as_events(body, with_usage=form == "stream+usage")
-        if entry is not None and cached.outcome == "hot":
-            entry.remember(form, events)
-    return events
 
 
 def _cached_headers(cached: Cached, total_s: float) -> Headers:

@@ -86,7 +86,7 @@ _HEADERS = {
                 example="off",
             ),
             "semantic",
-            split=lambda text: text.strip().lower() or "on",
+            split=lambda text: text.strip().lower(),
             finish=lambda value: value != "off",
         ),
         _ControlHeader(

@@ -1,9 +1,11 @@
 """What an operation of the HTTP API is: its path, what it takes, and every way in which it answers.
 
 An endpoint's module declares its operations next to the code that answers them, with the msgspec
-types that this code reads and writes. To add a route, declare an `Operation` as a constant of that
-module and enter it in the server's table of routes together with its endpoint. Nothing else is
-needed: the route is made from it (`Operation.route`), and so is the OpenAPI document (`openapi`).
+types that this code reads and writes.
+
+To add a route, declare an `Operation` as a constant of that module, and enter it with its endpoint
+in the table in `server/route_table.py` (for operators, in `admin/app.py`). Nothing else is needed:
+the route (`Operation.route`) and the OpenAPI document (`openapi`) are made from it.
 """
 
 from collections.abc import Mapping

@@ -27,6 +27,11 @@ from cacheproxy.cli.installed import installed_model
 @click.option(
     "--chat", "is_chat", is_flag=True, help="questions to a chat model, each group with one answer"
 )
+@click.option(
+    "--judge",
+    help="with --chat: the upstream words every answer anew, and a judge that rejects these shares"
+    " of wrong and of right answers labels them, for example 0.95,0.02",
+)
 @settings_flags()
 def evaluate(
     files: tuple[Path, ...],
@@ -38,6 +43,7 @@ def evaluate(
     work: Path | None,
     seed: int,
     is_chat: bool,
+    judge: str | None,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -50,7 +56,7 @@ def evaluate(
     settings = load(config, flags)
     from cacheproxy.evaluation.command import Wanted, run
 
-    wanted = Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat)
+    wanted = Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat, judge)
     with reported_failures():
         text = run(wanted, settings, installed_model(settings))
     click.echo(text)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cacheproxy.evaluation.judged_replay import JudgedTraffic
 from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.study import Encoders, Progress, embed
 from cacheproxy.evaluation.traffic import Request, Texts
+from cacheproxy.routes.chat.question_pair import Rarity
 from cacheproxy.routes.chat.signature import signature_of
 
 _BITS = 64
@@ -44,6 +46,17 @@ def make_chat_traffic(
         is_long=np.array([len(one) >= min_tokens for one in of_texts]),
         contexts=np.array(contexts, np.int64),
     )
+
+
+def make_judged_traffic(
+    requests: Sequence[Request], texts: Texts, traffic: Traffic, rarity: Rarity
+) -> JudgedTraffic:
+    """Return traffic (as `make_chat_traffic` makes it of the same requests) for a judged replay."""
+    words = list(dict.fromkeys(request.text for request in requests))
+    _, first = np.unique(traffic.requests, return_index=True)
+    groups = texts.joined_groups()
+    of_texts = np.array([groups[requests[request].source] for request in first], np.int64)
+    return JudgedTraffic(traffic, words, of_texts, rarity)
 
 
 def _answers(groups: Sequence[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.traffic import Texts
-from cacheproxy.routes.chat.judge import Judge
+from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.settings.sections import Settings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.bounds import lower_limit

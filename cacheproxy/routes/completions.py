@@ -13,13 +13,15 @@ from functools import lru_cache
 
 from cacheproxy.errors import NotCached, Unavailable, UpstreamFailed
 from cacheproxy.keys import Namespace, key_scope
+from cacheproxy.routes.chat.learning import Learning
+from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.refresh import Refresh
-from cacheproxy.routes.chat.request import ChatRequest
 from cacheproxy.routes.chat.staleness import ERRORS, StalenessRules
 from cacheproxy.routes.chat.state import Cached, CompletionState, Passed
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
+from cacheproxy.routes.dialects.request import CompletionRequest
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.routes.repeated import Repeated, RepeatedLookup
 from cacheproxy.stores.purges import Purges
@@ -27,9 +29,6 @@ from cacheproxy.telemetry.lookup_counts import LookupCounts
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.stages import Stages
 from cacheproxy.tiers.keyed import Found, KeyedTiers
-from cacheproxy.tiers.semantic import Lookup
-
-_ROUTE = "chat"
 
 
 class CompletionsRoute:
@@ -39,6 +38,7 @@ class CompletionsRoute:
         self,
         models: ChatModels,
         calls: UpstreamCalls,
+        learning: Learning,
         refresh: Refresh,
         *,
         tiers: KeyedTiers[CompletionRecord],
@@ -52,7 +52,8 @@ class CompletionsRoute:
         Args:
             models: what is known of models.
             calls: calls upstreams.
-            refresh: asks the upstream behind a hit.
+            learning: learns from semantic hits.
+            refresh: refreshes expired entries behind a hit.
             tiers: the hot and the exact tier.
             purges: what is known of purges.
             staleness: for how long expired completions may be served.
@@ -61,6 +62,7 @@ class CompletionsRoute:
         """
         self._models = models
         self._calls = calls
+        self._learning = learning
         self._refresh = refresh
         self._tiers = tiers
         self._purges = purges
@@ -75,7 +77,7 @@ class CompletionsRoute:
 
     async def serve(
         self,
-        request: ChatRequest,
+        request: CompletionRequest,
         namespace: Namespace,
         control: Control,
         client: Mapping[bytes, bytes],
@@ -94,7 +96,7 @@ class CompletionsRoute:
         scope = self._calls.scope_of(request.model, client)
         state = CompletionState(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:
-            state.key = key_scope(namespace.id, _ROUTE, scope).of_text(request.canonical())
+            state.key = key_scope(namespace.id, request.dialect, scope).of_text(request.canonical())
             if cached := await self._from_tiers(state, repeated):
                 return cached
         if control.only_if_cached:
@@ -122,7 +124,7 @@ class CompletionsRoute:
 
         return await self._repeated.find(namespace_id, key, answers)
 
-    def is_shared(self, request: ChatRequest) -> bool:
+    def is_shared(self, request: CompletionRequest) -> bool:
         """Return whether callers with different authorization share the entry of a request."""
         return self._calls.is_shared(request.model)
 
@@ -182,25 +184,23 @@ class CompletionsRoute:
         if not (control.reads and control.semantic and likeness.is_open(state.namespace_id)):
             return None
         with self._stages.time("semantic", state.stages_s):
-            lookup = state.lookup = await likeness.find(
+            near = state.near = await likeness.tier.find(
                 state.namespace_id,
                 state.user_turn,
                 state.key,
-                can_check=self._refresh.can_check,
+                spent_s=state.stages_s.get("exact", 0.0),
             )
-        is_hit = self._may_serve(lookup, state)
+        is_hit = self._may_serve(near, state)
         self._count("semantic", state, is_hit=is_hit)
-        likeness.looked_up(state.namespace_id, state.stages_s["semantic"], is_hit=is_hit)
-        if lookup.neighbour is None or not is_hit:
-            state.lookup = lookup._replace(is_hit=False)
+        if near.neighbour is None or not is_hit:
+            state.near = near._replace(is_hit=False)
             return None
-        if lookup.check:
-            self._refresh.check(state)
-        return Cached(lookup.neighbour, "semantic", None, state.stages_s, lookup.score)
+        self._learning.served(state, likeness)
+        return Cached(near.neighbour, "semantic", None, state.stages_s, near.score)
 
-    def _may_serve(self, lookup: Lookup[CompletionRecord], state: CompletionState) -> bool:
-        record, least = lookup.neighbour, state.control.min_similarity
-        if record is None or not lookup.is_hit or (least is not None and lookup.score < least):
+    def _may_serve(self, near: Near, state: CompletionState) -> bool:
+        record, least = near.neighbour, state.control.min_similarity
+        if record is None or not near.is_hit or (least is not None and near.score < least):
             return False
         return record.fresh_until > self._now() and self._suits(record, state)
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
-from cacheproxy.api.dialects.chat_schema import CREATE_CHAT_COMPLETION
+from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
@@ -31,7 +31,7 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.routes.chat.savings import Savings
-from cacheproxy.server.completions import Completions
+from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 
@@ -93,16 +93,26 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
 def _completions(parts: Parts, completions: Completions, callers: Callers) -> Table:
     settings = parts.settings
     limits = settings.limits
-    chat = CompletionsEndpoint(
-        completions.route,
-        completions.models,
-        Savings(settings.prices, parts.metrics),
-        callers=callers,
-        max_temperature=settings.chat.max_temperature,
-        max_body_bytes=limits.chat_body_bytes,
-        body_timeout_s=limits.body_timeout_s,
-        metrics=parts.metrics,
-        recorder=parts.recorder,
-    )
+    savings = Savings(settings.prices, parts.metrics)
     report = ReportEndpoint(completions.learning, callers, limits.body_timeout_s)
-    return [(CREATE_CHAT_COMPLETION, chat), (REPORT, report)]
+    return [
+        *(
+            (
+                OPERATIONS[dialect.name],
+                CompletionsEndpoint(
+                    dialect,
+                    completions.route,
+                    completions.models,
+                    savings,
+                    callers=callers,
+                    max_temperature=settings.chat.max_temperature,
+                    max_body_bytes=limits.chat_body_bytes,
+                    body_timeout_s=limits.body_timeout_s,
+                    metrics=parts.metrics,
+                    recorder=parts.recorder,
+                ),
+            )
+            for dialect in DIALECTS
+        ),
+        (REPORT, report),
+    ]

@@ -200,17 +200,30 @@ class ChatSettings(_Section):
         description="promised upper limit on the share of wrong semantic hits",
     )
     confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
-    checks_per_minute: float = Field(
-        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
-    )
-    judge_model: str | None = Field(
-        None, min_length=1, description="a chat model that compares answers where they are in doubt"
-    )
-    judge_sensitivity: float | None = Field(
+    threshold: float | None = Field(
         None,
-        gt=0.5,
+        gt=0,
         le=1,
-        description="share of different answers that it sees (cacheproxy judge)",
+        description="serve hits from this cosine upwards; your own guess, nothing is promised",
+    )
+    judge: str = Field(
+        "auto",
+        min_length=1,
+        description="who judges whether a cached answer answers a question: auto (the model that "
+        "was asked), none, or the name of a chat model",
+    )
+    learning_share: float = Field(
+        0.10,
+        ge=0,
+        le=1,
+        description="most that judging may cost while the tier is closed, as a share of what the "
+        "clients' requests cost",
+    )
+    open_share: float = Field(
+        0.03, ge=0, le=1, description="the same once the tier is open"
+    )
+    judge_requests_per_minute: float = Field(
+        3_000, gt=0, description="most requests of the proxy's own in a minute"
     )
     stale_while_revalidate_s: StaleS = Field(
         0,
@@ -219,12 +232,6 @@ class ChatSettings(_Section):
     stale_if_error_s: StaleS = Field(
         0, description="seconds for which an expired completion is served if the upstream fails"
     )
-
-    @model_validator(mode="after")
-    def _judge_is_measured(self) -> "ChatSettings":
-        if (self.judge_model is None) != (self.judge_sensitivity is None):
-            raise ValueError("judge_model and judge_sensitivity are set together, or not at all")
-        return self
 
 
 class UpstreamSettings(_Section):
@@ -235,6 +242,9 @@ class UpstreamSettings(_Section):
     )
     api_key: SecretStr | None = Field(
         None, min_length=1, description="bearer token for it; $NAME reads an environment variable"
+    )
+    key_header: Literal["auto", "authorization", "x-api-key"] = Field(
+        "auto", description="header that carries api_key; auto: x-api-key for the Messages API"
     )
     pass_authorization: bool = Field(
         False,

@@ -96,6 +96,19 @@ class StoreGuard:
         )
         return [None] * len(probes) if found is None else found
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int, *, spent_s: float = 0.0
+    ) -> list[Neighbour]:
+        """Return up to `count` entries near a probe (float32 [d]), best first; as `nearest`."""
+        if spent_s >= self._searches.deadline_s(1):
+            self._searches.skip()
+            return []
+
+        async def search() -> list[Neighbour]:
+            return await self._store.candidates(partition, probe, count)
+
+        return await self._searches.make(search, search, texts=1, asked_at=time.monotonic()) or []
+
     async def close(self) -> None:
         """Stop probing the store."""
         await self._gets.close()

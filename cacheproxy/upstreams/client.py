@@ -19,9 +19,16 @@ from cacheproxy.telemetry.request_trace import current_visit
 Headers = Sequence[tuple[bytes, bytes]]
 
 _PASSED_ON = "user-agent"
-_PASSED_ON_PREFIXES = ("openai-", "x-stainless-")
-"""Of the client's headers. A list of what is passed, not of what is dropped: credentials have many
-names. The request's id and trace come from its visit."""
+_PASSED_ON_PREFIXES = ("openai-", "anthropic-", "x-stainless-")
+"""Headers of the client that are passed on. This lists what is passed, not what is dropped, because
+credentials have many names. The request's id and trace come from its visit."""
+
+CREDENTIALS = (b"authorization", b"x-api-key")
+"""Headers in which callers send their own keys."""
+
+_ANTHROPIC_PATH = "messages"
+_ANTHROPIC_VERSION = "2023-06-01"
+"""Sent where the client names no version: the API refuses requests without one."""
 
 _DROPPED_HEADERS = """
 connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade
@@ -108,13 +115,13 @@ class Upstream:
         self.settings = settings
         self._base = settings.base_url.rstrip("/")
         key = settings.api_key
-        self._authorization = f"Bearer {key.get_secret_value()}" if key else None
+        self._key = key.get_secret_value() if key else None
         self._session: aiohttp.ClientSession | None = None
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
 
     def has(self, model: str, path: str) -> bool:
-        """Return whether the upstream has a model behind a path, `embeddings` or one of chat's."""
+        """Return whether the upstream has a model behind a path: `embeddings`, or completions'."""
         settings = self.settings
         if path == "embeddings":
             return model in settings.embeddings
@@ -172,7 +179,7 @@ class Upstream:
         body: bytes,
         client: Mapping[bytes, bytes],
     ) -> aiohttp.ClientResponse:
-        url, headers = f"{self._base}/{path}", self._headers(client)
+        url, headers = f"{self._base}/{path}", self._headers(path, client)
         try:
             return await session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ServerDisconnectedError:
@@ -180,7 +187,7 @@ class Upstream:
             # nothing has been answered, and a second completion costs no more than its price.
             return await session.post(url, data=body, headers=headers, allow_redirects=False)
 
-    def _headers(self, client: Mapping[bytes, bytes]) -> dict[str, str]:
+    def _headers(self, path: str, client: Mapping[bytes, bytes]) -> dict[str, str]:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         for raw, value in client.items():
             name = raw.decode("latin-1")
@@ -188,11 +195,24 @@ class Upstream:
                 headers[name] = value.decode("latin-1")
         if visit := current_visit():
             headers |= visit.passed_on()
-        if self._authorization is not None:
-            headers["authorization"] = self._authorization
-        elif self.settings.pass_authorization and b"authorization" in client:
-            headers["authorization"] = client[b"authorization"].decode("latin-1")
+        if path == _ANTHROPIC_PATH:
+            headers.setdefault("anthropic-version", _ANTHROPIC_VERSION)
+        if self._key is not None:
+            headers |= self._authorization(path, self._key)
+        elif self.settings.pass_authorization:
+            headers |= {
+                name.decode(): client[name].decode("latin-1")
+                for name in CREDENTIALS
+                if name in client
+            }
         return headers
+
+    def _authorization(self, path: str, key: str) -> dict[str, str]:
+        """Return the header that carries the configured key."""
+        header = self.settings.key_header
+        if header == "auto":
+            header = "x-api-key" if path == _ANTHROPIC_PATH else "authorization"
+        return {header: key if header == "x-api-key" else f"Bearer {key}"}
 
 
 def _kept(response: aiohttp.ClientResponse) -> Headers:

@@ -21,9 +21,6 @@ from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
-CHAT = "chat/completions"
-"""The path of chat completions, below an upstream's base URL."""
-
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
 """Longer pauses than a store's: what is tried out is a client's request."""
 
@@ -182,7 +179,7 @@ class Upstreams:
         """Count an answer of an upstream that began and had no end."""
         self._all[upstream].broke_off(kind)
 
-    def _having(self, model: str, path: str = CHAT) -> list[GuardedUpstream]:
+    def _having(self, model: str, path: str = "") -> list[GuardedUpstream]:
         return [one for one in self._all.values() if one.upstream.has(model, path)]
 
 

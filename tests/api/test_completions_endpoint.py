@@ -11,6 +11,7 @@ from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_
 from cacheproxy.api.report import entry_id
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import Namespace
+from cacheproxy.routes.dialects.chat import ChatDialect
 from cacheproxy.routes.exchange import Control
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -19,6 +20,7 @@ async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
     monkeypatch.setattr(completions_endpoint, "_SLOW_CLIENT_S", 0.01)
     metrics = Metrics()
     endpoint = CompletionsEndpoint(
+        ChatDialect(),
         None,
         None,
         None,

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from other_apis import OTHER_APIS
+
 CREATED = 1_700_000_000
 
 
@@ -31,7 +33,10 @@ class Asked:
 
     @property
     def question(self) -> str:
-        return str(self.body["messages"][-1]["content"])
+        field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(self.path, "messages")
+        given = self.body[field]
+        last = given if isinstance(given, str) else given[-1]["content"]
+        return last if isinstance(last, str) else str(last[0]["text"])
 
 
 @dataclass
@@ -125,6 +130,17 @@ def chunks(asked: Asked, text: str | None = None, finish: str = "stop") -> list[
 
 async def well_behaved(exchange: Exchange) -> None:
     asked = exchange.asked
+    if other := OTHER_APIS.get(asked.path.removeprefix("/v1")):
+        whole, events = other
+        if not asked.body.get("stream"):
+            await exchange.answer(200, json.dumps(whole(asked)).encode())
+            return
+        await exchange.begin_stream()
+        for told in events(asked):
+            name = f"event: {told['type']}\n" if "type" in told else ""
+            await exchange.chunk(f"{name}data: {json.dumps(told)}\n\n".encode())
+        await exchange.end_stream(done=asked.path.endswith("/completions"))
+        return
     if asked.body.get("stream"):
         await exchange.begin_stream()
         for chunk in chunks(asked):

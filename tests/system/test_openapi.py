@@ -32,12 +32,14 @@ REFUSAL = b'{"error": {"message": "odd messages", "type": "x", "param": null, "c
 
 
 async def judging(exchange: Exchange) -> None:
-    """Answer as an upstream that refuses what are no messages."""
-    messages = exchange.asked.body.get("messages")
-    are_messages = isinstance(messages, list) and all(
-        isinstance(each, dict) and "content" in each for each in messages
+    """Answer as an upstream that refuses a request without a usable question."""
+    body, path = exchange.asked.body, exchange.asked.path
+    field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(path, "messages")
+    given = body.get(field)
+    are_messages = isinstance(given, list) and all(
+        isinstance(each, dict) and isinstance(each.get("content"), str) for each in given
     )
-    if messages and are_messages:
+    if given and (are_messages or (isinstance(given, str) and field != "messages")):
         await well_behaved(exchange)
     else:
         await exchange.answer(400, REFUSAL)

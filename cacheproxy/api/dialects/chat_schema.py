@@ -12,10 +12,10 @@ from msgspec import Meta
 from cacheproxy.api.callers import NAMESPACE
 from cacheproxy.api.control import CONTROL_HEADERS
 from cacheproxy.api.litellm_control import CacheField
-from cacheproxy.api.operation import Content, Operation, Parameter, Reply
+from cacheproxy.api.operation import Content, Operation, Parameter, Reply, Status
 from cacheproxy.api.presentation import CACHE_HEADERS
 from cacheproxy.api.response import REQUEST_ID, refusals
-from cacheproxy.routes.chat.request import NamedModel
+from cacheproxy.routes.dialects.request import NamedModel
 
 ENTRY = Parameter(
     "X-Cacheproxy-Entry",
@@ -122,6 +122,16 @@ _EXAMPLE = ChatCompletion(
     ChatUsage(13, 7, 20),
 )
 
+UPSTREAM_REPLIES: dict[Status, Reply] = {
+    **refusals(400, 401, 404, 408, 413, 415, 500, 502, 503, 504),
+    "default": Reply(
+        "Any other answer of the upstream, passed on as it is. An upstream's error has the "
+        "upstream's shape, also under the statuses above.",
+        headers=tuple(each for each in CACHE_HEADERS if each.is_required),
+    ),
+}
+"""Answers of every completions route beside 200."""
+
 CREATE_CHAT_COMPLETION = Operation(
     method="POST",
     path="/v1/chat/completions",
@@ -161,11 +171,6 @@ CREATE_CHAT_COMPLETION = Operation(
             ),
             (*CACHE_HEADERS, ENTRY),
         ),
-        **refusals(400, 401, 404, 408, 413, 415, 500, 502, 503, 504),
-        "default": Reply(
-            "Any other answer of the upstream, passed on as it is. An upstream's error has the "
-            "upstream's shape, also under the statuses above.",
-            headers=tuple(each for each in CACHE_HEADERS if each.is_required),
-        ),
+        **UPSTREAM_REPLIES,
     },
 )

@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Mapping
 
 from cacheproxy.errors import ApiError, BadRequest, UpstreamFailed
-from cacheproxy.routes.chat.completion import Completion, keepable, malformed, read_answer
-from cacheproxy.routes.chat.events import Assembler, EventCutter
+from cacheproxy.keys import encode_fields
 from cacheproxy.routes.chat.state import CompletionState, Passed
+from cacheproxy.routes.dialects.completion import Completion, malformed
+from cacheproxy.routes.dialects.dialect import Dialect
+from cacheproxy.routes.dialects.sse import EventCutter
 from cacheproxy.stores.purges import Purges
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.flights import Flights
 from cacheproxy.tiers.streamed import StreamFlight
-from cacheproxy.upstreams.client import Head, UpstreamResponse
-from cacheproxy.upstreams.fallback import CHAT, Upstreams
+from cacheproxy.upstreams.client import CREDENTIALS, Head, UpstreamResponse
+from cacheproxy.upstreams.fallback import Upstreams
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +45,17 @@ class UpstreamCalls:
         keep: Keep,
         *,
         most_bytes: int,
+        dialects: Mapping[str, Dialect],
         metrics: Metrics,
     ) -> None:
-        """Prepare; answers of up to `most_bytes` are held whole, and handed to `keep`."""
+        """Prepare; answers of up to `most_bytes` are held whole, and handed to `keep`.
+
+        `dialects` are by name.
+        """
         self._upstreams = upstreams
         self._purges = purges
         self._keep = keep
+        self._dialects = dialects
         self._most_bytes = most_bytes
         self._flights = Flights[Call](purges)
         self._waiting = metrics.chat_waiting
@@ -72,7 +79,8 @@ class UpstreamCalls:
             )
         if self.is_shared(model):
             return first.base_url
-        digest = hashlib.sha256(client.get(b"authorization", b"")).hexdigest()
+        given = encode_fields(*(client.get(name, b"") for name in CREDENTIALS))
+        digest = hashlib.sha256(given).hexdigest()
         return f"{first.base_url}#{digest}"
 
     def is_shared(self, model: str) -> bool:
@@ -134,6 +142,7 @@ class UpstreamCalls:
     async def _run(self, call: Call, state: CompletionState) -> None:
         """Make one call, report its progress to its readers, and have its answer kept."""
         request, response = state.request, None
+        dialect = self._dialects[request.dialect]
         started = time.perf_counter()
 
         def keep(completion: Completion | None) -> None:
@@ -142,13 +151,15 @@ class UpstreamCalls:
             self._keep(completion, time.perf_counter() - started, call, state)
 
         try:
-            response = await self._upstreams.post(request.model, CHAT, request.body, state.client)
+            response = await self._upstreams.post(
+                request.model, dialect.path, request.body, state.client
+            )
             if request.form == "stream" and response.head.status == 200:
-                await self._pass_stream(response, call, keep)
+                await self._pass_stream(response, dialect, call, keep)
             else:
                 body = await response.read()
                 if response.head.status == 200:
-                    keep(keepable(read_answer(body), body))
+                    keep(dialect.read(body))
                 call.begin(response.head)
                 await call.add(body)
             call.end()
@@ -166,11 +177,15 @@ class UpstreamCalls:
                 response.close()
 
     async def _pass_stream(
-        self, response: UpstreamResponse, call: Call, keep: Callable[[Completion | None], None]
+        self,
+        response: UpstreamResponse,
+        dialect: Dialect,
+        call: Call,
+        keep: Callable[[Completion | None], None],
     ) -> None:
         if not response.head.is_of(b"text/event-stream"):
             raise malformed("it was asked for a stream, and answered something else")
-        cutter, assembler = EventCutter(), Assembler()
+        cutter, assembler = EventCutter(), dialect.assembler()
         has_begun = False
         async for chunk in response.chunks():
             events = cutter.cut(chunk)

@@ -11,6 +11,7 @@ exists within one connection only: one thread does all, and slices let others in
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from cacheproxy.stores.embedded.database import Connection, Database, transactio
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, VectorIndexes
+from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
@@ -56,6 +57,11 @@ _LOAD_SLICES = 8
 _LAG_ROWS = 1024
 """How many rows of other writers a write indexes along with its own. Where there are more, they and
 the promise that its entries are found by probe at once are left to the background."""
+
+_EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
+"""Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
+the background and delays no write by more. Four for one keeps the store within its bound where
+new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
 """Keys looked up in one go: a millisecond or two, then others have their turn."""
@@ -202,6 +208,20 @@ class EmbeddedStore:
                     self._rebuild_soon(partition, queries.shape[1])
         return found
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
+
+        There are none while the partition's graph is being rebuilt, as for `nearest`.
+        """
+        query = np.ascontiguousarray(probe, np.float32)
+        with self._call():
+            lookup = await self._indexer.run(self._candidates, partition, query, count)
+            if lookup.behind:
+                self._rebuild_soon(partition, len(query))
+        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards see them.
 
@@ -213,6 +233,7 @@ class EmbeddedStore:
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
                 await self._indexer.run(self._indexes.discard, written.removed)
+                await self._evict(_EVICTED_PER_WRITE)
                 await self._index(written.entries)
                 count += len(written.entries)
         return count
@@ -254,8 +275,7 @@ class EmbeddedStore:
             await self._writer.run(lambda _: self._database.check_in_place())
             while removed := await self._writer.run(self._remove_expired):
                 await self._indexer.run(self._indexes.discard, removed)
-            evicted = await self._writer.run(self._evict)
-            await self._indexer.run(self._indexes.discard, evicted)
+            await self._evict()
             for purge in await self._writer.run(notices.abandoned_purges, self._now()):
                 await self._remove_purged(purge, None)
             await self._writer.run(notices.forget_old, self._now())
@@ -300,6 +320,13 @@ class EmbeddedStore:
                 progress(count)
         await self._writer.run(notices.finish_purge, purge)
         return count
+
+    async def _evict(self, most: float = math.inf) -> None:
+        """Evict what is too much, but only about `most` rows, in slices between other jobs."""
+        evicted = 0
+        while evicted < most and (some := await self._writer.run(self._evict_some)):
+            await self._indexer.run(self._indexes.discard, some)
+            evicted += len(some)
 
     async def _index(self, entries: Sequence[Entry]) -> None:
         """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
@@ -346,15 +373,31 @@ class EmbeddedStore:
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
     ) -> _Lookup:
-        now = self._now()
-        index = self._indexes.load(connection, partition, probes.shape[1])
+        index = self._load(connection, partition, probes.shape[1])
+        if not index.ready:
+            return _Lookup([None] * len(probes), behind=True)
+        found = index.nearest(connection, probes, self._now())
+        return _Lookup(found, index.is_behind(connection))
+
+    def _candidates(
+        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> _Lookup:
+        index = self._load(connection, partition, len(probe))
+        if not index.ready:
+            return _Lookup([], behind=True)
+        found = index.candidates(connection, probe, count, self._now())
+        return _Lookup([*found], index.is_behind(connection))
+
+    def _load(
+        self, connection: Connection, partition: Partition, dimensions: int
+    ) -> PartitionIndex:
+        """Return the index of a partition, caught up if that is quickly done."""
+        index = self._indexes.load(connection, partition, dimensions)
         for _ in range(_LOAD_SLICES):
             if index.ready:
                 break
-            index.catch_up(connection, now)
-        if not index.ready:
-            return _Lookup([None] * len(probes), behind=True)
-        return _Lookup(index.nearest(connection, probes, now), index.is_behind(connection))
+            index.catch_up(connection, self._now())
+        return index
 
     def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
         index = self._indexes.load(connection, partition, dimensions)
@@ -366,18 +409,16 @@ class EmbeddedStore:
             replaced = rows.put_many(connection, allowed)
             keys = [replacement.key for replacement in replaced]
             notices.announce_replaced(connection, keys, self._id, self._now())
-        removed = [replacement.row for replacement in replaced]
-        return _Written(allowed, removed + self._evict(connection))
+        self._measure(connection)
+        return _Written(allowed, [replacement.row for replacement in replaced])
 
     def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
-        removed = notices.remove_some(connection, purge)
+        removed = notices.remove_some(connection, purge, self._now())
         self._measure(connection)
         return removed
 
-    def _evict(self, connection: Connection) -> list[Removed]:
-        evicted: list[Removed] = []
-        while some := rows.evict(connection, self._max_bytes):
-            evicted += some
+    def _evict_some(self, connection: Connection) -> list[Removed]:
+        evicted = rows.evict(connection, self._max_bytes)
         self._measure(connection, evicted=len(evicted))
         return evicted
 

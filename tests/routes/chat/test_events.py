@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.errors import UpstreamFailed
-from cacheproxy.routes.chat.completion import text_of
-from cacheproxy.routes.chat.events import Assembler, EventCutter
-from cacheproxy.routes.chat.replay import as_events
+from cacheproxy.routes.dialects.chat_stream import ChatAssembler as Assembler
+from cacheproxy.routes.dialects.chat_stream import as_events
+from cacheproxy.routes.dialects.sse import EventCutter
+from cacheproxy.routes.dialects.text import text_of
 
 BASE = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 DONE = b"data: [DONE]"

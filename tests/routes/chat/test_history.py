@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.chat.budget import Budget
-from cacheproxy.routes.chat.completion import text_of
-from cacheproxy.routes.chat.events import Assembler, EventCutter
+from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
 from cacheproxy.routes.chat.refresh import Refresh
-from cacheproxy.routes.chat.request import parse_chat
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
 from cacheproxy.routes.chat.state import Passed
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
 from cacheproxy.routes.completions import CompletionsRoute
+from cacheproxy.routes.dialects.chat import ChatDialect
+from cacheproxy.routes.dialects.chat_stream import ChatAssembler as Assembler
+from cacheproxy.routes.dialects.sse import EventCutter
+from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.routes.exchange import Control
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
@@ -140,13 +141,18 @@ class Harness:
             tiers=tiers,
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
-            spare_work=SpareWork(lambda: True, most=10),
+            spare_work=SpareWork(lambda: True, most=10, metrics=metrics),
             budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
             metrics=metrics,
         )
         calls = UpstreamCalls(
-            self.upstreams, purges, learning.keep, most_bytes=10_000, metrics=metrics
+            self.upstreams,
+            purges,
+            learning.keep,
+            most_bytes=10_000,
+            dialects={"chat": ChatDialect()},
+            metrics=metrics,
         )
         self.route = CompletionsRoute(
             models,
@@ -161,7 +167,8 @@ class Harness:
     async def ask(self, tenant, question, stream, leaves):
         """Return the text of a hit, and None of what was passed on."""
         body = {"model": "m", "messages": [{"role": "user", "content": question}]}
-        request = parse_chat(json.dumps({**body, "stream": stream}).encode(), max_temperature=1)
+        sent = json.dumps({**body, "stream": stream}).encode()
+        request = ChatDialect().parse(sent, max_temperature=1)
         asking = asyncio.ensure_future(
             self.route.serve(request, Namespace(tenant, "n"), Control(), {"tenant": tenant})
         )

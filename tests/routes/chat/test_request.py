@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.chat.request import parse_chat
+from cacheproxy.routes.dialects.chat import ChatDialect
 
 texts = st.text(max_size=30)
 json_values = st.recursive(
@@ -36,7 +36,7 @@ bodies = st.builds(
 
 
 def parsed(body):
-    return parse_chat(msgspec.json.encode(body), max_temperature=1)
+    return ChatDialect().parse(msgspec.json.encode(body), max_temperature=1)
 
 
 @given(bodies, bodies)
@@ -100,7 +100,7 @@ def test_a_request_that_does_not_end_with_a_user_has_no_turn(last):
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_request_or_refused(body):
     with contextlib.suppress(BadRequest):
-        parse_chat(body, max_temperature=1)
+        ChatDialect().parse(body, max_temperature=1)
 
 
 def test_the_cache_field_is_taken_out_and_the_rest_is_sent():
