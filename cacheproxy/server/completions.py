@@ -123,8 +123,7 @@ class Completions:
     def accounts(self) -> dict[str, tuple[Allowance, list[JudgedAccount]]]:
         """Return what each model's judging has cost, and where its namespaces stand."""
         return {
-            model: (one.allowance, list(one.accounts()))
-            for model, one in self._namespaces.items()
+            model: (one.allowance, list(one.accounts())) for model, one in self._namespaces.items()
         }
 
     def start(self, running: AsyncExitStack) -> None:

@@ -13,6 +13,7 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
@@ -20,20 +21,19 @@ from cacheproxy.api.operation import Operation
 from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.service import (
     HEALTHZ,
-    LIST_MODELS,
     METRICS,
     READYZ,
     Endpoint,
     Exposition,
     healthz,
     metrics_endpoint,
-    models_endpoint,
     readyz_endpoint,
 )
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
+from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
 
@@ -54,15 +54,26 @@ def public_table(
 ) -> Table:
     """Return the operations and what answers them, the busiest first."""
     callers = Callers(parts.settings.api_keys)
-    models = [route.model for route in embeddings.routes]
     return [
         *_items(parts, embeddings, callers),
         *(_completions(parts, completions, callers) if completions else ()),
-        (LIST_MODELS, models_endpoint(models, parts.upstreams.models(), time.time())),
+        *_models(parts, embeddings, callers),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
     ]
+
+
+def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+    limits = parts.settings.limits
+    endpoint = ModelsEndpoint(
+        [route.model for route in embeddings.routes],
+        Catalogue(parts.upstreams),
+        callers,
+        InputLimits(limits.inputs, limits.characters),
+        started_at=int(time.time()),
+    )
+    return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
 
 
 def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
@@ -27,6 +26,7 @@ from cacheproxy.routes.dialects.chat_stream import ChatAssembler as Assembler
 from cacheproxy.routes.dialects.sse import EventCutter
 from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.routes.exchange import Control
+from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.exact import ExactTier
