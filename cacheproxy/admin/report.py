@@ -2,12 +2,14 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 import msgspec
 from msgspec import Meta
 
+from cacheproxy.admin.chat_report import ChatThresholds, describe_model
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace, hex_id
 from cacheproxy.settings.sections import Settings
@@ -15,6 +17,7 @@ from cacheproxy.stores.protocol import Store
 from cacheproxy.stores.purges import Scope
 from cacheproxy.thresholds.certified import Account
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
+from cacheproxy.thresholds.judged.namespaces import ModelAccount
 from cacheproxy.thresholds.ledger import Ledger
 from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import evidence_name
@@ -81,21 +84,6 @@ class NamespaceStanding(TypedDict):
     spared_s: Annotated[float, Meta(description="Inference that hits have spared, seconds.")]
     alarms: Mapping[str, int]
     thresholds: list[NamespaceThreshold]
-
-
-class ModelStandings(TypedDict):
-    """A chat model's namespaces."""
-
-    namespaces: list[NamespaceStanding]
-
-
-class ChatThresholds(TypedDict):
-    """What is promised of semantic hits for chat."""
-
-    mode: str
-    max_error: float
-    confidence: float
-    models: dict[str, ModelStandings]
 
 
 class Thresholds(TypedDict):
@@ -177,17 +165,17 @@ def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thre
 
 
 def describe_chat_thresholds(
-    settings: Settings, accounts: Mapping[str, Iterable[Account]]
+    settings: Settings, accounts: Mapping[str, ModelAccount]
 ) -> ChatThresholds:
     """Return the same of completions; `accounts` are by model."""
     named = _default_namespaces(settings.api_keys)
     return {
         "mode": settings.chat.semantic,
+        "fixed_threshold": settings.chat.threshold,
         "max_error": settings.chat.max_error,
         "confidence": settings.chat.confidence,
         "models": {
-            model: {"namespaces": [_describe_account(account, named) for account in of_model]}
-            for model, of_model in accounts.items()
+            model: describe_model(account, named, time.time) for model, account in accounts.items()
         },
     }
 

@@ -14,8 +14,28 @@ from cacheproxy.evaluation.study import Encoders, Progress, embed
 from cacheproxy.evaluation.traffic import Request, Texts
 from cacheproxy.routes.chat.question_pair import Rarity
 from cacheproxy.routes.chat.signature import signature_of
+from cacheproxy.settings.sections import ChatSettings
+from cacheproxy.thresholds.promise import Promise
 
 _BITS = 64
+
+SAME_ANSWER = 1.0
+"""The similarity of questions with one answer; of others it is 0."""
+
+
+def promise_of_chat(chat: ChatSettings) -> Promise:
+    """Return the promise of the settings, for labels that are never wrong."""
+    return Promise(
+        max_error=chat.max_error,
+        confidence=chat.confidence,
+        min_similarities=(SAME_ANSWER,),
+        least_checks=_LEAST_CHECKS,
+        most_checks=_MOST_CHECKS,
+    )
+
+
+_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
+"""Shares of hits that are checked: an answer costs more than a vector."""
 
 
 def make_chat_traffic(

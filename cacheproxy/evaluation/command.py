@@ -8,7 +8,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
+from cacheproxy.evaluation.chat import (
+    SAME_ANSWER,
+    make_chat_traffic,
+    make_judged_traffic,
+    promise_of_chat,
+)
 from cacheproxy.evaluation.judged_replay import JudgedReplayer
 from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
@@ -28,7 +33,6 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.routes.chat.likeness import AGREES, promise_of_chat
 from cacheproxy.routes.chat.question_pair import rarity_of
 from cacheproxy.settings.sections import Settings
 from cacheproxy.thresholds.promise import promise_of
@@ -113,10 +117,9 @@ def _chat_study(
     traffic = _chat_traffic(settings, installed, tokenizer, texts, requests)
     promise = promise_of_chat(settings.chat)
     study = run_study(
-        traffic, promise, AGREES, seed=wanted.seed, progress=_bar, checks_seconds=False
+        traffic, promise, SAME_ANSWER, seed=wanted.seed, progress=_bar, checks_seconds=False
     )
-    stated = replace(promise, max_error=settings.chat.max_error)
-    return replace(study, promise=stated, wrong_if="it was the answer to another group's question")
+    return replace(study, wrong_if="it was the answer to another group's question")
 
 
 def _chat_traffic(

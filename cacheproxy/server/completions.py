@@ -36,7 +36,7 @@ from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.settings.sections import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
 from cacheproxy.thresholds.judged.limits import Sensitivity
-from cacheproxy.thresholds.judged.namespaces import JudgedAccount, JudgedNamespaces
+from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces, ModelAccount
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
@@ -78,6 +78,7 @@ class Completions:
         self._comparer = Comparer(self._embed)
         self._rarity = rarity_of(self._tokenizer.vocabulary())
         self._namespaces: dict[str, JudgedNamespaces] = {}
+        self._judges: dict[str, str | None] = {}
         self._hard_pairs = load_hard_pairs()
         _check_judge(settings, upstreams)
         self._evidence = SharedEvidence(store)
@@ -120,10 +121,11 @@ class Completions:
             metrics=parts.metrics,
         )
 
-    def accounts(self) -> dict[str, tuple[Allowance, list[JudgedAccount]]]:
+    def accounts(self) -> dict[str, ModelAccount]:
         """Return what each model's judging has cost, and where its namespaces stand."""
         return {
-            model: (one.allowance, list(one.accounts())) for model, one in self._namespaces.items()
+            model: ModelAccount(self._judges[model], one.allowance, list(one.accounts()))
+            for model, one in self._namespaces.items()
         }
 
     def start(self, running: AsyncExitStack) -> None:
@@ -143,6 +145,7 @@ class Completions:
         fingerprint = f"chat:{who}:{self._installed.fingerprint}"
         name = _judge_of(model, chat.judge, parts.upstreams)
         costs = Costs(parts.settings.prices, (model,) if name is None else (model, name))
+        self._judges[model] = name
         namespaces = evidence = None
         if chat.threshold is None:
             namespaces = self._namespaces[model] = JudgedNamespaces(

@@ -54,9 +54,11 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
-_MOST_TTL_S = 10 * 365 * 86_400.0
-TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
-StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
+MOST_TTL_S = 10 * 365 * 86_400.0
+"""The longest life of an entry, whether a setting or a request asks for it: ten years, seconds."""
+
+TtlS = Annotated[float, Field(ge=1, le=MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
 
 
 class _Section(BaseModel):
@@ -219,9 +221,7 @@ class ChatSettings(_Section):
         description="most that judging may cost while the tier is closed, as a share of what the "
         "clients' requests cost",
     )
-    open_share: float = Field(
-        0.03, ge=0, le=1, description="the same once the tier is open"
-    )
+    open_share: float = Field(0.03, ge=0, le=1, description="the same once the tier is open")
     judge_requests_per_minute: float = Field(
         3_000, gt=0, description="most requests of the proxy's own in a minute"
     )

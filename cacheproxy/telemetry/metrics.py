@@ -314,7 +314,8 @@ class Metrics:
         )
         self.upstream_errors = counter(
             "upstream_errors",
-            "Upstream calls that gave no complete answer (connect, timeout, truncated, malformed)",
+            "Upstream calls that gave no complete answer (connect, timeout, truncated, malformed, "
+            "or status: 5xx, and the next upstream was asked)",
             "upstream",
             "kind",
         )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Store
 
@@ -106,9 +107,7 @@ class EvidenceSharing:
 
     async def stop(self) -> None:
         """Share what is left, within moments."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
         try:
             await asyncio.wait_for(self.share(), _LAST_S)
         except TimeoutError:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Neighbour, Partition, Store
 from cacheproxy.telemetry.metrics import Metrics
@@ -158,9 +159,7 @@ class _Calls:
         self._skipped.inc()
 
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait({self._probing})
+        await stop_tasks(self._probing)
 
     async def _probe(self, probe: Call[Any]) -> None:
         """Make the call again, now and then, until the circuit is closed."""

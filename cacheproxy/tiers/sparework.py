@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -72,9 +73,7 @@ class SpareWork:
 
     async def stop(self) -> None:
         """Stop; pieces that are still waiting are dropped."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     def put(self, begin: Begin) -> None:
         """Queue work; `begin` returns its future, or None if it is no longer needed.

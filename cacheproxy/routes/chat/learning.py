@@ -25,11 +25,11 @@ from cacheproxy.routes.dialects.context import in_context
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.thresholds.judged.thresholds import Pick
 from cacheproxy.tiers.flights import Flight
 from cacheproxy.tiers.keeping import Keeper
 from cacheproxy.tiers.keyed import KeyedTiers
 from cacheproxy.tiers.lifetime import Lifetimes
-from cacheproxy.thresholds.judged.thresholds import Pick
 from cacheproxy.tiers.sparework import SpareWork
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The semantic tier of one model's completions: what is near a question, and whether it may be served.
+"""The semantic tier of one model's completions: what is near a question, and may it be served?
 
 A neighbour has the same context, that is everything but the last user turn, and the same signature;
 only the rest of the question may differ. Among the nearest few the best by the score that the
@@ -26,7 +26,7 @@ from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
 
 _LONGEST_QUESTION = 2_000
-"""Characters; longer questions are exact-only: the probe, which reads 256 tokens, would cut them."""
+"""Characters; longer questions are exact-only: the probe reads 256 tokens and would cut them."""
 
 _QUARANTINED = 8_192
 """Keys of entries that were found to be wrong for other questions; some 600 kB."""

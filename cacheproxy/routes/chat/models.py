@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cacheproxy.routes.judging.costs import Costs
-from cacheproxy.routes.judging.evidence import Evidence
 from cacheproxy.routes.chat.likeness import Likeness
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.completion import Completion
+from cacheproxy.routes.judging.costs import Costs
+from cacheproxy.routes.judging.evidence import Evidence
 
 _MODELS = 64
 """Models with metrics and a semantic tier of their own. Further models share the label `other` and

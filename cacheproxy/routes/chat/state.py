@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.request import CompletionRequest, UserTurn
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.tiers.hot import HotEntry
-from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.tiers.streamed import Reader
 from cacheproxy.upstreams.client import Head
 

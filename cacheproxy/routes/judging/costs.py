@@ -1,4 +1,4 @@
-"""What requests cost, in one unit for all: money where every model has a price, else input tokens."""
+"""What requests cost, in one unit: money where every model has a price, else input tokens."""
 
 from collections.abc import Mapping
 

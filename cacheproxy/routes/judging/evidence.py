@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from cacheproxy.concurrency.background import BackgroundTasks
 from cacheproxy.errors import ApiError
+from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.judging.agreement import Comparer
 from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.judging.hard_pairs import inject
 from cacheproxy.routes.judging.judge import Judge, Pair
-from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.judging.mutation import mutate
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.judged.allowance import Purpose
@@ -100,7 +100,9 @@ class Evidence:
                 await self._label_miss(namespace_id, question, answer, near, weight)
         if self._has_room and self._judge is not None:
             kind = thresholds.wants_control()
-            if kind is not None and (pair := self._wrong_pair(kind, namespace_id, question, answer)):
+            if kind is not None and (
+                pair := self._wrong_pair(kind, namespace_id, question, answer)
+            ):
                 self._tasks.start(self._control(namespace_id, kind, pair))
         self._remember(namespace_id, question)
 
@@ -110,7 +112,7 @@ class Evidence:
         question: str,
         answer: str,
         pick: Pick,
-        wrong: Callable[[], None],
+        wrong: Callable[[], object],
     ) -> None:
         """Learn from a semantic hit, if it is its turn; call `wrong` if the judge rejects it."""
         if self._judge is None or not self._has_room:
@@ -150,9 +152,8 @@ class Evidence:
         elif self._judge is None:
             self._observe(namespace_id, pick, Outcome.REJECTED, weight=weight, is_judged=False)
         else:
-            own = Pair(question, answer)
-            if not self._namespaces.of(namespace_id).wants_own():
-                own = None
+            wants_own = self._namespaces.of(namespace_id).wants_own()
+            own = Pair(question, answer) if wants_own else None
             pair = Pair(question, cached.text)
             self._tasks.start(self._judge_miss(namespace_id, pair, own, pick, weight))
 
@@ -178,7 +179,7 @@ class Evidence:
         pair: Pair,
         pick: Pick,
         weight: float,
-        wrong: Callable[[], None],
+        wrong: Callable[[], object],
     ) -> None:
         outcome = await self._ask(pair, "label")
         if outcome is None:
@@ -193,9 +194,7 @@ class Evidence:
             item = self._draw.getrandbits(64)
             self._namespaces.controlled(namespace_id, kind, outcome, item=item)
 
-    def _wrong_pair(
-        self, kind: Kind, namespace_id: str, question: str, answer: str
-    ) -> Pair | None:
+    def _wrong_pair(self, kind: Kind, namespace_id: str, question: str, answer: str) -> Pair | None:
         """Return a pair that is wrong by construction; None if this question makes none."""
         if kind == Kind.TRAFFIC:
             others = self._questions.get(namespace_id, ())
@@ -250,5 +249,3 @@ class Evidence:
         self._questions.move_to_end(namespace_id)
         if len(self._questions) > _NAMESPACES:
             self._questions.popitem(last=False)
-
-

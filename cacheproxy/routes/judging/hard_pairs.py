@@ -1,4 +1,4 @@
-"""Shipped pairs that a judge must reject: answers to near questions, as right as they are for those.
+"""Shipped pairs that a judge must reject: right answers, but to a near question.
 
 `hard_pairs.jsonl` holds groups of questions that are near each other, each with its answer (written
 for this package, under its licence). Every question with another's answer of its group is a pair.

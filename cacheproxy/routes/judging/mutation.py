@@ -17,10 +17,11 @@ _FROM_TO = re.compile(r"\bfrom ([\w ]{2,30}?) to ([\w ]{2,30}?)(?=[?.,!]|$)")
 _OPPOSITES = """
 increase/decrease open/close start/stop enable/disable before/after above/below first/last
 minimum/maximum largest/smallest highest/lowest best/worst buy/sell import/export install/uninstall
-add/remove gain/lose cheap/expensive left/right north/south east/west male/female men/women old/young
-early/late indoor/outdoor hot/cold fast/slow long/short win/lose upload/download encrypt/decrypt
-mother/father brother/sister husband/wife summer/winter morning/evening monday/friday
-january/august more/less advantages/disadvantages pros/cons strengths/weaknesses causes/effects
+add/remove gain/lose cheap/expensive left/right north/south east/west male/female men/women
+old/young early/late indoor/outdoor hot/cold fast/slow long/short win/lose upload/download
+encrypt/decrypt mother/father brother/sister husband/wife summer/winter morning/evening
+monday/friday january/august more/less advantages/disadvantages pros/cons
+strengths/weaknesses causes/effects
 """
 
 _OPPOSITE = {
@@ -87,4 +88,3 @@ def _other_name(others: Sequence[str]) -> Callable[[str, Draw], str | None]:
         return f"{question[: found.start()]}{name}{question[found.end() :]}"
 
     return change
-

@@ -15,15 +15,16 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
 from cacheproxy.stores.embedded.listener import Listener
@@ -131,10 +132,7 @@ class EmbeddedStore:
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
         self._stats = EmbeddedStats()  # replaced on the writer's thread only
         self._index_stats = IndexStats()  # replaced on the indexer's thread only
-        self._is_open = False
-        self._is_closed = False
-        self._calls = 0
-        self._idle = asyncio.Event()
+        self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
         self._purging = Shielded()
@@ -147,8 +145,7 @@ class EmbeddedStore:
         Raises:
             StoreError: there can be no database at the path; `open` may be tried again.
         """
-        if self._is_closed:
-            raise StoreError("the store is closed")
+        self._calls.check_not_closed()
         try:
             await self._connect()
         except StoreError:
@@ -156,32 +153,26 @@ class EmbeddedStore:
             await self._connect()
         if self._listener is not None:
             await self._listener.start()
-        self._is_open = True
+        self._calls.open()
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
         """Let the calls in progress end, then release threads and file."""
-        if self._is_closed:
+        if not self._calls.close():
             return
-        self._is_open, self._is_closed = False, True
-        tasks = [*self._rebuilds.values(), *([self._sweeping] if self._sweeping else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._sweeping, *self._rebuilds.values())
         if self._listener is not None:
             await self._listener.stop()
         # A purge is carried on by another process, or when the file is next opened.
         await self._purging.cut_short()
-        while self._calls:
-            self._idle.clear()
-            await self._idle.wait()
+        await self._calls.ended()
         for worker in self._workers:
             await worker.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
         found: list[bytes | None] = []
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(keys), _GET_KEYS):
                 part = keys[start : start + _GET_KEYS]
                 found += await self._reader.run(rows.get_many, part, self._now())
@@ -199,7 +190,7 @@ class EmbeddedStore:
             raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
         found: list[Neighbour | None] = []
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(queries), _NEAREST_ROWS):
                 part = queries[start : start + _NEAREST_ROWS]
                 lookup = await self._indexer.run(self._nearest, partition, part)
@@ -216,7 +207,7 @@ class EmbeddedStore:
         There are none while the partition's graph is being rebuilt, as for `nearest`.
         """
         query = np.ascontiguousarray(probe, np.float32)
-        with self._call():
+        with self._calls.one():
             lookup = await self._indexer.run(self._candidates, partition, query, count)
             if lookup.behind:
                 self._rebuild_soon(partition, len(query))
@@ -228,7 +219,7 @@ class EmbeddedStore:
         Return how many keys were written: those that a purge forbids are left out.
         """
         count = 0
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
@@ -244,24 +235,24 @@ class EmbeddedStore:
         A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
         force, and is done by the next sweep but a few, of whichever process.
         """
-        with self._call():
+        with self._calls.one():
             return await self._purging.run(self._purge(scope, progress))
 
     async def census(self) -> Census:
         """Count every entry, on the reader's thread."""
-        with self._call():
+        with self._calls.one():
             usage = await self._reader.run(rows.measure)
             namespaces = await self._reader.run(rows.count_namespaces)
         return Census(usage.entries, usage.live_bytes, namespaces)
 
     async def read_state(self, name: str) -> bytes | None:
         """Return the live state of that name."""
-        with self._call():
+        with self._calls.one():
             return await self._reader.run(states.read_state, name, self._now())
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
         """Write a state if it still is `old`; return whether it was."""
-        with self._call():
+        with self._calls.one():
             return await self._writer.run(
                 states.swap_state, name, old, new, expires_at, self._now()
             )
@@ -271,7 +262,7 @@ class EmbeddedStore:
 
         The store does so by itself every 5 s.
         """
-        with self._call():
+        with self._calls.one():
             await self._writer.run(lambda _: self._database.check_in_place())
             while removed := await self._writer.run(self._remove_expired):
                 await self._indexer.run(self._indexes.discard, removed)
@@ -287,19 +278,6 @@ class EmbeddedStore:
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
         return replace(self._stats, index=self._index_stats)
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Count a call as in progress; `close` waits for it."""
-        if not self._is_open:
-            raise StoreError("the store is not open")
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
 
     async def _connect(self) -> None:
         await self._writer.run(self._measure)

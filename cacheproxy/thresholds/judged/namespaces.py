@@ -6,7 +6,7 @@ from tenant to tenant.
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cacheproxy.keys import short_id
@@ -56,6 +56,21 @@ class JudgedAccount:
     alarms: Mapping[str, int]
     hits: int
     saved_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAccount:
+    """What may be told of one model.
+
+    Attributes:
+        judge: the model that judges, or None: answers are compared.
+        allowance: what judging has cost.
+        namespaces: where they stand.
+    """
+
+    judge: str | None
+    allowance: Allowance
+    namespaces: Sequence[JudgedAccount]
 
 
 @dataclass
@@ -141,9 +156,8 @@ class JudgedNamespaces:
             draw: uniform in [0, 1).
         """
         self.allowance = allowance
-        self._make = lambda: JudgedThresholds(
-            max_error=max_error, confidence=confidence, random=draw, assumed=assumed
-        )
+        self._max_error, self._confidence = max_error, confidence
+        self._assumed, self._draw = assumed, draw
         self._now = now
         self._model = model
         self._metrics = metrics
@@ -265,7 +279,13 @@ class JudgedNamespaces:
             if len(self._namespaces) >= _NAMESPACES:
                 oldest, _ = self._namespaces.popitem(last=False)
                 self._metrics.semantic_namespaces.forget(self._model, short_id(oldest))
-            namespace = JudgedNamespace(self._make(), self._now)
+            thresholds = JudgedThresholds(
+                max_error=self._max_error,
+                confidence=self._confidence,
+                random=self._draw,
+                assumed=self._assumed,
+            )
+            namespace = JudgedNamespace(thresholds, self._now)
             self._namespaces[namespace_id] = namespace
         self._namespaces.move_to_end(namespace_id)
         return namespace
