@@ -147,6 +147,20 @@ class BatchSettings(_Section):
     timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text, seconds")
 
 
+class EmbeddingSettings(_Section):
+    """How embedding requests are read."""
+
+    token_ids: Literal["auto", "own", "cl100k_base", "o200k_base"] = Field(
+        "auto",
+        description="whose token ids clients send: the model's own, or a vocabulary of OpenAI's; "
+        "auto tells them apart and refuses what may be either",
+    )
+    untrained_dimensions: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="requests that cut vectors to dimensions that the model was not trained for",
+    )
+
+
 class LimitSettings(_Section):
     """Limits of one request."""
 
@@ -358,6 +372,7 @@ class Settings(BaseModel):
     cache: CacheSettings = CacheSettings()
     semantic: SemanticSettings = SemanticSettings()
     batch: BatchSettings = BatchSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
     chat: ChatSettings = ChatSettings()
