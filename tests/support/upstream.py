@@ -36,7 +36,9 @@ class Asked:
         field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(self.path, "messages")
         given = self.body[field]
         last = given if isinstance(given, str) else given[-1]["content"]
-        return last if isinstance(last, str) else str(last[0]["text"])
+        if isinstance(last, list) and all("text" in part for part in last):
+            return "\n".join(part["text"] for part in last)
+        return str(last)
 
 
 @dataclass

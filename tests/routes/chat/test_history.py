@@ -26,7 +26,6 @@ from cacheproxy.routes.dialects.chat_stream import ChatAssembler as Assembler
 from cacheproxy.routes.dialects.sse import EventCutter
 from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.routes.exchange import Control
-from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.exact import ExactTier
