@@ -9,7 +9,7 @@ from cacheproxy.errors import ConfigError
 from cacheproxy.evaluation.command import Wanted, run
 from cacheproxy.evaluation.replay import find_near
 from cacheproxy.evaluation.traffic import read_texts
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 
 
 def wanted(*files, **more):
