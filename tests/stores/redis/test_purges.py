@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from opened_stores import PARTITION, key, probes
-from redis import Redis
 
 import cacheproxy.stores.redis.channel as redis_channel
 from cacheproxy.keys import hex_id
@@ -53,13 +52,6 @@ async def open_store():
     yield make
     for store in stores:
         await store.close()
-
-
-@pytest.fixture
-def client(redis_url):
-    with Redis.from_url(redis_url, protocol=2) as client:
-        client.flushall()
-        yield client
 
 
 async def test_no_key_is_left_without_a_ttl_and_no_announcement_for_ever(
