@@ -28,7 +28,7 @@ from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import make_parts
 from cacheproxy.server.route_table import pass_through, public_table
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.metrics import Metrics

@@ -32,7 +32,7 @@ from cacheproxy.routes.judging.evidence import Evidence
 from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.parts import Parts, SharedEvidence
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces, ModelAccount

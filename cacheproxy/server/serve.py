@@ -23,7 +23,7 @@ from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.server.app import App
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from cacheproxy.evaluation.traffic import draw_requests, read_texts
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 
 

@@ -1,8 +1,8 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
 The default store: no server, and warm again after a restart or a kill -9. This module decides
-which thread does what, in which slices; `rows` has the SQL, `vectors` the graphs, `database` the
-file and its threads.
+which thread does what, in which slices, and `indexing` does so for the graphs. `rows` has the SQL,
+`vectors` the graphs, `database` the file, `worker` a thread with its connection.
 
 A file is served by three threads with a connection each, so that a batch being written delays no
 read (WAL readers never wait), and indexing, the slowest work, delays neither. A database in memory
@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,15 +26,14 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
+from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
-    IndexStats,
     Neighbour,
     Partition,
     Progress,
@@ -48,17 +46,6 @@ _log = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S = 5.0
 
-_LOADED_PARTITIONS = 256
-"""Graphs kept in memory, at the least 56 kB each (measured). One that is unloaded costs misses
-until it is built again. Every context of chat requests has one, most of them small."""
-
-_LOAD_SLICES = 8
-"""Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
-
-_LAG_ROWS = 1024
-"""How many rows of other writers a write indexes along with its own. Where there are more, they and
-the promise that its entries are found by probe at once are left to the background."""
-
 _EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
 """Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
 the background and delays no write by more. Four for one keeps the store within its bound where
@@ -66,9 +53,6 @@ new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
 """Keys looked up in one go: a millisecond or two, then others have their turn."""
-
-_NEAREST_ROWS = 32
-"""Probes looked up in one go: some 5 ms, then others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +73,6 @@ class EmbeddedStats(StoreStats):
 
 
 @dataclass(frozen=True, slots=True)
-class _Lookup:
-    neighbours: list[Neighbour | None]
-    behind: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Written:
     entries: list[Entry]
     removed: list[Removed]
@@ -105,7 +83,7 @@ class EmbeddedStore:
 
     Any number of processes may open the same file. What one wrote, the others find by key at once,
     and by probe as soon as their own graphs have caught up, in the background. What one purged, the
-    others find no more at once, and hear of as they look for announcements.
+    others stop finding at once; they learn of the purge by polling for announcements.
     """
 
     lookups_at_once = 1  # one thread does them all
@@ -127,17 +105,14 @@ class EmbeddedStore:
         self._database = Database(path)
         self._writer = Worker(self._database, "store-writer")
         self._reader = Worker(self._database, "store-reader") if path else self._writer
-        self._indexer = Worker(self._database, "store-indexer") if path else self._writer
-        self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
-        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
+        indexer = Worker(self._database, "store-indexer") if path else self._writer
+        self._workers = list(dict.fromkeys((self._reader, indexer, self._writer)))
+        self._indexing = Indexing(indexer, now)
         self._stats = EmbeddedStats()  # replaced on the writer's thread only
-        self._index_stats = IndexStats()  # replaced on the indexer's thread only
         self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
         self._purging = Shielded()
-        self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
-        self._rebuild_turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Open or create the database; what cannot be used in its place is set aside.
@@ -160,7 +135,8 @@ class EmbeddedStore:
         """Let the calls in progress end, then release threads and file."""
         if not self._calls.close():
             return
-        await stop_tasks(self._sweeping, *self._rebuilds.values())
+        await stop_tasks(self._sweeping)
+        await self._indexing.stop()
         if self._listener is not None:
             await self._listener.stop()
         # A purge is carried on by another process, or when the file is next opened.
@@ -189,15 +165,8 @@ class EmbeddedStore:
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
-        found: list[Neighbour | None] = []
         with self._calls.one():
-            for start in range(0, len(queries), _NEAREST_ROWS):
-                part = queries[start : start + _NEAREST_ROWS]
-                lookup = await self._indexer.run(self._nearest, partition, part)
-                found += lookup.neighbours
-                if lookup.behind:
-                    self._rebuild_soon(partition, queries.shape[1])
-        return found
+            return await self._indexing.nearest(partition, queries)
 
     async def candidates(
         self, partition: Partition, probe: NDArray[np.float32], count: int
@@ -208,10 +177,7 @@ class EmbeddedStore:
         """
         query = np.ascontiguousarray(probe, np.float32)
         with self._calls.one():
-            lookup = await self._indexer.run(self._candidates, partition, query, count)
-            if lookup.behind:
-                self._rebuild_soon(partition, len(query))
-        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+            return await self._indexing.candidates(partition, query, count)
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards see them.
@@ -223,17 +189,17 @@ class EmbeddedStore:
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
-                await self._indexer.run(self._indexes.discard, written.removed)
+                await self._indexing.discard(written.removed)
                 await self._evict(_EVICTED_PER_WRITE)
-                await self._index(written.entries)
+                await self._indexing.index(written.entries)
                 count += len(written.entries)
         return count
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
         """Remove what was made before now and the scope names; return how many entries that were.
 
-        A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
-        force, and is done by the next sweep but a few, of whichever process.
+        Cancelling the caller does not stop it. A purge that is killed, or fails, stays in force;
+        a later sweep of any process finishes it.
         """
         with self._calls.one():
             return await self._purging.run(self._purge(scope, progress))
@@ -265,7 +231,7 @@ class EmbeddedStore:
         with self._calls.one():
             await self._writer.run(lambda _: self._database.check_in_place())
             while removed := await self._writer.run(self._remove_expired):
-                await self._indexer.run(self._indexes.discard, removed)
+                await self._indexing.discard(removed)
             await self._evict()
             for purge in await self._writer.run(notices.abandoned_purges, self._now()):
                 await self._remove_purged(purge, None)
@@ -273,11 +239,11 @@ class EmbeddedStore:
             while await self._writer.run(rows.give_back_pages):
                 pass
             await self._writer.run(self._measure)
-            await self._indexer.run(self._measure_indexes)
+            await self._indexing.measure()
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return replace(self._stats, index=self._index_stats)
+        return replace(self._stats, index=self._indexing.stats)
 
     async def _connect(self) -> None:
         await self._writer.run(self._measure)
@@ -292,7 +258,7 @@ class EmbeddedStore:
     async def _remove_purged(self, purge: Purge, progress: Progress | None) -> int:
         count = 0
         while removed := await self._writer.run(self._remove_some, purge):
-            await self._indexer.run(self._indexes.discard, removed)
+            await self._indexing.discard(removed)
             count += len(removed)
             if progress is not None:
                 progress(count)
@@ -303,36 +269,8 @@ class EmbeddedStore:
         """Evict what is too much, but only about `most` rows, in slices between other jobs."""
         evicted = 0
         while evicted < most and (some := await self._writer.run(self._evict_some)):
-            await self._indexer.run(self._indexes.discard, some)
+            await self._indexing.discard(some)
             evicted += len(some)
-
-    async def _index(self, entries: Sequence[Entry]) -> None:
-        """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
-        written = Counter(
-            (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
-        )
-        for (partition, dimensions), count in written.items():
-            for _ in range((count + _LAG_ROWS) // CATCH_UP_ROWS):
-                if await self._indexer.run(self._catch_up, partition, dimensions):
-                    break
-            else:
-                self._rebuild_soon(partition, dimensions)
-
-    def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
-        """Have the graph catch up in the background, one partition at a time."""
-        key = (partition, dimensions)
-        if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
-            task = asyncio.create_task(self._rebuild(partition, dimensions))
-            self._rebuilds[key] = task
-            task.add_done_callback(lambda _: self._rebuilds.pop(key))
-
-    async def _rebuild(self, partition: Partition, dimensions: int) -> None:
-        try:
-            async with self._rebuild_turn:
-                while not await self._indexer.run(self._catch_up, partition, dimensions):
-                    pass
-        except StoreError as error:
-            _log.warning("a graph could not be rebuilt and will be when it is next used: %s", error)
 
     async def _sweep_for_ever(self) -> None:
         failing = False
@@ -347,39 +285,6 @@ class EmbeddedStore:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
     # What follows runs on the workers' threads.
-
-    def _nearest(
-        self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
-    ) -> _Lookup:
-        index = self._load(connection, partition, probes.shape[1])
-        if not index.ready:
-            return _Lookup([None] * len(probes), behind=True)
-        found = index.nearest(connection, probes, self._now())
-        return _Lookup(found, index.is_behind(connection))
-
-    def _candidates(
-        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
-    ) -> _Lookup:
-        index = self._load(connection, partition, len(probe))
-        if not index.ready:
-            return _Lookup([], behind=True)
-        found = index.candidates(connection, probe, count, self._now())
-        return _Lookup([*found], index.is_behind(connection))
-
-    def _load(
-        self, connection: Connection, partition: Partition, dimensions: int
-    ) -> PartitionIndex:
-        """Return the index of a partition, caught up if that is quickly done."""
-        index = self._indexes.load(connection, partition, dimensions)
-        for _ in range(_LOAD_SLICES):
-            if index.ready:
-                break
-            index.catch_up(connection, self._now())
-        return index
-
-    def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
-        index = self._indexes.load(connection, partition, dimensions)
-        return index.catch_up(connection, self._now())
 
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> _Written:
         with transaction(connection):
@@ -413,9 +318,4 @@ class EmbeddedStore:
             free_bytes=usage.free_bytes,
             evicted=self._stats.evicted + evicted,
             expired=self._stats.expired + expired,
-        )
-
-    def _measure_indexes(self, _: Connection) -> None:
-        self._index_stats = IndexStats(
-            documents=self._indexes.probes, failures=0, size_bytes=self._indexes.size_bytes
         )

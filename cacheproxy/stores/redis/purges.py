@@ -3,22 +3,19 @@
     cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
     cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
     cp:{shared}:running     SET: purges that are still removing entries
-    cp:notices              the channel on which purges and replaced entries are announced
 
-The braces keep them on one node of a cluster, where `redis_cluster` does without what spans nodes.
+The braces keep them on one node of a cluster. A transaction cannot span nodes, so `cluster` has
+another way to keep a purge and a write apart. `notices` has the announcements.
 
-A write watches the floors, so that none that was begun before a purge is executed after it. Lookups
-judge what they find by the purges that are running, of which they have heard; with none running,
-which is nearly always, they read no more than the record.
+A write watches the floors, so that no write that began before a purge is executed after it. Lookups
+check what they find against the running purges that this process knows of. Nearly always there are
+none, and then lookups read only the record.
 """
 
-import base64
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
-
-import msgspec
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
@@ -29,10 +26,20 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.notices import (
+    Finished,
+    Notice,
+    Purged,
+    Replaced,
+    key_scope,
+    parse_notice,
+    publish,
+    scope_name,
+    scopes_of,
+    tag_scope,
+)
 
 _log = logging.getLogger(__name__)
-
-CHANNEL = "cp:notices"
 
 GENERATION = "cp:{shared}:generation"
 FLOORS = "cp:{shared}:floors"
@@ -53,32 +60,6 @@ _SCAN_NAMES = 512
 _REMOVE_NAMES = 4
 """Names per round trip: taking an entry out of an index costs Redis half a millisecond (measured at
 20,000 entries), and others have their turn in between."""
-
-
-class Purged(msgspec.Struct, frozen=True, tag="purged"):
-    """A purge is in force; `tag` is its `hex_id`."""
-
-    generation: int
-    namespace_id: str
-    tag: str | None
-    key: bytes | None
-
-
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All purges of a scope up to this generation have removed what they name."""
-
-    generation: int
-    scope: str
-
-
-class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """The entries of these keys are new."""
-
-    writer: str
-    keys: list[bytes]
-
-
-_DECODER = msgspec.json.Decoder(Purged | Finished | Replaced)
 
 
 class _Begun(NamedTuple):
@@ -104,9 +85,9 @@ class RedisPurges:
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
         """Return whether a purge by which entries are judged names the one with these fields."""
         space = namespace.decode("latin-1")
-        names = [space, _key_scope(space, key)]
+        names = [space, key_scope(space, key)]
         if tags:
-            names += [_tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
+            names += [tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
         return any(self._purged_at(name) > generation for name in names)
 
     def _purged_at(self, name: str) -> int:
@@ -134,7 +115,9 @@ class RedisPurges:
 
     def hear(self, message: bytes) -> None:
         """Take note of a message on the channel; raises ValueError if it is not one of ours."""
-        notice = _DECODER.decode(message)
+        self._note(parse_notice(message))
+
+    def _note(self, notice: Notice) -> None:
         if isinstance(notice, Purged):
             self._begun(notice)
             scope = Scope(notice.namespace_id, key=notice.key)
@@ -147,7 +130,7 @@ class RedisPurges:
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._judge_by(name_of(notice), notice.generation)
+            self._judge_by(notice.scope_name, notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
         """Tell other processes of keys that were written again.
@@ -157,9 +140,9 @@ class RedisPurges:
         """
         if not keys:
             return
-        (reply,) = await ask([_publish(Replaced(self._own_id, list(keys)))])
+        (reply,) = await ask([publish(Replaced(self._own_id, list(keys)))])
         if isinstance(reply, Exception) and not self._is_said:
-            # The entries are written, and no reason to write them again.
+            # The entries are written; this failure is no reason to write them again.
             self._is_said = True
             _log.warning("other processes are not told of replaced entries: %s", reply)
 
@@ -196,7 +179,7 @@ class RedisPurges:
         removed += begun.removed
         if self._at_once(scope) is None:
             removed = await self._remove(scope, removed, progress)
-            await self._finish(_scope_name(scope), begun.generation)
+            await self._finish(scope_name(scope), begun.generation)
         return removed
 
     def _at_once(self, scope: Scope) -> bytes | None:
@@ -234,8 +217,8 @@ class RedisPurges:
         done = replies[-1]
         if done is None:
             return None
-        # Not only by the announcement: it may be that just now nothing is heard.
-        self.hear(msgspec.json.encode(_purged(scope, generation)))
+        # Noted here as well, because the subscription may be down and miss the announcement.
+        self._note(Purged.of(scope, generation))
         return _Begun(generation, done[0] if removal else 0)
 
     async def count_namespaces(self) -> Counter[str]:
@@ -302,8 +285,8 @@ class RedisPurges:
         if members:
             await self._ask("SREM", _RUNNING, *members)
         notice = Finished(generation, name)
-        await self._ask(*_publish(notice))
-        self.hear(msgspec.json.encode(notice))
+        await self._ask(*publish(notice))
+        self._note(notice)
 
     async def _ask(self, *command: str | bytes | int) -> Any:
         (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
@@ -325,7 +308,7 @@ def _parse_member(member: bytes) -> _Member:
 
 def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
     """Return the commands that put a purge into force and tell of it."""
-    name = _scope_name(scope)
+    name = scope_name(scope)
     commands: list[Command] = [
         ("SET", GENERATION, generation, "EX", _KEPT_S),
         ("ZADD", FLOORS, generation, name),
@@ -334,7 +317,7 @@ def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -
     ]
     if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
-    return [*commands, _publish(_purged(scope, generation))]
+    return [*commands, publish(Purged.of(scope, generation))]
 
 
 class Floors:
@@ -342,7 +325,7 @@ class Floors:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
-        self._scopes = [_scopes_of(entry) for entry in entries]
+        self._scopes = [scopes_of(entry) for entry in entries]
         self._names = sorted({name for each in self._scopes for name in each})
 
     @property
@@ -366,40 +349,3 @@ class Floors:
             all(floors.get(name, 0) <= entry.generation for name in each)
             for entry, each in zip(self._entries, self._scopes, strict=True)
         ]
-
-
-def name_of(notice: Purged) -> str:
-    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
-    namespace = hex_id(notice.namespace_id)
-    if notice.key is not None:
-        return _key_scope(namespace, notice.key)
-    return namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
-
-
-def _purged(scope: Scope, generation: int) -> Purged:
-    tag = None if scope.tag is None else hex_id(scope.tag)
-    return Purged(generation, scope.namespace_id, tag, scope.key)
-
-
-def _publish(notice: Purged | Finished | Replaced) -> Command:
-    return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
-
-
-def _scope_name(scope: Scope) -> str:
-    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
-    return name_of(_purged(scope, 0))
-
-
-def _scopes_of(entry: Entry) -> list[str]:
-    """Return the names of all scopes that an entry falls under."""
-    namespace = hex_id(entry.partition.namespace_id)
-    tags = [_tag_scope(namespace, hex_id(tag)) for tag in entry.tags]
-    return [namespace, _key_scope(namespace, entry.key), *tags]
-
-
-def _tag_scope(namespace: str, tag: str) -> str:
-    return f"{namespace}:tag:{tag}"
-
-
-def _key_scope(namespace: str, key: bytes) -> str:
-    return f"{namespace}:key:{base64.b64encode(key).decode()}"

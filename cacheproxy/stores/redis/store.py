@@ -2,10 +2,10 @@
 
 One HASH per entry, with the record, the namespace, the tags and the probe, and always with a TTL:
 it is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
-removes it from both at once. `redis_link` has the connections, `redis_index` the indexes,
-`redis_keyed` what a cluster's store does just so; this module has writes, and lookups by probe. A
-lookup is one round trip, whatever it asks for; a write is two for every few entries, so that no
-purge comes between (`redis_purges`).
+removes it from both at once. `link` has the connections, `index` the indexes, and `keyed` what this
+store shares with the one on a cluster. This module has writes, and lookups by probe. A lookup is
+one round trip, whatever it asks for. A write is two for every few entries, so that no purge comes
+between (`purges`).
 
 Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
 """
