@@ -134,10 +134,12 @@ class ItemsEndpoint:
             repeated: Repeated[EmbeddingRecord] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                 route = self._routes[repeat.model]
-                repeated = await route.find_repeated(namespace.id, repeat.key)
-                if repeated.outcome is not None and repeated.found is not None:
-                    record, entry = repeated.found
-                    served = Served(record, repeated.outcome, entry)
+                if entry := route.repeated.from_hot(repeat.key):
+                    served = Served(entry.record, "hot", entry)
+                    return self._answer_again(visit, repeat, served, {}, started)
+                repeated = await route.repeated.from_exact(namespace.id, repeat.key)
+                if repeated.is_hit and repeated.found is not None:
+                    served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)

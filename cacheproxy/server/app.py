@@ -27,7 +27,7 @@ from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import make_parts
-from cacheproxy.server.route_table import public_table
+from cacheproxy.server.route_table import pass_through, public_table
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
@@ -76,7 +76,10 @@ class App:
             exposition=self._all_metrics.exposition,
         )
         self._edge = Edge(
-            described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
+            [
+                *described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
+                *pass_through(self._parts),
+            ],
             Journal(settings.log.requests, self._tracer),
         )
         self.asgi: ASGIApp = self._edge

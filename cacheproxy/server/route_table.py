@@ -7,6 +7,7 @@ all that a further one needs.
 import time
 from collections.abc import Callable
 
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
@@ -18,6 +19,8 @@ from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
+from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
+from cacheproxy.api.pass_through import PassThrough
 from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.service import (
     HEALTHZ,
@@ -127,3 +130,21 @@ def _completions(parts: Parts, completions: Completions, callers: Callers) -> Ta
         ),
         (REPORT, report),
     ]
+
+
+def pass_through(parts: Parts) -> list[Route]:
+    """Return the route of all other paths under /v1, if there is an upstream to pass them to."""
+    settings = parts.settings
+    mode = settings.upstream_passthrough
+    if mode == "off" or not parts.upstreams:
+        return []
+    endpoint = PassThrough(
+        parts.upstreams,
+        Callers(settings.api_keys),
+        mode=mode,
+        tenants=len(settings.api_keys),
+        max_body_bytes=settings.limits.chat_body_bytes,
+        body_timeout_s=settings.limits.body_timeout_s,
+        metrics=parts.metrics,
+    )
+    return [Route("/v1/{rest:path}", endpoint, methods=PASSED_METHODS)]

@@ -100,6 +100,11 @@ class Settings(BaseModel):
         pattern=r"^https?://[^\s?#@]+$",
         description="an OpenAI-compatible server for chat completions; as [upstreams.default]",
     )
+    upstream_passthrough: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="pass all other paths under /v1 to an upstream, uncached; auto: with several "
+        "tenants only calls that store nothing there",
+    )
     upstreams: dict[UpstreamName, UpstreamSettings] = Field(
         default_factory=dict,
         description="upstream servers by name, in the order in which they are asked",
