@@ -28,9 +28,6 @@ AGREES = 1.0
 _LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
 """Shares of hits that are asked for again: an answer costs more than a vector."""
 
-_LONGEST_QUESTION = 2_000
-"""Characters; longer ones are exact-only. The probe, which reads 256 tokens, would cut them."""
-
 _JUDGED_SCORE = 0.8
 """Answers to questions that are less alike count as different without asking the judge."""
 
@@ -86,8 +83,6 @@ class Likeness:
 
         Where there is no room for checks, what would have to be checked is no hit.
         """
-        if len(turn.question) > _LONGEST_QUESTION:
-            return Lookup()
         (ids,) = self._tokenizer.encode([turn.question])
         if self._tokenizer.is_full(ids):
             return Lookup()
