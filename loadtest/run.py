@@ -1,4 +1,4 @@
-"""One run: phases in their order, watched from outside, and checked when each is over."""
+"""Runs a scenario: its phases in order, each with the server's metrics and the truth check."""
 
 import os
 import time
@@ -7,18 +7,20 @@ from contextlib import contextmanager, nullcontext
 
 from tqdm import tqdm
 
-from cacheproxy.errors import CacheproxyError, ConfigError
-from loadtest.fleet import Assignment, Fleet, Progress
-from loadtest.promises import check_promises
-from loadtest.result import PhaseResult, Result, make_phase
-from loadtest.scenario import Phase
-from loadtest.scrape import Metrics, NoMetrics, Watch, scrape
-from loadtest.served import Served
-from loadtest.truth import check_truth
+from cacheproxy.errors import ConfigError
+
+from .client.fleet import Assignment, Fleet, Progress
+from .errors import LoadTestError
+from .results.promises import check_promises
+from .results.result import PhaseResult, Result, make_phase
+from .results.scrape import Metrics, NoMetrics, Watch, scrape
+from .results.truth import check_truth
+from .servers.served import Served
+from .traffic.scenario import Phase
 
 
 def run(name: str, assignment: Assignment, processes: int, served: Served | None) -> Result:
-    """Run a scenario and return what was found.
+    """Run a scenario and return its result.
 
     Raises:
         CacheproxyError: the scenario cannot be run; the message says why.
@@ -42,7 +44,7 @@ def run(name: str, assignment: Assignment, processes: int, served: Served | None
     return Result(
         scenario=name,
         about=scenario.about,
-        server=assignment.target.root if served is None else "cacheproxy, started for this run",
+        server=assignment.target.root if served is None else "a cacheproxy, started for this run",
         started_at=started_at,
         cores=len(os.sched_getaffinity(0)),
         processes=processes,
@@ -54,7 +56,7 @@ def run(name: str, assignment: Assignment, processes: int, served: Served | None
 
 def _restart(phase: Phase, served: Served | None) -> float:
     if served is None:
-        raise ConfigError(f"{phase.name}: begins with a restart, which needs --serve")
+        raise ConfigError(f"{phase.name}: this phase restarts the server, which needs --serve")
     return served.restart()
 
 
@@ -71,7 +73,7 @@ def _run_phase(
     if before is not None:
         after = _scrape(root)
         if after is None:
-            raise CacheproxyError(f"{phase.name}: the server's metrics have gone")
+            raise LoadTestError(f"{phase.name}: the server's metrics cannot be read any more")
         counts = check_truth(samples, outlines, before, after)
     return make_phase(phase, outlines, samples, watch.moments, counts)
 
@@ -85,7 +87,7 @@ def _scrape(root: str) -> Metrics | None:
 
 @contextmanager
 def _bar(name: str, seconds: float | None) -> Iterator[Progress]:
-    """Show the time of a phase, and what was sent and answered in it."""
+    """Show how much of a phase has passed, and how many requests were sent and answered."""
     started = time.monotonic()
     bar = tqdm(total=seconds and round(seconds), desc=name, unit="s", leave=False)
 

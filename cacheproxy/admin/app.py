@@ -1,50 +1,155 @@
-"""The admin listener: figures, a page that shows them, and purges, for operators, who stand above
-tenants.
+"""The admin listener: figures, a page that shows them, and purges, for operators of all tenants.
 
-A browser that runs somebody else's page must not be able to drive it. With a token it cannot, as it
-does not know it. Without one, which is possible on loopback only, requests that a page has made
-are refused: by their `Origin`, and by a `Host` that is a name which somebody has pointed here. The
-page itself anybody may have: it holds no figures, and asks for the token.
+A page of somebody else's in a browser must not be able to use the listener. With a token it cannot,
+as it does not know the token. Without one, which is possible on loopback only, requests that a page
+has made are refused: those with an `Origin`, and those whose `Host` is a name other than this
+machine's own. The listener's own page is open to everybody: it holds no figures and asks for the
+token.
 """
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from cacheproxy.admin.page import PAGE_PATHS, page, to_page
-from cacheproxy.admin.report import KeysOf, Target
+from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
+from cacheproxy.admin.report import KeysOf, ServerFigures, Target, Thresholds
 from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.edge import Edge
-from cacheproxy.api.response import send_error
-from cacheproxy.errors import ApiError, BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
+from cacheproxy.api.openapi import About
+from cacheproxy.api.operation import Content, Operation, Parameter, Reply
+from cacheproxy.api.response import REQUEST_ID, refusals
+from cacheproxy.api.service import OPENAPI, described_routes
+from cacheproxy.errors import BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
 from cacheproxy.keys import Namespace
 from cacheproxy.stores.protocol import Store
+from cacheproxy.telemetry.history import Recent
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 256 * 1024
 
 
-class _PurgeBody(Target, kw_only=True):
-    tenant: str
-    namespace: str
+class PurgeRequest(Target, kw_only=True):
+    """A namespace, and what of it is to be purged: exactly one of key, text, tag and all."""
+
+    tenant: Annotated[str, Meta(description="The namespace's tenant; `default` without API keys.")]
+    namespace: Annotated[str, Meta(description="The namespace's name, such as `default`.")]
 
 
-_DECODER = msgspec.json.Decoder(_PurgeBody)
+# `Target.scopes` checks this: exactly one thing is named.
+_NamesOne = Annotated[
+    PurgeRequest,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                *(
+                    {"required": [name], "properties": {name: {"type": "string"}}}
+                    for name in ("key", "text", "tag")
+                ),
+                {"required": ["all"], "properties": {"all": {"const": True}}},
+            ]
+        }
+    ),
+]
+
+
+class PurgeResponse(msgspec.Struct):
+    """What was done."""
+
+    removed: Annotated[int, Meta(description="How many entries were removed.")]
+
+
+ADMIN = About(
+    "cacheproxy, admin listener",
+    "ServerFigures and purges, for operators. The listener has a port of its own (`admin.port`).",
+    "The setting `admin.token`. Without one, only programs on the same machine are served.",
+)
+
+_ERRORS = refusals(401, 403, 500)
+
+_SINCE = Parameter(
+    "since", float, "Unix time in seconds: only samples taken after it are returned.", example=0
+)
+
+STATS = Operation(
+    method="GET",
+    path="/admin/stats",
+    id="getStats",
+    tag="ServerFigures",
+    summary="Get the server's figures",
+    description="What the tiers and the store hold, and how far the semantic tier is.",
+    replies={
+        200: Reply("The figures.", (Content(ServerFigures),)),
+        **_ERRORS,
+        **refusals(503, because={503: "The store did not answer."}),
+    },
+)
+
+THRESHOLDS = Operation(
+    method="GET",
+    path="/admin/thresholds",
+    id="getThresholds",
+    tag="ServerFigures",
+    summary="Get the semantic tier's thresholds",
+    description="By namespace: the evidence, its bound on the error, and what it permits.",
+    replies={200: Reply("The thresholds.", (Content(Thresholds),)), **_ERRORS},
+)
+
+LIVE = Operation(
+    method="GET",
+    path="/admin/live",
+    id="getLive",
+    tag="ServerFigures",
+    summary="Get the samples of the last ten minutes",
+    description="Counters and gauges of all workers, every two seconds, for the page.",
+    query=(_SINCE,),
+    replies={
+        200: Reply("The samples.", (Content(Recent),)),
+        **_ERRORS,
+        **refusals(400, 503, because={503: "The other workers' metrics cannot be had."}),
+    },
+)
+
+PURGE = Operation(
+    method="POST",
+    path="/admin/purge",
+    id="purge",
+    tag="Purges",
+    summary="Remove entries, from every server on the store",
+    description="The answer comes when all are gone. A purge that failed can be repeated.",
+    headers=(REQUEST_ID,),
+    body=Content(
+        _NamesOne,
+        {
+            "By tag": {"tenant": "default", "namespace": "default", "tag": "release:1.2"},
+            "All": {"tenant": "default", "namespace": "default", "all": True},
+        },
+    ),
+    replies={
+        200: Reply("The entries are gone.", (Content(PurgeResponse, {"Gone": {"removed": 3}}),)),
+        **_ERRORS,
+        **refusals(
+            *(400, 413, 415, 503),
+            because={503: "The store did not answer; the purge must be repeated."},
+        ),
+    },
+)
+
+_DECODER = msgspec.json.Decoder(PurgeRequest)
 
 
 def make_admin_app(
     store: Store,
     keys_of: KeysOf,
-    describe: Callable[[], Awaitable[Mapping[str, Any]]],
-    describe_thresholds: Callable[[], Mapping[str, Any]],
+    describe: Callable[[], Awaitable[ServerFigures]],
+    describe_thresholds: Callable[[], Thresholds],
     recent: Callable[[float], Awaitable[bytes]],
     journal: Journal,
     *,
@@ -54,12 +159,12 @@ def make_admin_app(
 
     Args:
         store: what is purged.
-        keys_of: gives the keys of a text that is to be purged.
-        describe: gives the figures; may raise `StoreError`.
-        describe_thresholds: gives the semantic tier's, of each namespace.
-        recent: gives the samples taken after a time (Unix, seconds) as JSON, for the page.
-        journal: keeps what is asked.
-        token: that callers must have, or None for programs on this machine only.
+        keys_of: returns the keys of a text that is to be purged.
+        describe: returns the figures; may raise `StoreError`.
+        describe_thresholds: returns the semantic tier's figures, by namespace.
+        recent: returns the samples taken after a time (Unix, seconds) as JSON, for the page.
+        journal: logs the requests.
+        token: what callers must send, or None to serve programs on this machine only.
     """
 
     async def stats(_: Request) -> Response:
@@ -91,37 +196,35 @@ def make_admin_app(
             removed = [await store.purge(each) for each in order.scopes(namespace.id, keys_of)]
         except StoreError as error:
             raise Unavailable(f"the purge is not complete, repeat it: {error}") from error
-        return _json({"removed": sum(removed)})
+        return _json(PurgeResponse(sum(removed)))
 
-    edge = Edge(
-        [
-            Route("/admin", to_page, methods=["GET"]),
-            Route("/admin/", page, methods=["GET"]),
-            Route("/admin/live", live, methods=["GET"]),
-            Route("/admin/stats", stats, methods=["GET"]),
-            Route("/admin/thresholds", thresholds, methods=["GET"]),
-            Route("/admin/purge", purge, methods=["POST"]),
-        ],
-        journal,
-    )
+    table = [
+        (TO_PAGE, to_page),
+        (PAGE, page),
+        (LIVE, live),
+        (STATS, stats),
+        (THRESHOLDS, thresholds),
+        (PURGE, purge),
+    ]
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if scope.get("path") not in PAGE_PATHS:
-                check_caller(dict(scope["headers"]), token)
-        except ApiError as error:
-            await send_error(send, error)
-        else:
-            await edge(scope, receive, send)
+    open_paths = {
+        each.path
+        for each in (*(operation for operation, _ in table), OPENAPI)
+        if not each.takes_key
+    }
 
-    return guarded
+    def check(scope: Scope) -> None:
+        if scope["path"] not in open_paths:
+            check_caller(dict(scope["headers"]), token)
+
+    return Edge(described_routes(ADMIN, table, needs_key=token is not None), journal, check)
 
 
 def check_caller(headers: Mapping[bytes, bytes], token: str | None) -> None:
     """Return if the caller may be served.
 
     Raises:
-        Unauthorized: there is a token, and the request has not got it.
+        Unauthorized: there is a token, and the request does not have it.
         Forbidden: there is none, and a browser's page may have made the request.
     """
     if token is not None:
@@ -143,5 +246,5 @@ def _is_loopback(host: bytes) -> bool:
         return False
 
 
-def _json(value: Mapping[str, Any]) -> Response:
+def _json(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")

@@ -12,7 +12,39 @@ from importlib.resources import files
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-PAGE_PATHS = ("/admin", "/admin/")
+from cacheproxy.api.operation import Content, Operation, Parameter, Reply
+from cacheproxy.api.response import refusals
+
+PAGE = Operation(
+    method="GET",
+    path="/admin/",
+    id="getPage",
+    tag="Page",
+    summary="Get the page that shows the figures",
+    description="For browsers. It holds no figures, and asks for the token.",
+    replies={
+        200: Reply("The page.", (Content(str, media_type="text/html"),)),
+        **refusals(500),
+    },
+    takes_key=False,
+)
+
+TO_PAGE = Operation(
+    method="GET",
+    path="/admin",
+    id="getPageWithoutSlash",
+    tag="Page",
+    summary="Be redirected to the page",
+    description="The page's links are relative to its folder.",
+    replies={
+        307: Reply(
+            "The page is elsewhere.",
+            headers=(Parameter("Location", str, "Where.", "admin/", is_required=True),),
+        ),
+        **refusals(500),
+    },
+    takes_key=False,
+)
 
 _PAGE = files("cacheproxy.admin").joinpath("page.html").read_text(encoding="utf-8")
 
@@ -43,10 +75,10 @@ _HEADERS = {
 
 
 async def page(_: Request) -> Response:
-    """`GET /admin/`: the page."""
+    """Answer `PAGE`."""
     return Response(_PAGE, media_type="text/html", headers=_HEADERS)
 
 
 async def to_page(_: Request) -> Response:
-    """`GET /admin`: to the page, whose links are relative to its folder."""
+    """Answer `TO_PAGE`."""
     return RedirectResponse("admin/")

@@ -1,13 +1,15 @@
-"""What operators ask of a cache, whether over HTTP or on the command line: figures, and purges."""
+"""What operators ask of a cache, over HTTP or on the command line: figures, and purges."""
 
 import math
 import random
-import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import msgspec
+from msgspec import Meta
 
+from cacheproxy.admin.chat_report import ChatThresholds, describe_model
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace, hex_id
 from cacheproxy.settings.sections import Settings
@@ -15,36 +17,33 @@ from cacheproxy.stores.protocol import Store
 from cacheproxy.stores.purges import Scope
 from cacheproxy.thresholds.certified import Account
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
+from cacheproxy.thresholds.judged.namespaces import ModelAccount
 from cacheproxy.thresholds.ledger import Ledger
 from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import evidence_name
+from cacheproxy.validation import convert
 
-_HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
+_HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
 
 KeysOf = Callable[[str, str], Sequence[bytes]]
 """Gives the keys of a text in the namespace with an id, one for each model."""
 
 
 class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What of a namespace is to be purged; exactly one of these.
+    """What of a namespace is to be purged: exactly one of these."""
 
-    Attributes:
-        key: an entry's key in hex.
-        text: a text whose entry is meant.
-        tag: a tag of the entries that are meant.
-        all: whether every entry is.
-    """
-
-    key: str | None = None
-    text: str | None = None
-    tag: str | None = None
-    all: bool = False
+    key: Annotated[_HexKey | None, Meta(description="An entry's key in hex.")] = None
+    text: Annotated[
+        str | None, Meta(description="The text whose entries are meant, under every model.")
+    ] = None
+    tag: Annotated[str | None, Meta(description="A tag of the entries that are meant.")] = None
+    all: Annotated[bool, Meta(description="Whether every entry is meant.")] = False
 
     def scopes(self, namespace_id: str, keys_of: KeysOf) -> list[Scope]:
         """Return the purges to be made.
 
         Raises:
-            BadRequest: nothing is named, or more than one thing, or the key is not one.
+            BadRequest: nothing is named, or more than one thing, or the key is not valid.
         """
         named = [self.key is not None, self.text is not None, self.tag is not None, self.all]
         if sum(named) != 1:
@@ -52,14 +51,107 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         if self.text is not None:
             return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, self.text)]
         if self.key is not None:
-            if not _HEX_KEY.fullmatch(self.key):
-                raise BadRequest(f"a key is {2 * KEY_BYTES} hex digits", param="key")
-            return [Scope(namespace_id, key=bytes.fromhex(self.key))]
+            key: str = convert(self.key, _HexKey, "the key", param="key")
+            return [Scope(namespace_id, key=bytes.fromhex(key))]
         return [Scope(namespace_id, tag=self.tag)]
 
 
-def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> dict[str, Any]:
-    """Return what is promised of semantic hits, and how far each namespace is, for JSON."""
+class NamespaceThreshold(TypedDict):
+    """The semantic tier's threshold for one demanded similarity."""
+
+    min_similarity: float
+    state: Literal["closed", "suspended", "open"]
+    threshold: Annotated[
+        float | None, Meta(description="The least score that is served; null while closed.")
+    ]
+    labels: Annotated[float, Meta(description="Evidence, weighted by its age.")]
+    error_estimate: float
+    error_upper_bound: float
+    pairs_needed: Annotated[
+        int | None,
+        Meta(description="Labels still needed to open; null if no number of them is enough."),
+    ]
+
+
+class NamespaceStanding(TypedDict):
+    """A namespace's evidence and what it permits."""
+
+    id: Annotated[str, Meta(description="A hash of tenant and name.")]
+    tenant: NotRequired[str]
+    namespace: NotRequired[str]
+    is_aside: Annotated[bool, Meta(description="Whether lookups rest, as they did not pay.")]
+    hits: int
+    spared_s: Annotated[float, Meta(description="Inference that hits have spared, seconds.")]
+    alarms: Mapping[str, int]
+    thresholds: list[NamespaceThreshold]
+
+
+class Thresholds(TypedDict):
+    """What is promised of semantic hits for embeddings, and how far each namespace is."""
+
+    mode: str
+    fixed_threshold: Annotated[
+        float | None, Meta(description="Set by hand; nothing is promised then.")
+    ]
+    max_error: float
+    confidence: float
+    min_similarity: float
+    namespaces: list[NamespaceStanding]
+    chat: NotRequired[ChatThresholds]
+
+
+class NamespaceEntries(TypedDict):
+    """How many entries of a namespace the store holds."""
+
+    id: Annotated[str, Meta(description="A hash of tenant and name.")]
+    tenant: NotRequired[str]
+    namespace: NotRequired[str]
+    entries: int
+
+
+class StoreFigures(TypedDict):
+    """What the store holds."""
+
+    kind: str
+    entries: int
+    size_bytes: Annotated[int | None, Meta(description="Null if the store does not count bytes.")]
+    namespaces: Annotated[list[NamespaceEntries], Meta(description="The fullest first.")]
+
+
+class HotFigures(TypedDict):
+    """What this process holds in its hot tier."""
+
+    entries: int
+    size_bytes: int
+
+
+class PurgeFigures(TypedDict):
+    """What this process has heard of purges."""
+
+    generation: int
+    heard: Annotated[bool, Meta(description="Whether purges of other servers arrive.")]
+
+
+class ServerFigures(TypedDict):
+    """A server's figures."""
+
+    version: str
+    models: list[str]
+    lookups: Annotated[
+        dict[str, dict[str, int]], Meta(description="Of this process, by tier and result.")
+    ]
+    hot: HotFigures
+    purges: PurgeFigures
+    store: StoreFigures
+    semantic: Thresholds
+
+
+_Named = dict[str, tuple[str, str]]
+"""Tenant and name of namespaces, by their ids."""
+
+
+def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thresholds:
+    """Return what is promised of semantic hits, and how far each namespace is."""
     semantic = settings.semantic
     named = _default_namespaces(settings.api_keys)
     return {
@@ -73,35 +165,38 @@ def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> dict
 
 
 def describe_chat_thresholds(
-    settings: Settings, accounts: Mapping[str, Iterable[Account]]
-) -> dict[str, Any]:
+    settings: Settings, accounts: Mapping[str, ModelAccount]
+) -> ChatThresholds:
     """Return the same of completions; `accounts` are by model."""
     named = _default_namespaces(settings.api_keys)
     return {
         "mode": settings.chat.semantic,
+        "fixed_threshold": settings.chat.threshold,
         "max_error": settings.chat.max_error,
         "confidence": settings.chat.confidence,
         "models": {
-            model: {"namespaces": [_describe_account(account, named) for account in of_model]}
-            for model, of_model in accounts.items()
+            model: describe_model(account, named, time.time) for model, account in accounts.items()
         },
     }
 
 
-def _describe_account(account: Account, named: Mapping[str, dict[str, str]]) -> dict[str, Any]:
-    namespace = hex_id(account.namespace_id)
-    return {
-        "id": namespace,
-        **named.get(namespace, {}),
+def _describe_account(account: Account, named: _Named) -> NamespaceStanding:
+    namespace_id = hex_id(account.namespace_id)
+    described: NamespaceStanding = {
+        "id": namespace_id,
         "is_aside": account.is_aside,
         "hits": account.hits,
         "spared_s": round(account.spared_s, 3),
         "alarms": account.alarms,
         "thresholds": [_describe(standing) for standing in account.standings],
     }
+    if namespace_id in named:
+        described["tenant"], described["namespace"] = named[namespace_id]
+    return described
 
 
-def _describe(standing: Standing) -> dict[str, Any]:
+def _describe(standing: Standing) -> NamespaceThreshold:
+    state: Literal["closed", "suspended", "open"]
     if standing.threshold is None:
         state = "closed"
     else:
@@ -134,7 +229,7 @@ async def read_accounts(
     accounts = []
     for tenant in (DEFAULT_TENANT, *tenants):
         namespace_id = Namespace(tenant, DEFAULT_NAMESPACE).id
-        state = await store.read_state(evidence_name(fingerprint, promise, namespace_id))
+        state = await store.read_state(evidence_name(fingerprint, promise.kind, namespace_id))
         ledger = Ledger.unpack(state, promise.min_similarities) if state else None
         if ledger is not None:
             earned = EarnedThresholds(promise, random=random.random, ledger=ledger)
@@ -142,10 +237,10 @@ async def read_accounts(
     return accounts
 
 
-async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dict[str, Any]:
-    """Return what the store holds, for JSON; the default namespaces of `tenants` have names.
+async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> StoreFigures:
+    """Return what the store holds; the default namespaces of `tenants` have names.
 
-    Namespaces are kept as hashes, so that the names of others cannot be told.
+    Namespaces are kept as hashes, so that other names cannot be told.
 
     Raises:
         StoreError: the store did not answer.
@@ -157,18 +252,19 @@ async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> dic
         "kind": kind,
         "entries": census.entries,
         "size_bytes": None if math.isnan(census.size_bytes) else int(census.size_bytes),
-        "namespaces": [
-            {"id": namespace, **named.get(namespace, {}), "entries": entries}
-            for namespace, entries in fullest
-        ],
+        "namespaces": [_entries(namespace_id, count, named) for namespace_id, count in fullest],
     }
 
 
-def _default_namespaces(tenants: Iterable[str]) -> dict[str, dict[str, str]]:
+def _entries(namespace_id: str, count: int, named: _Named) -> NamespaceEntries:
+    described: NamespaceEntries = {"id": namespace_id, "entries": count}
+    if namespace_id in named:
+        described["tenant"], described["namespace"] = named[namespace_id]
+    return described
+
+
+def _default_namespaces(tenants: Iterable[str]) -> _Named:
     return {
-        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): {
-            "tenant": tenant,
-            "namespace": DEFAULT_NAMESPACE,
-        }
+        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): (tenant, DEFAULT_NAMESPACE)
         for tenant in (DEFAULT_TENANT, *tenants)
     }

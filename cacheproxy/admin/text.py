@@ -17,6 +17,8 @@ def describe(figures: Mapping[str, Any]) -> Iterator[str]:
     if more > 0:
         yield f"  and {more:,} more"
     yield from _semantic(figures["semantic"])
+    if "chat" in figures["semantic"]:
+        yield from _chat(figures["semantic"]["chat"])
     if "lookups" not in figures:
         return
     hot = figures["hot"]
@@ -53,6 +55,29 @@ def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
         alarms = [f"{kind} {count}" for kind, count in namespace["alarms"].items() if count]
         if alarms:
             yield f"    alarms: {', '.join(alarms)}"
+
+
+def _chat(chat: Mapping[str, Any]) -> Iterator[str]:
+    if chat["mode"] == "off":
+        yield "chat: semantic tier off"
+        return
+    if chat["fixed_threshold"] is not None:
+        yield f"chat: serves from cosine {chat['fixed_threshold']:g} upwards, without a promise"
+        return
+    yield (
+        f"chat: at most {100 * chat['max_error']:.3g} % of semantic hits do not answer the"
+        f" question, with confidence {chat['confidence']:g}"
+    )
+    for model, one in chat["models"].items():
+        judge = "no judge" if one["judge"] is None else f"judge {one['judge']}"
+        requests = sum(one["own_requests"].values())
+        yield (
+            f"  {model}: {judge}, {requests:,} requests of the proxy's own,"
+            f" {one['own_cost_share']:.1%} of the clients' cost"
+        )
+        for namespace in one["namespaces"][:_MOST_NAMESPACES]:
+            yield f"    namespace {namespace['id']}  {_name(namespace)}".rstrip()
+            yield f"      {namespace['story']}"
 
 
 def _standing(threshold: Mapping[str, Any]) -> str:

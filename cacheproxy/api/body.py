@@ -1,6 +1,5 @@
 """Reading a request's body: bounded in bytes, before anything looks at it."""
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -9,17 +8,13 @@ from starlette.types import Receive
 
 from cacheproxy.api.connection import ClientGone
 from cacheproxy.errors import BadRequest
+from cacheproxy.validation import refusal
 
 T = TypeVar("T")
 
 _DISCARD_FACTOR = 8
-"""How many times the limit is read and thrown away, so that a client that is still sending reads
-its 413 instead of a reset connection."""
-
-_FIELD = re.compile(r"`\$\.(\w+)")
-
-_GIVEN = re.compile(r" '.*'", re.DOTALL)
-"""A value that msgspec quotes: what a request held goes into no message."""
+"""How many times the limit is read and discarded, so that a client that is still sending reads its
+413 instead of a reset connection."""
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int) -> bytes:
@@ -62,11 +57,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        field = _FIELD.search(str(error))
-        raise BadRequest(
-            f"invalid request: {_GIVEN.sub('', str(error))}",
-            param=field.group(1) if field else None,
-        ) from None
+        raise refusal(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the request body is not valid JSON: {error}") from None
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Who calls: the API key gives the tenant, a header the namespace inside it.
+"""Who calls: the API key gives the tenant, and a header the namespace inside it.
 
 This is settled before any lookup. Nothing that a client sends can leave its tenant: the id of a
 namespace is a hash over tenant and name together, and the tenant comes from the key alone.
@@ -7,17 +7,35 @@ namespace is a hash over tenant and name together, and the tenant comes from the
 import hashlib
 import hmac
 from collections.abc import Mapping
+from typing import Annotated
 
+from msgspec import Meta
+
+from cacheproxy.api.operation import Parameter
 from cacheproxy.errors import BadRequest, Unauthorized
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace
+from cacheproxy.validation import convert
 
-_LONGEST_NAME = 256
+NamespaceName = Annotated[str, Meta(min_length=1, max_length=256)]
+
+NAMESPACE = Parameter(
+    "X-Cacheproxy-Namespace",
+    NamespaceName,
+    "The namespace inside the caller's tenant, in UTF-8; `default` if it is not sent. Namespaces "
+    "share no entries.",
+    example="docs",
+)
+
+API_KEY = (
+    "An API key of the server's `api_keys`, which tells the tenant. A server without `api_keys` "
+    "asks for none."
+)
 
 
 def hash_key(api_key: str) -> str:
     """Return the form in which an API key is configured.
 
-    A plain SHA-256 is enough, as keys are random and long: there is no dictionary to try.
+    A plain SHA-256 is enough: keys are random and long, so that no dictionary holds them.
     """
     return "sha256:" + hashlib.sha256(api_key.encode()).hexdigest()
 
@@ -26,15 +44,13 @@ def named_in(tenant: str, name: str, said_in: str) -> Namespace:
     """Return the namespace of a name inside a tenant; `said_in` is where the client named it.
 
     Raises:
-        BadRequest: the name is not usable.
+        BadRequest: the name is empty or too long.
     """
-    if not 1 <= len(name) <= _LONGEST_NAME:
-        raise BadRequest(f"{said_in} takes 1 to {_LONGEST_NAME} characters")
-    return Namespace(tenant, name)
+    return Namespace(tenant, convert(name, NamespaceName, said_in))
 
 
 class Callers:
-    """The known API keys, as hashes, and whose they are; without any, everyone is one tenant."""
+    """The known API keys, as hashes, and their tenants; without keys everyone is one tenant."""
 
     def __init__(self, api_keys: Mapping[str, list[str]]) -> None:
         self._tenants = {hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes}
@@ -66,7 +82,7 @@ class Callers:
         hashed = hash_key(api_key.strip().decode("latin-1"))
         found = None
         for known, tenant in self._tenants.items():
-            # Every key is compared, each in constant time, so that timing tells nothing.
+            # Every key is compared, each in constant time, so that timing reveals nothing.
             if hmac.compare_digest(known, hashed):
                 found = tenant
         if found is None:

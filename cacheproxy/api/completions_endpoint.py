@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: from an HTTP request to the completions route and back.
 
-A hit is rendered here, whole or as a stream; what an upstream answers is passed on as it comes.
+A hit is rendered here, whole or as a stream. An upstream's answer is passed on as it comes.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
-from cacheproxy.api.litellm_control import merge_control, merge_namespace
+from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.report import entry_id
@@ -125,9 +125,10 @@ class CompletionsEndpoint:
         repeated: Repeated[CompletionRecord] | None,
     ) -> None:
         request = self._dialect.parse(body, max_temperature=self._max_temperature)
-        asked, inside = merge_control(control, request.cache), namespace
+        asked, inside = control, namespace
         if request.cache:
-            inside = merge_namespace(namespace, request.cache)
+            cache = read_cache_field(request.cache)
+            asked, inside = merge_control(control, cache), merge_namespace(namespace, cache)
             visit.namespace_id = inside.id
         answer = await self._route.serve(request, inside, asked, visit.headers, repeated)
         if isinstance(answer, Passed):
@@ -189,6 +190,8 @@ class CompletionsEndpoint:
             *head.headers,
             *_passed_headers(passed, control, total_s),
         ]
+        if head.status >= 400:
+            headers.append((b"x-request-id", visit.request_id))
         if request.form == "plain" or head.status != 200:
             body = await passed.reader.body()
             await _begin(send, head.status, [(b"content-length", b"%d" % len(body)), *headers])
@@ -200,7 +203,7 @@ class CompletionsEndpoint:
                 await self._send_part(send, part)
         except ApiError as error:
             # The answer has begun with 200: all that is left is to say so in its own form.
-            event = self._dialect.error_event(error_body(error)["error"])
+            event = self._dialect.error_event(dict(error_body(error)["error"]))
             await self._send_part(send, event)
         await send({"type": "http.response.body", "body": b""})
 

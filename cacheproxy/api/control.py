@@ -1,24 +1,144 @@
-"""Request headers that steer the cache: RFC 9111 `Cache-Control` and `X-Cacheproxy-*`."""
+"""Request headers that steer the cache: RFC 9111 `Cache-Control` and `X-Cacheproxy-*`.
 
-import re
-from collections.abc import Mapping
+Two tables say what is understood. Requests are parsed and documented (`CONTROL_HEADERS`) from them.
+"""
 
-from cacheproxy.errors import BadRequest
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from cacheproxy.api.operation import Parameter
 from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.settings.sections import MOST_TTL_S
+from cacheproxy.validation import convert
 
-_HEADERS = frozenset(
-    (
-        b"cache-control",
-        b"x-cacheproxy-semantic",
-        b"x-cacheproxy-min-similarity",
-        b"x-cacheproxy-ttl",
-        b"x-cacheproxy-tags",
+Age = Annotated[float, Meta(ge=0)]
+Ttl = Annotated[float, Meta(ge=1, le=MOST_TTL_S)]
+_Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Directive:
+    """A directive of Cache-Control: the field of `Control` that it sets, and to what.
+
+    Attributes:
+        field: of `Control`.
+        type: of the directive's argument; None if it has none, and the field becomes true.
+        description: Markdown.
+    """
+
+    field: str
+    type: Any
+    description: str
+
+
+_DIRECTIVES = {
+    "no-cache": _Directive(
+        "no_cache", None, "look nothing up; compute the answer and refresh the entry"
+    ),
+    "no-store": _Directive("no_store", None, "look nothing up and store nothing"),
+    "only-if-cached": _Directive(
+        "only_if_cached", None, "answer 504 if it is not cached; compute nothing"
+    ),
+    "max-age": _Directive("max_age_s", Age, "accept no entry that is older, in seconds"),
+    "stale-if-error": _Directive(
+        "stale_if_error_s",
+        Age,
+        "if the upstream fails, accept an entry that has been stale for up to so many seconds, and "
+        "no longer than the server allows (chat only)",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _ControlHeader:
+    """A header of ours: the field of `Control` that it sets, and how its text is read.
+
+    Attributes:
+        parameter: its name and type, and what it means.
+        field: of `Control`.
+        split: makes of the text what the type is checked on.
+        finish: makes of the checked value what the field becomes.
+    """
+
+    parameter: Parameter
+    field: str
+    split: Callable[[str], Any] = str
+    finish: Callable[[Any], Any] = lambda value: value
+
+
+def _elements(text: str) -> list[str]:
+    """Return the different elements of a comma-separated list, in order."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+_HEADERS = {
+    each.parameter.name.lower().encode(): each
+    for each in (
+        _ControlHeader(
+            Parameter(
+                "X-Cacheproxy-Semantic",
+                Literal["on", "off"],
+                "`off` accepts no semantic hit: only an entry of the same request may answer.",
+                example="off",
+            ),
+            "semantic",
+            split=lambda text: text.strip().lower(),
+            finish=lambda value: value != "off",
+        ),
+        _ControlHeader(
+            Parameter(
+                "X-Cacheproxy-Min-Similarity",
+                Annotated[float, Meta(ge=0, le=1)],
+                "A stricter demand on semantic hits than the server's: for embeddings, the cosine "
+                "similarity of the true vector and the served one; for chat, the least score.",
+                example=0.97,
+            ),
+            "min_similarity",
+        ),
+        _ControlHeader(
+            Parameter(
+                "X-Cacheproxy-TTL",
+                Ttl,
+                "How long the entries that this request makes live, in seconds.",
+                example=3600,
+            ),
+            "ttl_s",
+        ),
+        _ControlHeader(
+            Parameter(
+                "X-Cacheproxy-Tags",
+                Annotated[list[_Tag], Meta(max_length=16)],
+                "Tags by which the entries that this request makes can be purged, separated by "
+                "commas.",
+                example=["docs", "release:1.2"],
+            ),
+            "tags",
+            split=_elements,
+            finish=tuple,
+        ),
     )
-)
+}
 
-_MOST_TTL_S = 10 * 365 * 86_400.0
-_MOST_TAGS = 16
-_TAG = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_CACHE_CONTROL = b"cache-control"
+_NAMES = frozenset((_CACHE_CONTROL, *_HEADERS))
+
+CONTROL_HEADERS = (
+    Parameter(
+        "Cache-Control",
+        str,
+        "Directives of RFC 9111 and RFC 5861; unknown ones are ignored.\n\n"
+        + "\n".join(
+            f"- `{name}{'' if one.type is None else '=N'}`: {one.description}"
+            for name, one in _DIRECTIVES.items()
+        ),
+        example="max-age=3600",
+    ),
+    *(each.parameter for each in _HEADERS.values()),
+)
+"""The headers that `parse_control` understands, for the OpenAPI document."""
 
 
 def parse_control(headers: Mapping[bytes, bytes]) -> Control:
@@ -29,69 +149,26 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     Raises:
         BadRequest: a header of ours, or a directive that is honoured, has no usable value.
     """
-    if _HEADERS.isdisjoint(headers):
+    if _NAMES.isdisjoint(headers):
         return DEFAULT_CONTROL
-    directives = _directives(_text(headers, b"cache-control"))
-    max_age_s = None
-    if "max-age" in directives:
-        max_age_s = _number("Cache-Control: max-age", directives["max-age"], 0, float("inf"))
-    stale_if_error_s = None
-    if "stale-if-error" in directives:
-        value = directives["stale-if-error"]
-        stale_if_error_s = _number("Cache-Control: stale-if-error", value, 0, float("inf"))
-    return Control(
-        no_cache="no-cache" in directives,
-        no_store="no-store" in directives,
-        only_if_cached="only-if-cached" in directives,
-        max_age_s=max_age_s,
-        stale_if_error_s=stale_if_error_s,
-        semantic=_semantic(headers),
-        min_similarity=_optional_number(headers, b"x-cacheproxy-min-similarity", 0, 1),
-        ttl_s=_optional_number(headers, b"x-cacheproxy-ttl", 1, _MOST_TTL_S),
-        tags=_tags(headers),
-    )
+    fields: dict[str, Any] = {}
+    for name, argument in _directives(headers.get(_CACHE_CONTROL, b"").decode("latin-1")).items():
+        directive = _DIRECTIVES.get(name)
+        if directive is None:
+            continue
+        said_in = f"Cache-Control: {name}"
+        fields[directive.field] = directive.type is None or convert(
+            argument, directive.type, said_in, is_text=True
+        )
+    for raw_name, header in _HEADERS.items():
+        if raw_name in headers:
+            parameter = header.parameter
+            given = header.split(headers[raw_name].decode("latin-1"))
+            value = convert(given, parameter.type, parameter.name, is_text=True)
+            fields[header.field] = header.finish(value)
+    return Control(**fields)
 
 
 def _directives(value: str) -> dict[str, str]:
     parts = (part.strip().partition("=") for part in value.split(","))
     return {name.strip().lower(): given.strip().strip('"') for name, _, given in parts if name}
-
-
-def _semantic(headers: Mapping[bytes, bytes]) -> bool:
-    value = _text(headers, b"x-cacheproxy-semantic").strip().lower()
-    if value not in ("", "on", "off"):
-        raise BadRequest("X-Cacheproxy-Semantic must be 'on' or 'off'")
-    return value != "off"
-
-
-def _tags(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    value = _text(headers, b"x-cacheproxy-tags")
-    tags = tuple(dict.fromkeys(tag.strip() for tag in value.split(",") if tag.strip()))
-    if len(tags) > _MOST_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
-        raise BadRequest(
-            f"X-Cacheproxy-Tags takes up to {_MOST_TAGS} comma-separated tags "
-            "of up to 128 letters, digits and . _ : / -"
-        )
-    return tags
-
-
-def _optional_number(
-    headers: Mapping[bytes, bytes], name: bytes, least: float, most: float
-) -> float | None:
-    if name not in headers:
-        return None
-    return _number(name.decode().title(), _text(headers, name), least, most)
-
-
-def _number(name: str, value: str, least: float, most: float) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not least <= number <= most:  # false for NaN
-        raise BadRequest(f"{name} must be a number from {least:g} to {most:g}")
-    return number
-
-
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    return headers.get(name, b"").decode("latin-1")

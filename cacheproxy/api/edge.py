@@ -1,7 +1,7 @@
 """The outermost ASGI application: routes, ids, and every error as an OpenAI-shaped body."""
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -19,46 +19,57 @@ logger = logging.getLogger(__name__)
 class Edge:
     """Serves the routes; what they raise is answered here and nowhere else."""
 
-    def __init__(self, routes: Sequence[Route], journal: Journal) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        journal: Journal,
+        check: Callable[[Scope], None] | None = None,
+    ) -> None:
+        """Prepare; `check` raises an `ApiError` for a request that no route may have."""
+        self._check = check
         self._router = Router(routes, redirect_slashes=False)
-        # The router tries one route after the other; the busy ones have fixed paths.
+        # The router tries one route after another. The busy ones are found by their fixed paths.
         self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
         self._paths = frozenset(route.path for route in routes)
         self._journal = journal
         self._closes = False
 
     def close_connections(self) -> None:
-        """Have clients open new connections, and so elsewhere, after each answer from now on."""
+        """Close the connection after each answer, so that clients open new ones elsewhere."""
         self._closes = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if scope["type"] != "http":
-            raise RuntimeError(f"{scope['type']} is not spoken here")
+            raise RuntimeError(f"the protocol {scope['type']} is not supported")
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
         visit = scope[VISIT] = self._journal.open(dict(scope["headers"]), is_traced=app is not None)
         answer = _Answer(send, visit, self._closes)
-        # Nothing is added to most answers, and endpoints note their status: spares a hot hit 1 %.
+        # Most answers get nothing added, and endpoints note their status themselves. Passing
+        # `send` as it is spares a hot hit 1 %.
         is_plain = not visit.tells_id and not self._closes
         try:
+            if self._check is not None:
+                self._check(scope)
             if app is not None:
                 await app(scope, receive, send if is_plain else answer)
             else:
                 if scope["path"] in self._paths:
                     visit.route = scope["path"]
-                scope["app"] = self  # makes the router raise, not answer, what it does not know
+                scope["app"] = self  # for unknown paths, the router then raises, not answers
                 await self._router(scope, receive, answer)
         except ClientGone:
             visit.status = CLIENT_GONE
         except ApiError as error:
             await send_error(answer, error)
         except HTTPException as error:
-            await send_error(answer, _unknown(error, scope))
+            named = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
+            await send_error(answer, _unknown(error, scope), named)
         except Exception:
             request_id = visit.request_id.decode()
-            # No path, no message: the log holds nothing that the request held.
+            # Neither path nor message: the log must hold nothing of the request.
             logger.exception("request failed", extra={"fields": {"request_id": request_id}})
-            # Where the answer had begun already, uvicorn refuses this and closes the connection.
+            # If the answer has begun already, uvicorn refuses this and closes the connection.
             await send_error(answer, ApiError("internal error", code="internal_error"))
         finally:
             self._journal.close(visit)
@@ -78,7 +89,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._visit.status = status = message["status"]
             if self._visit.tells_id or status >= 400:
-                message["headers"].append((b"x-request-id", self._visit.request_id))
+                told = (b"x-request-id", self._visit.request_id)
+                if told not in message["headers"]:  # an upstream's error has it already
+                    message["headers"].append(told)
             if self._closes:
                 message["headers"].append((b"connection", b"close"))
         return self._send(message)
@@ -86,7 +99,7 @@ class _Answer:
 
 def _unknown(error: HTTPException, scope: Scope) -> ApiError:
     if error.status_code == 405:
-        message = f"{scope['method']} is not allowed on this path"
+        message, code = f"{scope['method']} is not allowed on this path", "method_not_allowed"
     else:
-        message = "there is nothing at this path"
-    return BadRequest(message, status=error.status_code, code="not_found")
+        message, code = "there is nothing at this path", "not_found"
+    return BadRequest(message, status=error.status_code, code=code)

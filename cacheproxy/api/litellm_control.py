@@ -1,60 +1,66 @@
-"""LiteLLM's body field `cache`: what its users ask of the cache, beside our headers.
+"""LiteLLM's body field `cache`: what its users ask of the cache in the body instead of headers.
 
-`{"ttl": 300, "s-maxage": 600, "no-cache": true, "no-store": true, "namespace": "docs"}`. Where the
-headers and the field speak of the same, the stricter one holds; other members are left alone.
+Where headers and field speak of the same thing, the stricter one holds.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from cacheproxy.api.callers import named_in
-from cacheproxy.errors import BadRequest
+import msgspec
+from msgspec import Meta
+
+from cacheproxy.api.callers import NamespaceName, named_in
+from cacheproxy.api.control import Age, Ttl
 from cacheproxy.keys import Namespace
 from cacheproxy.routes.exchange import Control
+from cacheproxy.validation import convert
 
-_MOST_S = 10 * 365 * 86_400.0
+
+class CacheField(
+    msgspec.Struct, rename={"no_cache": "no-cache", "no_store": "no-store", "max_age": "s-maxage"}
+):
+    """LiteLLM's cache controls. The field is taken out before a request goes to the upstream."""
+
+    ttl: Annotated[
+        Ttl | None, Meta(description="Like `X-Cacheproxy-TTL`; the shorter one holds.")
+    ] = None
+    max_age: Annotated[
+        Age | None, Meta(description="Like `Cache-Control: max-age`; the shorter one holds.")
+    ] = None
+    no_cache: Annotated[bool | None, Meta(description="Like `Cache-Control: no-cache`.")] = None
+    no_store: Annotated[bool | None, Meta(description="Like `Cache-Control: no-store`.")] = None
+    namespace: Annotated[
+        NamespaceName | None,
+        Meta(description="Like `X-Cacheproxy-Namespace`, which it overrides."),
+    ] = None
 
 
-def merge_control(control: Control, cache: Mapping[str, Any]) -> Control:
-    """Return what headers and body ask for together.
+def read_cache_field(given: Mapping[str, Any]) -> CacheField:
+    """Return the field; members that are not known are ignored.
 
     Raises:
         BadRequest: a member has no usable value.
     """
-    if not cache:
-        return control
-    max_ages_s = (control.max_age_s, _seconds(cache, "s-maxage", least=0))
-    given = [age_s for age_s in max_ages_s if age_s is not None]
-    ttl_s = _seconds(cache, "ttl", least=1)
+    field: CacheField = convert(given, CacheField, "'cache'", param="cache")
+    return field
+
+
+def merge_control(control: Control, cache: CacheField) -> Control:
+    """Return what headers and body ask for together."""
+    ages_s = [age_s for age_s in (control.max_age_s, cache.max_age) if age_s is not None]
+    ttls_s = [ttl_s for ttl_s in (control.ttl_s, cache.ttl) if ttl_s is not None]
     return replace(
         control,
-        no_cache=control.no_cache or cache.get("no-cache") is True,
-        no_store=control.no_store or cache.get("no-store") is True,
-        max_age_s=min(given) if given else None,
-        ttl_s=control.ttl_s if ttl_s is None else min(ttl_s, control.ttl_s or ttl_s),
+        no_cache=control.no_cache or cache.no_cache is True,
+        no_store=control.no_store or cache.no_store is True,
+        max_age_s=min(ages_s, default=None),
+        ttl_s=min(ttls_s, default=None),
     )
 
 
-def merge_namespace(namespace: Namespace, cache: Mapping[str, Any]) -> Namespace:
-    """Return the namespace that the body names, inside the caller's tenant.
-
-    Raises:
-        BadRequest: its name is not usable.
-    """
-    name = cache.get("namespace")
-    if name is None:
+def merge_namespace(namespace: Namespace, cache: CacheField) -> Namespace:
+    """Return the namespace that the body names inside the caller's tenant."""
+    if cache.namespace is None:
         return namespace
-    if not isinstance(name, str):
-        raise BadRequest("'cache.namespace' must be a string", param="cache")
-    return named_in(namespace.tenant, name, "'cache.namespace'")
-
-
-def _seconds(cache: Mapping[str, Any], name: str, *, least: float) -> float | None:
-    value = cache.get(name)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= _MOST_S:
-        raise BadRequest(f"'cache.{name}' must be a number of seconds", param="cache")
-    return float(value)
+    return named_in(namespace.tenant, cache.namespace, "'cache.namespace'")

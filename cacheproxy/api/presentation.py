@@ -1,17 +1,19 @@
-"""How an answer looks on the way out: vectors as JSON, and the headers that tell where from.
+"""How an answer is written: vectors as JSON, and the headers that say where the answer came from.
 
-Presentation is never part of a key: the cache holds full-size float32 vectors, which are cut and
+Presentation is never part of a key. The cache holds full-size float32 vectors, which are cut and
 rendered here. A hot entry keeps its full-size renderings.
 """
 
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import orjson
+from msgspec import Meta
 
+from cacheproxy.api.operation import Parameter
 from cacheproxy.routes.exchange import (
     Control,
     EmbeddingsResult,
@@ -20,6 +22,41 @@ from cacheproxy.routes.exchange import (
 
 EncodingFormat = Literal["float", "base64"]
 Headers = list[tuple[bytes, bytes]]
+
+CACHE_HEADERS = (
+    Parameter(
+        "Cache-Status",
+        str,
+        "Where the answer came from (RFC 9211). `hit` and a `detail` name the tier; `fwd` says why "
+        "the request was computed: `miss`, `request` (the client did not want a cached answer), "
+        "`bypass` (such a request is never cached) or `stale`. `stored` means that the answer is "
+        "on its way into the store, `collapsed` that another request for it was in flight, `ttl` "
+        "how many seconds the entry remains fresh. A batch whose texts were answered by several "
+        "tiers counts them in `detail`.",
+        example="cacheproxy; hit; ttl=86399; detail=semantic",
+        is_required=True,
+    ),
+    Parameter(
+        "Server-Timing",
+        str,
+        "How long each stage took, in milliseconds.",
+        example="exact;dur=0.412, total;dur=0.611",
+        is_required=True,
+    ),
+    Parameter(
+        "Age",
+        Annotated[int, Meta(ge=0)],
+        "Of a hit: seconds since the entry was made. Of several texts, the oldest entry's.",
+    ),
+    Parameter(
+        "X-Cacheproxy-Similarity",
+        str,
+        "Of a semantic hit: the score of the entry that was served. A batch lists the scores by "
+        "the index of the input.",
+        example="0.9812",
+    ),
+)
+"""The headers that `hit_headers`, `cache_headers` and the completions endpoint write."""
 
 _PLAIN_HITS = ("hot", "exact")
 
@@ -37,7 +74,7 @@ def render_vector(served: ServedEmbedding, form: EncodingFormat, dimensions: int
     rendered = entry.rendered.get(form)
     if rendered is None:
         rendered = _render(served.record.vector, form)
-        # A miss may never be asked for again: only what has been asked for twice is kept.
+        # Most misses are never requested again, so only an entry that was hit keeps its rendering.
         if served.outcome == "hot":
             entry.remember(form, rendered)
     return rendered
@@ -66,10 +103,10 @@ def outcome_of(answer: EmbeddingsResult) -> str:
 def hit_headers(
     outcome: str, created_at: float, expires_at: float, timing: bytes | None, total_s: float
 ) -> Headers:
-    """Return the headers of an answer that one tier without scores gave, for one text or many.
+    """Return the headers of a hit for one text or many, all from one tier that has no scores.
 
-    `created_at` is the oldest entry's, `expires_at` the first one's (Unix time); `timing` that of
-    the stages, if there were any.
+    `created_at` is the oldest entry's and `expires_at` the earliest (Unix time); `timing` is that
+    of the stages, if there were any.
     """
     now = time.time()
     total = b"total;dur=%.3f" % (total_s * 1000)

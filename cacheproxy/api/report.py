@@ -1,37 +1,73 @@
 """`POST /v1/cache/report`: a client says that a hit was wrong, by the id in its answer.
 
-The id is the answer's `X-Cacheproxy-Entry`. The entry is gone at once, in every server, and if it
-had been served by likeness, the report is a label. Only the caller's own namespace is looked into.
+The id is the answer's `X-Cacheproxy-Entry`. The entry is removed at once in every server. If it was
+a semantic hit, the report is also a label. Only the caller's own namespace is searched.
 """
 
-import re
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.body import decode_json, read_body
-from cacheproxy.api.callers import Callers, named_in
+from cacheproxy.api.callers import NAMESPACE, Callers, NamespaceName, named_in
 from cacheproxy.api.connection import Watch, Watched
-from cacheproxy.api.response import send_json
-from cacheproxy.errors import BadRequest
+from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.response import REQUEST_ID, refusals, send_json
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
-_ID = re.compile(r"([0-9a-f]{64})(?:-([0-9]{1,5}))?")
 _SCORE_UNIT = 10_000
+_ID = r"^[0-9a-f]{64}(-[0-9]{1,5})?$"
 
 
-class _Report(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
-    namespace: str | None = None
+class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A hit that was wrong."""
+
+    id: Annotated[str, Meta(pattern=_ID, description="The `X-Cacheproxy-Entry` of the answer.")]
+    namespace: Annotated[
+        NamespaceName | None,
+        Meta(description="Overrides `X-Cacheproxy-Namespace`, as in LiteLLM's `cache` field."),
+    ] = None
 
 
-_DECODER = msgspec.json.Decoder(_Report)
+class ReportResponse(msgspec.Struct):
+    """What was done."""
+
+    removed: Annotated[int, Meta(description="How many entries were removed.")]
+
+
+REPORT = Operation(
+    method="POST",
+    path="/v1/cache/report",
+    id="reportHit",
+    tag="Chat",
+    summary="Report that a hit was wrong",
+    description="""
+    Removes the entry in every server. If it was a semantic hit, the report also counts as evidence
+    against the threshold.
+    """,
+    headers=(NAMESPACE, REQUEST_ID),
+    body=Content(ReportRequest, {"A semantic hit": {"id": f"{'4f' * 32}-9812"}}),
+    replies={
+        200: Reply("The entry is gone.", (Content(ReportResponse, {"Removed": {"removed": 1}}),)),
+        **refusals(
+            *(400, 401, 404, 408, 413, 415, 500, 503),
+            because={
+                404: "The caller's namespace has no such entry.",
+                503: "The entry could not be removed, as the store did not answer. Try again.",
+            },
+        ),
+    },
+)
+
+_DECODER = msgspec.json.Decoder(ReportRequest)
 
 
 def entry_id(key: bytes, score: float | None) -> bytes:
-    """Return the id by which a hit can be reported; with the neighbour's score if it had one."""
+    """Return the id by which a hit can be reported; a semantic hit's contains its score."""
     name = key.hex().encode()
     return name if score is None else b"%b-%d" % (name, max(0, round(score * _SCORE_UNIT)))
 
@@ -56,9 +92,8 @@ class ReportEndpoint:
         report = decode_json(_DECODER, body)
         if report.namespace is not None:
             namespace = named_in(namespace.tenant, report.namespace, "'namespace'")
-        found = _ID.fullmatch(report.id)
-        if found is None:
-            raise BadRequest("'id' must be an answer's X-Cacheproxy-Entry", param="id")
-        score = None if found.group(2) is None else int(found.group(2)) / _SCORE_UNIT
-        removed = await self._learning.report(namespace, bytes.fromhex(found.group(1)), score)
-        await send_json(send, 200, msgspec.json.encode({"removed": removed}), [])
+        key, _, score = report.id.partition("-")
+        removed = await self._learning.report(
+            namespace, bytes.fromhex(key), int(score) / _SCORE_UNIT if score else None
+        )
+        await send_json(send, 200, msgspec.json.encode(ReportResponse(removed)), [])

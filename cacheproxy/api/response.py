@@ -1,27 +1,141 @@
-"""Sending JSON: every body that the proxy makes itself goes out here, errors included."""
+"""Sending JSON: every body that the proxy writes itself goes out here, errors included."""
 
-from typing import Any
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, TypedDict
 
 import msgspec
+from msgspec import Meta
 from starlette.types import Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
+from cacheproxy.api.operation import Content, Parameter, Reply, Status
 from cacheproxy.api.presentation import Headers
-from cacheproxy.errors import ApiError
+from cacheproxy.errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    NotCached,
+    Overloaded,
+    Unauthorized,
+    Unavailable,
+    UpstreamFailed,
+)
 
 _JSON = (b"content-type", b"application/json")
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole response with a JSON body."""
-    length = (b"content-length", b"%d" % len(body))
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
-    )
-    await send({"type": "http.response.body", "body": body})
+class ErrorDetail(TypedDict):
+    """What went wrong."""
+
+    message: Annotated[str, Meta(description="For people. It repeats nothing of the request.")]
+    type: Annotated[str, Meta(description="The kind of error, in OpenAI's words.")]
+    param: Annotated[str | None, Meta(description="The field of the request at fault.")]
+    code: Annotated[str | None, Meta(description="A stable word for programs.")]
 
 
-def error_body(error: ApiError) -> dict[str, Any]:
+class ErrorBody(TypedDict):
+    """OpenAI's error object. Every error of the proxy has this shape."""
+
+    error: ErrorDetail
+
+
+REQUEST_ID = Parameter(
+    "X-Request-Id",
+    str,
+    "The request's id, which is also in the log and in traces. It is the client's own "
+    "`X-Request-Id` if that has up to 128 letters, digits and `. _ : / + = -`.",
+)
+_ALWAYS_WITH_ID = Parameter(
+    REQUEST_ID.name, REQUEST_ID.type, REQUEST_ID.description, is_required=True
+)
+_RETRY_AFTER = Parameter(
+    "Retry-After",
+    Annotated[int, Meta(ge=1)],
+    "Seconds after which a retry may succeed, where that can be told.",
+)
+_WWW_AUTHENTICATE = Parameter("WWW-Authenticate", str, "`Bearer`.", is_required=True)
+_ALLOW = Parameter("Allow", str, "The methods that the path takes.", is_required=True)
+
+_REFUSALS: Mapping[int, tuple[str, ApiError]] = {
+    400: (
+        "The request cannot be understood: its JSON, a field, or a header.",
+        BadRequest("input is empty", param="input", code="empty_input"),
+    ),
+    401: (
+        "The server has keys configured, and the request has none of them.",
+        Unauthorized("the API key is not known", code="invalid_api_key"),
+    ),
+    403: (
+        "The caller may not ask for this.",
+        Forbidden("without an admin token, only programs on this machine may ask"),
+    ),
+    404: (
+        "What is named in the request does not exist here.",
+        BadRequest(
+            "the model 'other' is not served here",
+            status=404,
+            param="model",
+            code="model_not_found",
+        ),
+    ),
+    408: (
+        "The body did not arrive in time (`limits.body_timeout_s`).",
+        BadRequest("the request body did not come within 30 s", status=408),
+    ),
+    413: (
+        "The body is larger than the server accepts.",
+        BadRequest(
+            "the request body is larger than 2097152 bytes",
+            status=413,
+            code="request_too_large",
+        ),
+    ),
+    415: (
+        "The body is compressed, or not of the content type that is needed.",
+        BadRequest("compressed request bodies are not accepted", status=415),
+    ),
+    422: (
+        "There are more inputs, or longer ones, than the server accepts (`limits.inputs`, "
+        "`limits.characters`).",
+        BadRequest(
+            "2049 inputs are too many; one request takes up to 2048",
+            status=422,
+            param="input",
+            code="too_many_inputs",
+        ),
+    ),
+    429: (
+        "The inference queue is too long to answer in time. Nothing was computed.",
+        Overloaded("the inference queue is full", code="queue_full", retry_after_s=1),
+    ),
+    500: (
+        "Something broke inside the proxy. The log has the cause under the request's id.",
+        ApiError("internal error", code="internal_error"),
+    ),
+    502: (
+        "The upstream gave no answer, or one that cannot be passed on.",
+        UpstreamFailed(
+            "the upstream could not be reached, or closed the connection",
+            code="upstream_connect",
+        ),
+    ),
+    503: (
+        "The server is stopping, or what it depends on cannot be asked at the moment.",
+        Unavailable("the server is stopping", retry_after_s=1),
+    ),
+    504: (
+        "Only a cached answer was wanted (`Cache-Control: only-if-cached`) and there is none, or "
+        "the upstream did not answer in time.",
+        NotCached("1 inputs are not cached, and only cached ones are wanted"),
+    ),
+}
+"""Why a status is given, with an error that is told so."""
+
+_EXTRA_HEADERS = {401: _WWW_AUTHENTICATE, 405: _ALLOW, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
+
+
+def error_body(error: ApiError) -> ErrorBody:
     """Return an error in OpenAI's shape."""
     return {
         "error": {
@@ -33,16 +147,42 @@ def error_body(error: ApiError) -> dict[str, Any]:
     }
 
 
+def refusals(*statuses: int, because: Mapping[int, str] | None = None) -> dict[Status, Reply]:
+    """Return the descriptions of errors with these statuses, as `send_error` writes them.
+
+    `because` says more exactly than the general sentence why a status is given.
+    """
+    return {status: _refusal(status, (because or {}).get(status)) for status in statuses}
+
+
+def _refusal(status: int, because: str | None) -> Reply:
+    general, error = _REFUSALS[status]
+    headers = [_ALWAYS_WITH_ID]
+    if status in _EXTRA_HEADERS:
+        headers.append(_EXTRA_HEADERS[status])
+    examples = {} if because else {HTTPStatus(status).phrase: error_body(error)}
+    return Reply(because or general, (Content(ErrorBody, examples),), tuple(headers))
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Send a whole response with a JSON body."""
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
 def status_of(error: Exception) -> str:
-    """Return the status by which a failed request is counted."""
+    """Return the status under which a failed request is counted."""
     if isinstance(error, ClientGone):
         return str(CLIENT_GONE)
     return str(error.status) if isinstance(error, ApiError) else "500"
 
 
-async def send_error(send: Send, error: ApiError) -> None:
+async def send_error(send: Send, error: ApiError, headers: Headers | None = None) -> None:
     """Send an error in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
-    headers: Headers = []
+    headers = list(headers or [])
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
     if error.status == 401:

@@ -1,17 +1,129 @@
-"""The small routes: models served, liveness, readiness, metrics."""
+"""The small routes: models served, liveness, readiness, metrics, and the OpenAPI document."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from cacheproxy.api.openapi import About, document
+from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.response import refusals
 from cacheproxy.routes.exchange import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Exposition = Callable[[], Awaitable[bytes]]
 """Gives the metrics in the Prometheus text format."""
+
+
+class Model(msgspec.Struct):
+    """A model that is served. What is more than OpenAI's is given of embedding models only."""
+
+    id: Annotated[str, Meta(description="The name to request it by.")]
+    object: Literal["model"]
+    created: Annotated[int, Meta(description="When the server started, Unix time in seconds.")]
+    owned_by: Literal["cacheproxy", "upstream"]
+    dimensions: Annotated[int | UnsetType, Meta(description="The length of its vectors.")] = UNSET
+    aliases: Annotated[
+        tuple[str, ...] | UnsetType, Meta(description="Further names to request it by.")
+    ] = UNSET
+    fingerprint: Annotated[
+        str | UnsetType,
+        Meta(description="Changes whenever the model's vectors may have changed."),
+    ] = UNSET
+
+
+class ModelList(msgspec.Struct):
+    """OpenAI's list of models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Alive(msgspec.Struct):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(msgspec.Struct):
+    """The server takes requests."""
+
+    status: Literal["ready"] = "ready"
+
+
+class NotReady(msgspec.Struct):
+    """The server should get no new requests."""
+
+    reason: Annotated[str, Meta(description="Why not.", examples=["draining"])]
+    status: Literal["not ready"] = "not ready"
+
+
+LIST_MODELS = Operation(
+    method="GET",
+    path="/v1/models",
+    id="listModels",
+    tag="Models",
+    summary="List the models that are served",
+    description="The embedding models, and the chat models that upstreams have by name.",
+    replies={200: Reply("The models.", (Content(ModelList),)), **refusals(500)},
+    takes_key=False,
+)
+
+HEALTHZ = Operation(
+    method="GET",
+    path="/healthz",
+    id="getHealth",
+    tag="Service",
+    summary="Tell whether the process is alive",
+    description="For liveness probes.",
+    replies={200: Reply("It is.", (Content(Alive),)), **refusals(500)},
+    takes_key=False,
+)
+
+READYZ = Operation(
+    method="GET",
+    path="/readyz",
+    id="getReadiness",
+    tag="Service",
+    summary="Tell whether the server takes requests",
+    description="For readiness probes and load balancers. A store that is down does not count.",
+    replies={
+        200: Reply("It does.", (Content(Ready),)),
+        503: Reply("It does not, for now.", (Content(NotReady),)),
+        **refusals(500),
+    },
+    takes_key=False,
+)
+
+METRICS = Operation(
+    method="GET",
+    path="/metrics",
+    id="getMetrics",
+    tag="Service",
+    summary="Get the metrics for Prometheus",
+    description="The Prometheus text format, over all workers.",
+    replies={
+        200: Reply("The metrics.", (Content(str, media_type="text/plain"),)),
+        **refusals(500, 503, because={503: "The other workers' metrics cannot be had."}),
+    },
+    takes_key=False,
+)
+
+OPENAPI = Operation(
+    method="GET",
+    path="/openapi.json",
+    id="getOpenapi",
+    tag="Service",
+    summary="Get this document",
+    description="The OpenAPI 3.1 document of what this listener serves.",
+    replies={200: Reply("The document.", (Content(dict[str, Any]),)), **refusals(500)},
+    takes_key=False,
+)
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -21,27 +133,22 @@ def _json(value: object, status: int = 200) -> Response:
 def models_endpoint(
     models: Sequence[ModelInfo], chat_models: Sequence[str], started_at: float
 ) -> Endpoint:
-    """`GET /v1/models`: OpenAI's list; `started_at` is Unix time, seconds."""
+    """Return the endpoint of `LIST_MODELS`; `started_at` is Unix time, seconds."""
     created = int(started_at)
-    listing = {
-        "object": "list",
-        "data": [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": created,
-                "owned_by": "cacheproxy",
-                "dimensions": model.dimensions,
-                "aliases": model.aliases,
-                "fingerprint": model.fingerprint,
-            }
-            for model in models
-        ]
-        + [
-            {"id": name, "object": "model", "created": created, "owned_by": "upstream"}
-            for name in chat_models
-        ],
-    }
+    local = [
+        Model(
+            id=model.name,
+            object="model",
+            created=created,
+            owned_by="cacheproxy",
+            dimensions=model.dimensions,
+            aliases=model.aliases,
+            fingerprint=model.fingerprint,
+        )
+        for model in models
+    ]
+    upstream = [Model(name, "model", created, "upstream") for name in chat_models]
+    listing = ModelList("list", local + upstream)
 
     async def models_served(_: Request) -> Response:
         return _json(listing)
@@ -50,26 +157,37 @@ def models_endpoint(
 
 
 async def healthz(_: Request) -> Response:
-    """`GET /healthz`: the process answers."""
-    return _json({"status": "ok"})
+    """Answer `HEALTHZ`."""
+    return _json(Alive())
 
 
 def readyz_endpoint(not_ready_because: Callable[[], str | None]) -> Endpoint:
-    """`GET /readyz`: whether a balancer should send requests here."""
+    """Return the endpoint of `READYZ`: whether a load balancer should send requests here."""
 
     async def readyz(_: Request) -> Response:
         reason = not_ready_because()
-        if reason is None:
-            return _json({"status": "ready"})
-        return _json({"status": "not ready", "reason": reason}, 503)
+        return _json(Ready()) if reason is None else _json(NotReady(reason), 503)
 
     return readyz
 
 
 def metrics_endpoint(exposition: Exposition) -> Endpoint:
-    """`GET /metrics`: the Prometheus text format."""
+    """Return the endpoint of `METRICS`."""
 
     async def metrics(_: Request) -> Response:
         return Response(await exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return metrics
+
+
+def described_routes(
+    about: About, table: Sequence[tuple[Operation, Any]], *, needs_key: bool
+) -> list[Route]:
+    """Return the routes of a table, and the one of the document that describes them all."""
+    operations = [*(operation for operation, _ in table), OPENAPI]
+    body = msgspec.json.encode(document(about, operations, needs_key=needs_key))
+
+    async def openapi(_: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return [*(operation.route(endpoint) for operation, endpoint in table), OPENAPI.route(openapi)]

@@ -1,4 +1,4 @@
-"""`cacheproxy judge`: how well a judge model tells answers apart."""
+"""`cacheproxy judge`: how a judge model does on pairs of one's own."""
 
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,23 @@ from cacheproxy.errors import ApiError, ConfigError
 
 @click.command("judge")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--pairs", default=200, show_default=True, help="of each kind")
-@click.option("--seed", default=1, show_default=True, help="of what is drawn")
+@click.option("--pairs", default=200, show_default=True, help="most pairs of each label")
+@click.option("--seed", default=1, show_default=True, help="seed of the draw of pairs")
 @settings_flags()
 def measure_judge(
     files: tuple[Path, ...], pairs: int, seed: int, config: Path | None, **flags: Any
 ) -> None:
-    """Measure how many different answers the judge model tells apart.
+    """Try the judge model that chat.judge names on labelled pairs.
 
-    FILES hold pairs of texts, a JSON object a line: `a`, `b`, and `label` 0 where the two differ, 1
-    where they say the same.
+    FILES hold one JSON object a line: question, answer, and label (1 if the answer answers the
+    question rightly and fully, else 0). The server does not need this: it measures its judge.
     """
-    flags["chat_judge_sensitivity"] = flags["chat_judge_sensitivity"] or 1  # as it is to be found
     settings = load(config, flags)
     from cacheproxy.evaluation.judging import measure_judge as measure
-    from cacheproxy.evaluation.traffic import read_texts
+    from cacheproxy.evaluation.judging import read_pairs
 
     try:
-        found = measure(read_texts(files), settings, pairs=pairs, seed=seed)
+        found = measure(read_pairs(files), settings, pairs=pairs, seed=seed)
     except ConfigError as error:
         end(EXIT_USAGE, error)
     except ApiError as error:

@@ -7,7 +7,9 @@ from cacheproxy.cli.embed import embed
 from cacheproxy.cli.evaluate import evaluate
 from cacheproxy.cli.judge import measure_judge
 from cacheproxy.cli.key import key
+from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.model import model
+from cacheproxy.cli.openapi import openapi
 from cacheproxy.cli.purge import purge
 from cacheproxy.cli.serve import serve
 from cacheproxy.cli.stats import stats
@@ -19,5 +21,8 @@ def main() -> None:
     """A semantic caching proxy in front of inference."""
 
 
-for command in (serve, embed, evaluate, measure_judge, key, stats, purge, model):
+for command in (
+    *(serve, model, embed, evaluate, measure_judge, stats, purge),
+    *(key, openapi, loadtest),
+):
     main.add_command(command)

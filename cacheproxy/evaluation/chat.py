@@ -8,12 +8,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cacheproxy.evaluation.judged_replay import JudgedTraffic
 from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.study import Encoders, Progress, embed
 from cacheproxy.evaluation.traffic import Request, Texts
+from cacheproxy.routes.chat.question_pair import Rarity
 from cacheproxy.routes.chat.signature import signature_of
+from cacheproxy.settings.sections import ChatSettings
+from cacheproxy.thresholds.promise import Promise
 
 _BITS = 64
+
+SAME_ANSWER = 1.0
+"""The similarity of questions with one answer; of others it is 0."""
+
+
+def promise_of_chat(chat: ChatSettings) -> Promise:
+    """Return the promise of the settings, for labels that are never wrong."""
+    return Promise(
+        max_error=chat.max_error,
+        confidence=chat.confidence,
+        min_similarities=(SAME_ANSWER,),
+        least_checks=_LEAST_CHECKS,
+        most_checks=_MOST_CHECKS,
+    )
+
+
+_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
+"""Shares of hits that are checked: an answer costs more than a vector."""
 
 
 def make_chat_traffic(
@@ -44,6 +66,17 @@ def make_chat_traffic(
         is_long=np.array([len(one) >= min_tokens for one in of_texts]),
         contexts=np.array(contexts, np.int64),
     )
+
+
+def make_judged_traffic(
+    requests: Sequence[Request], texts: Texts, traffic: Traffic, rarity: Rarity
+) -> JudgedTraffic:
+    """Return traffic (as `make_chat_traffic` makes it of the same requests) for a judged replay."""
+    words = list(dict.fromkeys(request.text for request in requests))
+    _, first = np.unique(traffic.requests, return_index=True)
+    groups = texts.joined_groups()
+    of_texts = np.array([groups[requests[request].source] for request in first], np.int64)
+    return JudgedTraffic(traffic, words, of_texts, rarity)
 
 
 def _answers(groups: Sequence[int]) -> np.ndarray:

@@ -8,9 +8,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.chat import make_chat_traffic
+from cacheproxy.evaluation.chat import (
+    SAME_ANSWER,
+    make_chat_traffic,
+    make_judged_traffic,
+    promise_of_chat,
+)
+from cacheproxy.evaluation.judged_replay import JudgedReplayer
+from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.report import as_html, as_json, as_text
 from cacheproxy.evaluation.retrieval import LEAST_DOCUMENTS, Recall, recall_by_similarity
+from cacheproxy.evaluation.simulated_judge import parse_judge
 from cacheproxy.evaluation.study import Encoders, Study, embed, make_traffic, run_study
 from cacheproxy.evaluation.traffic import (
     Request,
@@ -25,7 +33,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.routes.chat.likeness import AGREES, promise_of_chat
+from cacheproxy.routes.chat.question_pair import rarity_of
 from cacheproxy.settings.sections import Settings
 from cacheproxy.thresholds.promise import promise_of
 
@@ -46,6 +54,8 @@ class Wanted:
         work: where vectors are kept, if anywhere.
         seed: of all that is drawn.
         is_chat: whether the texts are questions to a chat model.
+        judge: a simulated judge's rates (see `parse_judge`), where the upstream is to word every
+            answer anew; None where all answers to a question are alike.
     """
 
     files: tuple[Path, ...]
@@ -57,6 +67,7 @@ class Wanted:
     work: Path | None
     seed: int
     is_chat: bool = False
+    judge: str | None = None
 
 
 def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
@@ -68,10 +79,21 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
     """
     if wanted.is_chat and wanted.documents:
         raise ConfigError("--documents says nothing of a chat model: give --chat or --documents")
+    if wanted.judge is not None and not wanted.is_chat:
+        raise ConfigError("--judge is for --chat")
     if wanted.report is not None:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    if wanted.judge is not None:
+        judge = parse_judge(wanted.judge)
+        traffic = _chat_traffic(settings, installed, tokenizer, texts, requests)
+        judged = make_judged_traffic(requests, texts, traffic, rarity_of(tokenizer.vocabulary()))
+        chat = settings.chat
+        replayer = JudgedReplayer(
+            judged, judge, max_error=chat.max_error, confidence=chat.confidence, seed=wanted.seed
+        )
+        return replayer.run(lambda items: _bar(items, "judged")).as_text()
     if wanted.is_chat:
         study = _chat_study(wanted, settings, installed, tokenizer, texts, requests)
     else:
@@ -92,9 +114,24 @@ def _chat_study(
     texts: Texts,
     requests: list[Request],
 ) -> Study:
+    traffic = _chat_traffic(settings, installed, tokenizer, texts, requests)
+    promise = promise_of_chat(settings.chat)
+    study = run_study(
+        traffic, promise, SAME_ANSWER, seed=wanted.seed, progress=_bar, checks_seconds=False
+    )
+    return replace(study, wrong_if="it was the answer to another group's question")
+
+
+def _chat_traffic(
+    settings: Settings,
+    installed: InstalledModel,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    requests: list[Request],
+) -> Traffic:
     if not (texts.groups or texts.same):
         raise ConfigError("--chat needs texts whose groups or pairs say what has one answer")
-    traffic = make_chat_traffic(
+    return make_chat_traffic(
         requests,
         _tokenize(tokenizer, [request.text for request in requests]),
         texts,
@@ -106,12 +143,6 @@ def _chat_study(
         min_tokens=settings.semantic.min_tokens,
         progress=_bar,
     )
-    promise = promise_of_chat(settings.chat)
-    study = run_study(
-        traffic, promise, AGREES, seed=wanted.seed, progress=_bar, checks_seconds=False
-    )
-    stated = replace(promise, max_error=settings.chat.max_error)
-    return replace(study, promise=stated, wrong_if="it was the answer to another group's question")
 
 
 def _embedding_study(

@@ -1,24 +1,32 @@
-"""How well a judge model tells different answers apart: `cacheproxy judge`."""
+"""How a judge model does on pairs of one's own: `cacheproxy judge`."""
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.traffic import Texts
-from cacheproxy.routes.chat.judge import Judge
+from cacheproxy.routes.judging.costs import Costs
+from cacheproxy.routes.judging.judge import Judge, Pair
 from cacheproxy.settings.sections import Settings
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.thresholds.bounds import lower_limit
+from cacheproxy.thresholds.bounds import lower_limit, rate_upper_limit
+from cacheproxy.thresholds.judged.evidence import Outcome
 from cacheproxy.upstreams.fallback import Upstreams
 
 _CONFIDENCE = 0.95
-_LEAST_PAIRS = 100
 
-Pair = tuple[int, int]
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A pair, and whether its answer answers its question."""
+
+    pair: Pair
+    is_right: bool
 
 
 @dataclass(frozen=True)
@@ -26,66 +34,106 @@ class Judgement:
     """What a judge made of labelled pairs.
 
     Attributes:
-        different, told_apart: pairs that differ, and those of them that it said do.
-        same, seen_same: the same for pairs that say the same.
+        wrong, wrong_rejected: pairs whose answer is wrong, and those of them that it rejected.
+        right, right_rejected: the same of pairs whose answer is right.
+        unreadable: replies that were neither word; they count as no verdict.
+        tokens: that all of it has taken.
     """
 
-    different: int
-    told_apart: int
-    same: int
-    seen_same: int
-
-    @property
-    def sensitivity(self) -> float:
-        """The share that is told apart, at least, with 95 % confidence."""
-        return lower_limit(self.told_apart, self.different, _CONFIDENCE)
+    wrong: int
+    wrong_rejected: int
+    right: int
+    right_rejected: int
+    unreadable: int
+    tokens: int
 
     def as_text(self) -> str:
-        """Return the figures, and the setting that follows from them."""
+        """Return the figures, with 95 % limits."""
+        least = lower_limit(self.wrong_rejected, self.wrong, _CONFIDENCE)
+        most = rate_upper_limit(self.right_rejected, self.right, _CONFIDENCE)
         return (
-            f"told apart: {self.told_apart} of {self.different} pairs that differ\n"
-            f"seen as the same: {self.seen_same} of {self.same} pairs that are\n"
-            f"chat.judge_sensitivity = {int(1000 * self.sensitivity) / 1000:g}"
+            f"rejected {self.wrong_rejected} of {self.wrong} wrong answers: at least {least:.1%}\n"
+            f"rejected {self.right_rejected} of {self.right} right answers: at most {most:.1%}\n"
+            f"unreadable replies: {self.unreadable}; tokens: {self.tokens:,}\n"
+            "a judge is of use from some 90 % and below some 5 % on"
         )
 
 
-def measure_judge(texts: Texts, settings: Settings, *, pairs: int, seed: int) -> Judgement:
-    """Ask the configured judge about so many pairs of each kind, one after the other.
+def read_pairs(files: Sequence[Path]) -> list[LabelledPair]:
+    """Return the pairs in files of JSON lines with `question`, `answer` and `label`.
 
     Raises:
-        ConfigError: there is no judge, no upstream that has it, or too few pairs.
+        ConfigError: a file cannot be read, or a line is no such pair.
+    """
+    pairs = []
+    for path in files:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                pair = Pair(str(row["question"]), str(row["answer"]), row.get("reference"))
+                pairs.append(LabelledPair(pair, bool(row["label"])))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise ConfigError(
+                    f"{path}: line {number} is no object with question, answer and label"
+                ) from None
+    return pairs
+
+
+def measure_judge(
+    labelled: Sequence[LabelledPair], settings: Settings, *, pairs: int, seed: int
+) -> Judgement:
+    """Ask the configured judge about at most so many pairs of each kind, one after the other.
+
+    Raises:
+        ConfigError: no judge is named, or no upstream has it.
         ApiError: it could not be asked.
     """
-    rng = random.Random(seed)  # noqa: S311
-    different, same = sorted(texts.different), sorted(texts.same)
-    if len(different) < _LEAST_PAIRS:
-        raise ConfigError(
-            f"{_LEAST_PAIRS} pairs with label 0 are needed; there are {len(different)}"
-        )
-    model = settings.chat.judge_model
+    model = settings.chat.judge
     upstreams = Upstreams(settings.all_upstreams, Metrics())
-    if model is None or upstreams.first(model) is None:
-        raise ConfigError("chat.judge_model must name a model that an upstream has")
-    rng.shuffle(different)
-    rng.shuffle(same)
-    judge = Judge(upstreams, model)
+    if model in {"auto", "none"} or upstreams.first(model) is None:
+        raise ConfigError("chat.judge must name a model that an upstream has")
+    judge = Judge(upstreams, model, Costs({}, ()))
+    draw = random.Random(seed)  # noqa: S311
+    shuffled = draw.sample(labelled, len(labelled))
+    chosen = [
+        *[one for one in shuffled if one.is_right][:pairs],
+        *[one for one in shuffled if not one.is_right][:pairs],
+    ]
+    tokens = 0
 
-    async def ask(chosen: Sequence[Pair]) -> int:
-        """Return how many are taken for the same."""
-        return sum(
-            [
-                await judge.agree(texts.texts[one], texts.texts[other])
-                for one, other in tqdm(chosen, unit="pair", leave=False)
-            ]
-        )
+    def spend(purpose: str, cost: float, more: int) -> None:
+        nonlocal tokens
+        tokens += more
 
-    async def measure() -> Judgement:
+    async def measure() -> list[tuple[bool, Outcome]]:
         upstreams.start()
         try:
-            apart, alike = different[:pairs], same[:pairs]
-            missed = await ask(apart)
-            return Judgement(len(apart), len(apart) - missed, len(alike), await ask(alike))
+            return [
+                (one.is_right, await judge.outcome(one.pair, "label", spend))
+                for one in tqdm(chosen, unit="pair", leave=False)
+            ]
         finally:
             await upstreams.stop()
 
-    return asyncio.run(measure())
+    outcomes = asyncio.run(measure())
+
+    def count(*, is_right: bool, outcome: Outcome | None = None) -> int:
+        return sum(
+            right == is_right and said != Outcome.UNREADABLE and outcome in (None, said)
+            for right, said in outcomes
+        )
+
+    return Judgement(
+        wrong=count(is_right=False),
+        wrong_rejected=count(is_right=False, outcome=Outcome.REJECTED),
+        right=count(is_right=True),
+        right_rejected=count(is_right=True, outcome=Outcome.REJECTED),
+        unreadable=sum(said == Outcome.UNREADABLE for _, said in outcomes),
+        tokens=tokens,
+    )

@@ -36,6 +36,10 @@ class Tokenizer:
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids for encoding in encodings]
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return the tokens and their ids; models number them by how frequent they are."""
+        return dict(self._tokenizer.get_vocab())
+
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return each text about as it was: what the ids keep of it, specials left out."""
         texts: list[str] = self._tokenizer.decode_batch(ids)

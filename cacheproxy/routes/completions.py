@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from cacheproxy.errors import NotCached, Unavailable, UpstreamFailed
 from cacheproxy.keys import Namespace, key_scope
+from cacheproxy.routes.chat.learning import Learning
+from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.refresh import Refresh
@@ -27,7 +29,6 @@ from cacheproxy.telemetry.lookup_counts import LookupCounts
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.stages import Stages
 from cacheproxy.tiers.keyed import Found, KeyedTiers
-from cacheproxy.tiers.semantic import Lookup
 
 
 class CompletionsRoute:
@@ -37,6 +38,7 @@ class CompletionsRoute:
         self,
         models: ChatModels,
         calls: UpstreamCalls,
+        learning: Learning,
         refresh: Refresh,
         *,
         tiers: KeyedTiers[CompletionRecord],
@@ -50,7 +52,8 @@ class CompletionsRoute:
         Args:
             models: what is known of models.
             calls: calls upstreams.
-            refresh: asks the upstream behind a hit.
+            learning: learns from semantic hits.
+            refresh: refreshes expired entries behind a hit.
             tiers: the hot and the exact tier.
             purges: what is known of purges.
             staleness: for how long expired completions may be served.
@@ -59,6 +62,7 @@ class CompletionsRoute:
         """
         self._models = models
         self._calls = calls
+        self._learning = learning
         self._refresh = refresh
         self._tiers = tiers
         self._purges = purges
@@ -180,25 +184,23 @@ class CompletionsRoute:
         if not (control.reads and control.semantic and likeness.is_open(state.namespace_id)):
             return None
         with self._stages.time("semantic", state.stages_s):
-            lookup = state.lookup = await likeness.find(
+            near = state.near = await likeness.tier.find(
                 state.namespace_id,
                 state.user_turn,
                 state.key,
-                can_check=self._refresh.can_check,
+                spent_s=state.stages_s.get("exact", 0.0),
             )
-        is_hit = self._may_serve(lookup, state)
+        is_hit = self._may_serve(near, state)
         self._count("semantic", state, is_hit=is_hit)
-        likeness.looked_up(state.namespace_id, state.stages_s["semantic"], is_hit=is_hit)
-        if lookup.neighbour is None or not is_hit:
-            state.lookup = lookup._replace(is_hit=False)
+        if near.neighbour is None or not is_hit:
+            state.near = near._replace(is_hit=False)
             return None
-        if lookup.check:
-            self._refresh.check(state)
-        return Cached(lookup.neighbour, "semantic", None, state.stages_s, lookup.score)
+        self._learning.served(state, likeness)
+        return Cached(near.neighbour, "semantic", None, state.stages_s, near.score)
 
-    def _may_serve(self, lookup: Lookup[CompletionRecord], state: CompletionState) -> bool:
-        record, least = lookup.neighbour, state.control.min_similarity
-        if record is None or not lookup.is_hit or (least is not None and lookup.score < least):
+    def _may_serve(self, near: Near, state: CompletionState) -> bool:
+        record, least = near.neighbour, state.control.min_similarity
+        if record is None or not near.is_hit or (least is not None and near.score < least):
             return False
         return record.fresh_until > self._now() and self._suits(record, state)
 

@@ -12,14 +12,22 @@ from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
-from cacheproxy.admin.report import describe_chat_thresholds, describe_store, describe_thresholds
+from cacheproxy.admin.report import (
+    ServerFigures,
+    Thresholds,
+    describe_chat_thresholds,
+    describe_store,
+    describe_thresholds,
+)
 from cacheproxy.api.edge import Edge
+from cacheproxy.api.openapi import PUBLIC
+from cacheproxy.api.service import described_routes
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import make_parts
-from cacheproxy.server.route_table import public_routes
+from cacheproxy.server.route_table import public_table
 from cacheproxy.settings.sections import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
@@ -60,14 +68,15 @@ class App:
         self._completions = Completions(self._parts, installed) if has_chat else None
         self._show()
         self._tracer = start_tracing()
+        table = public_table(
+            self._parts,
+            self._embeddings,
+            self._completions,
+            not_ready_because=lambda: "draining" if self._draining else None,
+            exposition=self._all_metrics.exposition,
+        )
         self._edge = Edge(
-            public_routes(
-                self._parts,
-                self._embeddings,
-                self._completions,
-                not_ready_because=lambda: "draining" if self._draining else None,
-                exposition=self._all_metrics.exposition,
-            ),
+            described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
             Journal(settings.log.requests, self._tracer),
         )
         self.asgi: ASGIApp = self._edge
@@ -134,7 +143,7 @@ class App:
         """Write what is still to be stored and release everything; no request may be in flight."""
         await self._running.aclose()
 
-    async def _describe(self) -> dict[str, Any]:
+    async def _describe(self) -> ServerFigures:
         settings, store = self._settings, self._parts.store
         hot, purges = self._embeddings.hot, store.purges
         return {
@@ -147,7 +156,7 @@ class App:
             "semantic": self._describe_thresholds(),
         }
 
-    def _describe_thresholds(self) -> dict[str, Any]:
+    def _describe_thresholds(self) -> Thresholds:
         described = describe_thresholds(self._settings, self._embeddings.accounts())
         if self._completions is not None:
             accounts = self._completions.accounts()

@@ -1,5 +1,6 @@
 """Puts the completions route together: one for the models of all upstreams."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -11,12 +12,10 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
-from cacheproxy.routes.chat.agreement import Comparer
-from cacheproxy.routes.chat.budget import Budget
-from cacheproxy.routes.chat.judge import Judge
 from cacheproxy.routes.chat.learning import Learning
-from cacheproxy.routes.chat.likeness import AGREES, Likeness, promise_of_chat
-from cacheproxy.routes.chat.models import ChatModels
+from cacheproxy.routes.chat.likeness import Likeness
+from cacheproxy.routes.chat.models import ChatModels, ModelLikeness
+from cacheproxy.routes.chat.question_pair import rarity_of
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
 from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
@@ -27,9 +26,17 @@ from cacheproxy.routes.dialects.dialect import Dialect
 from cacheproxy.routes.dialects.legacy import LegacyDialect
 from cacheproxy.routes.dialects.messages import MessagesDialect
 from cacheproxy.routes.dialects.responses import ResponsesDialect
+from cacheproxy.routes.judging.agreement import SENSITIVITY, Comparer
+from cacheproxy.routes.judging.budget import Budget
+from cacheproxy.routes.judging.costs import Costs
+from cacheproxy.routes.judging.evidence import Evidence
+from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
+from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.settings.sections import Settings
-from cacheproxy.thresholds.certified import Account, CertifiedThresholds
+from cacheproxy.thresholds.judged.allowance import Allowance
+from cacheproxy.thresholds.judged.limits import Sensitivity
+from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces, ModelAccount
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
@@ -69,16 +76,21 @@ class Completions:
         self._probe = WholeProbe(parts.batcher)
         self._reader = RecordReader(unpack, parts.metrics)
         self._comparer = Comparer(self._embed)
-        self._judge = _judge(settings, upstreams)
-        self._thresholds: dict[str, CertifiedThresholds] = {}
+        self._rarity = rarity_of(self._tokenizer.vocabulary())
+        self._namespaces: dict[str, JudgedNamespaces] = {}
+        self._judges: dict[str, str | None] = {}
+        self._hard_pairs = load_hard_pairs()
+        _check_judge(settings, upstreams)
         self._evidence = SharedEvidence(store)
-        self.spare_work = SpareWork(parts.batcher.has_spare, most=_LABELS, rest_s=_REST_S)
+        self.spare_work = SpareWork(
+            parts.batcher.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
+        )
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         tiers = parts.keyed_tiers(self.hot, self._reader)
         staleness = _staleness(settings)
-        budget = Budget(settings.chat.checks_per_minute)
+        self._budget = Budget(settings.chat.judge_requests_per_minute)
         self.learning = Learning(
             self.models,
             parts.keeper(self.hot, pack),
@@ -86,7 +98,6 @@ class Completions:
             lifetimes=parts.lifetimes(settings.chat.ttl_s),
             staleness=staleness,
             spare_work=self.spare_work,
-            budget=budget,
             purge=store.purge,
             metrics=parts.metrics,
         )
@@ -98,10 +109,11 @@ class Completions:
             dialects={dialect.name: dialect for dialect in DIALECTS},
             metrics=parts.metrics,
         )
-        self._refresh = Refresh(calls, budget, self.hot)
+        self._refresh = Refresh(calls, self.hot)
         self.route = CompletionsRoute(
             self.models,
             calls,
+            self.learning,
             self._refresh,
             tiers=tiers,
             purges=store.purges,
@@ -109,9 +121,12 @@ class Completions:
             metrics=parts.metrics,
         )
 
-    def accounts(self) -> dict[str, list[Account]]:
-        """Return where the namespaces of each model stand."""
-        return {model: list(one.accounts()) for model, one in self._thresholds.items()}
+    def accounts(self) -> dict[str, ModelAccount]:
+        """Return what each model's judging has cost, and where its namespaces stand."""
+        return {
+            model: ModelAccount(self._judges[model], one.allowance, list(one.accounts()))
+            for model, one in self._namespaces.items()
+        }
 
     def start(self, running: AsyncExitStack) -> None:
         """Start to learn in the background; `running` stops it and shares what was learned."""
@@ -122,37 +137,74 @@ class Completions:
         running.push_async_callback(self.learning.stop)
         running.push_async_callback(self._refresh.stop)
 
-    def _make_likeness(self, model: str) -> Likeness:
+    def _make_likeness(self, model: str) -> ModelLikeness:
         """Return the semantic tier of a model that an upstream has answered for."""
-        parts = self._parts
+        parts, chat = self._parts, self._parts.settings.chat
         first = parts.upstreams.first(model)
         who = "" if first is None else first.base_url
         fingerprint = f"chat:{who}:{self._installed.fingerprint}"
-        thresholds = CertifiedThresholds(
-            promise_of_chat(parts.settings.chat),
-            min_similarity=AGREES,
-            saves_only=False,
+        name = _judge_of(model, chat.judge, parts.upstreams)
+        costs = Costs(parts.settings.prices, (model,) if name is None else (model, name))
+        self._judges[model] = name
+        namespaces = evidence = None
+        if chat.threshold is None:
+            namespaces = self._namespaces[model] = JudgedNamespaces(
+                Allowance(chat.learning_share, chat.open_share),
+                max_error=chat.max_error,
+                confidence=chat.confidence,
+                assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if name is None else None,
+                model=model,
+                metrics=parts.metrics,
+                now=time.time,
+            )
+            self._evidence.add(
+                namespaces, f"{fingerprint}:{self._probe.name}:{model}:{name or 'compared'}"
+            )
+            evidence = Evidence(
+                namespaces,
+                self._comparer,
+                None if name is None else Judge(parts.upstreams, name, costs),
+                self._hard_pairs,
+                self._budget,
+                model=model,
+                metrics=parts.metrics,
+            )
+        tier = Likeness(
+            parts.guard,
+            self._probe,
+            self._tokenizer,
+            self._reader,
+            self._rarity,
+            namespaces=namespaces,
+            threshold=chat.threshold,
+            fingerprint=fingerprint,
+            min_tokens=parts.settings.semantic.min_tokens,
             model=model,
             metrics=parts.metrics,
         )
-        self._evidence.add(thresholds, f"{fingerprint}:{self._probe.name}:{model}")
-        self._thresholds[model] = thresholds
-        tier = parts.semantic_tier(
-            model, fingerprint, self._probe, thresholds, self._reader, checks_repeats=False
-        )
-        return Likeness(tier, thresholds, self._tokenizer, self._comparer, self._judge)
+        return ModelLikeness(tier, evidence, costs)
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
 
 
-def _judge(settings: Settings, upstreams: Upstreams) -> Judge | None:
-    model = settings.chat.judge_model
-    if model is None:
+def _judge_of(model: str, setting: str, upstreams: Upstreams) -> str | None:
+    """Return the name of the model that judges answers of a model, or None.
+
+    By default it is the model itself, unless its upstream takes the callers' own keys: the proxy
+    then has none to ask with.
+    """
+    if setting == "none":
         return None
-    if upstreams.first(model) is None:
-        raise ConfigError(f"chat.judge_model: no upstream has {model}")
-    return Judge(upstreams, model)
+    if setting != "auto":
+        return setting
+    return None if upstreams.passes_authorization(model) else model
+
+
+def _check_judge(settings: Settings, upstreams: Upstreams) -> None:
+    judge = settings.chat.judge
+    if judge not in {"auto", "none"} and upstreams.first(judge) is None:
+        raise ConfigError(f"chat.judge: no upstream has the model {judge}")
 
 
 def _staleness(settings: Settings) -> StalenessRules:

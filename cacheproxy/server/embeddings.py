@@ -43,7 +43,7 @@ class Embeddings:
         self._thresholds: list[CertifiedThresholds] = []
         self._evidence = SharedEvidence(parts.store)
         self.hot = HotTier[EmbeddingRecord](parts.settings.cache.hot_bytes, parts.store.purges)
-        self.spare_work = SpareWork(parts.batcher.has_spare, most=_CHECKS)
+        self.spare_work = SpareWork(parts.batcher.has_spare, most=_CHECKS, metrics=parts.metrics)
         self.routes = self._make_routes(installed)
 
     def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:

@@ -19,9 +19,8 @@ from cacheproxy.stores.gauges import show_store
 from cacheproxy.stores.protocol import Store
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.recorder import Recorder
-from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
-from cacheproxy.thresholds.sharing import EvidenceSharing
+from cacheproxy.thresholds.sharing import EvidenceSharing, EvidenceSource
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
@@ -173,7 +172,7 @@ class SharedEvidence:
         self._sharings: list[EvidenceSharing] = []
         self._is_running = False
 
-    def add(self, thresholds: CertifiedThresholds, fingerprint: str) -> None:
+    def add(self, thresholds: EvidenceSource, fingerprint: str) -> None:
         """Share a model's evidence under a fingerprint, from now on or once `start` is called."""
         sharing = EvidenceSharing(self._store, thresholds, fingerprint=fingerprint)
         self._sharings.append(sharing)

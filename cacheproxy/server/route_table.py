@@ -1,18 +1,29 @@
-"""The table of what the public listener serves: each path with its methods and its endpoint."""
+"""The table of what the public listener serves: each operation with its endpoint.
+
+An operation is declared next to its dialect or endpoint, and says method and path. An entry here is
+all that a further one needs.
+"""
 
 import time
 from collections.abc import Callable
 
-from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
-from cacheproxy.api.dialects.embed import EmbedDialect
-from cacheproxy.api.dialects.openai import OpenAIDialect
+from cacheproxy.api.dialects.completion_schemas import OPERATIONS
+from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
-from cacheproxy.api.report import ReportEndpoint
+from cacheproxy.api.operation import Operation
+from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.service import (
+    HEALTHZ,
+    LIST_MODELS,
+    METRICS,
+    READYZ,
+    Endpoint,
     Exposition,
     healthz,
     metrics_endpoint,
@@ -24,39 +35,41 @@ from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 
-_ITEMS: tuple[tuple[str, str, Dialect], ...] = (
-    ("/v1/embeddings", "embeddings", OpenAIDialect()),
-    ("/embed", "embed", EmbedDialect()),
+Table = list[tuple[Operation, ASGIApp | Endpoint]]
+
+_ITEMS: tuple[tuple[Operation, str, Dialect], ...] = (
+    (CREATE_EMBEDDINGS, "embeddings", OpenAIDialect()),
+    (EMBED, "embed", EmbedDialect()),
 )
-"""Paths of items routes, each with its label in the metrics and its dialect."""
+"""Operations of items routes, each with its label in the metrics and its dialect."""
 
 
-def public_routes(
+def public_table(
     parts: Parts,
     embeddings: Embeddings,
     completions: Completions | None,
     *,
     not_ready_because: Callable[[], str | None],
     exposition: Exposition,
-) -> list[Route]:
-    """Return the routes, the busiest first."""
+) -> Table:
+    """Return the operations and what answers them, the busiest first."""
     callers = Callers(parts.settings.api_keys)
     models = [route.model for route in embeddings.routes]
     return [
         *_items(parts, embeddings, callers),
         *(_completions(parts, completions, callers) if completions else ()),
-        Route("/v1/models", models_endpoint(models, parts.upstreams.models(), time.time())),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz_endpoint(not_ready_because)),
-        Route("/metrics", metrics_endpoint(exposition)),
+        (LIST_MODELS, models_endpoint(models, parts.upstreams.models(), time.time())),
+        (HEALTHZ, healthz),
+        (READYZ, readyz_endpoint(not_ready_because)),
+        (METRICS, metrics_endpoint(exposition)),
     ]
 
 
-def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> list[Route]:
+def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
     return [
-        Route(
-            path,
+        (
+            operation,
             ItemsEndpoint(
                 name,
                 dialect,
@@ -69,21 +82,20 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> list[Route
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
-            methods=["POST"],
         )
-        for path, name, dialect in _ITEMS
+        for operation, name, dialect in _ITEMS
     ]
 
 
-def _completions(parts: Parts, completions: Completions, callers: Callers) -> list[Route]:
+def _completions(parts: Parts, completions: Completions, callers: Callers) -> Table:
     settings = parts.settings
     limits = settings.limits
     savings = Savings(settings.prices, parts.metrics)
     report = ReportEndpoint(completions.learning, callers, limits.body_timeout_s)
     return [
         *(
-            Route(
-                f"/v1/{dialect.path}",
+            (
+                OPERATIONS[dialect.name],
                 CompletionsEndpoint(
                     dialect,
                     completions.route,
@@ -96,9 +108,8 @@ def _completions(parts: Parts, completions: Completions, callers: Callers) -> li
                     metrics=parts.metrics,
                     recorder=parts.recorder,
                 ),
-                methods=["POST"],
             )
             for dialect in DIALECTS
         ),
-        Route("/v1/cache/report", report, methods=["POST"]),
+        (REPORT, report),
     ]

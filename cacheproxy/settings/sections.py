@@ -54,9 +54,11 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
-_MOST_TTL_S = 10 * 365 * 86_400.0
-TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
-StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
+MOST_TTL_S = 10 * 365 * 86_400.0
+"""The longest life of an entry, whether a setting or a request asks for it: ten years, seconds."""
+
+TtlS = Annotated[float, Field(ge=1, le=MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
 
 
 class _Section(BaseModel):
@@ -186,17 +188,28 @@ class ChatSettings(_Section):
         description="promised upper limit on the share of wrong semantic hits",
     )
     confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
-    checks_per_minute: float = Field(
-        30, gt=0, description="requests of its own that the proxy may make to check semantic hits"
-    )
-    judge_model: str | None = Field(
-        None, min_length=1, description="a chat model that compares answers where they are in doubt"
-    )
-    judge_sensitivity: float | None = Field(
+    threshold: float | None = Field(
         None,
-        gt=0.5,
+        gt=0,
         le=1,
-        description="share of different answers that it sees (cacheproxy judge)",
+        description="serve hits from this cosine upwards; your own guess, nothing is promised",
+    )
+    judge: str = Field(
+        "auto",
+        min_length=1,
+        description="who judges whether a cached answer answers a question: auto (the model that "
+        "was asked), none, or the name of a chat model",
+    )
+    learning_share: float = Field(
+        0.10,
+        ge=0,
+        le=1,
+        description="most that judging may cost while the tier is closed, as a share of what the "
+        "clients' requests cost",
+    )
+    open_share: float = Field(0.03, ge=0, le=1, description="the same once the tier is open")
+    judge_requests_per_minute: float = Field(
+        3_000, gt=0, description="most requests of the proxy's own in a minute"
     )
     stale_while_revalidate_s: StaleS = Field(
         0,
@@ -205,12 +218,6 @@ class ChatSettings(_Section):
     stale_if_error_s: StaleS = Field(
         0, description="seconds for which an expired completion is served if the upstream fails"
     )
-
-    @model_validator(mode="after")
-    def _judge_is_measured(self) -> "ChatSettings":
-        if (self.judge_model is None) != (self.judge_sensitivity is None):
-            raise ValueError("judge_model and judge_sensitivity are set together, or not at all")
-        return self
 
 
 class UpstreamSettings(_Section):

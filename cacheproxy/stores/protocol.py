@@ -152,6 +152,11 @@ class Store(Protocol):
     ) -> list[Neighbour | None]:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry."""
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
+
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; a key that exists is replaced.
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 
 
@@ -31,9 +32,7 @@ class Shielded:
 
     async def cut_short(self) -> None:
         """Cancel what still runs."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(*self._tasks)
 
     def _forget(self, task: asyncio.Task[int]) -> None:
         self._tasks.discard(task)

@@ -190,6 +190,9 @@ class Metrics:
             "Semantic hits that wait for their background check",
             merge="sum",
         )
+        self.semantic_check_errors = counter(
+            "semantic_check_errors", "Background checks that failed to start: an internal error"
+        )
         self.semantic_spared = counter(
             "semantic_spared_seconds",
             "Seconds of inference that semantic hits saved, estimated",
@@ -197,9 +200,35 @@ class Metrics:
         )
         self.semantic_labels = counter(
             "semantic_shadow_labels",
-            "Labels: neighbours compared with the true answer (right, wrong)",
+            "Labels: neighbours compared with the truth, or judged (right, wrong, unreadable)",
             "model",
             "result",
+        )
+
+        self.judge_controls = counter(
+            "judge_controls",
+            "Judged pairs whose verdict is known (kinds hard, traffic, injected, own)",
+            "model",
+            "kind",
+            "result",
+        )
+        self.judge_failures = counter(
+            "judge_failures", "Judgements that failed because the judge could not be asked", "model"
+        )
+        self.own_requests = counter(
+            "own_requests",
+            "Requests of the proxy's own to upstreams (label, control, sensitivity)",
+            "model",
+            "purpose",
+        )
+        self.own_tokens = counter(
+            "own_tokens", "Tokens of the proxy's own requests", "model", "purpose"
+        )
+        self.own_cost = counter(
+            "own_cost",
+            "Cost of the proxy's own requests: by the configured prices, else in input tokens",
+            "model",
+            "purpose",
         )
 
         self.store_up = gauge(
@@ -285,7 +314,8 @@ class Metrics:
         )
         self.upstream_errors = counter(
             "upstream_errors",
-            "Upstream calls that gave no complete answer (connect, timeout, truncated, malformed)",
+            "Upstream calls that gave no complete answer (connect, timeout, truncated, malformed, "
+            "or status: 5xx, and the next upstream was asked)",
             "upstream",
             "kind",
         )

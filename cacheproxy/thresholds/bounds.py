@@ -14,6 +14,10 @@ _SAFETY = 1.011
 """On Wilson and Hilferty's approximation, which lies up to 1.0 % low (checked from 2 to 2,000
 degrees of freedom, at 90 to 99.9 %)."""
 
+_LOW_MARGIN = 0.05
+"""Taken off low quantiles, so that the approximation never lies above (checked from 2 to 1,000
+degrees of freedom, at 90 to 99.9 %)."""
+
 
 class Stratum(NamedTuple):
     """Traffic of which a part was checked.
@@ -29,15 +33,20 @@ class Stratum(NamedTuple):
     errors: float
 
 
-def upper_limit(strata: Sequence[Stratum], confidence: float) -> float:
+def upper_limit(strata: Sequence[Stratum], confidence: float, *, at_worst: bool = True) -> float:
     """Return the limit under which the traffic's rate of errors lies with this confidence.
+
+    The error that was just not seen has the weight of the stratum where it weighs most, or, unless
+    `at_worst`, the weight that errors have on average where they are as frequent everywhere. The
+    second is Tiwari, Clegg and Zou's (2006, Statistical Methods in Medical Research 15:547) choice
+    in spirit: where strata are meant to be checked equally often, their weights differ by chance.
 
     At most 1, which is also the answer where traffic was never checked.
     """
     total = sum(stratum.traffic for stratum in strata)
     if total <= 0:
         return 1.0
-    errors = variance = most = 0.0
+    errors = variance = most = mean = 0.0
     for stratum in strata:
         if stratum.traffic <= 0:
             continue
@@ -47,6 +56,8 @@ def upper_limit(strata: Sequence[Stratum], confidence: float) -> float:
         errors += weight * stratum.errors
         variance += weight * weight * stratum.errors
         most = max(most, weight)
+        mean += stratum.traffic / total * weight
+    most = most if at_worst else mean
     spread = variance + most * most
     degrees = 2 * (errors + most) ** 2 / spread
     return min(1.0, spread / (2 * (errors + most)) * chi2_quantile(confidence, degrees))
@@ -64,22 +75,82 @@ def chi2_quantile(confidence: float, degrees: float) -> float:
     return _SAFETY * float(degrees * (1 - spread + z * math.sqrt(spread)) ** 3)
 
 
-def lower_limit(found: int, trials: int, confidence: float) -> float:
+def chi2_low_quantile(confidence: float, degrees: float) -> float:
+    """Return a value that is at most the chi-squared quantile of `1 - confidence`.
+
+    Wilson and Hilferty's approximation, lowered; it is exact enough from 2 degrees of freedom on,
+    which one error gives.
+    """
+    if degrees < 2:
+        return 0.0
+    spread = 2 / (9 * degrees)
+    root = 1 - spread - NormalDist().inv_cdf(confidence) * math.sqrt(spread)
+    return max(0.0, float(degrees * root**3) / _SAFETY - _LOW_MARGIN) if root > 0 else 0.0
+
+
+def rate_of(strata: Sequence[Stratum]) -> float:
+    """Return the traffic's estimated rate of errors; 0 where none was checked."""
+    checked = [stratum for stratum in strata if stratum.labels > 0]
+    traffic = sum(stratum.traffic for stratum in checked)
+    wrong = sum(stratum.traffic * stratum.errors / stratum.labels for stratum in checked)
+    return wrong / traffic if traffic > 0 else 0.0
+
+
+def weighted_lower_limit(strata: Sequence[Stratum], confidence: float) -> float:
+    """Return the limit above which the traffic's rate of errors lies with this confidence.
+
+    Fay and Feuer's lower gamma limit. Strata that were never checked count as free of errors.
+    """
+    total = sum(stratum.traffic for stratum in strata)
+    errors = variance = 0.0
+    for stratum in strata:
+        if stratum.labels > 0 and total > 0:
+            weight = stratum.traffic / total / stratum.labels
+            errors += weight * stratum.errors
+            variance += weight * weight * stratum.errors
+    if errors <= 0:
+        return 0.0
+    degrees = 2 * errors**2 / variance
+    return variance / (2 * errors) * chi2_low_quantile(confidence, degrees)
+
+
+def lower_limit(found: float, trials: float, confidence: float) -> float:
     """Return the limit above which a rate lies with this confidence (Clopper and Pearson, 1934)."""
-    low, high = 0.0, found / trials if trials else 0.0
+    if found <= 0:
+        return 0.0
+    # The limit is a quantile of the beta distribution, whose distribution function is the binomial
+    # tail; bisection needs no more of it.
+    low, high = 0.0, min(1.0, found / trials)
     while high - low > 1e-6:
         middle = (low + high) / 2
-        if _at_least(found, trials, middle) < 1 - confidence:
+        if _at_least(round(found), round(trials), middle) < 1 - confidence:
             low = middle
         else:
             high = middle
     return low
 
 
+def rate_upper_limit(found: float, trials: float, confidence: float) -> float:
+    """Return the limit below which a rate lies with this confidence (Clopper and Pearson, 1934)."""
+    return 1 - lower_limit(trials - found, trials, confidence) if trials > 0 else 1.0
+
+
 def _at_least(found: int, trials: int, rate: float) -> float:
     """Return how probable so many or more are."""
-    return sum(
-        math.comb(trials, count) * rate**count * (1 - rate) ** (trials - count)
+    if rate <= 0:
+        return float(found <= 0)
+    if rate >= 1:
+        return 1.0
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    whole = math.lgamma(trials + 1)
+    return math.fsum(
+        math.exp(
+            whole
+            - math.lgamma(count + 1)
+            - math.lgamma(trials - count + 1)
+            + count * log_rate
+            + (trials - count) * log_rest
+        )
         for count in range(found, trials + 1)
     )
 

@@ -8,10 +8,10 @@ always safer, and the best scores may be the worst ones.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cacheproxy.thresholds.bands import BANDS
-from cacheproxy.thresholds.bounds import Stratum, least_labels, upper_limit
+from cacheproxy.thresholds.bounds import Stratum, least_labels, rate_of, upper_limit
 
 _BLOCK_LABELS = 30
 """Fewer say nothing of a band by itself."""
@@ -41,6 +41,52 @@ class Certificate(NamedTuple):
     pairs_needed: float
 
 
+class Block(NamedTuple):
+    """Neighbouring bands whose counts are taken together, from `low` up to and without `high`."""
+
+    low: int
+    high: int
+    stratum: Stratum
+
+
+class Estimate(NamedTuple):
+    """What blocks say of the share of wrong ones in their traffic.
+
+    Attributes:
+        error: the estimate.
+        upper: its upper limit.
+    """
+
+    error: float
+    upper: float
+
+
+class Limits(Protocol):
+    """Tells from labels how many of a block's neighbours are wrong."""
+
+    def estimate(self, blocks: Sequence[Block]) -> Estimate:
+        """Return what is known of the traffic of all these blocks together."""
+
+    def marginal(self, block: Block) -> float:
+        """Return a rough estimate of one block alone, which is never 0."""
+
+
+class ExactLabels:
+    """Labels that are never mistaken, such as cosines of true vectors."""
+
+    def __init__(self, confidence: float) -> None:
+        self._confidence = confidence
+
+    def estimate(self, blocks: Sequence[Block]) -> Estimate:
+        """Return the rate of errors, each block weighed by its traffic."""
+        strata = [block.stratum for block in blocks]
+        return Estimate(rate_of(strata), upper_limit(strata, self._confidence))
+
+    def marginal(self, block: Block) -> float:
+        """Return the block's rate, with half an error more."""
+        return (block.stratum.errors + 0.5) / (block.stratum.labels + 1)
+
+
 def certify(
     traffic: Sequence[float],
     labels: Sequence[float],
@@ -48,26 +94,33 @@ def certify(
     *,
     max_error: float,
     confidence: float,
+    limits: Limits | None = None,
 ) -> Certificate:
-    """Return the loosest certified threshold; the counts are by band, the strictest last."""
+    """Return the loosest certified threshold; the counts are by band, the strictest last.
+
+    `limits` says what the labels are worth; without any they are taken for exact.
+    """
+    limits = limits or ExactLabels(confidence)
     needed = least_labels(max_error, confidence)
     certified: Certificate | None = None
     best = Certificate(None, 0.0, 1.0, 0.0, float(needed))
-    strata: list[Stratum] = []
-    block = Stratum(0.0, 0.0, 0.0)
+    blocks: list[Block] = []
+    stratum, high = Stratum(0.0, 0.0, 0.0), BANDS
     seen = failures = 0.0
     for band in range(BANDS - 1, -1, -1):
-        block = Stratum(
-            block.traffic + traffic[band], block.labels + labels[band], block.errors + errors[band]
+        stratum = Stratum(
+            stratum.traffic + traffic[band],
+            stratum.labels + labels[band],
+            stratum.errors + errors[band],
         )
-        if block.labels < _BLOCK_LABELS:
+        if stratum.labels < _BLOCK_LABELS:
             continue
-        strata.append(block)
-        seen += block.labels
-        found = _judge(strata, band, seen, max_error=max_error, confidence=confidence)
-        marginal = (block.errors + 0.5) / (block.labels + 1)
-        block = Stratum(0.0, 0.0, 0.0)
-        if found.upper <= max_error and marginal <= _MOST_MARGINAL * max_error:
+        block = Block(band, high, stratum)
+        blocks.append(block)
+        seen += stratum.labels
+        stratum, high = Stratum(0.0, 0.0, 0.0), band
+        found = _judge(limits.estimate(blocks), band, seen, max_error, confidence)
+        if found.upper <= max_error and limits.marginal(block) <= _MOST_MARGINAL * max_error:
             certified, failures = found, 0
         elif certified is not None:
             failures += 1
@@ -79,12 +132,9 @@ def certify(
 
 
 def _judge(
-    strata: Sequence[Stratum], band: int, labels: float, *, max_error: float, confidence: float
+    estimate: Estimate, band: int, labels: float, max_error: float, confidence: float
 ) -> Certificate:
-    upper = upper_limit(strata, confidence)
-    traffic = sum(stratum.traffic for stratum in strata)
-    wrong = sum(stratum.traffic * stratum.errors / stratum.labels for stratum in strata)
-    error = wrong / traffic if traffic else 0.0
+    error, upper = estimate
     if upper <= max_error:
         return Certificate(band, error, upper, labels, 0.0)
     needed = math.inf

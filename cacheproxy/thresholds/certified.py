@@ -164,6 +164,11 @@ class CertifiedThresholds:
                 spared_s=namespace.economy.spared_s,
             )
 
+    @property
+    def kind(self) -> str:
+        """What the evidence is of: the similarities that are promised."""
+        return self._promise.kind
+
     def with_news(self) -> list[tuple[str, EarnedThresholds]]:
         """Return the namespaces with evidence that was not shared yet."""
         return [

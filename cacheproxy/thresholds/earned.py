@@ -83,7 +83,12 @@ class Standing:
 
 
 class EarnedThresholds:
-    """The thresholds of one namespace under one model, one for each min_similarity."""
+    """The thresholds of one namespace under one model, one for each min_similarity.
+
+    Attributes:
+        unconfirmed: an offer, packed, whose write failed in a way that leaves open whether the
+            store applied it. Its news are held back until the state has been read again.
+    """
 
     def __init__(
         self, promise: Promise, *, random: Callable[[], float], ledger: Ledger | None = None
@@ -106,6 +111,7 @@ class EarnedThresholds:
         self._news = Ledger(promise.min_similarities)
         self._offered = Ledger(promise.min_similarities)
         self._age_of_news = self._age_offered = 1.0
+        self.unconfirmed: bytes | None = None
         self._refit(at_once=True)
 
     def judge(self, score: float, min_similarity: float) -> Verdict:
@@ -175,13 +181,18 @@ class EarnedThresholds:
     @property
     def has_news(self) -> bool:
         """Whether there is evidence that was not shared yet."""
-        return self._ledger.epoch != self._shared_epoch or any(self._news.traffic)
+        return (
+            self._ledger.epoch != self._shared_epoch
+            or any(self._news.traffic)
+            or self.unconfirmed is not None
+        )
 
     def offer(self, shared: Ledger | None) -> Ledger:
         """Return the evidence that processes share, with the news of this one added.
 
-        `adopt` is to follow once that is kept, or `take_back` if it could not be. Evidence that was
-        refuted, here or elsewhere, is left behind.
+        Call `adopt` once the store has it, `take_back` if the store refused it, or set
+        `unconfirmed` if the outcome is unknown. Evidence that was refuted, here or elsewhere, is
+        left out.
         """
         self._offered, self._news = self._news, Ledger(self.promise.min_similarities)
         self._age_offered, self._age_of_news = self._age_of_news, 1.0
@@ -194,23 +205,34 @@ class EarnedThresholds:
         return shared
 
     def adopt(self, shared: Ledger) -> None:
-        """Go on from the evidence that is shared now."""
+        """Continue with the evidence that is shared now, unless it has been refuted since."""
         is_first = self._shared_epoch is None
+        self._shared_epoch = shared.epoch
+        self.unconfirmed = None
+        if shared.epoch < self._ledger.epoch:
+            return
         if shared.epoch > self._ledger.epoch:
             self._start_over()
-        self._shared_epoch = shared.epoch
         self._ledger = shared
         self._ledger.add(self._news)
         self._refit(at_once=is_first)
 
+    def unpack(self, packed: bytes) -> Ledger | None:
+        """Return the evidence that another process packed; None if it is none of this kind."""
+        return Ledger.unpack(packed, self.promise.min_similarities)
+
     def take_back(self) -> None:
-        """Keep news that could not be shared for the next time."""
+        """Keep the news that the store does not have for the next offer."""
         self._news.add(self._offered)
         self._age_of_news *= self._age_offered
+        self.unconfirmed = None
 
     def _start_over(self) -> None:
+        """Close all thresholds and drop the news, those on their way to the store included."""
         self._thresholds = [_Threshold() for _ in self._thresholds]
         self._news = Ledger(self.promise.min_similarities)
+        self._offered = Ledger(self.promise.min_similarities)
+        self._age_of_news = self._age_offered = 1.0
 
     def standings(self) -> list[Standing]:
         """Return how each threshold stands."""

@@ -34,6 +34,11 @@ class Promise:
     fresh_labels: float = 20.0
 
     @property
+    def kind(self) -> str:
+        """What evidence for this promise is of, as a part of the name that it is kept under."""
+        return ",".join(f"{kept:g}" for kept in self.min_similarities)
+
+    @property
     def refit_every(self) -> int:
         """Texts between two looks at the evidence: an eighth of what it takes to open."""
         return max(8, least_labels(self.max_error, self.confidence) // 8)

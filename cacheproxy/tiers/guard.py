@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Neighbour, Partition, Store
 from cacheproxy.telemetry.metrics import Metrics
@@ -96,6 +97,19 @@ class StoreGuard:
         )
         return [None] * len(probes) if found is None else found
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int, *, spent_s: float = 0.0
+    ) -> list[Neighbour]:
+        """Return up to `count` entries near a probe (float32 [d]), best first; as `nearest`."""
+        if spent_s >= self._searches.deadline_s(1):
+            self._searches.skip()
+            return []
+
+        async def search() -> list[Neighbour]:
+            return await self._store.candidates(partition, probe, count)
+
+        return await self._searches.make(search, search, texts=1, asked_at=time.monotonic()) or []
+
     async def close(self) -> None:
         """Stop probing the store."""
         await self._gets.close()
@@ -145,9 +159,7 @@ class _Calls:
         self._skipped.inc()
 
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait({self._probing})
+        await stop_tasks(self._probing)
 
     async def _probe(self, probe: Call[Any]) -> None:
         """Make the call again, now and then, until the circuit is closed."""

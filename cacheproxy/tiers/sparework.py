@@ -1,35 +1,65 @@
-"""Work that nobody waits for, done one piece at a time while inference has nothing else to do."""
+"""Background work, such as checks of semantic hits, done while inference is idle.
+
+No request waits for it. A piece of work that fails is counted and logged, and the next one follows:
+hits that went unchecked for good would leave the promised error rate unguarded.
+"""
 
 import asyncio
+import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
 _LOOK_S = 0.005
-"""Pause before looking again whether inference is free; its groups take about as long."""
+"""Pause before inference is looked at again; one of its groups takes about as long."""
+
+_LOG_EVERY_S = 10.0
 
 Begin = Callable[[], "asyncio.Future[Any] | None"]
 
 
 class SpareWork:
-    """A bounded queue of work, begun whenever `may_begin` says that it delays nobody.
+    """A bounded queue of work; each piece begins once `may_begin` says that it delays no request.
 
     Attributes:
         may_begin: returns whether that is so at the moment.
     """
 
-    def __init__(self, may_begin: Callable[[], bool], *, most: int, rest_s: float = 0.0) -> None:
-        """Prepare; after each piece rest for so many seconds."""
+    def __init__(
+        self,
+        may_begin: Callable[[], bool],
+        *,
+        most: int,
+        metrics: Metrics,
+        rest_s: float = 0.0,
+    ) -> None:
+        """Prepare an empty queue.
+
+        Args:
+            may_begin: as the attribute.
+            most: pieces that may wait.
+            metrics: counts the pieces that could not begin.
+            rest_s: the pause after each piece, seconds.
+        """
         self._rest_s = rest_s
         self.may_begin = may_begin
         self._most = most
+        self._errors = metrics.semantic_check_errors
         self._waiting: deque[Begin] = deque()
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_busy = False
+        self._logged_at = -math.inf
 
     def __len__(self) -> int:
-        """Return how much is waiting, what is being done included."""
+        """Return how many pieces are waiting or being done."""
         return len(self._waiting) + self._is_busy
 
     @property
@@ -42,15 +72,13 @@ class SpareWork:
         self._task = asyncio.create_task(self._run(), name="spare-work")
 
     async def stop(self) -> None:
-        """Stop; what is waiting is never done."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        """Stop; pieces that are still waiting are dropped."""
+        await stop_tasks(self._task)
 
     def put(self, begin: Begin) -> None:
-        """Queue work; `begin` returns its future, or None if there is nothing to do any more.
+        """Queue work; `begin` returns its future, or None if it is no longer needed.
 
-        The caller has seen that there is room.
+        The caller has checked that there is room.
         """
         self._waiting.append(begin)
         self._came.set()
@@ -59,14 +87,31 @@ class SpareWork:
         while True:
             await self._came.wait()
             while self._waiting:
-                if not self.may_begin():
+                try:
+                    await self._do_next()
+                except Exception:
+                    self._report_error()
                     await asyncio.sleep(_LOOK_S)
-                    continue
-                begun = self._waiting.popleft()()
-                if begun is not None:
-                    self._is_busy = True
-                    await asyncio.wait({begun})
-                    self._is_busy = False
-                    if self._rest_s:
-                        await asyncio.sleep(self._rest_s)
             self._came.clear()
+
+    async def _do_next(self) -> None:
+        if not self.may_begin():
+            await asyncio.sleep(_LOOK_S)
+            return
+        begun = self._waiting.popleft()()
+        if begun is None:
+            return
+        self._is_busy = True
+        try:
+            await asyncio.wait({begun})
+        finally:
+            self._is_busy = False
+        if self._rest_s:
+            await asyncio.sleep(self._rest_s)
+
+    def _report_error(self) -> None:
+        self._errors.inc()
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            logger.exception("a background check could not begin")

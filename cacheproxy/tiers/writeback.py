@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.stores.protocol import Entry, Store
 from cacheproxy.telemetry.metrics import Metrics
@@ -89,8 +90,7 @@ class WriteBack:
         self._arrived.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await stop_tasks(self._task)
         if self._pending:
             logger.warning("%d entries were not stored before the end", len(self._pending))
             self._drop(list(self._pending.values()), "shutdown")

@@ -1,11 +1,11 @@
-"""All upstreams: which ones have a model, in which order they are asked, and which are let alone.
+"""All upstreams: which of them have a model, in which order they are asked, and their breakers.
 
-The first that has the model is asked first. Where it cannot be reached, does not answer in time or
-answers with a server's error, the next is; what the last one says is passed on. Nothing of an
-answer has been passed on by then, and asking for a completion twice does no harm but its price. An
-answer with 429 is the upstream's word to the client, and goes to it at once.
+The first upstream that has the model is asked first. If it cannot be reached, does not answer in
+time or answers with a server's error, the next one is asked; the last one's answer is passed on
+whatever it is. By then the client has received nothing, and asking for a completion twice costs no
+more than its price. A 429 goes to the client at once: it is the upstream's own limit.
 
-Each upstream has a circuit breaker, the one that stores have.
+Each upstream has a circuit breaker, as stores have.
 """
 
 import logging
@@ -16,15 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.timed_breaker import TimedBreaker
 from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
-"""Longer pauses than a store's: what is tried out is a client's request."""
-
-_STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
+"""Longer pauses than a store's: the probe is a client's request."""
 
 
 class GuardedUpstream:
@@ -39,51 +38,36 @@ class GuardedUpstream:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.upstream = upstream
-        self._breaker = Breaker(_POLICY, chance)
-        self._monotonic = monotonic
-        self._state = metrics.upstream_breaker_state.labels(upstream.name)
-        self._state.set(_STATE_VALUES["closed"])
+        gauge = metrics.upstream_breaker_state.labels(upstream.name)
+        self._breaker = TimedBreaker(_POLICY, gauge=gauge, monotonic=monotonic, chance=chance)
         self._errors = metrics.upstream_errors
 
     @property
     def pause_s(self) -> float:
-        """How long it is still to be let alone, seconds."""
-        return max(self._breaker.probe_at - self._monotonic(), 0.0)
+        """The time until it may be asked again, seconds."""
+        return self._breaker.pause_s
 
     def may_ask(self) -> bool:
-        """Return whether it may be asked now; who is told so tells how that ended."""
-        if self._breaker.state == "closed":
-            return True
-        may = self._breaker.begin_probe(self._monotonic())
-        self._show()
-        return may
+        """Return whether it may be asked now; the caller then has to report how that ended."""
+        return self._breaker.may_call()
 
     def succeeded(self) -> None:
-        """Take note of an answer."""
-        self._breaker.succeeded(self._monotonic())
-        self._show()
+        """Report an answer."""
+        self._breaker.succeeded()
 
     def failed(self, kind: str, *, began_at: float) -> None:
-        """Take note of a call that began at `began_at` (monotonic) and brought no answer."""
+        """Report a call that began at `began_at` (monotonic) and brought no answer."""
         self._errors.labels(self.upstream.name, kind).inc()
-        was_closed = self._breaker.state == "closed"
-        self._breaker.failed(self._monotonic(), began_at=began_at)
-        if was_closed and self._breaker.state != "closed":
-            logger.warning("the upstream %s is let alone for a while", self.upstream.name)
-        self._show()
+        if self._breaker.failed(began_at=began_at):
+            logger.warning("circuit open for upstream %s (%s)", self.upstream.name, kind)
 
     def abandoned(self, *, began_at: float) -> None:
-        """Take note of a call that nobody waits for any more; as a probe it has failed."""
-        if self._breaker.state == "half-open":
-            self._breaker.failed(self._monotonic(), began_at=began_at)
-            self._show()
+        """Report a call whose caller has left; as a probe it has failed."""
+        self._breaker.abandoned(began_at=began_at)
 
     def broke_off(self, kind: str) -> None:
-        """Count an answer that began and had no end: a model's trouble, not the server's."""
+        """Count an answer that began and was cut off: the model's fault, not the server's."""
         self._errors.labels(self.upstream.name, kind).inc()
-
-    def _show(self) -> None:
-        self._state.set(_STATE_VALUES[self._breaker.state])
 
 
 class Upstreams:
@@ -144,7 +128,7 @@ class Upstreams:
 
         Raises:
             UpstreamFailed: the last one had none.
-            Unavailable: all are let alone for now.
+            Unavailable: the circuits of all of them are open.
         """
         failure: UpstreamFailed | None = None
         refused: UpstreamResponse | None = None

@@ -6,7 +6,6 @@ failures are soon not waited for.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
 
@@ -37,7 +37,7 @@ class StandIn:
         self._second = second
         self._keyed_by = keyed_by
         self._monotonic = monotonic
-        self._breaker = Breaker(_POLICY, random.random)
+        self._breaker = TimedBreaker(_POLICY, monotonic=monotonic)
         self._work = Tasks()
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
@@ -79,7 +79,7 @@ class StandIn:
         self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]
     ) -> None:
         left = list(range(len(givens)))
-        if self._may_ask_first():
+        if self._breaker.may_call():
             results = await self._ask_first(givens)
             left = [i for i, result in enumerate(results) if _is_failure(result)]
             _deliver(futures, results, except_for=left)
@@ -96,17 +96,13 @@ class StandIn:
         try:
             results = await _run(self._first, givens)
         except BaseException:
-            if self._breaker.state == "half-open":  # nobody waits any more: somebody else tries
-                self._breaker.failed(self._monotonic(), began_at=began_at)
+            self._breaker.abandoned(began_at=began_at)
             raise
         if any(map(_is_failure, results)):
-            self._breaker.failed(self._monotonic(), began_at=began_at)
+            self._breaker.failed(began_at=began_at)
         else:
-            self._breaker.succeeded(self._monotonic())
+            self._breaker.succeeded()
         return results
-
-    def _may_ask_first(self) -> bool:
-        return self._breaker.state == "closed" or self._breaker.begin_probe(self._monotonic())
 
 
 async def _run(engine: Engine, givens: Sequence[Given]) -> list[Inferred | ApiError]:

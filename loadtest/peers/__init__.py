@@ -1,1 +1,1 @@
-"""Other servers under the same load: each in a virtual environment of its own, never ours."""
+"""Other servers under the same load, each in its own virtual environment."""

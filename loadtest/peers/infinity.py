@@ -1,6 +1,6 @@
-"""infinity_emb with its torch engine: the model's folder has no ONNX file for the other one."""
+"""infinity_emb with its torch engine, because the model's folder has no ONNX file for the other."""
 
-from loadtest.peers.peer import Peer, Place
+from .peer import Peer, Place
 
 
 def _command(place: Place) -> list[str]:
@@ -12,7 +12,7 @@ def _command(place: Place) -> list[str]:
 
 INFINITY = Peer(
     name="infinity",
-    # What the newest infinity was made for; with today's packages it does not start.
+    # The newest infinity does not start with later versions of these packages.
     packages=(
         ("torch==2.13.0",),
         (

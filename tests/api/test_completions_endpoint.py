@@ -7,7 +7,7 @@ import pytest
 from cacheproxy.api import completions_endpoint
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import ClientGone
-from cacheproxy.api.litellm_control import merge_control, merge_namespace
+from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.report import entry_id
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import Namespace
@@ -54,23 +54,28 @@ async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
     ],
 )
 def test_of_headers_and_field_the_stricter_one_holds(control, cache, merged):
-    assert merge_control(control, cache) == merged
+    assert merge_control(control, read_cache_field(cache)) == merged
 
 
-@pytest.mark.parametrize("cache", [{"ttl": 0}, {"ttl": True}, {"ttl": "1"}, {"s-maxage": -1}])
+@pytest.mark.parametrize(
+    "cache",
+    [
+        *({"ttl": 0}, {"ttl": True}, {"ttl": "1"}, {"s-maxage": -1}, {"no-cache": "yes"}),
+        *({"namespace": ""}, {"namespace": "x" * 257}, {"namespace": 5}),
+    ],
+)
 def test_a_member_without_a_usable_value_is_refused(cache):
-    with pytest.raises(BadRequest):
-        merge_control(Control(), cache)
+    with pytest.raises(BadRequest) as refused:
+        read_cache_field(cache)
+
+    assert refused.value.param == "cache"
 
 
-def test_the_field_names_a_namespace_inside_the_tenant():
-    ours = Namespace("acme", "default")
+@pytest.mark.parametrize(("name", "inside"), [("docs", "docs"), ("other/docs", "other/docs")])
+def test_the_field_names_a_namespace_inside_the_tenant(name, inside):
+    merged = merge_namespace(Namespace("acme", "default"), read_cache_field({"namespace": name}))
 
-    assert merge_namespace(ours, {"namespace": "docs"}) == Namespace("acme", "docs")
-    assert merge_namespace(ours, {"namespace": "other/docs"}).tenant == "acme"
-    for name in ("", "x" * 257, 5):
-        with pytest.raises(BadRequest):
-            merge_namespace(ours, {"namespace": name})
+    assert merged == Namespace("acme", inside)
 
 
 def test_an_entrys_id_tells_the_key_and_the_score():

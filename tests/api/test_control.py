@@ -48,6 +48,7 @@ def test_our_own_headers_are_honoured():
         (b"cache-control", b"max-age=soon"),
         (b"cache-control", b"max-age=-1"),
         (b"x-cacheproxy-semantic", b"maybe"),
+        (b"x-cacheproxy-semantic", b""),
         (b"x-cacheproxy-min-similarity", b"1.5"),
         (b"x-cacheproxy-min-similarity", b"nan"),
         (b"x-cacheproxy-min-similarity", b""),

@@ -62,7 +62,7 @@ def test_every_alert_says_how_bad_it_is_and_where_to_read_on():
     for rule in rules():
         if name := rule.get("alert"):
             assert rule["labels"]["severity"] in ("page", "ticket")
-            assert rule["annotations"]["runbook"] == f"RUNBOOK.md#{name.lower()}"
+            assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
 
 
 def test_the_dashboard_is_what_its_script_writes():
@@ -151,7 +151,7 @@ def test_a_redis_that_stops_wakes_somebody_until_it_is_back(server, redis, prome
         prometheus.ask(query.replace("$__rate_interval", "5s").replace("$job", "cacheproxy"))
 
 
-RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
+RUNBOOK = (DEPLOY.parent / "docs" / "runbook.md").read_text()
 
 
 def test_the_runbook_has_an_entry_for_each_alert_and_for_no_other():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cacheproxy.errors import ConfigError
-from loadtest.arrivals import draw_arrivals, poisson_arrivals, read_trace, step_arrivals
-from loadtest.scenario import Stream
+from loadtest.traffic.arrivals import draw_arrivals, poisson_arrivals, read_trace, step_arrivals
+from loadtest.traffic.scenario import Stream
 
 
 def rng(seed=1):

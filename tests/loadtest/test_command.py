@@ -51,7 +51,7 @@ def test_a_stalled_server_cannot_hide_its_queue(server, tmp_path):
     assert stream["figures"]["p50_ms"] >= 300
     assert stream["figures"]["offered_per_s"] == pytest.approx(40, rel=0.3)
     assert len(server.bodies) == stream["statuses"]["200"]
-    assert "no metrics of cacheproxy's" in done.stdout
+    assert "no metrics of cacheproxy" in done.stdout
 
 
 def test_a_closed_loop_sends_when_it_has_its_answer(server, tmp_path):
@@ -106,17 +106,44 @@ def test_chat_is_timed_to_its_first_byte_and_to_its_end(server, tmp_path, stream
     assert between_ms >= 100 if streamed else between_ms < 50
 
 
-def test_a_stream_that_breaks_off_is_a_failure(server, tmp_path):
+def test_a_stream_that_is_cut_short_fails_the_run(server, tmp_path):
     server.breaks_off = True
-    streams = (
-        '[[phases.streams]]\nname = "s"\nroute = "chat"\nper_s = 20\nstreamed = true\n'
-        '[[promises]]\nphase = "only"\nfigure = "failed_share"\nat_most = 0'
-    )
+    streams = '[[phases.streams]]\nname = "s"\nroute = "chat"\nper_s = 20\nstreamed = true\n'
 
     done = run(server, write_scenario(tmp_path, streams), "--json", tmp_path / "a.json")
 
+    assert done.returncode == 4
+    assert "FAILED only: s: " in done.stdout
+    assert "stream cut short" in done.stdout
+
+
+def test_a_wrong_path_fails_the_run(server, tmp_path):
+    done = loadtest(
+        *("run", "--url", f"{server.url}/nowhere"),
+        *("--scenario", write_scenario(tmp_path, STREAM)),
+    )
+
+    assert done.returncode == 4
+    assert "requests failed: 404" in done.stdout
+
+
+def test_a_wrong_path_fails_a_run_while_texts_become_known(server, tmp_path):
+    done = loadtest(
+        *("run", "--url", f"{server.url}/nowhere"),
+        *("--scenario", write_scenario(tmp_path, STREAM, more=KNOWN)),
+    )
+
+    assert done.returncode == 4
+    assert "error: known texts: 5 of 5 requests failed: 404 (5)" in done.stderr
+
+
+def test_a_broken_promise_fails_the_run(server, tmp_path):
+    streams = f'{STREAM}\n[[promises]]\nphase = "only"\nfigure = "p50_ms"\nat_most = 0'
+
+    done = run(server, write_scenario(tmp_path, streams))
+
     assert done.returncode == 3
-    assert "BROKEN only: failed_share" in done.stdout
+    assert "BROKEN only: p50_ms" in done.stdout
 
 
 def test_two_results_are_compared_by_ratios_with_their_spread(server, tmp_path):
@@ -142,7 +169,7 @@ def test_two_results_are_compared_by_ratios_with_their_spread(server, tmp_path):
         (["compare", "/nowhere/a.json", "/nowhere/b.json"], "/nowhere/a.json"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_line(arguments, told):
+def test_a_run_that_is_not_possible_ends_with_one_line(arguments, told):
     done = loadtest(*arguments)
 
     assert done.returncode == 2

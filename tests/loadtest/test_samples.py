@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from loadtest.connection import Exchange
-from loadtest.fleet import Outline
-from loadtest.promises import check_promises
-from loadtest.result import Result, make_phase
-from loadtest.samples import pack_sample, read_cache_status, read_samples
-from loadtest.scenario import Phase, Promise
-from loadtest.summary import as_text, warnings_of
+from loadtest.client.connection import Exchange
+from loadtest.client.fleet import Outline
+from loadtest.client.samples import pack_sample, read_cache_status, read_samples
+from loadtest.results.promises import check_promises
+from loadtest.results.result import Result, make_phase
+from loadtest.results.summary import as_text, warnings_of
+from loadtest.traffic.scenario import Phase, Promise
 
 MISS = b"cacheproxy; fwd=miss; ttl=57; stored"
 HOT = b"cacheproxy; hit; ttl=12; detail=hot"
@@ -45,9 +45,9 @@ def sample(due, *, ms, status=200, header=HOT, index=0, retry_after=False, whole
     return pack_sample(exchange, start=0.0, now=due + ms / 1000, texts=1, whole=whole)
 
 
-def phase_of(rows, *, kinds=b"\0" * 1000, settle_s=0.0):
+def phase_of(rows, *, kinds=b"\0" * 1000, settle_s=0.0, may_refuse=False):
     outline = Outline("s", "embeddings", 1, len(rows), (len(rows), 0, 0, 0), kinds, True)
-    phase = Phase("p", 10, (), settle_s)
+    phase = Phase("p", 10, (), settle_s, may_refuse=may_refuse)
     return make_phase(phase, [outline], read_samples(b"".join(rows)), [], [])
 
 
@@ -125,10 +125,26 @@ def test_promises_are_kept_or_broken_by_their_figures():
     assert np.isclose(kept[1].limit, 2 * fast.streams[0].figures["p99_ms"])
 
 
+@pytest.mark.parametrize(
+    ("statuses", "may_refuse", "failures"),
+    [
+        ([200, 200], False, []),
+        ([200, 404, 404], False, ["s: 2 of 3 requests failed: 404 (2)"]),
+        ([200, 0, 500], True, ["s: 2 of 3 requests failed: no answer (1), 500 (1)"]),
+        ([200, 429, 503], True, []),
+        ([200, 429, 503], False, ["s: 2 of 3 requests failed: 429 (1), 503 (1)"]),
+    ],
+)
+def test_every_answer_but_2xx_and_expected_refusals_is_a_failure(statuses, may_refuse, failures):
+    rows = [sample(i, ms=1, status=status) for i, status in enumerate(statuses)]
+
+    assert phase_of(rows, settle_s=5, may_refuse=may_refuse).failures == failures
+
+
 @pytest.mark.parametrize(("lag_ms", "warnings"), [(0.5, 0), (2.0, 1)])
-def test_a_lag_of_the_generators_own_is_told(lag_ms, warnings):
+def test_requests_that_leave_late_are_a_warning(lag_ms, warnings):
     phase = phase_of([sample(i / 100, ms=5, lag_ms=lag_ms) for i in range(100)])
     result = Result("s", "about", "server", 0.0, 2, 1, 1, [phase], [])
 
     assert len(warnings_of(result)) == warnings
-    assert ("generator's own lag is" in as_text(result)) == bool(warnings)
+    assert ("WARNING p: requests left up to 2.00 ms late" in as_text(result)) == bool(warnings)

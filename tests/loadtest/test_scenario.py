@@ -3,10 +3,10 @@
 import pytest
 
 from cacheproxy.errors import ConfigError
-from loadtest.plan import Planner
-from loadtest.scenario import load_scenario, scenario_names
-from loadtest.target import Target
-from loadtest.texts import TextSource
+from loadtest.traffic.plan import Planner
+from loadtest.traffic.scenario import load_scenario, scenario_names
+from loadtest.traffic.target import Target
+from loadtest.traffic.texts import TextSource
 
 TARGET = Target("http://127.0.0.1:1/v1", "all-MiniLM-L6-v2")
 
@@ -47,7 +47,7 @@ def test_a_plan_is_the_same_in_every_process():
     ("change", "told"),
     [
         ("mix = { unseen = 0.5 }", "adds up to 0.5"),
-        ("clients = 2", "give one of"),
+        ("clients = 2", "give exactly one of"),
         ("loops = 3", "loops"),
         ('[[promises]]\nphase = "b"\nfigure = "p99_ms"\nat_most = 1', "names a phase"),
     ],

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from cacheproxy.evaluation.traffic import Texts
-from loadtest.scenario import Mix
-from loadtest.texts import TextSource, text_of_length
+from loadtest.traffic.scenario import Mix
+from loadtest.traffic.texts import TextSource, text_of_length
 
 MIX = Mix(repeat=0.6, paraphrase=0.1, typo=0.1, unseen=0.2)
 WORDS = (6, 12)

@@ -94,7 +94,7 @@ class Harness:
             max_wait_s=max_wait_s,
             metrics=self.metrics,
         )
-        self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks)
+        self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks, metrics=self.metrics)
         reader = RecordReader(partial(unpack, dimensions=DIMENSIONS), self.metrics)
         purges = self.store.purges
         self.route = ItemsRoute(

@@ -16,6 +16,8 @@ class Relay:
         garbage: handed on in place of what the server says, if any.
         cut_at: bytes after which replies that are longer are cut, with their connection, if any.
         requests_left: bytes of requests after which connections are cut, if any.
+        lose_reply_to: the next request that contains these bytes reaches the server; its reply is
+            lost, as the connection is cut in its place.
     """
 
     def __init__(self, server_port: int):
@@ -32,6 +34,7 @@ class Relay:
         self.garbage: bytes | None = None
         self.cut_at: int | None = None
         self.requests_left: int | None = None
+        self.lose_reply_to: bytes | None = None
 
     async def __aenter__(self):
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -63,14 +66,20 @@ class Relay:
         await asyncio.sleep(self.greeting_s)
         to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
         self._writers += [writer, to_server[1]]
-        for pump in (self._requests(reader, to_server[1]), self._replies(to_server[0], writer)):
+        is_lost = asyncio.Event()
+        requests = self._requests(reader, to_server[1], is_lost)
+        replies = self._replies(to_server[0], writer, is_lost)
+        for pump in (requests, replies):
             task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _requests(self, reader, writer):
+    async def _requests(self, reader, writer, is_lost):
         with suppress(OSError):
             while data := await reader.read(65536):
+                if self.lose_reply_to is not None and self.lose_reply_to in data:
+                    self.lose_reply_to = None
+                    is_lost.set()
                 if self.requests_left is not None:
                     data = data[: self.requests_left]
                     self.requests_left -= len(data)
@@ -82,9 +91,12 @@ class Relay:
                     return
             writer.close()
 
-    async def _replies(self, reader, writer):
+    async def _replies(self, reader, writer, is_lost):
         with suppress(OSError):
             while data := await reader.read(65536):
+                if is_lost.is_set():
+                    writer.transport.abort()
+                    return
                 for start in range(0, len(data), self.piece_bytes):
                     await self._open.wait()
                     if self.delay_s:

@@ -59,6 +59,9 @@ class ScriptedServer:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if not self.path.startswith("/v1/"):
+                    self._answer(404, b"{}")
+                    return
                 outer.bodies.append(body)
                 time.sleep(outer.pause_s)
                 if body.get("stream"):

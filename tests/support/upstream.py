@@ -33,10 +33,9 @@ class Asked:
 
     @property
     def question(self) -> str:
-        for name in ("prompt", "input"):
-            if isinstance(self.body.get(name), str):
-                return str(self.body[name])
-        last = (self.body.get("messages") or self.body["input"])[-1]["content"]
+        field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(self.path, "messages")
+        given = self.body[field]
+        last = given if isinstance(given, str) else given[-1]["content"]
         return last if isinstance(last, str) else str(last[0]["text"])
 
 

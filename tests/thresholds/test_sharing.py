@@ -1,10 +1,14 @@
 """Evidence over restarts and between servers."""
 
+import asyncio
 import random
 
 import pytest
 from faulty import FaultyStore
+from relay import Relay
 
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.redis.store import RedisStore
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
@@ -34,11 +38,28 @@ class Server:
             if verdict.check or not verdict.is_hit:
                 self.thresholds.observe(NAMESPACE, 0.97, similarity)
 
+    def refute(self):
+        """Observe wrong hits until the evidence is thrown away."""
+        for _ in range(100):
+            self.thresholds.observe(NAMESPACE, 0.97, 0.1)
+            (account,) = self.thresholds.accounts()
+            if account.alarms["refuted"]:
+                return
+        pytest.fail("the evidence was not refuted")
+
     @property
     def standing(self):
         (account,) = self.thresholds.accounts()
         (standing,) = account.standings
         return standing
+
+
+async def labels_kept_in(store, **more):
+    """Return how many labels a server that starts on the store finds there."""
+    reader = Server(store, **more)
+    reader.thresholds.judge(NAMESPACE, 0.97, None)
+    await reader.sharing.share()
+    return reader.standing.labels
 
 
 @pytest.fixture
@@ -129,3 +150,107 @@ async def test_a_damaged_state_is_replaced(store):
     await server.sharing.share()
 
     assert store.states[name] != b"garbage"
+
+
+async def test_evidence_refuted_while_it_is_being_shared_stays_refuted(store):
+    server = Server(store)
+    server.learn(300)
+    await server.sharing.share()
+    assert server.standing.threshold is not None
+    server.learn(50)
+
+    store.during_swap = server.refute
+    await server.sharing.share()
+    store.during_swap = None
+    assert server.standing.threshold is None
+    server.learn(2)
+    await server.sharing.share()
+    server.learn(2)
+
+    assert server.standing.threshold is None
+    after = Server(store)
+    after.learn(1)
+    await after.sharing.share()
+    assert after.standing.threshold is None
+
+
+async def test_news_refuted_while_it_could_not_be_shared_is_dropped(store):
+    server = Server(store)
+    server.learn(300)
+
+    def refute_and_fail():
+        server.refute()
+        store.during_swap = None
+        raise StoreError("broken on purpose")
+
+    store.during_swap = refute_and_fail
+    await server.sharing.share()
+    await server.sharing.share()
+    after = Server(store)
+    after.learn(1)
+    await after.sharing.share()
+
+    assert after.standing.threshold is None
+
+
+async def test_evidence_whose_confirmation_was_lost_is_counted_once(store):
+    server = Server(store)
+    server.learn(30)
+    store.lost_replies = 1
+    await server.sharing.share()
+    assert store.states
+    server.learn(30)
+    await server.sharing.share()
+
+    assert server.standing.labels == pytest.approx(60, rel=0.05)
+    assert await labels_kept_in(store) == pytest.approx(60, rel=0.05)
+
+
+async def test_evidence_is_counted_once_where_its_write_failed_and_another_server_wrote(store):
+    server, other = Server(store), Server(store)
+    server.learn(30)
+    store.failures = 1
+    await server.sharing.share()
+    other.learn(30)
+    await other.sharing.share()
+    await server.sharing.share()
+
+    assert await labels_kept_in(store) == pytest.approx(60, rel=0.05)
+
+
+async def test_evidence_is_counted_once_where_redis_applied_it_and_its_reply_was_lost(redis_url):
+    async with Relay(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
+        store = RedisStore(f"redis://127.0.0.1:{relay.port}")
+        await store.open()
+        server = Server(store, fingerprint="lost reply")
+        server.learn(30)
+        relay.lose_reply_to = b"EXEC"
+        await server.sharing.share()
+        assert relay.lose_reply_to is None
+        server.learn(30)
+        async with asyncio.timeout(20):
+            while server.thresholds.with_news():
+                await server.sharing.share()
+        kept = await labels_kept_in(store, fingerprint="lost reply")
+        await store.close()
+
+    assert kept == pytest.approx(60, rel=0.05)
+
+
+async def test_evidence_is_counted_once_where_sharing_is_stopped_during_a_write(store):
+    server = Server(store)
+    server.learn(30)
+    swap = store.swap_state
+
+    async def swap_and_be_cancelled(*args):
+        await swap(*args)
+        raise asyncio.CancelledError
+
+    store.swap_state = swap_and_be_cancelled
+    sharing = asyncio.create_task(server.sharing.share())
+    await asyncio.wait({sharing})
+    store.swap_state = swap
+    await server.sharing.stop()
+
+    assert sharing.cancelled()
+    assert await labels_kept_in(store) == pytest.approx(30, rel=0.05)

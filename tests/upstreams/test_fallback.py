@@ -1,4 +1,4 @@
-"""Which upstream is asked, and when one is let alone."""
+"""Which upstream is asked, and when its circuit is open."""
 
 import pytest
 from upstream import Upstream, says
@@ -99,7 +99,7 @@ async def test_only_upstreams_that_have_the_model_are_asked(servers):
     await upstreams.stop()
 
 
-def test_one_that_is_let_alone_is_tried_by_one_request_at_a_time():
+def test_an_upstream_whose_circuit_is_open_is_probed_by_one_request_at_a_time():
     now = 100.0
     settings = UpstreamSettings(base_url="http://127.0.0.1:9/v1")
     one = GuardedUpstream(
@@ -113,7 +113,7 @@ def test_one_that_is_let_alone_is_tried_by_one_request_at_a_time():
     now += 1
     assert one.may_ask()
     assert not one.may_ask()
-    one.abandoned(began_at=now)  # who tried it has left; somebody else is to try it again
+    one.abandoned(began_at=now)  # its caller has left: the probe failed
     assert not one.may_ask()
     now += 2
     assert one.may_ask()

@@ -4,33 +4,117 @@
 {"inputs": "…" or […]}    -> [[…], …]
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from cacheproxy.api.body import decode_json
-from cacheproxy.api.dialects.protocol import Asked
-from cacheproxy.api.presentation import render_vector
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
 
+_Texts = Annotated[list[Text], Meta(min_length=1)]
 
-class _Body(msgspec.Struct):
-    texts: list[str] | None = None
-    inputs: str | list[str] | None = None
-    model: str | None = None
-    dimensions: int | None = None
-    normalize: bool = True
-    truncate: bool = True
+_ALWAYS = {"const": True}
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+class EmbedRequest(msgspec.Struct):
+    """Texts to embed, in one of two forms. Fields that are not listed are ignored."""
+
+    texts: Annotated[_Texts | None, Meta(description="The texts, in the plain form.")] = None
+    inputs: Annotated[
+        Text | _Texts | None,
+        Meta(description="One text or several, in text-embeddings-inference's form."),
+    ] = None
+    model: Annotated[
+        str | None, Meta(description="A model that `GET /v1/models` lists; else the server's own.")
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Length to which vectors are cut; at most the model's."),
+    ] = None
+    normalize: Annotated[
+        bool, Meta(description="Vectors are always normalised.", extra_json_schema=_ALWAYS)
+    ] = True
+    truncate: Annotated[
+        bool, Meta(description="Long texts are always truncated.", extra_json_schema=_ALWAYS)
+    ] = True
+
+
+# `EmbedDialect.parse` checks this: one of the two is given.
+_OneForm = Annotated[
+    EmbedRequest,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+                for name in ("texts", "inputs")
+            ]
+        }
+    ),
+]
+
+
+class EmbedResponse(msgspec.Struct):
+    """The answer to `texts`: vectors of unit length, in the order of the texts."""
+
+    embeddings: list[list[float]]
+    model: Annotated[str, Meta(description="The model's own name.")]
+    latency_ms: Annotated[float, Meta(description="Time from the body's arrival to the answer.")]
+
+
+EMBED = Operation(
+    method="POST",
+    path="/embed",
+    id="embed",
+    tag="Embeddings",
+    summary="Embed texts, plainly or as text-embeddings-inference does",
+    description="""
+    Give either `texts` or `inputs`; the answer has the form that belongs to it. The tiers are those
+    of `/v1/embeddings`, and so are the entries.
+    """,
+    headers=ITEM_HEADERS,
+    body=Content(
+        _OneForm,
+        {
+            "Plain": {"texts": ["first text", "second text"]},
+            "As text-embeddings-inference": {"inputs": "What is a cache stampede?"},
+        },
+    ),
+    replies={
+        200: Reply(
+            "An object as the answer to `texts`, an array of vectors as the answer to `inputs`.",
+            (
+                Content(
+                    EmbedResponse | list[list[float]],
+                    {
+                        "Plain": {
+                            "embeddings": [[0.6, -0.8]],
+                            "model": "all-MiniLM-L6-v2",
+                            "latency_ms": 0.612,
+                        },
+                        "As text-embeddings-inference": [[0.6, -0.8]],
+                    },
+                ),
+            ),
+            CACHE_HEADERS,
+        ),
+        **ITEM_REFUSALS,
+    },
+)
+
+_DECODER = msgspec.json.Decoder(EmbedRequest)
 
 
 class _PlainAsked(Asked):
-    """Asked in our own form, and answered in it."""
+    """A request in our own form, which is answered in the same form."""
 
 
 class EmbedDialect:
-    """Both forms; which one is meant shows in the name of the inputs."""
+    """Both forms; the name of the inputs tells which one is meant."""
 
     def parse(self, body: bytes) -> Asked:
         """Return what is asked; raises `BadRequest`."""
@@ -60,4 +144,4 @@ class EmbedDialect:
         )
 
     def frame(self, model: str, tokens: int) -> None:
-        """Return that answers are not always the same: they tell their time."""
+        """Return None: answers contain the time that they took, and so they differ."""

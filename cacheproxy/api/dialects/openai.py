@@ -1,25 +1,134 @@
 """`POST /v1/embeddings` as the official OpenAI clients speak it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from cacheproxy.api.body import decode_json
-from cacheproxy.api.dialects.protocol import Asked
-from cacheproxy.api.presentation import render_vector
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
 
+_TokenIds = Annotated[list[int], Meta(min_length=1)]
 
-class _Body(msgspec.Struct):
-    input: str | list[str | int | list[int]]
-    model: str
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
-    user: str | None = None
+_Inputs = Annotated[
+    list[Text | int | _TokenIds],
+    Meta(
+        min_length=1,
+        # `_inputs` checks this: the elements must be of one kind.
+        extra_json_schema={
+            "anyOf": [
+                {"items": {"type": "string"}},
+                {"items": {"type": "integer"}},
+                {"items": {"type": "array"}},
+            ]
+        },
+    ),
+]
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+class EmbeddingsRequest(msgspec.Struct):
+    """OpenAI's create-embeddings request. Fields that are not listed are ignored."""
+
+    input: Annotated[
+        Text | _Inputs,
+        Meta(
+            description="What to embed: a text, texts, the token ids of one text, or lists of "
+            "token ids. The settings `limits.inputs` and `limits.characters` bound their number "
+            "and length."
+        ),
+    ]
+    model: Annotated[str, Meta(description="A model that `GET /v1/models` lists, or an alias.")]
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None,
+        Meta(description="How vectors are written; base64 is of little-endian float32."),
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Length to which vectors are cut before they are normalised again; at "
+            "most the model's."
+        ),
+    ] = None
+    user: Annotated[str | None, Meta(description="Accepted and ignored.")] = None
+
+
+class Embedding(msgspec.Struct):
+    """One input's vector, of unit length."""
+
+    object: Literal["embedding"]
+    index: Annotated[int, Meta(description="The position of the input in the request.")]
+    embedding: Annotated[
+        list[float] | str, Meta(description="Numbers, or base64 of little-endian float32.")
+    ]
+
+
+class EmbeddingsUsage(msgspec.Struct):
+    """The tokens that the model reads of the inputs, cached or not."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(msgspec.Struct):
+    """OpenAI's list of embeddings, in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: Annotated[str, Meta(description="The model's own name, not the alias.")]
+    usage: EmbeddingsUsage
+
+
+CREATE_EMBEDDINGS = Operation(
+    method="POST",
+    path="/v1/embeddings",
+    id="createEmbeddings",
+    tag="Embeddings",
+    summary="Embed texts, as OpenAI does",
+    description="""
+    Each input is looked up in the hot, the exact and the semantic tier. The model computes only
+    what none of them has. A semantic hit is the vector of a similar text; the server serves one
+    only within its promised error.
+    """,
+    headers=ITEM_HEADERS,
+    body=Content(
+        EmbeddingsRequest,
+        {
+            "One text": {"input": "What is a cache stampede?", "model": "all-MiniLM-L6-v2"},
+            "Texts, shorter vectors": {
+                "input": ["first text", "second text"],
+                "model": "all-MiniLM-L6-v2",
+                "encoding_format": "base64",
+                "dimensions": 128,
+            },
+        },
+    ),
+    replies={
+        200: Reply(
+            "The embeddings.",
+            (
+                Content(
+                    EmbeddingsResponse,
+                    {
+                        "Cut to two dimensions": {
+                            "object": "list",
+                            "data": [{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}],
+                            "model": "all-MiniLM-L6-v2",
+                            "usage": {"prompt_tokens": 9, "total_tokens": 9},
+                        }
+                    },
+                ),
+            ),
+            CACHE_HEADERS,
+        ),
+        **ITEM_REFUSALS,
+    },
+)
+
+_DECODER = msgspec.json.Decoder(EmbeddingsRequest)
 
 _HEAD = b'{"object":"list","data":['
 _ITEM = b'{"object":"embedding","index":%d,"embedding":'
@@ -48,7 +157,7 @@ class OpenAIDialect:
         return _HEAD + b"},".join(data) + _tail(model, tokens)
 
     def frame(self, model: str, tokens: int) -> tuple[bytes, bytes]:
-        """Return what stands around the vector in the answer to one input."""
+        """Return the bytes before and after the vector in the answer to one input."""
         return _HEAD + _ITEM % 0, _tail(model, tokens)
 
 

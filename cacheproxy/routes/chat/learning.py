@@ -2,40 +2,43 @@
 
 `keep` writes the entry back at once. Behind the answer, when inference has time, its neighbour is
 looked for (unless the request has looked already) and the entry is written again under its probe,
-so that later questions find it. Then the two answers are compared, which is a label. A checked hit
-comes here, too, with the answer that was asked for once more. If the label says that a served
-answer was wrong, its entry is removed everywhere and quarantined: no other question finds it again.
+so that later questions find it. Then the pair may become a label (`evidence`). A served hit may
+become one, too: if the judge rejects it, or a client reports it, the entry is removed everywhere
+and quarantined, so that no other question finds it again.
 """
 
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from cacheproxy.concurrency.background import BackgroundTasks
-from cacheproxy.errors import ApiError, BadRequest, StoreError, Unavailable
+from cacheproxy.errors import BadRequest, StoreError, Unavailable
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.chat.budget import Budget
-from cacheproxy.routes.chat.likeness import Likeness
-from cacheproxy.routes.chat.models import ChatModels
+from cacheproxy.routes.chat.models import ChatModels, ModelLikeness
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.staleness import StalenessRules
 from cacheproxy.routes.chat.state import CompletionState
 from cacheproxy.routes.dialects.completion import Completion
+from cacheproxy.routes.dialects.context import in_context
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.thresholds.judged.thresholds import Pick
 from cacheproxy.tiers.flights import Flight
 from cacheproxy.tiers.keeping import Keeper
 from cacheproxy.tiers.keyed import KeyedTiers
 from cacheproxy.tiers.lifetime import Lifetimes
-from cacheproxy.tiers.semantic import Lookup
 from cacheproxy.tiers.sparework import SpareWork
 
 logger = logging.getLogger(__name__)
 
-_JUDGED_AT_ONCE = 8
-"""Pairs of answers that are before the judge at the same time."""
+_PICKS = 4_096
+"""Semantic hits that a client's report can be a label of."""
+
+_QUESTION = 16_000
+"""Characters of a question that are kept; the semantic tier reads shorter ones only."""
 
 
 class Learning:
@@ -50,11 +53,9 @@ class Learning:
         lifetimes: Lifetimes,
         staleness: StalenessRules,
         spare_work: SpareWork,
-        budget: Budget,
         purge: Callable[[Scope], Awaitable[int]],
         metrics: Metrics,
         now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare.
 
@@ -64,11 +65,9 @@ class Learning:
             tiers: the hot and the exact tier.
             lifetimes, staleness: of completions.
             spare_work: runs what nobody waits for.
-            budget: of the proxy's own requests.
             purge: removes entries from the store.
             metrics: counts.
             now: Unix time, seconds.
-            monotonic: seconds.
         """
         self._models = models
         self._keeper = keeper
@@ -76,12 +75,11 @@ class Learning:
         self._lifetimes = lifetimes
         self._staleness = staleness
         self._spare_work = spare_work
-        self._budget = budget
         self._purge = purge
         self._reports = metrics.cache_reports
         self._now = now
-        self._monotonic = monotonic
-        self._judging = BackgroundTasks(_JUDGED_AT_ONCE)
+        self._removals = BackgroundTasks()
+        self._picks: OrderedDict[bytes, Pick] = OrderedDict()
 
     def keep(
         self, completion: Completion, took_s: float, flight: Flight, state: CompletionState
@@ -89,20 +87,44 @@ class Learning:
         """Write a complete answer back, and queue what is to be learned from it."""
         likeness = self._models.answered(state.request.model)
         record = self._record_of(completion, took_s, state)
-        user_turn, lookup = state.user_turn, state.lookup
+        user_turn, near = state.user_turn, state.near
         if likeness is None or user_turn is None:
             partition = Partition(state.namespace_id, state.scope)
         else:
-            partition = likeness.partition_of(state.namespace_id, user_turn)
-        probe = None if lookup is None else lookup.probe
-        if likeness is not None and likeness.is_quarantined(record.key):
+            partition = likeness.tier.partition_of(state.namespace_id, user_turn)
+        probe = None if near is None else near.probe
+        if likeness is not None and likeness.tier.is_quarantined(record.key):
             probe = None
         tags = state.control.tags
         entry = self._keeper.keep(record, flight, partition=partition, probe=probe, tags=tags)
-        if likeness is None or user_turn is None or self._spare_work.is_full:
+        if likeness is None or user_turn is None:
             return
-        self._spare_work.put(
-            lambda: asyncio.ensure_future(self._learn(likeness, record, entry, flight.since, state))
+        if likeness.evidence is not None:
+            likeness.evidence.earn(state.namespace_id, likeness.cost_of(completion, record))
+        if not self._spare_work.is_full:
+            self._spare_work.put(
+                lambda: asyncio.ensure_future(
+                    self._learn(likeness, record, entry, flight.since, state)
+                )
+            )
+
+    def served(self, state: CompletionState, likeness: ModelLikeness) -> None:
+        """Learn from a semantic hit, behind its answer."""
+        near, turn = state.near, state.user_turn
+        if near is None or near.neighbour is None or turn is None or likeness.evidence is None:
+            return
+        neighbour, pick = near.neighbour, near.pick
+        if pick is None:
+            return
+        self._remember(neighbour.key, pick)
+        likeness.evidence.served(state.namespace_id, neighbour.took_s)
+        question = in_context(state.request)
+        likeness.evidence.hit(
+            state.namespace_id,
+            question,
+            neighbour.text,
+            pick,
+            lambda: self._removals.start(self._remove_wrong(neighbour)),
         )
 
     async def report(self, namespace: Namespace, key: bytes, score: float | None) -> int:
@@ -126,9 +148,9 @@ class Learning:
         except StoreError as error:
             raise Unavailable(f"the entry could not be removed: {error}") from error
         self._reports.labels(self._models.label_of(record.model)).inc()
-        likeness = self._models.answered(record.model)
-        if likeness is not None and score is not None:
-            likeness.reported(namespace.id, score)
+        likeness, pick = self._models.answered(record.model), self._picks.get(key)
+        if likeness is not None and likeness.evidence is not None and pick and score is not None:
+            likeness.evidence.reported(namespace.id, pick)
         return removed
 
     async def remove(self, record: CompletionRecord) -> int:
@@ -139,63 +161,53 @@ class Learning:
         """
         likeness = self._models.likeness_of(record.model)
         if likeness is not None:
-            likeness.quarantine(record.key)
+            likeness.tier.quarantine(record.key)
         return await self._purge(Scope(record.namespace_id, key=record.key))
 
     async def stop(self) -> None:
-        """Give up the comparisons that are under way; they are no labels."""
-        await self._judging.stop()
+        """Give up the judgements and removals that are under way; they are no labels."""
+        for likeness in self._models.likenesses():
+            if likeness.evidence is not None:
+                await likeness.evidence.stop()
+        await self._removals.stop()
 
     async def _learn(
         self,
-        likeness: Likeness,
+        likeness: ModelLikeness,
         record: CompletionRecord,
         entry: Entry,
         since: int,
         state: CompletionState,
     ) -> None:
-        """Index an answer's entry, and compare the answer with its neighbour's."""
-        likeness.answered(record.namespace_id, record.took_s)
-        lookup = state.lookup
-        if lookup is None and state.user_turn is not None:
-            lookup = await likeness.find(
-                record.namespace_id, state.user_turn, record.key, can_check=False
-            )
-            if lookup.probe is not None and self._may_be_found(likeness, record):
-                self._keeper.index(entry, lookup.probe, since)
-        if lookup is None or lookup.neighbour is None:
+        """Index an answer's entry under its question, and learn from its neighbour."""
+        near, turn = state.near, state.user_turn
+        if turn is None:
             return
-        if lookup.neighbour.key == record.key:
-            return  # an older answer to this very question, which teaches nothing about neighbours
-        if not likeness.may_ask_judge(lookup):
-            await self._label(likeness, lookup, lookup.neighbour, record)
-        elif not self._judging.is_full and self._budget.has_any(self._monotonic()):
-            # Whether there is room does not depend on the answers, so skipping does not bias.
-            self._budget.take(self._monotonic())
-            self._judging.start(self._label(likeness, lookup, lookup.neighbour, record))
+        if near is None:
+            near = await likeness.tier.find(record.namespace_id, turn, record.key)
+            if near.probe is not None and self._may_be_found(likeness, record):
+                self._keeper.index(entry, near.probe, since)
+        if likeness.evidence is not None and near.probe is not None:
+            question = in_context(state.request)
+            await likeness.evidence.missed(record.namespace_id, question, record.text, near)
 
-    async def _label(
-        self,
-        likeness: Likeness,
-        lookup: Lookup[CompletionRecord],
-        neighbour: CompletionRecord,
-        record: CompletionRecord,
-    ) -> None:
-        """Compare a fresh answer with its neighbour's; remove that one if it was served wrongly."""
+    async def _remove_wrong(self, record: CompletionRecord) -> None:
         try:
-            does_agree = await likeness.learn(record.namespace_id, lookup, record.body)
-            if lookup.is_hit and not does_agree:
-                await self.remove(neighbour)
-        except ApiError:
-            return  # no verdict: no reason to remove anything
+            await self.remove(record)
         except StoreError as error:
             logger.warning("a wrong entry could not be removed: %s", error)
 
-    def _may_be_found(self, likeness: Likeness, record: CompletionRecord) -> bool:
+    def _remember(self, key: bytes, pick: Pick) -> None:
+        self._picks[key] = pick
+        self._picks.move_to_end(key)
+        if len(self._picks) > _PICKS:
+            self._picks.popitem(last=False)
+
+    def _may_be_found(self, likeness: ModelLikeness, record: CompletionRecord) -> bool:
         """Return whether other questions may find an entry, and it was not replaced meanwhile."""
         entry = self._tiers.hot.get(record.key)
         is_current = entry is None or entry.record is record
-        return is_current and not likeness.is_quarantined(record.key)
+        return is_current and not likeness.tier.is_quarantined(record.key)
 
     def _record_of(
         self, completion: Completion, took_s: float, state: CompletionState
@@ -214,4 +226,5 @@ class Learning:
             has_usage=completion.has_usage,
             model=state.request.model,
             body=completion.body,
+            question="" if state.user_turn is None else state.user_turn.question[:_QUESTION],
         )

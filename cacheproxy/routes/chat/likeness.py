@@ -1,140 +1,159 @@
-"""The semantic tier of one model's completions: what is near, what may be served, what was learned.
+"""The semantic tier of one model's completions: what is near a question, and may it be served?
 
 A neighbour has the same context, that is everything but the last user turn, and the same signature;
-only the rest of the question may differ, and how far is for the earned threshold to say. Evidence
-comes from answers: what the upstream said to a question is compared with what it said to the
-neighbour. All of that happens off the path: while nothing may be served yet, not even a neighbour
-is looked for until the answer is there.
+only the rest of the question may differ. Among the nearest few the best by the score that the
+namespace's thresholds use is the neighbour. Whether it is served is earned from labels
+(`thresholds.judged`), or said by an operator's own threshold, which promises nothing.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.routes.chat.agreement import SENSITIVITY, Comparer
-from cacheproxy.routes.chat.judge import Judge
+from cacheproxy.probes.probe import Probe
+from cacheproxy.routes.chat.question_pair import Rarity, features_of, take_apart
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.request import UserTurn
-from cacheproxy.routes.dialects.text import text_of
-from cacheproxy.settings.sections import ChatSettings
 from cacheproxy.stores.protocol import Partition
-from cacheproxy.thresholds.controller import Controller
-from cacheproxy.thresholds.promise import Promise
-from cacheproxy.tiers.semantic import Lookup, SemanticTier
-
-AGREES = 1.0
-"""The similarity of answers that agree; of others it is 0."""
-
-_LEAST_CHECKS, _MOST_CHECKS = 0.02, 0.25
-"""Shares of hits that are asked for again: an answer costs more than a vector."""
-
-_JUDGED_SCORE = 0.8
-"""Answers to questions that are less alike count as different without asking the judge."""
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces
+from cacheproxy.thresholds.judged.thresholds import CANDIDATES, Pick
+from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.reader import RecordReader
 
 _QUARANTINED = 8_192
-"""Entries that were found to be wrong for others; some 600 kB."""
+"""Keys of entries that were found to be wrong for other questions; some 600 kB."""
 
 
-def promise_of_chat(chat: ChatSettings) -> Promise:
-    """Return the promise that the settings make, as it is to be kept of what the comparer sees."""
-    sensitivity = SENSITIVITY
-    if chat.judge_sensitivity is not None:
-        # What either of the two takes for the same is missed.
-        sensitivity += chat.judge_sensitivity - 1
-    return Promise(
-        max_error=chat.max_error * sensitivity,
-        confidence=chat.confidence,
-        min_similarities=(AGREES,),
-        least_checks=_LEAST_CHECKS,
-        most_checks=_MOST_CHECKS,
-    )
+class Near(NamedTuple):
+    """What was found for one question.
+
+    Attributes:
+        probe: float32 [d] unit vector under which its entry is to be indexed, or None.
+        neighbour: the record of the neighbour, or None.
+        score: the cosine of its question.
+        pick: what the thresholds know it by, or None.
+        is_hit: whether it may be served.
+    """
+
+    probe: NDArray[np.float32] | None = None
+    neighbour: CompletionRecord | None = None
+    score: float = 0.0
+    pick: Pick | None = None
+    is_hit: bool = False
 
 
 class Likeness:
-    """Lookups, evidence and quarantine for one model."""
+    """Lookups and quarantine for one model.
+
+    Attributes:
+        namespaces: the earned thresholds; None where an operator has set one.
+    """
 
     def __init__(
         self,
-        tier: SemanticTier[CompletionRecord],
-        controller: Controller,
+        guard: StoreGuard,
+        probe: Probe,
         tokenizer: Tokenizer,
-        comparer: Comparer,
-        judge: Judge | None = None,
+        reader: RecordReader[CompletionRecord],
+        rarity: Rarity,
+        *,
+        namespaces: JudgedNamespaces | None,
+        threshold: float | None,
+        fingerprint: str,
+        min_tokens: int,
+        model: str,
+        metrics: Metrics,
     ) -> None:
-        self._tier = tier
-        self._controller = controller
+        """Prepare.
+
+        Args:
+            guard, reader: the store's lookups, and its records.
+            probe, tokenizer: make the vector of a question.
+            rarity: of words.
+            namespaces: the earned thresholds, or None.
+            threshold: the operator's own cosine, or None.
+            fingerprint: what an index belongs to.
+            min_tokens: shorter questions are exact-only.
+            model: the model's label in the metrics.
+            metrics: counts.
+        """
+        self.namespaces = namespaces
+        self._guard = guard
+        self._probe = probe
         self._tokenizer = tokenizer
-        self._comparer = comparer
-        self._judge = judge
+        self._reader = reader
+        self._rarity = rarity
+        self._threshold = threshold
+        # Scores of different probes do not compare.
+        self._fingerprint = f"{fingerprint}:{probe.name}"
+        self._min_tokens = min_tokens
+        self._scores = metrics.semantic_score.labels(model)
         self._quarantined: OrderedDict[bytes, None] = OrderedDict()
 
     def is_open(self, namespace_id: str) -> bool:
         """Return whether anything may be served in a namespace at the moment."""
-        return self._controller.is_open(namespace_id)
+        return self.namespaces is None or self.namespaces.of(namespace_id).is_open
 
     def partition_of(self, namespace_id: str, turn: UserTurn) -> Partition:
         """Return where a namespace's entries of a turn's context are indexed."""
-        return self._tier.partition_of(namespace_id, turn.context)
+        return Partition(namespace_id, self._fingerprint, turn.context)
 
     async def find(
-        self, namespace_id: str, turn: UserTurn, key: bytes, *, can_check: bool
-    ) -> Lookup[CompletionRecord]:
-        """Return the nearest entry of the turn's context, and whether it may be served.
+        self, namespace_id: str, turn: UserTurn, key: bytes, *, spent_s: float = 0.0
+    ) -> Near:
+        """Return the neighbour of a question in its turn's context; nothing while that is unknown.
 
-        Where there is no room for checks, what would have to be checked is no hit.
+        `spent_s` is how long the request has waited for the store before.
         """
-        (ids,) = self._tokenizer.encode([turn.question])
-        if self._tokenizer.is_full(ids):
-            return Lookup()
-        probes = await self._tier.probe([ids])
+        probe = await self._probe_of(turn.question)
+        if probe is None:
+            return Near()
         partition = self.partition_of(namespace_id, turn)
-        (lookup,) = await self._tier.find(
-            partition, probes, [key], min_similarity=None, can_check=can_check
-        )
-        return lookup
-
-    async def learn(self, namespace_id: str, lookup: Lookup[CompletionRecord], body: bytes) -> bool:
-        """Compare a fresh completion with the neighbour's; take note, and return, if they agree.
-
-        Raises:
-            ApiError: there was no telling, which counts as a wrong one: equal answers are told
-                without any help, so that leaving the others out would make the tier too sure.
-        """
-        if lookup.neighbour is None:
-            raise ValueError("there is no neighbour to learn from")
-        answers = text_of(body), text_of(lookup.neighbour.body)
-        try:
-            does_agree = await self._comparer.agree(*answers)
-            if not does_agree and self._judge is not None and self.may_ask_judge(lookup):
-                does_agree = await self._judge.agree(*answers)
-        except ApiError:
-            self._tier.learn(namespace_id, lookup.score, 0.0)
-            raise
-        self._tier.learn(namespace_id, lookup.score, float(does_agree))
-        return does_agree
-
-    def may_ask_judge(self, lookup: Lookup[CompletionRecord]) -> bool:
-        """Return whether `learn` may make a request of the proxy's own."""
-        return self._judge is not None and lookup.score >= _JUDGED_SCORE
-
-    def looked_up(self, namespace_id: str, seconds: float, *, is_hit: bool) -> None:
-        """Take note of what a lookup on the path took."""
-        self._tier.looked_up(namespace_id, seconds, 1, int(is_hit))
-
-    def answered(self, namespace_id: str, seconds: float) -> None:
-        """Take note of what an answer took, which hits spare."""
-        self._tier.inferred(namespace_id, seconds, 1)
-
-    def reported(self, namespace_id: str, score: float) -> None:
-        """Take note that a client called a hit of this score wrong."""
-        self._tier.learn(namespace_id, score, 0.0)
+        found = await self._guard.candidates(partition, probe, CANDIDATES, spent_s=spent_s)
+        near: list[tuple[CompletionRecord, float]] = []
+        for one in found:
+            record = self._reader.read(one.record, namespace_id=namespace_id, key=one.key)
+            # An older answer to this very question teaches nothing about neighbours.
+            if record is not None and record.key != key and record.question:
+                near.append((record, one.score))
+        if not near:
+            return Near(probe)
+        self._scores.observe(near[0][1])
+        if self.namespaces is None:
+            record, score = near[0]
+            return Near(probe, record, score, None, score >= (self._threshold or 2.0))
+        thresholds = self.namespaces.of(namespace_id)
+        asked = take_apart(turn.question, self._rarity)
+        features = [
+            features_of(asked, take_apart(record.question, self._rarity), score)
+            for record, score in near
+        ]
+        pick = thresholds.rank(features, [record.key[0] & 1 for record, _ in near])
+        record, score = near[pick.index]
+        return Near(probe, record, score, pick, thresholds.serve(pick))
 
     def quarantine(self, key: bytes) -> None:
-        """Let an entry of this key be found by nobody but who asks its own question."""
+        """Let no other question find the entry of a key."""
         self._quarantined[key] = None
         if len(self._quarantined) > _QUARANTINED:
             self._quarantined.popitem(last=False)
 
     def is_quarantined(self, key: bytes) -> bool:
-        """Return whether it is."""
+        """Return whether a key is quarantined."""
         return key in self._quarantined
+
+    async def _probe_of(self, question: str) -> NDArray[np.float32] | None:
+        (ids,) = self._tokenizer.encode([question])
+        if len(ids) < self._min_tokens or self._tokenizer.is_full(ids):
+            return None
+        try:
+            (probe,) = await self._probe.encode([ids])
+        except ApiError:
+            return None  # the encoder is overloaded, and a lookup is not worth waiting for it
+        vector: NDArray[np.float32] = probe
+        return vector if vector.any() else None

@@ -1,8 +1,9 @@
 """The fixed binary form in which stores keep a completion: a record (see `records`) with the magic
-"CPC1" and this content, all little-endian:
+"CPC2" and this content, all little-endian:
 
     created_at f64 | fresh_until f64 | expires_at f64 | took_s f64 | prompt_tokens u32
-    | completion_tokens u32 | has_usage u8 | model's bytes u16 | body's bytes u32 | model | body
+    | completion_tokens u32 | has_usage u8 | model's bytes u16 | question's bytes u16
+    | body's bytes u32 | model | question | body
 """
 
 import struct
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 
 from cacheproxy.errors import RecordError
 from cacheproxy.records import OWNER, seal, unseal
+from cacheproxy.routes.dialects.text import text_of
 
-_MAGIC = b"CPC1"
-_HEADER = struct.Struct(OWNER + "ddddIIBHI")
+_MAGIC = b"CPC2"
+_HEADER = struct.Struct(OWNER + "ddddIIBHHI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class CompletionRecord:
         prompt_tokens, completion_tokens: as the upstream counted them; 0 where it did not say.
         has_usage: whether it said.
         model: as it was asked for.
-        body: a `chat.completion` object, as JSON.
+        body: the answer object of the request's API, as JSON.
+        question: the text of the last user turn, at most 65,535 bytes; empty if others may not
+            find the entry by it.
     """
 
     namespace_id: str
@@ -43,16 +47,22 @@ class CompletionRecord:
     has_usage: bool
     model: str
     body: bytes
+    question: str = ""
 
     @property
     def size_bytes(self) -> int:
-        """The body's bytes, and the model's name."""
-        return len(self.body) + len(self.model)
+        """The bytes of body, model and question, about."""
+        return len(self.body) + len(self.model) + len(self.question)
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return text_of(self.body)
 
 
 def pack(record: CompletionRecord) -> bytes:
     """Return the record's bytes."""
-    model = record.model.encode()
+    model, question = record.model.encode(), record.question.encode()
     header = _HEADER.pack(
         _MAGIC,
         bytes.fromhex(record.namespace_id),
@@ -65,9 +75,10 @@ def pack(record: CompletionRecord) -> bytes:
         record.completion_tokens,
         record.has_usage,
         len(model),
+        len(question),
         len(record.body),
     )
-    return seal(header + model + record.body)
+    return seal(header + model + question + record.body)
 
 
 def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
@@ -79,14 +90,16 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
     whole = unseal(data, _MAGIC, namespace_id=namespace_id, key=key)
     if len(whole) < _HEADER.size:
         raise RecordError(f"a completion cannot be in {len(data)} bytes")
-    _, _, _, *said, has_usage, model_bytes, body_bytes = _HEADER.unpack_from(whole)
+    *said, has_usage, model_bytes, question_bytes, body_bytes = _HEADER.unpack_from(whole)[3:]
     model_end = _HEADER.size + model_bytes
-    if len(whole) != model_end + body_bytes or has_usage > 1:
+    question_end = model_end + question_bytes
+    if len(whole) != question_end + body_bytes or has_usage > 1:
         raise RecordError("the record is not as it says")
     try:
         model = whole[_HEADER.size : model_end].decode()
+        question = whole[model_end:question_end].decode()
     except UnicodeDecodeError:
-        raise RecordError("the record's model has no name") from None
+        raise RecordError("the record's model or question is no text") from None
     created_at, fresh_until, expires_at, took_s, prompt_tokens, completion_tokens = said
     return CompletionRecord(
         namespace_id=namespace_id,
@@ -99,5 +112,6 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes) -> CompletionRecord:
         completion_tokens=completion_tokens,
         has_usage=bool(has_usage),
         model=model,
-        body=whole[model_end:],
+        body=whole[question_end:],
+        question=question,
     )

@@ -1,7 +1,4 @@
-"""Requests that the proxy makes behind a hit: to refresh an expired entry, or to check a hit.
-
-The fresh answer becomes an entry of its own; for a semantic hit it is evidence, too.
-"""
+"""Requests that refresh expired entries behind the answer (stale-while-revalidate, RFC 5861)."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +6,6 @@ from dataclasses import replace
 
 from cacheproxy.concurrency.background import BackgroundTasks
 from cacheproxy.errors import ApiError
-from cacheproxy.routes.chat.budget import Budget
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.chat.state import CompletionState
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
@@ -20,34 +16,20 @@ _AT_ONCE = 8
 
 
 class Refresh:
-    """Asks upstreams behind hits, within a budget."""
+    """Asks upstreams for fresh answers, a few at the same time."""
 
     def __init__(
         self,
         calls: UpstreamCalls,
-        budget: Budget,
         hot: HotTier[CompletionRecord],
         *,
         now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `now` is Unix time and `monotonic` monotonic time, seconds."""
+        """Prepare; `now` returns Unix time, seconds."""
         self._calls = calls
-        self._budget = budget
         self._hot = hot
         self._now = now
-        self._monotonic = monotonic
         self._tasks = BackgroundTasks(_AT_ONCE)
-
-    @property
-    def can_check(self) -> bool:
-        """Whether a semantic hit could be checked now."""
-        return not self._tasks.is_full and self._budget.has_any(self._monotonic())
-
-    def check(self, state: CompletionState) -> None:
-        """Ask for the answer that a semantic hit saved, and pay for it from the budget."""
-        self._budget.take(self._monotonic())
-        self.start(state)
 
     def start(self, state: CompletionState) -> None:
         """Ask for a fresh answer, unless too many requests are under way."""

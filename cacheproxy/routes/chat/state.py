@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.request import CompletionRequest, UserTurn
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.tiers.hot import HotEntry
-from cacheproxy.tiers.semantic import Lookup
 from cacheproxy.tiers.streamed import Reader
 from cacheproxy.upstreams.client import Head
 
@@ -25,7 +25,7 @@ class CompletionState:
         scope: names the upstream that answers and, where callers' keys are passed on, the caller.
         key: of its entry [32 bytes]; empty if the request bypasses the tiers.
         user_turn: the last user turn and its context, if the semantic tier takes part.
-        lookup: what the semantic tier found, once it was asked.
+        near: what the semantic tier found, once it was asked.
         since: the moment (`Purges`) of the first lookup.
         stale: an expired record that the keyed tiers have, if it may still be served.
         stages_s: the seconds that each stage took.
@@ -38,7 +38,7 @@ class CompletionState:
     scope: str
     key: bytes = b""
     user_turn: UserTurn | None = None
-    lookup: Lookup[CompletionRecord] | None = None
+    near: Near | None = None
     since: int = 0
     stale: "Cached | None" = None
     stages_s: dict[str, float] = field(default_factory=dict)

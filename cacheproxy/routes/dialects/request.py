@@ -7,13 +7,15 @@ and what is asked of the cache (`cache`) are left out.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import encode_fields
 from cacheproxy.routes.chat.signature import signature_of
+from cacheproxy.validation import refusal
 
 Form = Literal["plain", "stream"]
 Bypass = Literal["tools", "media", "temperature", "n", "store", "search", "shape", "state"]
@@ -29,6 +31,15 @@ _DEFAULT_TEMPERATURE = 1.0
 _LONGEST_QUESTION = 2_000
 """Characters; longer ones are exact-only. The probe, which reads 256 tokens, would cut them, and
 their signature would take time on the event loop."""
+
+
+class NamedModel(msgspec.Struct, kw_only=True):
+    """What the proxy itself demands of a request for a completion."""
+
+    model: Annotated[
+        str,
+        Meta(min_length=1, description="A model that one of the upstreams has."),
+    ]
 
 
 class UserTurn(NamedTuple):
@@ -113,7 +124,7 @@ def read_fields(body: bytes) -> Fields:
     """Return the fields of a request's body.
 
     Raises:
-        BadRequest: it is no JSON object, or names no model.
+        BadRequest: it is not a JSON object, or names no model.
     """
     if not body:
         raise BadRequest("the request body is empty; it must be a JSON object")
@@ -124,9 +135,10 @@ def read_fields(body: bytes) -> Fields:
             body = msgspec.json.encode(fields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise BadRequest(f"the request body is not usable JSON: {error}") from None
-    model = fields.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequest("'model' must name a model", param="model")
+    try:
+        model = msgspec.convert(fields, NamedModel).model
+    except msgspec.ValidationError as error:
+        raise refusal(error) from None
     return Fields(fields, cache or {}, body, model)
 
 

@@ -48,7 +48,7 @@ CREATE TABLE purges (
     namespace BLOB NOT NULL,
     tag BLOB,
     key BLOB,
-    made_at REAL NOT NULL,
+    made_at REAL NOT NULL,  -- or, of one that removes entries, when it last did
     is_running INTEGER NOT NULL
 );
 CREATE INDEX running_purges ON purges (namespace) WHERE is_running;

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.notices import (
@@ -61,9 +62,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Listen no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def _run(self) -> None:
         seen, is_new = self._journal_state(), True

@@ -22,6 +22,7 @@ REPLACEMENTS_KEPT_S = 60.0
 """A process that has not listened for longer has missed something."""
 
 _ABANDONED_S = 60.0
+"""A running purge that has removed nothing for so long was cut short: a slice takes some 20 ms."""
 
 _NEW_GENERATION = """
 SELECT max(?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'purges'), 0))
@@ -104,10 +105,16 @@ def begin_purge(connection: Connection, scope: Scope, now: float) -> Purge:
     return purge
 
 
-def remove_some(connection: Connection, purge: Purge) -> list[Removed]:
-    """Remove entries that a purge names, at most WRITE_ROWS; none are left when none were."""
+def remove_some(connection: Connection, purge: Purge, now: float) -> list[Removed]:
+    """Remove entries that a purge names, at most WRITE_ROWS; once it returns none, none are left.
+
+    Each call also shows all processes that the purge is making progress.
+    """
     partitions = purge.namespace + b"\0" * 8, purge.namespace + b"\xff" * 8
     with transaction(connection):
+        connection.execute(
+            "UPDATE purges SET made_at = ? WHERE generation = ?", (now, purge.generation)
+        )
         if purge.key is not None:
             found = connection.execute(_REMOVE_KEY, (purge.key, *partitions, purge.generation))
         elif purge.tag is not None:
@@ -126,7 +133,7 @@ def finish_purge(connection: Connection, purge: Purge) -> None:
 
 
 def abandoned_purges(connection: Connection, now: float) -> list[Purge]:
-    """Return purges that have been running for long: who began them may have been killed."""
+    """Return running purges without recent progress: their process may have been killed."""
     rows = connection.execute(
         "SELECT generation, namespace_id, namespace, tag, key FROM purges"
         " WHERE is_running AND made_at < ?",

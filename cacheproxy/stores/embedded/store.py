@@ -11,24 +11,26 @@ exists within one connection only: one thread does all, and slices let others in
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, VectorIndexes
+from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
@@ -56,6 +58,11 @@ _LOAD_SLICES = 8
 _LAG_ROWS = 1024
 """How many rows of other writers a write indexes along with its own. Where there are more, they and
 the promise that its entries are found by probe at once are left to the background."""
+
+_EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
+"""Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
+the background and delays no write by more. Four for one keeps the store within its bound where
+new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
 """Keys looked up in one go: a millisecond or two, then others have their turn."""
@@ -125,10 +132,7 @@ class EmbeddedStore:
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
         self._stats = EmbeddedStats()  # replaced on the writer's thread only
         self._index_stats = IndexStats()  # replaced on the indexer's thread only
-        self._is_open = False
-        self._is_closed = False
-        self._calls = 0
-        self._idle = asyncio.Event()
+        self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
         self._purging = Shielded()
@@ -141,8 +145,7 @@ class EmbeddedStore:
         Raises:
             StoreError: there can be no database at the path; `open` may be tried again.
         """
-        if self._is_closed:
-            raise StoreError("the store is closed")
+        self._calls.check_not_closed()
         try:
             await self._connect()
         except StoreError:
@@ -150,32 +153,26 @@ class EmbeddedStore:
             await self._connect()
         if self._listener is not None:
             await self._listener.start()
-        self._is_open = True
+        self._calls.open()
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
         """Let the calls in progress end, then release threads and file."""
-        if self._is_closed:
+        if not self._calls.close():
             return
-        self._is_open, self._is_closed = False, True
-        tasks = [*self._rebuilds.values(), *([self._sweeping] if self._sweeping else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._sweeping, *self._rebuilds.values())
         if self._listener is not None:
             await self._listener.stop()
         # A purge is carried on by another process, or when the file is next opened.
         await self._purging.cut_short()
-        while self._calls:
-            self._idle.clear()
-            await self._idle.wait()
+        await self._calls.ended()
         for worker in self._workers:
             await worker.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
         found: list[bytes | None] = []
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(keys), _GET_KEYS):
                 part = keys[start : start + _GET_KEYS]
                 found += await self._reader.run(rows.get_many, part, self._now())
@@ -193,7 +190,7 @@ class EmbeddedStore:
             raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
         found: list[Neighbour | None] = []
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(queries), _NEAREST_ROWS):
                 part = queries[start : start + _NEAREST_ROWS]
                 lookup = await self._indexer.run(self._nearest, partition, part)
@@ -202,17 +199,32 @@ class EmbeddedStore:
                     self._rebuild_soon(partition, queries.shape[1])
         return found
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
+
+        There are none while the partition's graph is being rebuilt, as for `nearest`.
+        """
+        query = np.ascontiguousarray(probe, np.float32)
+        with self._calls.one():
+            lookup = await self._indexer.run(self._candidates, partition, query, count)
+            if lookup.behind:
+                self._rebuild_soon(partition, len(query))
+        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards see them.
 
         Return how many keys were written: those that a purge forbids are left out.
         """
         count = 0
-        with self._call():
+        with self._calls.one():
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
                 await self._indexer.run(self._indexes.discard, written.removed)
+                await self._evict(_EVICTED_PER_WRITE)
                 await self._index(written.entries)
                 count += len(written.entries)
         return count
@@ -223,24 +235,24 @@ class EmbeddedStore:
         A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
         force, and is done by the next sweep but a few, of whichever process.
         """
-        with self._call():
+        with self._calls.one():
             return await self._purging.run(self._purge(scope, progress))
 
     async def census(self) -> Census:
         """Count every entry, on the reader's thread."""
-        with self._call():
+        with self._calls.one():
             usage = await self._reader.run(rows.measure)
             namespaces = await self._reader.run(rows.count_namespaces)
         return Census(usage.entries, usage.live_bytes, namespaces)
 
     async def read_state(self, name: str) -> bytes | None:
         """Return the live state of that name."""
-        with self._call():
+        with self._calls.one():
             return await self._reader.run(states.read_state, name, self._now())
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
         """Write a state if it still is `old`; return whether it was."""
-        with self._call():
+        with self._calls.one():
             return await self._writer.run(
                 states.swap_state, name, old, new, expires_at, self._now()
             )
@@ -250,12 +262,11 @@ class EmbeddedStore:
 
         The store does so by itself every 5 s.
         """
-        with self._call():
+        with self._calls.one():
             await self._writer.run(lambda _: self._database.check_in_place())
             while removed := await self._writer.run(self._remove_expired):
                 await self._indexer.run(self._indexes.discard, removed)
-            evicted = await self._writer.run(self._evict)
-            await self._indexer.run(self._indexes.discard, evicted)
+            await self._evict()
             for purge in await self._writer.run(notices.abandoned_purges, self._now()):
                 await self._remove_purged(purge, None)
             await self._writer.run(notices.forget_old, self._now())
@@ -267,19 +278,6 @@ class EmbeddedStore:
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
         return replace(self._stats, index=self._index_stats)
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Count a call as in progress; `close` waits for it."""
-        if not self._is_open:
-            raise StoreError("the store is not open")
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
 
     async def _connect(self) -> None:
         await self._writer.run(self._measure)
@@ -300,6 +298,13 @@ class EmbeddedStore:
                 progress(count)
         await self._writer.run(notices.finish_purge, purge)
         return count
+
+    async def _evict(self, most: float = math.inf) -> None:
+        """Evict what is too much, but only about `most` rows, in slices between other jobs."""
+        evicted = 0
+        while evicted < most and (some := await self._writer.run(self._evict_some)):
+            await self._indexer.run(self._indexes.discard, some)
+            evicted += len(some)
 
     async def _index(self, entries: Sequence[Entry]) -> None:
         """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
@@ -346,15 +351,31 @@ class EmbeddedStore:
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
     ) -> _Lookup:
-        now = self._now()
-        index = self._indexes.load(connection, partition, probes.shape[1])
+        index = self._load(connection, partition, probes.shape[1])
+        if not index.ready:
+            return _Lookup([None] * len(probes), behind=True)
+        found = index.nearest(connection, probes, self._now())
+        return _Lookup(found, index.is_behind(connection))
+
+    def _candidates(
+        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> _Lookup:
+        index = self._load(connection, partition, len(probe))
+        if not index.ready:
+            return _Lookup([], behind=True)
+        found = index.candidates(connection, probe, count, self._now())
+        return _Lookup([*found], index.is_behind(connection))
+
+    def _load(
+        self, connection: Connection, partition: Partition, dimensions: int
+    ) -> PartitionIndex:
+        """Return the index of a partition, caught up if that is quickly done."""
+        index = self._indexes.load(connection, partition, dimensions)
         for _ in range(_LOAD_SLICES):
             if index.ready:
                 break
-            index.catch_up(connection, now)
-        if not index.ready:
-            return _Lookup([None] * len(probes), behind=True)
-        return _Lookup(index.nearest(connection, probes, now), index.is_behind(connection))
+            index.catch_up(connection, self._now())
+        return index
 
     def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
         index = self._indexes.load(connection, partition, dimensions)
@@ -366,18 +387,16 @@ class EmbeddedStore:
             replaced = rows.put_many(connection, allowed)
             keys = [replacement.key for replacement in replaced]
             notices.announce_replaced(connection, keys, self._id, self._now())
-        removed = [replacement.row for replacement in replaced]
-        return _Written(allowed, removed + self._evict(connection))
+        self._measure(connection)
+        return _Written(allowed, [replacement.row for replacement in replaced])
 
     def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
-        removed = notices.remove_some(connection, purge)
+        removed = notices.remove_some(connection, purge, self._now())
         self._measure(connection)
         return removed
 
-    def _evict(self, connection: Connection) -> list[Removed]:
-        evicted: list[Removed] = []
-        while some := rows.evict(connection, self._max_bytes):
-            evicted += some
+    def _evict_some(self, connection: Connection) -> list[Removed]:
+        evicted = rows.evict(connection, self._max_bytes)
         self._measure(connection, evicted=len(evicted))
         return evicted
 

@@ -166,6 +166,22 @@ class PartitionIndex:
             pending = lost
         return answers
 
+    def candidates(
+        self, connection: Connection, probe: NDArray[np.float32], count: int, now: float
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
+        alive: list[_Live] = []
+        for more in _CANDIDATES:
+            if not len(self._graph):
+                break
+            (proposed,) = self._search(probe[None], count + more)
+            live = self._read(connection, proposed, now)
+            alive = list(live.values())
+            if len(alive) >= count or len(proposed) < count + more:
+                break
+        scored = [_best(probe, [one]) for one in alive]
+        return sorted(scored, key=lambda neighbour: -neighbour.score)[:count]
+
     def _search(self, probes: NDArray[np.float32], count: int) -> list[list[int]]:
         matches: Any = self._graph.search(probes, count, threads=1)
         if len(probes) == 1:

@@ -6,15 +6,16 @@ the owner catches up on the state, and forgets what it may have missed news of.
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges
+from cacheproxy.stores.redis.backoff import Backoff
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.link import RedisLink, as_store_error, connect
 
@@ -22,10 +23,6 @@ _log = logging.getLogger(__name__)
 
 _QUIET_S = 1.5
 """Silence after which Redis is asked whether it is there, and after as much again given up."""
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
-"""Pauses between attempts to connect double from the first to the longest."""
 
 
 class Channel:
@@ -57,7 +54,7 @@ class Channel:
         self._hear = hear
         self._tried = asyncio.Event()
         self._is_said = False
-        self._pause_s = _FIRST_PAUSE_S
+        self._backoff = Backoff()
         self._task: asyncio.Task[None] | None = None
         purges.is_listening = False
 
@@ -68,9 +65,7 @@ class Channel:
 
     async def stop(self) -> None:
         """Subscribe no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -85,9 +80,7 @@ class Channel:
             finally:
                 await connection.disconnect(nowait=True)
             self._tried.set()
-            # Not all processes at the same moment.
-            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1))  # noqa: S311
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(self._backoff.next_pause_s())
 
     async def _listen(self, connection: AbstractConnection) -> None:
         """Hand on messages until there can be no more, which is an error."""
@@ -116,7 +109,7 @@ class Channel:
             _log.info("purges by other processes are heard again")
         self._is_said = False
         self._purges.is_listening = True
-        self._pause_s = _FIRST_PAUSE_S
+        self._backoff.reset()
         self._tried.set()
 
     def _lost(self, error: StoreError) -> None:

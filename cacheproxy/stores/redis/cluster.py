@@ -135,6 +135,13 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         with self._calls.one():
             return [None] * len(probes)
 
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return nothing."""
+        with self._calls.one():
+            return []
+
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically and without its probe; later lookups see them.
 

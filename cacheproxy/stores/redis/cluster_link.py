@@ -18,6 +18,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, as_store_error, connect
 from cacheproxy.stores.redis.url import Address, ClusterNodes
@@ -63,9 +64,7 @@ class ClusterLink:
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        await stop_tasks(self._looking)
         for link in self._links.values():
             await link.close()
 

@@ -22,6 +22,7 @@ from redisvl.index import AsyncSearchIndex
 from redisvl.schema import IndexSchema
 from redisvl.schema.fields import BaseField, BaseVectorFieldAttributes
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.redis.link import as_store_error
 
@@ -168,10 +169,7 @@ class ProbeIndexes:
 
     async def close(self) -> None:
         """Stop what is being prepared, and close the pool, which no one uses any more."""
-        tasks = list(self._preparing.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(*self._preparing.values())
         # A frozen Redis may never take leave.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):

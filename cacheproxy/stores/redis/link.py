@@ -11,7 +11,6 @@ While Redis cannot be reached, calls fail at once and one task tries again, less
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,9 @@ from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
+from cacheproxy.stores.redis.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,6 @@ Ask = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _CONNECT_S = 2.0
 """Longest time for a connection to be made, handshakes included."""
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
-"""Pauses between attempts to reach Redis double from the first to the longest."""
 
 _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     # In this order: some of redis-py's errors are also its ConnectionError.
@@ -123,10 +120,7 @@ class RedisLink:
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        tasks = [*self._opening, *([self._recovering] if self._recovering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._recovering, *self._opening)
         for connection in self._idle:
             await connection.disconnect(nowait=True)
         self._idle.clear()
@@ -259,16 +253,14 @@ class RedisLink:
                 turn.set_exception(StoreError(str(error), error.kind))
 
     async def _recover(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
-            # Not all processes at the same moment.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
+            await asyncio.sleep(backoff.next_pause_s())
             connection = self.make_connection()
             error = await connect(connection)
             if error is None:
                 break
             self._failure = error
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._failure = None
         self._alive += 1
         self._give(connection)

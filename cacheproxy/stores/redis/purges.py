@@ -22,6 +22,7 @@ import msgspec
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
+from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.stores.protocol import Entry, Progress
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
@@ -40,8 +41,8 @@ _RUNNING = "cp:{shared}:running"
 FLOORS_KEPT_S = 3600
 """Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
 
-_KEPT_S = 11 * 365 * 86_400
-"""Of a purge that was cut short: longer than any entry lives (`api.control`)."""
+_KEPT_S = int(1.1 * MOST_TTL_S)
+"""How long a purge that was cut short stays in force: longer than any entry lives."""
 
 _ASK_S = 10.0
 

@@ -20,10 +20,20 @@ _TAGS = TAGS_FIELD.encode()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one search found; `expired` are names of entries that are still in the index only."""
+    """What one search found.
 
-    neighbour: Neighbour | None
+    Attributes:
+        neighbours: live entries, the nearest first.
+        expired: names of entries that are gone, and still in the index.
+    """
+
+    neighbours: list[Neighbour]
     expired: list[bytes]
+
+    @property
+    def neighbour(self) -> Neighbour | None:
+        """The nearest one."""
+        return self.neighbours[0] if self.neighbours else None
 
     @property
     def is_blocked(self) -> bool:
@@ -66,13 +76,13 @@ class Search:
         )
 
     def read(self, reply: Any, probe: NDArray[np.float32]) -> Answer:
-        """Return the best of a reply's entries.
+        """Return a reply's entries.
 
         Raises:
             StoreError: the reply is an error, or nothing that a search answers.
         """
         raise_error_in(reply)
-        best: Neighbour | None = None
+        found: list[Neighbour] = []
         expired = []
         try:
             for name, values in zip(reply[1::2], reply[2::2], strict=True):
@@ -89,11 +99,12 @@ class Search:
                 if self._purges.forbid(key, self._namespace, tags, stored.generation):
                     continue
                 score = _cosine(probe, np.frombuffer(fields[self._field], "<f2"))
-                if best is None or score > best.score:
-                    best = Neighbour(key, stored.record, score)
+                found.append(Neighbour(key, stored.record, score))
         except (TypeError, ValueError, KeyError) as error:
             raise StoreError(f"Redis: no answer to a search: {error!r}", "protocol") from error
-        return Answer(best, expired)
+        # Not by Redis' scores, which are less exact.
+        found.sort(key=lambda neighbour: -neighbour.score)
+        return Answer(found, expired)
 
 
 def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:

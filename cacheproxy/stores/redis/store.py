@@ -118,8 +118,27 @@ class RedisStore(KeyedStore[RedisPurges]):
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
+        found = await self._search(partition, probes, _NEIGHBOURS)
+        return [row[0] if row else None for row in found]
+
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
+
+        There are none while the index is missing, as for `nearest`.
+        """
+        (found,) = await self._search(
+            partition, probe[None], [count + more for more in _NEIGHBOURS]
+        )
+        return found[:count]
+
+    async def _search(
+        self, partition: Partition, probes: NDArray[np.float32], depths: Sequence[int]
+    ) -> list[list[Neighbour]]:
+        """Return live entries near each probe; look deeper where only expired ones are found."""
         with self._calls.one():
-            found: list[Neighbour | None] = [None] * len(probes)
+            found: list[list[Neighbour]] = [[] for _ in probes]
             index = index_of(partition, probes.shape[1])
             if not len(probes):
                 return found
@@ -128,20 +147,20 @@ class RedisStore(KeyedStore[RedisPurges]):
                 return found
             search = Search(index, partition, self._hnsw.ef_runtime, self._purging)
             rows, expired = list(range(len(probes))), list[bytes]()
-            for neighbours in _NEIGHBOURS:
+            for neighbours in depths:
                 # Redis removes an expired key when any other command than a search meets it.
                 removal: list[Command] = [("EXISTS", *expired)] if expired else []
                 searches = [search.command(probes[row], neighbours) for row in rows]
                 replies = await self._link.ask([*removal, *searches], timeout_s=_LOOKUP_S)
                 if any(is_useless(reply) for reply in replies):
                     self._indexes.lost(index)
-                    return [None] * len(probes)
+                    return [[] for _ in probes]
                 answers = [
                     search.read(reply, probes[row])
                     for row, reply in zip(rows, replies[len(removal) :], strict=True)
                 ]
                 for row, answer in zip(rows, answers, strict=True):
-                    found[row] = answer.neighbour
+                    found[row] = answer.neighbours
                 again = [i for i, answer in enumerate(answers) if answer.is_blocked]
                 rows = [rows[i] for i in again]
                 expired = [name for i in again for name in answers[i].expired]

@@ -8,6 +8,7 @@ import math
 import time
 from dataclasses import replace
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import IndexStats
 from cacheproxy.stores.redis.index import IsBlind, ProbeIndex, ProbeIndexes
@@ -40,9 +41,7 @@ class IndexWatch:
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def look(self) -> None:
         """Look at every index once.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.chat.budget import Budget
+from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
@@ -141,7 +141,7 @@ class Harness:
             tiers=tiers,
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
-            spare_work=SpareWork(lambda: True, most=10),
+            spare_work=SpareWork(lambda: True, most=10, metrics=metrics),
             budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
             metrics=metrics,

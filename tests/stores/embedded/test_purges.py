@@ -7,8 +7,9 @@ import time
 import pytest
 from opened_stores import PARTITION, key
 
-import cacheproxy.stores.embedded.listener as listener
 from cacheproxy.errors import StoreError
+from cacheproxy.stores.embedded import listener, notices
+from cacheproxy.stores.embedded.database import Database
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
@@ -69,6 +70,35 @@ async def test_a_purge_that_was_cut_short_is_finished_by_a_later_sweep(path, ope
     assert (await later.census()).entries == 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM purges WHERE is_running").fetchone() == (0,)
+    connection.close()
+
+
+async def test_a_purge_that_runs_for_minutes_counts_all_that_it_names(open_store):
+    clock = Clock()
+    store = await open_store(now=clock.now)
+    await store.put_many(entries(range(5000)))
+    sweeps = []
+
+    def progress(_):
+        clock.skew_s += 45.0
+        sweeps.append(asyncio.create_task(store.sweep()))
+
+    removed = await store.purge(Scope(NAMESPACE), progress)
+    await asyncio.gather(*sweeps)
+
+    assert len(sweeps) > 5
+    assert removed == 5000
+
+
+def test_a_purge_is_abandoned_a_minute_after_it_last_removed_something(path):
+    connection = Database(path).connect()
+    purge = notices.begin_purge(connection, Scope(NAMESPACE), now=1000.0)
+    assert notices.abandoned_purges(connection, now=1050.0) == []
+    notices.remove_some(connection, purge, now=1050.0)
+    assert notices.abandoned_purges(connection, now=1100.0) == []
+    assert notices.abandoned_purges(connection, now=1111.0) == [purge]
+    notices.finish_purge(connection, purge)
+    assert notices.abandoned_purges(connection, now=1111.0) == []
     connection.close()
 
 

@@ -22,6 +22,7 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded import rows
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Entry, Partition
+from cacheproxy.stores.purges import Scope
 
 REPOSITORY = Path(__file__).parents[3]
 PARTITION = Partition("0123456789abcdef" * 2, "model")
@@ -442,6 +443,22 @@ async def test_beyond_max_bytes_the_oldest_entries_go_first(path, where):
         assert kept == list(range(4000 - len(kept), 4000))
         assert store.stats().evicted == 4000 - len(kept)
         assert store.stats().entries == len(kept)
+
+
+async def test_a_store_reopened_with_a_much_smaller_bound_evicts_in_pieces_between_other_calls(
+    path,
+):
+    async with opened(path) as store:
+        for start in range(0, 8000, 2000):
+            await store.put_many(entries(range(start, start + 2000), b"x" * 2000))
+    async with opened(path, max_bytes=2**20) as store:
+        await store.put_many(entries(["written meanwhile"]))
+        assert store.stats().evicted < 4000
+        assert await store.purge(Scope(PARTITION.namespace_id, key=key("written meanwhile"))) == 1
+        assert store.stats().evicted < 6000
+        await store.sweep()
+        assert store.stats().live_bytes <= 2**20
+        assert await store.get_many([key(0), key(7999)]) == [None, b"x" * 2000]
 
 
 async def test_an_entry_written_again_is_young_again(path):

@@ -1,0 +1,279 @@
+"""Replays questions past the chat tier: an upstream that words every answer anew, and a judge.
+
+The decisions are the live route's: the same thresholds, features, plan and allowance. Made up are
+the upstream's answers, of which only the length matters, and the judge's replies.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.evaluation.replay import MISS, SEMANTIC, Traffic
+from cacheproxy.evaluation.simulated_judge import SimulatedJudge
+from cacheproxy.routes.chat.question_pair import Question, Rarity, features_of, take_apart
+from cacheproxy.thresholds.judged.allowance import Allowance, Purpose, tokens_cost
+from cacheproxy.thresholds.judged.asking import Reply, outcome_of
+from cacheproxy.thresholds.judged.evidence import Kind, Outcome
+from cacheproxy.thresholds.judged.thresholds import CANDIDATES, JudgedThresholds, Pick, Standing
+
+_NONE = -1.0
+"""Scores of what is no neighbour are below."""
+
+_TASK_TOKENS = 110
+"""Of a judge's request besides question and answer."""
+
+_SHIPPED_TOKENS = 60
+"""Of question and answer of a shipped pair."""
+
+_ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
+"""Median of the answers' lengths, and the standard deviation of their logarithm."""
+
+
+@dataclass
+class JudgedTraffic:
+    """Questions with their groups, and what is known of each pair; replays share it.
+
+    Attributes:
+        traffic: the requests; `contexts` are by signature.
+        texts: by number.
+        groups: int64 [texts]; texts of one group have one answer.
+        rarity: of words.
+    """
+
+    traffic: Traffic
+    texts: Sequence[str]
+    groups: NDArray[np.int64]
+    rarity: Rarity
+    _questions: dict[int, Question] = field(default_factory=dict)
+    _features: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+
+    def features(self, text: int, other: int, cosine: float) -> NDArray[np.float32]:
+        """Return the features of a pair."""
+        key = (text, other)
+        found = self._features.get(key)
+        if found is None:
+            one, two = self._question(text), self._question(other)
+            found = self._features[key] = features_of(one, two, cosine)
+        return found
+
+    def _question(self, text: int) -> Question:
+        found = self._questions.get(text)
+        if found is None:
+            found = self._questions[text] = take_apart(self.texts[text], self.rarity)
+        return found
+
+
+@dataclass
+class JudgedReplay:
+    """What came of it.
+
+    Attributes:
+        outcomes: int8 [requests], EXACT, MISS or SEMANTIC.
+        is_wrong: bool [requests], semantic hits of another group.
+        opened: the request at which something could be served for the first time, or None.
+        standing: at the end.
+        allowance: what was spent.
+        alarms: by kind.
+        changes: (request, score, threshold or None), whenever it changed.
+    """
+
+    outcomes: NDArray[np.int8]
+    is_wrong: NDArray[np.bool_]
+    allowance: Allowance
+    opened: int | None = None
+    standing: Standing | None = None
+    alarms: dict[str, int] = field(default_factory=dict)
+    changes: list[tuple[int, str, float | None]] = field(default_factory=list)
+
+    @property
+    def hits(self) -> int:
+        """Semantic hits."""
+        return int((self.outcomes == SEMANTIC).sum())
+
+    @property
+    def wrong(self) -> int:
+        """Wrong ones among them."""
+        return int(self.is_wrong.sum())
+
+    @property
+    def error(self) -> float:
+        """Wrong given hit; 0 without hits."""
+        return self.wrong / self.hits if self.hits else 0.0
+
+    def as_text(self) -> str:
+        """Return the figures."""
+        allowance, standing = self.allowance, self.standing
+        if standing is None:
+            raise ValueError("the replay has not been run")
+        share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
+        opened = "never" if self.opened is None else f"at request {self.opened:,}"
+        lines = [
+            f"semantic hits     {self.hits:,} of {len(self.outcomes):,} requests",
+            f"wrong ones        {self.wrong:,} ({self.error:.2%})",
+            f"opened            {opened}",
+            f"score             {standing.score}",
+            f"judge, measured   rejects {standing.sensitivity.rate:.1%} of wrong answers"
+            f" (at least {standing.sensitivity.lower:.1%}), {standing.false_rejects:.1%} of right ones",
+            f"judge's requests  {sum(allowance.requests.values()):,}, {share:.1%} of what clients' cost",
+        ]
+        if standing.aside:
+            lines.append(f"steps aside       {standing.aside}")
+        return "\n".join(lines)
+
+
+class JudgedReplayer:
+    """One replay; `run` plays it."""
+
+    def __init__(
+        self,
+        traffic: JudgedTraffic,
+        judge: SimulatedJudge,
+        *,
+        max_error: float = 0.02,
+        confidence: float = 0.95,
+        shares: tuple[float, float] = (0.10, 0.03),
+        seed: int = 0,
+    ) -> None:
+        """Prepare; `shares` are what may be spent while learning and once open."""
+        self._draw = random.Random(seed)  # noqa: S311
+        self._traffic, self._judge = traffic, judge
+        self.thresholds = JudgedThresholds(
+            max_error=max_error, confidence=confidence, random=self._draw.random
+        )
+        requests = len(traffic.traffic.requests)
+        texts = len(traffic.texts)
+        self.result = JudgedReplay(
+            np.zeros(requests, np.int8), np.zeros(requests, np.bool_), Allowance(*shares)
+        )
+        rng = np.random.default_rng(seed)
+        self._answer_tokens = np.minimum(
+            2_000, _ANSWER_TOKENS * np.exp(_ANSWER_SPREAD * rng.standard_normal(texts))
+        ).tolist()
+        self._is_injected = (rng.random(texts) < judge.injected).tolist()
+        self._question_tokens = [10 + len(text) / 4 for text in traffic.texts]
+        self._halves = rng.integers(0, 2, texts).tolist()
+        self._is_late = False
+        self._now = 0.0
+
+    def run(
+        self, progress: Callable[[Sequence[int]], Sequence[int]] = lambda requests: requests
+    ) -> JudgedReplay:
+        """Return what came of all requests."""
+        base, result = self._traffic.traffic, self.result
+        near, near_scores = base.near
+        known = np.zeros(len(self._traffic.texts), np.bool_)
+        requests = base.requests.tolist()
+        for number, text in enumerate(progress(requests)):
+            self._now = float(number)
+            self._is_late = number >= len(requests) // 2
+            if known[text]:
+                continue
+            at = np.flatnonzero(known[near[text]] & (near_scores[text] > _NONE))[:CANDIDATES]
+            served = False
+            if len(at) and base.is_long[text]:
+                candidates = near[text][at].tolist()
+                served = self._look_up(number, text, candidates, near_scores[text][at].tolist())
+            if not served:
+                result.outcomes[number] = MISS
+                known[text] = True
+                cost = tokens_cost(self._question_tokens[text], self._answer_tokens[text])
+                result.allowance.earn(
+                    cost,
+                    is_open=self.thresholds.is_open,
+                    part=0.1 if self.thresholds.aside else 1.0,
+                )
+            self._ask_about_wrong_pairs(text)
+            self._note(number)
+        result.standing = self.thresholds.standing()
+        result.alarms = dict(self.thresholds.alarms)
+        return result
+
+    def _look_up(
+        self, number: int, text: int, candidates: Sequence[int], cosines: Sequence[float]
+    ) -> bool:
+        features = [
+            self._traffic.features(text, other, cosine)
+            for other, cosine in zip(candidates, cosines, strict=True)
+        ]
+        pick = self.thresholds.rank(features, [self._halves[other] for other in candidates])
+        neighbour = candidates[pick.index]
+        is_wrong = bool(self._traffic.groups[text] != self._traffic.groups[neighbour])
+        served = self.thresholds.serve(pick)
+        if served:
+            self.result.outcomes[number] = SEMANTIC
+            self.result.is_wrong[number] = is_wrong
+        allowance = self.result.allowance
+        if allowance.has_room and (weight := self.thresholds.wants_label(pick, allowance.fullness)):
+            self._label(text, neighbour, pick, is_wrong, weight, served)
+        return served
+
+    def _label(
+        self, text: int, neighbour: int, pick: Pick, is_wrong: bool, weight: float, served: bool
+    ) -> None:
+        is_injected = self._is_injected[text] or self._is_injected[neighbour]
+        tokens = self._question_tokens[text] + self._answer_tokens[neighbour]
+        outcome = self._ask(is_wrong, is_injected, tokens, "label")
+        control: Outcome | None = Outcome.NONE
+        if not served and outcome is not None and self.thresholds.wants_own():
+            tokens = self._question_tokens[text] + self._answer_tokens[text]
+            control = self._ask(False, self._is_injected[text], tokens, "control")
+        if outcome is None or control is None:
+            return
+        self.thresholds.observe(
+            *(pick, outcome),
+            now=self._now,
+            item=self._draw.getrandbits(64),
+            weight=weight,
+            served=served,
+            control=control,
+        )
+
+    def _ask_about_wrong_pairs(self, text: int) -> None:
+        allowance = self.result.allowance
+        if not allowance.has_room:
+            return
+        kind = self.thresholds.wants_control()
+        if kind is None:
+            return
+        tokens: float = _SHIPPED_TOKENS
+        is_injected = kind == Kind.INJECTED
+        if kind == Kind.TRAFFIC:
+            tokens = self._question_tokens[text] + self._answer_tokens[text]
+            is_injected = self._is_injected[text]
+        outcome = self._ask(True, is_injected, tokens, "sensitivity")
+        if outcome is not None:
+            self.thresholds.controlled(
+                kind, outcome, now=self._now, item=self._draw.getrandbits(64)
+            )
+
+    def _ask(
+        self, is_wrong: bool, is_injected: bool, tokens: float, purpose: Purpose
+    ) -> Outcome | None:
+        replies: list[Reply] = []
+        while (outcome := outcome_of(replies)) is None:
+            reply = self._judge.reply(
+                is_wrong=is_wrong,
+                is_injected=is_injected,
+                is_late=self._is_late,
+                first=replies[0] if replies else None,
+                draw=self._draw.random,
+            )
+            if reply is None:
+                return None
+            cost = tokens_cost(_TASK_TOKENS + tokens, 1)
+            self.result.allowance.spend(purpose, cost, int(_TASK_TOKENS + tokens))
+            replies.append(reply)
+        return outcome
+
+    def _note(self, number: int) -> None:
+        result, thresholds = self.result, self.thresholds
+        if thresholds.is_open and result.opened is None:
+            result.opened = number
+        shown = thresholds.band if thresholds.is_open else None
+        before = result.changes[-1][2] if result.changes else None
+        if shown != before:
+            name = "learned" if thresholds.uses_learned else "cosine"
+            result.changes.append((number, name, None if shown is None else float(shown)))

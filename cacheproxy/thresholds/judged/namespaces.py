@@ -1,0 +1,291 @@
+"""The judged thresholds of one model: one for each namespace, their metrics, and what is shared.
+
+Namespaces share nothing: evidence of one says nothing about another, and would carry information
+from tenant to tenant.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cacheproxy.keys import short_id
+from cacheproxy.telemetry.metrics import (
+    SEMANTIC_ASIDE,
+    SEMANTIC_CERTIFIED,
+    SEMANTIC_ERROR,
+    SEMANTIC_ERROR_UPPER,
+    SEMANTIC_PAIRS_NEEDED,
+    SEMANTIC_THRESHOLD,
+    Metrics,
+)
+from cacheproxy.thresholds.judged.allowance import Allowance
+from cacheproxy.thresholds.judged.evidence import Evidence, Kind, Outcome
+from cacheproxy.thresholds.judged.limits import Sensitivity
+from cacheproxy.thresholds.judged.thresholds import JudgedThresholds, Pick, Standing
+
+_NAMESPACES = 200
+"""Namespaces of a model with evidence in memory, up to 0.3 MB each; the one that was used longest
+ago is dropped, and read from the store again."""
+
+_CLOSED = 2.0
+"""Exported as the threshold while closed: above every score."""
+
+_LATEST = 200
+"""Labels by whose times the rate of labels is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAccount:
+    """What may be told of one namespace.
+
+    Attributes:
+        namespace_id: whose account it is.
+        standing: how its threshold stands.
+        labels: verdicts on pairs of its traffic.
+        labels_per_s: the rate at which they come, or None while that is not known.
+        alarms: how often the evidence was in doubt, by kind.
+        hits: semantic hits since the start of this process.
+        saved_s: the upstream's time that they saved, seconds.
+    """
+
+    namespace_id: str
+    standing: Standing
+    labels: int
+    labels_per_s: float | None
+    alarms: Mapping[str, int]
+    hits: int
+    saved_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAccount:
+    """What may be told of one model.
+
+    Attributes:
+        judge: the model that judges, or None: answers are compared.
+        allowance: what judging has cost.
+        namespaces: where they stand.
+    """
+
+    judge: str | None
+    allowance: Allowance
+    namespaces: Sequence[JudgedAccount]
+
+
+@dataclass
+class JudgedNamespace:
+    """One namespace: its thresholds, as processes share them (`sharing.Shared`), and its hits."""
+
+    thresholds: JudgedThresholds
+    now: Callable[[], float]
+    unconfirmed: bytes | None = None
+    hits: int = 0
+    saved_s: float = 0.0
+    usual_s: float = 0.0
+    shown_looks: int = -1
+    shown_alarms: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def was_shared(self) -> bool:
+        """See `sharing.Shared`."""
+        return self.thresholds.was_shared
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to share."""
+        return self.thresholds.has_news or self.unconfirmed is not None
+
+    def unpack(self, packed: bytes) -> Evidence | None:
+        """See `sharing.Shared`."""
+        return Evidence.unpack(packed)
+
+    def offer(self, shared: Evidence | None) -> Evidence:
+        """See `sharing.Shared`."""
+        return self.thresholds.offer(shared)
+
+    def adopt(self, shared: Evidence) -> None:
+        """See `sharing.Shared`."""
+        self.unconfirmed = None
+        self.thresholds.adopt(shared, self.now())
+
+    def take_back(self) -> None:
+        """See `sharing.Shared`."""
+        self.unconfirmed = None
+        self.thresholds.take_back()
+
+    def labels_per_s(self) -> float | None:
+        """Return the rate of the latest labels, None while there are too few."""
+        times = self.thresholds.evidence.labels["at"][-_LATEST:]
+        if len(times) < 2 or times[-1] <= times[0]:
+            return None
+        return float((len(times) - 1) / (times[-1] - times[0]))
+
+
+class JudgedNamespaces:
+    """The namespaces of one model.
+
+    Attributes:
+        kind: of evidence (`sharing.EvidenceSource`).
+        allowance: what the proxy may spend on requests of its own for this model.
+    """
+
+    kind = "judged-1"
+
+    def __init__(
+        self,
+        allowance: Allowance,
+        *,
+        max_error: float,
+        confidence: float,
+        assumed: Sensitivity | None,
+        model: str,
+        metrics: Metrics,
+        now: Callable[[], float],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Start closed everywhere.
+
+        Args:
+            allowance: see above.
+            max_error, confidence: what is promised.
+            assumed: the sensitivity of comparing answers, where no judge is asked.
+            model: the model's label in the metrics.
+            metrics: counts labels and shows the thresholds.
+            now: Unix time, seconds.
+            draw: uniform in [0, 1).
+        """
+        self.allowance = allowance
+        self._max_error, self._confidence = max_error, confidence
+        self._assumed, self._draw = assumed, draw
+        self._now = now
+        self._model = model
+        self._metrics = metrics
+        self._namespaces: OrderedDict[str, JudgedNamespace] = OrderedDict()
+        self._labels = {
+            outcome: metrics.semantic_labels.labels(model, name)
+            for outcome, name in (
+                (Outcome.ACCEPTED, "right"),
+                (Outcome.REJECTED, "wrong"),
+                (Outcome.UNREADABLE, "unreadable"),
+            )
+        }
+        self._controls = {
+            (kind, outcome): metrics.judge_controls.labels(model, kind.name.lower(), name)
+            for kind in (Kind.HARD, Kind.TRAFFIC, Kind.INJECTED, Kind.OWN)
+            for outcome, name in (
+                (Outcome.ACCEPTED, "accepted"),
+                (Outcome.REJECTED, "rejected"),
+                (Outcome.UNREADABLE, "unreadable"),
+            )
+        }
+        metrics.semantic_promised_error.labels(model).set(max_error)
+
+    def of(self, namespace_id: str) -> JudgedThresholds:
+        """Return the thresholds of a namespace."""
+        return self._of(namespace_id).thresholds
+
+    def served(self, namespace_id: str, saved_s: float) -> None:
+        """Count a semantic hit, which saved so much of the upstream's time."""
+        namespace = self._of(namespace_id)
+        namespace.hits += 1
+        namespace.saved_s += saved_s
+
+    def observe(
+        self,
+        namespace_id: str,
+        pick: Pick,
+        outcome: Outcome,
+        *,
+        item: int,
+        weight: float,
+        served: bool = False,
+        control: Outcome = Outcome.NONE,
+        is_judged: bool = True,
+    ) -> None:
+        """Take a label of a namespace, and its control (`JudgedThresholds.observe`)."""
+        self._labels[outcome].inc()
+        if control != Outcome.NONE:
+            self._controls[Kind.OWN, control].inc()
+        self.of(namespace_id).observe(
+            *(pick, outcome),
+            now=self._now(),
+            item=item,
+            weight=weight,
+            served=served,
+            control=control,
+            is_judged=is_judged,
+        )
+        self.show(namespace_id)
+
+    def controlled(self, namespace_id: str, kind: Kind, outcome: Outcome, *, item: int) -> None:
+        """Take the outcome of a pair that is wrong by construction."""
+        self._controls[kind, outcome].inc()
+        self.of(namespace_id).controlled(kind, outcome, now=self._now(), item=item)
+        self.show(namespace_id)
+
+    def accounts(self) -> Iterator[JudgedAccount]:
+        """Yield each namespace's account, the one used last first."""
+        for namespace_id, namespace in reversed(self._namespaces.items()):
+            thresholds = namespace.thresholds
+            yield JudgedAccount(
+                namespace_id,
+                thresholds.standing(),
+                labels=len(thresholds.evidence.labels),
+                labels_per_s=namespace.labels_per_s(),
+                alarms=dict(thresholds.alarms),
+                hits=namespace.hits,
+                saved_s=namespace.saved_s,
+            )
+
+    def with_news(self) -> list[tuple[str, JudgedNamespace]]:
+        """Return the namespaces with evidence that was not shared yet."""
+        return [
+            (namespace_id, namespace)
+            for namespace_id, namespace in self._namespaces.items()
+            if namespace.has_news
+        ]
+
+    def show(self, namespace_id: str) -> None:
+        """Show in the metrics how a namespace stands, if that has changed."""
+        namespace = self._of(namespace_id)
+        thresholds = namespace.thresholds
+        for kind, count in thresholds.alarms.items():
+            if more := count - namespace.shown_alarms.get(kind, 0):
+                self._metrics.semantic_alarms.labels(self._model, kind).inc(more)
+        changed = namespace.shown_alarms != thresholds.alarms
+        if not changed and namespace.shown_looks == thresholds.looks:
+            return
+        namespace.shown_alarms = dict(thresholds.alarms)
+        namespace.shown_looks = thresholds.looks
+        standing = thresholds.standing()
+        threshold = standing.threshold if thresholds.is_open else None
+        self._metrics.semantic_namespaces.set(
+            self._model,
+            short_id(namespace_id),
+            {
+                SEMANTIC_THRESHOLD: _CLOSED if threshold is None else float(threshold),
+                SEMANTIC_CERTIFIED: thresholds.is_open,
+                SEMANTIC_ERROR: standing.certificate.error,
+                SEMANTIC_ERROR_UPPER: standing.certificate.upper,
+                SEMANTIC_PAIRS_NEEDED: standing.certificate.pairs_needed,
+                SEMANTIC_ASIDE: standing.aside is not None,
+            },
+        )
+
+    def _of(self, namespace_id: str) -> JudgedNamespace:
+        namespace = self._namespaces.get(namespace_id)
+        if namespace is None:
+            if len(self._namespaces) >= _NAMESPACES:
+                oldest, _ = self._namespaces.popitem(last=False)
+                self._metrics.semantic_namespaces.forget(self._model, short_id(oldest))
+            thresholds = JudgedThresholds(
+                max_error=self._max_error,
+                confidence=self._confidence,
+                random=self._draw,
+                assumed=self._assumed,
+            )
+            namespace = JudgedNamespace(thresholds, self._now)
+            self._namespaces[namespace_id] = namespace
+        self._namespaces.move_to_end(namespace_id)
+        return namespace

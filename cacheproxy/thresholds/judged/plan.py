@@ -1,0 +1,150 @@
+"""Which pairs go to the judge: those that tell most about the threshold that is nearest to opening.
+
+A pair is labelled with a probability that depends on its score's band alone, so that labels of one
+band are a fair sample of it. Above the loosest threshold that seems to keep the promise the
+probability grows with the root of the band's share of wrong ones (Neyman's allocation); below it
+few are labelled, to find whether it may be lowered.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.thresholds.bands import BANDS
+
+Floats = NDArray[np.float64]
+
+_PRIOR_LABELS = 0.5
+"""What a guess about a band is worth."""
+
+_STEPS, _LEAST_SLOPE = 8, 0.1
+"""Of Newton's method, and of the bent curve."""
+
+_HORIZON = 16_000.0
+"""Lookups over which a threshold is to pay: one that serves more but opens later may serve less."""
+
+_PACE = 0.12
+"""Labels a lookup that the allowance is taken to pay for."""
+
+_RISK_POWER = 0.25
+"""Of a band's risk, in its chance: less than Neyman's 0.5, as bands without an error are bounded by
+the one that was labelled least."""
+
+_LEAST_ERROR = 0.004
+"""Added to a band's risk, so that one where no error is expected is labelled all the same."""
+
+_BELOW = 0.15
+"""Labels below the threshold, as a share of those above it."""
+
+_LEAST_CHANCE = 0.01
+
+_NEAR_BANDS = 10
+_NEAR_TIMES = 4.0
+"""The bands just below are labelled so many times as often as those further down."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known by band, float64 [BANDS] each.
+
+    Attributes:
+        guess: shares of wrong ones to begin with.
+        traffic: texts, relatively.
+        labels: labels, as equally weighty ones.
+        wrong: the estimated wrong ones among them.
+    """
+
+    guess: Floats
+    traffic: Floats
+    labels: Floats
+    wrong: Floats
+
+
+def plan(
+    known: Known, *, max_error: float, sensitivity: float, false_rejects: float, error: float
+) -> Floats:
+    """Return each band's probability of a label, float64 [BANDS], at most 1.
+
+    Args:
+        known: by band.
+        max_error: what is promised.
+        sensitivity, false_rejects: of the judge.
+        error: the probability with which a look may be mistaken.
+    """
+    risk = _risk(known)
+    texts = known.traffic + 1e-3 * known.traffic.sum() / BANDS + 1e-9
+    lowest = _lowest(risk, texts, known.labels, max_error, sensitivity, false_rejects, error)
+    chance = np.zeros(BANDS)
+    wish = (risk[lowest:] + _LEAST_ERROR) ** _RISK_POWER
+    chance[lowest:] = wish / wish.max()
+    times = np.ones(lowest)
+    times[max(0, lowest - _NEAR_BANDS) :] = _NEAR_TIMES
+    if lowest:
+        wanted = _BELOW * float(chance[lowest:] @ texts[lowest:])
+        chance[:lowest] = np.minimum(1.0, times * wanted / float(times @ texts[:lowest]))
+    return np.maximum(chance, _LEAST_CHANCE)
+
+
+def _lowest(
+    risk: Floats,
+    texts: Floats,
+    labels: Floats,
+    max_error: float,
+    sensitivity: float,
+    false_rejects: float,
+    error: float,
+) -> int:
+    """Return the band from which on serving seems to bring most hits over the horizon."""
+
+    def from_above(values: Floats) -> Floats:
+        found: Floats = np.cumsum(values[::-1])[::-1]
+        return found
+
+    total = from_above(texts)
+    wrong = np.minimum(from_above(risk * texts) / total, 0.999)
+    seen = np.clip(wrong * sensitivity + (1 - wrong) * false_rejects, 1e-6, 0.999)
+    most = max_error * sensitivity + (1 - max_error) * false_rejects
+    share = total / total[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = seen * np.log(seen / most) + (1 - seen) * np.log((1 - seen) / (1 - most))
+        needed = np.where(seen < most, -math.log(error) / apart, np.inf)
+    missing = np.maximum(0.0, needed - from_above(labels))
+    wait = missing / np.minimum(_PACE, share)
+    worth = share * np.maximum(0.0, _HORIZON - wait)
+    if worth.max() <= 0:
+        return int(np.argmin(wait)) if np.isfinite(wait.min()) else BANDS - 1
+    return int(worth.argmax())
+
+
+def _risk(known: Known) -> Floats:
+    """Return each band's share of wrong ones: the guess, its log-odds bent to what was seen.
+
+    A curve of two numbers: what single bands seem to say is mostly chance while labels are few.
+    """
+    guess = np.clip(known.guess, 1e-4, 1 - 1e-4)
+    odds = np.log(guess / (1 - guess))
+    rows = np.stack([np.ones_like(odds), odds], axis=1)
+    labels = known.labels + _PRIOR_LABELS
+    wrong = np.minimum(known.wrong, known.labels) + _PRIOR_LABELS * guess
+    found = np.array([0.0, 1.0])
+    for _ in range(_STEPS):
+        risk = 1 / (1 + np.exp(-np.clip(rows @ found, -20, 20)))
+        curve = (rows * (labels * risk * (1 - risk))[:, None]).T @ rows + 1e-6 * np.eye(2)
+        found += np.clip(np.linalg.solve(curve, rows.T @ (wrong - labels * risk)), -1, 1)
+    found[1] = max(found[1], _LEAST_SLOPE)
+    result: Floats = 1 / (1 + np.exp(-np.clip(rows @ found, -20, 20)))
+    return result
+
+
+def guess_by_cosine(cosines: Floats) -> Floats:
+    """Return a guess at the share of wrong neighbours before anything is known."""
+    guess: Floats = 1 / (1 + np.exp(-45 * (0.86 - cosines)))
+    return guess
+
+
+def guess_by_odds(odds: Floats) -> Floats:
+    """Return the share of wrong neighbours that log-odds of right ones stand for."""
+    guess: Floats = 1 / (1 + np.exp(odds))
+    return guess

@@ -1,0 +1,96 @@
+"""The metrics reference: every series that a server exports, from its registry."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from prometheus_client import Metric
+from tables import code, table
+
+from cacheproxy.telemetry.metrics import Merge, Metrics, SupervisorMetrics
+
+_INTRO = """\
+# Metrics
+
+`GET /metrics` serves these series in Prometheus' text format. Names carry base units: seconds,
+bytes, or a count. [Operations](../operations.md) says which of them to watch, and the
+[runbook](../runbook.md) what to do about each alert.
+
+With several workers, one scrape of any worker covers all of them: counters and histograms are
+summed, and the column "workers" says how a gauge is merged. A gauge with the labels `model` and
+`namespace` has series of its own for the first 50 namespaces of a model; `other` shows the worst
+value of the rest.
+
+"""
+
+_MERGES: dict[Merge, str] = {"sum": "sum", "max": "highest", "min": "lowest"}
+
+_SUFFIXES = {"counter": "_total", "info": "_info"}
+
+
+class _Series(NamedTuple):
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+    merged: str
+
+
+def page() -> str:
+    """Return the page's Markdown."""
+    groups: dict[str, list[_Series]] = {}
+    for series in [*_series_of(Metrics()), *_series_of(SupervisorMetrics())]:
+        groups.setdefault(_group_of(series.name), []).append(series)
+    parts = [_INTRO]
+    for heading, found in groups.items():
+        rows = (
+            (code(each.name), each.kind, ", ".join(map(code, each.labels)), each.text, each.merged)
+            for each in found
+        )
+        parts.append(f"## {heading}\n\n")
+        parts.append(table(("name", "type", "labels", "meaning", "workers"), rows))
+    parts.append(
+        "Beside these, `process_…` and `python_info` are prometheus_client's own; with several "
+        "workers `process_…` covers all processes.\n"
+    )
+    return "".join(parts)
+
+
+def _series_of(metrics: Metrics | SupervisorMetrics) -> Iterator[_Series]:
+    for collector in vars(metrics).values():
+        if not hasattr(collector, "describe"):
+            continue
+        for family in collector.describe():
+            labels = getattr(collector, "_labelnames", None) or _labels_of(family)
+            merge = metrics.merges.get(family.name)
+            yield _Series(
+                family.name + _SUFFIXES.get(family.type, ""),
+                family.type,
+                tuple(labels),
+                family.documentation,
+                _MERGES[merge] if merge else "sum" if family.type != "info" else "",
+            )
+
+
+def _labels_of(family: Metric) -> tuple[str, ...]:
+    return tuple(getattr(family, "_labelnames", ()))
+
+
+_GROUPS = {
+    "Requests and lookups": ("requests", "request_", "lookups", "collapsed", "stage_", "build"),
+    "Inference": ("batch_", "queue_", "inference_", "truncated_", "shed"),
+    "Search index": ("semantic_index_",),
+    "Semantic tier": ("semantic_",),
+    "Store, purges and write-back": ("store_", "record_errors", "purge", "hot_", "writeback_"),
+    "Chat and upstreams": ("saved_", "stale_", "cache_reports", "upstream_", "chat_", "slow_"),
+    "Recording": ("recorded_", "record_dropped"),
+    "Workers": ("worker",),
+}
+"""Headings by the beginnings of names without their prefix; the first that fits counts."""
+
+
+def _group_of(name: str) -> str:
+    plain = name.removeprefix("cacheproxy_")
+    for heading, beginnings in _GROUPS.items():
+        if plain.startswith(beginnings):
+            return heading
+    return "Other"

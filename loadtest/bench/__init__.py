@@ -1,0 +1,1 @@
+"""Benchmarks of single parts, each one command: `python -m loadtest bench NAME`."""

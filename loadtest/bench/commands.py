@@ -1,0 +1,23 @@
+"""`bench NAME`: every benchmark is a module of this folder, imported when it is asked for."""
+
+from importlib import import_module
+
+import click
+
+BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "metrics")
+
+
+class _Benchmarks(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(BENCHMARKS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in BENCHMARKS:
+            return None
+        command: click.Command = import_module(f".{name}", __package__).main
+        return command
+
+
+@click.group(cls=_Benchmarks)
+def bench() -> None:
+    """Run the benchmark of one part."""

@@ -1,0 +1,1 @@
+"""Sends requests, and keeps a row for each: connections, generators, and their processes."""

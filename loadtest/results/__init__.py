@@ -1,0 +1,1 @@
+"""What a run found: its figures, the checks on them, and how they are shown and compared."""

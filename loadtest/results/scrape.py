@@ -1,0 +1,117 @@
+"""Reads the server's metrics: once a second, and before and after a phase."""
+
+import math
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from cacheproxy.errors import CacheproxyError
+
+_TIMEOUT_S = 10.0
+_EVERY_S = 1.0
+
+
+class NoMetrics(CacheproxyError):
+    """The server has no metrics, or those of another product."""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """Gauges at one moment.
+
+    Attributes:
+        at_s: seconds from the start of the phase.
+        memory_bytes: resident memory of all processes of the server.
+        queue_texts: number of texts that waited for inference.
+        error_bound: highest upper bound on wrong semantic hits, or None while there is none.
+    """
+
+    at_s: float
+    memory_bytes: float
+    queue_texts: float
+    error_bound: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The content of `/metrics` at one moment."""
+
+    samples: Mapping[str, list[tuple[Mapping[str, str], float]]]
+
+    def sum_by(self, name: str, *labels: str, **where: str) -> dict[tuple[str, ...], float]:
+        """Return the values of a series by `labels`, summed over all samples with `where`."""
+        sums: dict[tuple[str, ...], float] = {}
+        for found, value in self.samples.get(name, []):
+            if where.items() <= found.items():
+                key = tuple(found.get(label, "") for label in labels)
+                sums[key] = sums.get(key, 0.0) + value
+        return sums
+
+    def value(self, name: str) -> float:
+        """Return the sum of a series, 0 if it does not exist."""
+        return sum(value for _, value in self.samples.get(name, []))
+
+    def greatest(self, name: str) -> float | None:
+        """Return the greatest finite value of a series, or None."""
+        values = [value for _, value in self.samples.get(name, []) if math.isfinite(value)]
+        return max(values, default=None)
+
+
+def scrape(root: str) -> Metrics:
+    """Return the content of `/metrics`.
+
+    Raises:
+        NoMetrics: it cannot be read, or belongs to another product.
+    """
+    try:
+        with urllib.request.urlopen(f"{root}/metrics", timeout=_TIMEOUT_S) as response:  # noqa: S310
+            text = response.read().decode()
+    except (OSError, ValueError) as error:
+        raise NoMetrics(f"{root}/metrics: {error}") from None
+    samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    if "cacheproxy_requests_total" not in samples and "cacheproxy_build_info" not in samples:
+        raise NoMetrics(f"{root}/metrics does not belong to cacheproxy")
+    return Metrics(samples)
+
+
+@dataclass
+class Watch:
+    """Reads the metrics once a second, in a thread, during a `with` block."""
+
+    root: str
+    moments: list[Moment] = field(default_factory=list)
+
+    def __enter__(self) -> "Watch":
+        self._over = threading.Event()
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._read_on, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _read_on(self) -> None:
+        while True:
+            try:
+                found = scrape(self.root)
+            except NoMetrics:
+                return
+            self.moments.append(
+                Moment(
+                    time.monotonic() - self._started,
+                    found.value("process_resident_memory_bytes"),
+                    found.value("cacheproxy_queue_depth"),
+                    found.greatest("cacheproxy_semantic_error_upper_bound"),
+                )
+            )
+            if self._over.wait(_EVERY_S):
+                return
