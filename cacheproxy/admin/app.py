@@ -215,7 +215,7 @@ def make_admin_app(
 
     def check(scope: Scope) -> None:
         if scope["path"] not in open_paths:
-            check_caller(dict(scope["headers"]), token)
+            check_caller(scope[VISIT].headers, token)
 
     return Edge(described_routes(ADMIN, table, needs_key=token is not None), journal, check)
 

@@ -62,7 +62,7 @@ class CompletionsEndpoint:
         callers: Callers,
         max_temperature: float,
         max_body_bytes: int,
-        body_timeout_s: float,
+        watch: Watch,
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class CompletionsEndpoint:
         self._callers = callers
         self._max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
         self._recorder = recorder
         self._requests = metrics.requests
@@ -93,7 +93,14 @@ class CompletionsEndpoint:
             visit.namespace_id = namespace.id
             control = parse_control(headers)
             with Watched(self._watch, receive) as exchange:
-                body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+                body = await read_body(
+                    headers,
+                    receive,
+                    max_bytes=self._max_body_bytes,
+                    reserve=lambda size: exchange.take(
+                        self._callers.owner_of(namespace, scope["client"]), size
+                    ),
+                )
                 exchange.body_has_come()
                 started = time.perf_counter()
                 if self._recorder is not None:

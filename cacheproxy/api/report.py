@@ -75,10 +75,10 @@ def entry_id(key: bytes, score: float | None) -> bytes:
 class ReportEndpoint:
     """An ASGI application for the route."""
 
-    def __init__(self, learning: Learning, callers: Callers, body_timeout_s: float) -> None:
+    def __init__(self, learning: Learning, callers: Callers, watch: Watch) -> None:
         self._learning = learning
         self._callers = callers
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""

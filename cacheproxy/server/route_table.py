@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
+from cacheproxy.api.body_budget import BodyBudget
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
+from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
@@ -30,6 +32,7 @@ from cacheproxy.api.service import (
     models_endpoint,
     readyz_endpoint,
 )
+from cacheproxy.concurrency.freed_memory import FreedMemory
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
@@ -53,11 +56,19 @@ def public_table(
     exposition: Exposition,
 ) -> Table:
     """Return the operations and what answers them, the busiest first."""
+    limits = parts.settings.limits
     callers = Callers(parts.settings.api_keys)
+    budget = BodyBudget(
+        all_bytes=limits.all_bodies_bytes,
+        caller_bytes=limits.caller_bodies_bytes,
+        shed=parts.metrics.shed,
+        freed=FreedMemory().freed,
+    )
+    watch = Watch(body_timeout_s=limits.body_timeout_s, budget=budget)
     models = [route.model for route in embeddings.routes]
     return [
-        *_items(parts, embeddings, callers),
-        *(_completions(parts, completions, callers) if completions else ()),
+        *_items(parts, embeddings, callers, watch),
+        *(_completions(parts, completions, callers, watch) if completions else ()),
         (LIST_MODELS, models_endpoint(models, parts.upstreams.models(), time.time())),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
@@ -65,7 +76,7 @@ def public_table(
     ]
 
 
-def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
     return [
         (
@@ -78,7 +89,7 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
                 callers=callers,
                 limits=InputLimits(limits.inputs, limits.characters),
                 max_body_bytes=limits.body_bytes,
-                body_timeout_s=limits.body_timeout_s,
+                watch=watch,
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
@@ -87,11 +98,11 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     ]
 
 
-def _completions(parts: Parts, completions: Completions, callers: Callers) -> Table:
+def _completions(parts: Parts, completions: Completions, callers: Callers, watch: Watch) -> Table:
     settings = parts.settings
     limits = settings.limits
     savings = Savings(settings.prices, parts.metrics)
-    report = ReportEndpoint(completions.learning, callers, limits.body_timeout_s)
+    report = ReportEndpoint(completions.learning, callers, watch)
     return [
         *(
             (
@@ -104,7 +115,7 @@ def _completions(parts: Parts, completions: Completions, callers: Callers) -> Ta
                     callers=callers,
                     max_temperature=settings.chat.max_temperature,
                     max_body_bytes=limits.chat_body_bytes,
-                    body_timeout_s=limits.body_timeout_s,
+                    watch=watch,
                     metrics=parts.metrics,
                     recorder=parts.recorder,
                 ),
