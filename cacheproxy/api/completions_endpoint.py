@@ -107,12 +107,17 @@ class CompletionsEndpoint:
                     self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    repeated = await self._route.find_repeated(
-                        namespace.id, repeat.key, wants_usage=repeat.form != "stream"
-                    )
-                    if repeated.outcome is not None and repeated.found is not None:
+                    is_plain_stream = repeat.form == "stream"
+                    route = self._route
+                    answers = route.is_fresh if is_plain_stream else route.is_fresh_with_usage
+                    if entry := route.repeated.from_hot(repeat.key, answers):
+                        cached = Cached(entry.record, "hot", entry, {})
+                        await self._send_cached(visit, cached, repeat.form, started, send)
+                        return
+                    repeated = await route.repeated.from_exact(namespace.id, repeat.key, answers)
+                    if repeated.is_hit and repeated.found is not None:
                         record, entry = repeated.found
-                        cached = Cached(record, repeated.outcome, entry, repeated.stages_s)
+                        cached = Cached(record, "exact", entry, repeated.stages_s)
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
                 await self._answer(visit, namespace, control, body, started, send, repeated)

@@ -14,9 +14,9 @@ from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
-from cacheproxy.api.dialects.protocol import Asked, Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import Asked, Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.presentation import (
-    EncodingFormat,
+    Form,
     Headers,
     cache_headers,
     counts_of,
@@ -28,6 +28,7 @@ from cacheproxy.api.presentation import (
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.inputs import InputReader
 from cacheproxy.keys import Namespace
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.exchange import (
@@ -56,7 +57,7 @@ class _Repeat(NamedTuple):
 
     model: str
     key: bytes
-    form: EncodingFormat
+    form: Form
     head: bytes
     tail: bytes
 
@@ -65,7 +66,8 @@ class ItemsEndpoint:
     """An ASGI application for one path.
 
     `name` is the route's label in the metrics. `routes` holds each model under its name and every
-    alias; `default_model` serves requests of a dialect that names no model.
+    alias; `default_model` serves requests of a dialect that names no model. `readers` read the
+    inputs for each model, by its own name.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class ItemsEndpoint:
         dialect: Dialect,
         *,
         routes: Mapping[str, ItemsRoute[EmbeddingRecord]],
+        readers: Mapping[str, InputReader],
         default_model: str,
         callers: Callers,
         limits: InputLimits,
+        dimensions: DimensionsRule,
         max_body_bytes: int,
         watch: Watch,
         metrics: Metrics,
@@ -85,9 +89,11 @@ class ItemsEndpoint:
         self._name = name
         self._dialect = dialect
         self._routes = routes
+        self._readers = readers
         self._default_model = default_model
         self._callers = callers
         self._limits = limits
+        self._dimensions = dimensions
         self._max_body_bytes = max_body_bytes
         self._watch = watch
         self._repeats = Repeats[_Repeat]()
@@ -135,15 +141,20 @@ class ItemsEndpoint:
             repeated: Repeated[EmbeddingRecord] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                 route = self._routes[repeat.model]
-                repeated = await route.find_repeated(namespace.id, repeat.key)
-                if repeated.outcome is not None and repeated.found is not None:
-                    record, entry = repeated.found
-                    served = Served(record, repeated.outcome, entry)
+                if entry := route.repeated.from_hot(repeat.key):
+                    served = Served(entry.record, "hot", entry)
+                    return self._answer_again(visit, repeat, served, {}, started)
+                repeated = await route.repeated.from_exact(namespace.id, repeat.key)
+                if repeated.is_hit and repeated.found is not None:
+                    served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)
             route = self._route_of(asked)
-            answer = await route.serve(ItemsRequest(namespace, asked.inputs, control), repeated)
+            warnings = self._dimensions.check(asked, route.model)
+            reader = self._readers[route.model.name]
+            inputs = await reader.read(asked.inputs, asked.role, asked.model or "")
+            answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
         model = route.model.name
         outcome = outcome_of(answer)
@@ -154,7 +165,7 @@ class ItemsEndpoint:
             self._remember(namespace, body, asked, answer, model)
         return (
             self._dialect.render(asked, answer, model, total_s),
-            cache_headers(answer, outcome, control, total_s),
+            cache_headers(answer, outcome, control, total_s) + warnings,
         )
 
     def _answer_again(
@@ -203,10 +214,5 @@ class ItemsEndpoint:
                 status=404,
                 param="model",
                 code="model_not_found",
-            )
-        most = route.model.dimensions
-        if asked.dimensions is not None and not 1 <= asked.dimensions <= most:
-            raise BadRequest(
-                f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
         return route

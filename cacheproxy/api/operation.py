@@ -69,7 +69,7 @@ class Operation:
 
     Attributes:
         method: the HTTP method.
-        path: as Starlette and OpenAPI write it: `/v1/models/{id}`.
+        path: as Starlette writes it: `/v1/models/{id:path}`.
         id: a unique name in lower camel case; client generators name a function after it.
         tag: the section of the reference that it belongs to.
         summary: a few words.

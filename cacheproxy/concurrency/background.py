@@ -25,6 +25,10 @@ class BackgroundTasks:
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        """Return how many run."""
+        return len(self._tasks)
+
     @property
     def is_full(self) -> bool:
         """Whether as many run as may."""

@@ -108,8 +108,7 @@ class App:
         hot_tiers: list[HotTier[Any]] = [kind.hot for kind in kinds]
         metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
-        spare_works = [kind.spare_work for kind in kinds]
-        metrics.semantic_checks_waiting.set_function(lambda: sum(map(len, spare_works)))
+        metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
 
     async def start(self) -> None:
         """Open the store and warm the model up; requests may come when it returns.

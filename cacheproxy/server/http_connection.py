@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from cacheproxy.api.response import error_body
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
-from cacheproxy.settings.sections import LimitSettings
+from cacheproxy.settings.limits import LimitSettings
 
 _DISCARD_S = 5.0
 """Time in which the rest of a body is discarded after its answer."""

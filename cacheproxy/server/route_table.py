@@ -15,21 +15,20 @@ from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.service import (
     HEALTHZ,
-    LIST_MODELS,
     METRICS,
     READYZ,
     Endpoint,
     Exposition,
     healthz,
     metrics_endpoint,
-    models_endpoint,
     readyz_endpoint,
 )
 from cacheproxy.concurrency.freed_memory import FreedMemory
@@ -37,6 +36,7 @@ from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
+from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
 
@@ -65,19 +65,31 @@ def public_table(
         freed=FreedMemory().freed,
     )
     watch = Watch(body_timeout_s=limits.body_timeout_s, budget=budget)
-    models = [route.model for route in embeddings.routes]
     return [
         *_items(parts, embeddings, callers, watch),
         *(_completions(parts, completions, callers, watch) if completions else ()),
-        (LIST_MODELS, models_endpoint(models, parts.upstreams.models(), time.time())),
+        *_models(parts, embeddings, callers),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
     ]
 
 
+def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+    limits = parts.settings.limits
+    endpoint = ModelsEndpoint(
+        [route.model for route in embeddings.routes],
+        Catalogue(parts.upstreams),
+        callers,
+        InputLimits(limits.inputs, limits.characters),
+        started_at=int(time.time()),
+    )
+    return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
+
+
 def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
+    untrained = parts.settings.embeddings.untrained_dimensions
     return [
         (
             operation,
@@ -85,9 +97,11 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch)
                 name,
                 dialect,
                 routes=by_name,
+                readers=embeddings.readers,
                 default_model=embeddings.routes[0].model.name,
                 callers=callers,
                 limits=InputLimits(limits.inputs, limits.characters),
+                dimensions=DimensionsRule(refuses_untrained=untrained == "refuse"),
                 max_body_bytes=limits.body_bytes,
                 watch=watch,
                 metrics=parts.metrics,

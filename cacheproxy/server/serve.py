@@ -26,7 +26,8 @@ from cacheproxy.server.app import App
 from cacheproxy.server.http_connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
-from cacheproxy.settings.sections import LimitSettings, Settings
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.settings.sections import Settings
 from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

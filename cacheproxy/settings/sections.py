@@ -21,6 +21,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from cacheproxy.settings.device import Device
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.settings.section import Section
 
 TABLES = (
     *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
@@ -61,11 +63,7 @@ TtlS = Annotated[float, Field(ge=1, le=MOST_TTL_S)]
 StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """What the cache keeps, for how long, and how long a lookup may take."""
 
     ttl_s: TtlS = Field(7 * 86_400, description="time to live of an entry, seconds")
@@ -87,7 +85,7 @@ class CacheSettings(_Section):
     )
 
 
-class SemanticSettings(_Section):
+class SemanticSettings(Section):
     """The semantic tier: what it promises, and how it earns the right to serve."""
 
     mode: Literal["auto", "on", "off"] = Field(
@@ -124,7 +122,7 @@ class SemanticSettings(_Section):
     )
 
 
-class BatchSettings(_Section):
+class BatchSettings(Section):
     """Inference: threads, groups of texts, and the queue before them."""
 
     threads: int = Field(
@@ -147,43 +145,21 @@ class BatchSettings(_Section):
     timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text, seconds")
 
 
-class LimitSettings(_Section):
-    """Limits of one request."""
+class EmbeddingSettings(Section):
+    """How embedding requests are read."""
 
-    body_bytes: int = Field(2 * 2**20, ge=1_024, description="most bytes in the body of a request")
-    inputs: int = Field(2_048, ge=1, description="most inputs in one request")
-    characters: int = Field(32_768, ge=1, description="most characters in one text")
-    chat_body_bytes: int = Field(
-        16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
+    token_ids: Literal["auto", "own", "cl100k_base", "o200k_base"] = Field(
+        "auto",
+        description="whose token ids clients send: the model's own, or a vocabulary of OpenAI's; "
+        "auto tells them apart and refuses what may be either",
     )
-    body_timeout_s: float = Field(
-        10, gt=0, description="longest time for a body to arrive, seconds"
-    )
-    all_bodies_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="most bytes in all bodies over 64 KiB, for each process"
-    )
-    caller_bodies_bytes: int = Field(
-        128 * 2**20,
-        ge=2**20,
-        description="most bytes in those of one tenant or, without API keys, of one address",
-    )
-    url_bytes: int = Field(8_192, ge=64, le=65_535, description="most bytes in a URL")
-    headers: int = Field(100, ge=8, description="most header lines in one request")
-    header_bytes: int = Field(
-        32_768, ge=1_024, description="most bytes in a request line and its headers together"
-    )
-    head_timeout_s: float = Field(
-        10, gt=0, description="longest time for a request line and its headers to arrive, seconds"
-    )
-    keep_alive_s: int = Field(
-        5, ge=1, description="longest time that a connection stays open without a request, seconds"
-    )
-    connections: int = Field(
-        2_048, ge=1, description="most open connections of a process, on each of its listeners"
+    untrained_dimensions: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="requests that cut vectors to dimensions that the model was not trained for",
     )
 
 
-class ChatSettings(_Section):
+class ChatSettings(Section):
     """Chat completions: what is cached, and what the semantic tier promises."""
 
     ttl_s: TtlS = Field(86_400, description="time to live of a completion, seconds")
@@ -242,7 +218,7 @@ class ChatSettings(_Section):
     )
 
 
-class UpstreamSettings(_Section):
+class UpstreamSettings(Section):
     """An OpenAI-compatible server that answers what the cache cannot."""
 
     base_url: str = Field(
@@ -297,21 +273,21 @@ class UpstreamSettings(_Section):
         return self
 
 
-class PriceSettings(_Section):
+class PriceSettings(Section):
     """Price of a million tokens of a model, in one currency for all models."""
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million completion tokens")
 
 
-class StaleSettings(_Section):
+class StaleSettings(Section):
     """How long expired completions may still be served (RFC 5861)."""
 
     while_revalidate: StaleS = Field(0, description="while a fresh one is fetched, seconds")
     if_error: StaleS = Field(0, description="if the upstream fails, seconds")
 
 
-class AdminSettings(_Section):
+class AdminSettings(Section):
     """The admin listener: off unless it has a port."""
 
     host: str = Field("127.0.0.1", description="address of the admin listener")
@@ -323,7 +299,7 @@ class AdminSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What goes to the log on standard error, and in which form."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
@@ -335,7 +311,7 @@ class LogSettings(_Section):
     )
 
 
-class RecordSettings(_Section):
+class RecordSettings(Section):
     """Recording of requests for later replay: off unless it has a path."""
 
     path: Path | None = Field(
@@ -380,6 +356,7 @@ class Settings(BaseModel):
     cache: CacheSettings = CacheSettings()
     semantic: SemanticSettings = SemanticSettings()
     batch: BatchSettings = BatchSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
     chat: ChatSettings = ChatSettings()
@@ -474,7 +451,7 @@ def setting_fields() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
     """Yield the path and the field of every setting but those that are tables of their own."""
     for name, field in Settings.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
+        if isinstance(section, type) and issubclass(section, Section):
             for inner, inner_field in section.model_fields.items():
                 yield (name, inner), inner_field
         elif name not in TABLES:

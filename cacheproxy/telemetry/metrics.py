@@ -187,7 +187,7 @@ class Metrics:
         )
         self.semantic_checks_waiting = gauge(
             "semantic_checks_waiting",
-            "Semantic hits that wait for their background check",
+            "Answers and hits that wait to be learned from in the background",
             merge="sum",
         )
         self.semantic_check_errors = counter(

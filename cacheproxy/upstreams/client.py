@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 
@@ -149,12 +150,21 @@ class Upstream:
         Raises:
             UpstreamFailed: there is no answer.
         """
+        return await self._ask("POST", path, body, client)
+
+    async def get(self, path: str) -> UpstreamResponse:
+        """Ask for what is behind a path; raises `UpstreamFailed`."""
+        return await self._ask("GET", path, None, {})
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | None, client: Mapping[bytes, bytes]
+    ) -> UpstreamResponse:
         if self._session is None:
             raise UpstreamFailed("the upstream is not connected", code="upstream_connect")
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout_s):
-                response = await self._send(self._session, path, body, client)
+                response = await self._send(self._session, method, path, body, client)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamFailed(
                 "the upstream could not be reached in time", code="upstream_connect"
@@ -175,17 +185,21 @@ class Upstream:
     async def _send(
         self,
         session: aiohttp.ClientSession,
+        method: str,
         path: str,
-        body: bytes,
+        body: bytes | None,
         client: Mapping[bytes, bytes],
     ) -> aiohttp.ClientResponse:
         url, headers = f"{self._base}/{path}", self._headers(path, client)
+        send = partial(
+            session.request, method, url, data=body, headers=headers, allow_redirects=False
+        )
         try:
-            return await session.post(url, data=body, headers=headers, allow_redirects=False)
+            return await send()
         except aiohttp.ServerDisconnectedError:
             # A kept connection that the server was about to close. Asked once more, on a new one:
             # nothing has been answered, and a second completion costs no more than its price.
-            return await session.post(url, data=body, headers=headers, allow_redirects=False)
+            return await send()
 
     def _headers(self, path: str, client: Mapping[bytes, bytes]) -> dict[str, str]:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}

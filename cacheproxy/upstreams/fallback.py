@@ -89,6 +89,10 @@ class Upstreams:
         settings = (one.upstream.settings for one in self._all.values())
         return any(given.models or not given.embeddings for given in settings)
 
+    def all(self) -> list[Upstream]:
+        """Return the upstreams, in order."""
+        return [one.upstream for one in self._all.values()]
+
     def embeddings(self) -> dict[str, UpstreamSettings]:
         """Return the embedding models, with the upstream that is asked first for each."""
         found: dict[str, UpstreamSettings] = {}

@@ -36,7 +36,9 @@ class Asked:
         field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(self.path, "messages")
         given = self.body[field]
         last = given if isinstance(given, str) else given[-1]["content"]
-        return last if isinstance(last, str) else str(last[0]["text"])
+        if isinstance(last, list) and all("text" in part for part in last):
+            return "\n".join(part["text"] for part in last)
+        return str(last)
 
 
 @dataclass
@@ -174,12 +176,17 @@ class Gate:
 
 
 class Upstream:
-    """The server; `plan` holds what it does with the next requests."""
+    """The server; `plan` holds what it does with the next requests.
+
+    Its list of models is apart from these: `listing` answers it.
+    """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.plan: deque[Behaviour] = deque()
         self.always: Behaviour = well_behaved
+        self.listing: Behaviour = says(404, b"")
+        self.lists_asked: list[Asked] = []
         self.left = 0
         self.connections = 0
         self.loop = asyncio.new_event_loop()
@@ -246,10 +253,15 @@ class Upstream:
                     for name, _, value in (line.partition(":") for line in lines if line)
                 }
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(first.split(" ")[1], headers, json.loads(raw), raw, len(self.asked))
-                self.asked.append(asked)
+                body = json.loads(raw) if raw else {}
+                asked = Asked(first.split(" ")[1], headers, body, raw, len(self.asked))
                 exchange = Exchange(asked, writer)
-                behave = self.plan.popleft() if self.plan else self.always
+                if asked.path == "/v1/models":
+                    self.lists_asked.append(asked)
+                    behave = self.listing
+                else:
+                    self.asked.append(asked)
+                    behave = self.plan.popleft() if self.plan else self.always
                 await self._behave(behave, exchange, reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

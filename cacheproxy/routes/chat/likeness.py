@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.probes.probe import Probe
-from cacheproxy.routes.chat.question_pair import Rarity, features_of, take_apart
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.request import UserTurn
 from cacheproxy.stores.protocol import Partition
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces
+from cacheproxy.thresholds.judged.question_pair import Rarity, features_of, take_apart
 from cacheproxy.thresholds.judged.thresholds import CANDIDATES, Pick
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader

@@ -4,7 +4,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cacheproxy.errors import BadRequest
@@ -77,6 +77,7 @@ def test_turns_share_a_context_only_if_all_but_the_last_text_is_equal(one, other
         kept = {**body, "messages": [*earlier, {**last, "content": None}]}
         return msgspec.json.encode(kept, order="deterministic")
 
+    assume(None not in turns)
     if turns[0].context == turns[1].context:
         assert rest(one) == rest(other)
     assert parsed(one).user_turn("another scope").context != turns[0].context
