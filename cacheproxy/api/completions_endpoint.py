@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
@@ -17,6 +16,7 @@ from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.report import entry_id
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import error_body, send_json, status_of
 from cacheproxy.errors import ApiError
 from cacheproxy.keys import Namespace

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from starlette.types import Receive
 
-from cacheproxy.api.body_budget import BodyBudget
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
 
 _PATIENCE_S = 0.05

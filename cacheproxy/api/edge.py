@@ -8,7 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
-from cacheproxy.api.header_fields import combined
+from cacheproxy.api.request.header_fields import combined
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, without_frames
 from cacheproxy.telemetry.journal import Journal

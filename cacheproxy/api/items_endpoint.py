@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
@@ -26,6 +25,7 @@ from cacheproxy.api.presentation import (
     timing_of,
 )
 from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.inputs import InputReader

@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.callers import NAMESPACE, Callers, NamespaceName, named_in
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.request.body import decode_json, read_body
 from cacheproxy.api.response import REQUEST_ID, refusals, send_json
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.telemetry.request_trace import VISIT, Visit

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from cacheproxy.api.body_budget import BodyBudget
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
@@ -21,6 +20,7 @@ from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimit
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.report import REPORT, ReportEndpoint
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.api.service import (
     HEALTHZ,
     METRICS,

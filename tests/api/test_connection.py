@@ -3,8 +3,8 @@ import gc
 
 import pytest
 
-from cacheproxy.api.body_budget import BodyBudget
 from cacheproxy.api.connection import ClientGone, Watch, Watched
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.api.control import parse_control
-from cacheproxy.api.header_fields import combined
+from cacheproxy.api.request.header_fields import combined
 from cacheproxy.errors import BadRequest
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
-from cacheproxy.api.body_budget import BodyBudget
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest, Unavailable
 
 ALL_BYTES, CALLER_BYTES = 100, 60
