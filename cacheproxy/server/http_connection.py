@@ -56,7 +56,10 @@ class HttpConnection(HttpToolsProtocol):
         self._shed = shed
         self._in_head = True  # between requests, too
         self._has_begun = False
-        self._head_left = limits.header_bytes
+        # Looked at for every request: spares the longer way through the settings.
+        self._most_url_bytes = limits.url_bytes
+        self._most_headers = limits.headers
+        self._most_head_bytes = self._head_left = limits.header_bytes
         self._messages = 0
         self._has_got_content = False
         self._without_content = 0
@@ -121,21 +124,18 @@ class HttpConnection(HttpToolsProtocol):
 
     # Called by the parser.
 
-    def on_message_begin(self) -> None:
-        """Note that a head has begun."""
-        super().on_message_begin()
-        self._has_begun = True
-
     def on_url(self, url: bytes) -> None:
-        """Collect the URL up to its limit."""
-        super().on_url(url)
-        if len(self.url) > self._limits.url_bytes:
+        """Collect the URL up to its limit; a head has begun."""
+        self._has_begun = True
+        self.url += url
+        if len(self.url) > self._most_url_bytes:
             most = f"the URL is longer than {self._limits.url_bytes} bytes"
             raise self._breaks(BadRequest(most, status=414, code="url_too_long"))
 
     def on_headers_complete(self) -> None:
         """Have the request served, or queued behind earlier ones of the connection."""
-        self._check_number_of_headers()
+        if len(self.headers) > self._most_headers:
+            raise self._breaks(self._too_large())
         if len(self.pipeline) >= _MOST_PIPELINED:
             message = f"more than {_MOST_PIPELINED} requests wait for earlier ones on a connection"
             raise self._breaks(Unavailable(message, code="too_many_pipelined", retry_after_s=1))
@@ -155,7 +155,7 @@ class HttpConnection(HttpToolsProtocol):
         """Be ready for the next head."""
         super().on_message_complete()
         self._in_head, self._has_begun = True, False
-        self._head_left = self._limits.header_bytes
+        self._head_left = self._most_head_bytes
         self._messages += 1
         if self.cycle.response_complete and not self.is_ending:
             self._cancel_timer()
@@ -221,10 +221,7 @@ class HttpConnection(HttpToolsProtocol):
                 raise self._breaks(self._too_large())
         else:
             self._without_content = 0
-        self._check_number_of_headers()
-
-    def _check_number_of_headers(self) -> None:
-        if self.headers is not None and len(self.headers) > self._limits.headers:
+        if self.headers is not None and len(self.headers) > self._most_headers:
             raise self._breaks(self._too_large())
 
     def _too_large(self) -> ApiError:
@@ -310,11 +307,12 @@ class HttpConnection(HttpToolsProtocol):
 class _EndingTransport(asyncio.Transport):
     """A transport whose `close` asks the connection how to end."""
 
-    __slots__ = ("_connection", "_transport")
+    __slots__ = ("_connection", "_transport", "write")
 
     def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
         self._transport = transport
         self._connection = connection
+        self.write = transport.write  # type: ignore[method-assign]  # two calls an answer
 
     def close(self) -> None:
         self._connection.end(self._transport)
@@ -324,9 +322,6 @@ class _EndingTransport(asyncio.Transport):
 
     def abort(self) -> None:
         self._transport.abort()
-
-    def write(self, data: Any) -> None:
-        self._transport.write(data)
 
     def get_write_buffer_size(self) -> int:
         return self._transport.get_write_buffer_size()
