@@ -1,8 +1,8 @@
 """The chat tier's promise over many seeds: judges that are good, doubtful and of no use.
 
 Each seed draws requests from texts with groups, as `cacheproxy eval --chat` does, in front of an
-upstream that words every answer anew. The output has a line for each judge: semantic hits, the share
-of wrong ones, how many seeds broke the promise, and when the tier opened.
+upstream that words every answer anew. The output has a line for each judge: semantic hits, the
+share of wrong ones, how many seeds broke the promise, and when the tier opened.
 """
 
 import json

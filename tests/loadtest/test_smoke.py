@@ -27,6 +27,10 @@ SHOWN = {
 """What the output of each benchmark must contain."""
 
 
+IN_PROCESS = ("thresholds", "judged")
+"""Benchmarks that start no server."""
+
+
 @pytest.fixture
 def flags_of(model_home, empty_redis_url, wrk) -> Callable[[str], list[str]]:
     """Return a function that gives the flags of a benchmark's smallest run."""
