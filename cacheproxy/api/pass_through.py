@@ -13,9 +13,9 @@ from typing import Literal
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import status_of
 from cacheproxy.errors import BadRequest, Forbidden
 from cacheproxy.telemetry.metrics import Metrics
@@ -43,7 +43,7 @@ class PassThrough:
         mode: Literal["auto", "on"],
         tenants: int,
         max_body_bytes: int,
-        body_timeout_s: float,
+        watch: Watch,
         metrics: Metrics,
     ) -> None:
         """Prepare; `tenants` is how many there are."""
@@ -51,7 +51,7 @@ class PassThrough:
         self._callers = callers
         self._is_shared = mode == "auto" and tenants > 1
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
         self._requests = metrics.requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +73,14 @@ class PassThrough:
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
         with Watched(self._watch, receive) as exchange:
-            body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+            body = await read_body(
+                headers,
+                receive,
+                max_bytes=self._max_body_bytes,
+                reserve=lambda size: exchange.take(
+                    self._callers.owner_of(namespace, scope["client"]), size
+                ),
+            )
             exchange.body_has_come()
             upstream = self._upstreams.any_for(_model_of(headers, body))
             is_stateless = method == "POST" and path.startswith(_STATELESS)

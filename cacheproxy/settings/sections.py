@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from cacheproxy.settings.section import Section
 
 LogFormat = Literal["human", "json"]
 
@@ -19,12 +21,6 @@ MOST_TTL_S = 10 * 365 * 86_400.0
 
 TtlS = Annotated[float, Field(ge=1, le=MOST_TTL_S)]
 StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
-
-
-class Section(BaseModel):
-    """Settings that one part needs; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CacheSettings(Section):
@@ -120,20 +116,6 @@ class EmbeddingSettings(Section):
     untrained_dimensions: Literal["warn", "refuse"] = Field(
         "warn",
         description="requests that cut vectors to dimensions that the model was not trained for",
-    )
-
-
-class LimitSettings(Section):
-    """Limits of one request."""
-
-    body_bytes: int = Field(2 * 2**20, ge=1_024, description="most bytes in the body of a request")
-    inputs: int = Field(2_048, ge=1, description="most inputs in one request")
-    characters: int = Field(32_768, ge=1, description="most characters in one text")
-    chat_body_bytes: int = Field(
-        16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
-    )
-    body_timeout_s: float = Field(
-        10, gt=0, description="longest time for a body to arrive, seconds"
     )
 
 

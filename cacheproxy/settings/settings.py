@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from pydantic.fields import FieldInfo
 
 from cacheproxy.settings.device import Device
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.settings.section import Section
 from cacheproxy.settings.sections import (
     AdminSettings,
     BatchSettings,
     CacheSettings,
     ChatSettings,
     EmbeddingSettings,
-    LimitSettings,
     LogSettings,
     PriceSettings,
     RecordSettings,
-    Section,
     SemanticSettings,
     StaleSettings,
     TtlS,
