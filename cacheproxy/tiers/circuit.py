@@ -1,7 +1,7 @@
-"""One kind of store call and its breaker, with what both tell the operator.
+"""The circuit breaker of one kind of store call, with its metrics and log lines.
 
-Lookups by key, lookups by probe and writes have a circuit each: a slow search must not switch exact
-lookups off, and a Redis that refuses writes still answers reads.
+Lookups by key, lookups by probe and writes each have their own circuit: a slow search must not
+disable exact lookups, and a Redis that refuses writes still answers reads.
 """
 
 import logging
@@ -21,13 +21,13 @@ StoreOp = Literal["get", "nearest", "put"]
 _STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 
 _ANSWERS: tuple[StoreErrorKind, ...] = ("readonly", "oom", "invalid")
-"""Refusals of a store that is there, and well enough to say so."""
+"""Errors that show that the store is reachable and answering."""
 
 _LOG_EVERY_S = 10.0
 
 
 class Circuit:
-    """Whether calls of one kind may be made; counts, shows and logs how they end."""
+    """Decides whether calls of one kind may be made; counts and logs their results."""
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class Circuit:
 
     @property
     def pause_s(self) -> float:
-        """The time until an open circuit is to be probed, seconds."""
+        """Seconds until an open circuit may be probed."""
         return max(self._breaker.probe_at - self._monotonic(), 0.0)
 
     def begin_probe(self, *, early: bool = False) -> bool:
-        """Return whether the caller may make the one call that finds out; `early`: at any time."""
+        """Return whether the caller may make the probe; `early` skips the pause."""
         may = self._breaker.begin_probe(float("inf") if early else self._monotonic())
         self._show()
         return may
 
     def succeeded(self) -> None:
-        """Take note of a call that was answered."""
+        """Record a call that succeeded."""
         self._up.set(1)
         was_closed = self.is_closed
         self._breaker.succeeded(self._monotonic())
@@ -76,12 +76,12 @@ class Circuit:
                 logger.info("the store answers again (%s)", self._op)
 
     def failed(self, error: StoreError, *, took_s: float) -> None:
-        """Take note of a call that was not answered as it should be, after `took_s`."""
+        """Record a call that failed after `took_s` seconds."""
         self._errors.labels(error.kind).inc()
         self._up.set(int(error.kind in _ANSWERS))
         was_closed, now = self.is_closed, self._monotonic()
         if error.kind == "invalid":
-            # A mistake in the call, answered in time, which is all that a probe wants to know.
+            # The call itself was wrong, but the store answered in time, which is all a probe tests.
             self._breaker.succeeded(now)
         else:
             self._breaker.failed(now, began_at=now - took_s)
@@ -94,10 +94,10 @@ class Circuit:
             self._is_opening_logged = now >= self._log_opening_at
             if self._is_opening_logged:
                 self._log_opening_at = now + _LOG_EVERY_S
-                logger.warning("the store is let alone for a while (%s): %s", self._op, error)
+                logger.warning("circuit open for the store (%s): %s", self._op, error)
         elif now >= self._log_failure_at:
             self._log_failure_at = now + _LOG_EVERY_S
-            logger.warning("the store did not answer (%s): %s", self._op, error)
+            logger.warning("a store call failed (%s): %s", self._op, error)
 
     def _show(self) -> None:
         self._state.set(_STATE_VALUES[self._breaker.state])
