@@ -1,11 +1,11 @@
-"""All upstreams: which ones have a model, in which order they are asked, and which are let alone.
+"""All upstreams: which ones serve a model, in which order they are tried, and their breakers.
 
-The first that has the model is asked first. Where it cannot be reached, does not answer in time or
-answers with a server's error, the next is; what the last one says is passed on. Nothing of an
-answer has been passed on by then, and asking for a completion twice does no harm but its price. An
-answer with 429 is the upstream's word to the client, and goes to it at once.
+Upstreams that serve the model are tried in the configured order. If one cannot be reached, misses
+its deadline or answers with a server error, the next one is tried; the last one's answer is
+forwarded. A retry is safe, because no part of an answer has been forwarded yet; its only cost is
+the price of a second completion. A 429 is meant for the client and is forwarded at once.
 
-Each upstream has a circuit breaker, the one that stores have.
+Each upstream has a circuit breaker, of the same kind as stores have.
 """
 
 import logging
@@ -22,7 +22,7 @@ from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 logger = logging.getLogger(__name__)
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
-"""Longer pauses than a store's: what is tried out is a client's request."""
+"""Longer pauses than a store's, because the probe is a client's request."""
 
 _STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 
@@ -47,11 +47,11 @@ class GuardedUpstream:
 
     @property
     def pause_s(self) -> float:
-        """How long it is still to be let alone, seconds."""
+        """Seconds until its open circuit may be probed."""
         return max(self._breaker.probe_at - self._monotonic(), 0.0)
 
     def may_ask(self) -> bool:
-        """Return whether it may be asked now; who is told so tells how that ended."""
+        """Return whether it may be called now; if so, the caller must report the result."""
         if self._breaker.state == "closed":
             return True
         may = self._breaker.begin_probe(self._monotonic())
@@ -59,27 +59,27 @@ class GuardedUpstream:
         return may
 
     def succeeded(self) -> None:
-        """Take note of an answer."""
+        """Record an answer."""
         self._breaker.succeeded(self._monotonic())
         self._show()
 
     def failed(self, kind: str, *, began_at: float) -> None:
-        """Take note of a call that began at `began_at` (monotonic) and brought no answer."""
+        """Record a call that began at `began_at` (monotonic, seconds) and failed."""
         self._errors.labels(self.upstream.name, kind).inc()
         was_closed = self._breaker.state == "closed"
         self._breaker.failed(self._monotonic(), began_at=began_at)
         if was_closed and self._breaker.state != "closed":
-            logger.warning("the upstream %s is let alone for a while", self.upstream.name)
+            logger.warning("circuit open for upstream %s", self.upstream.name)
         self._show()
 
     def abandoned(self, *, began_at: float) -> None:
-        """Take note of a call that nobody waits for any more; as a probe it has failed."""
+        """Record a call that its caller abandoned; if it was the probe, the probe has failed."""
         if self._breaker.state == "half-open":
             self._breaker.failed(self._monotonic(), began_at=began_at)
             self._show()
 
     def broke_off(self, kind: str) -> None:
-        """Count an answer that began and had no end: a model's trouble, not the server's."""
+        """Count an answer that broke off: a failure of the model, not of the server."""
         self._errors.labels(self.upstream.name, kind).inc()
 
     def _show(self) -> None:
@@ -106,7 +106,7 @@ class Upstreams:
         return any(given.models or not given.embeddings for given in settings)
 
     def embeddings(self) -> dict[str, UpstreamSettings]:
-        """Return the embedding models, with the upstream that is asked first for each."""
+        """Return the embedding models, each with the upstream that is tried first."""
         found: dict[str, UpstreamSettings] = {}
         for one in self._all.values():
             for model in one.upstream.settings.embeddings:
@@ -114,21 +114,21 @@ class Upstreams:
         return found
 
     def models(self) -> list[str]:
-        """Return the chat models that are configured by name."""
+        """Return the chat models that are listed by name in the settings."""
         named = (model for one in self._all.values() for model in one.upstream.settings.models)
         return list(dict.fromkeys(named))
 
     def first(self, model: str) -> UpstreamSettings | None:
-        """Return the settings of the upstream that is asked first for a model, if there is any."""
+        """Return the settings of the upstream that is tried first for a model, if there is one."""
         having = self._having(model)
         return having[0].upstream.settings if having else None
 
     def passes_authorization(self, model: str) -> bool:
-        """Return whether any upstream of the model is sent the caller's own authorization."""
+        """Return whether any upstream of the model gets the caller's own authorization."""
         return any(one.upstream.settings.pass_authorization for one in self._having(model))
 
     def start(self) -> None:
-        """Make the pools, on the running event loop."""
+        """Create the pools, on the running event loop."""
         for one in self._all.values():
             one.upstream.start()
 
@@ -140,11 +140,11 @@ class Upstreams:
     async def post(
         self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
     ) -> UpstreamResponse:
-        """Return the answer of the first upstream that has one; it must be closed.
+        """Return the answer of the first upstream that gives one; it must be closed.
 
         Raises:
-            UpstreamFailed: the last one had none.
-            Unavailable: all are let alone for now.
+            UpstreamFailed: the last upstream failed too.
+            Unavailable: the circuits of all upstreams are open.
         """
         failure: UpstreamFailed | None = None
         refused: UpstreamResponse | None = None
@@ -176,7 +176,7 @@ class Upstreams:
         raise failure or _unavailable(having)
 
     def broke_off(self, upstream: str, kind: str) -> None:
-        """Count an answer of an upstream that began and had no end."""
+        """Count an answer of an upstream that broke off."""
         self._all[upstream].broke_off(kind)
 
     def _having(self, model: str, path: str = "") -> list[GuardedUpstream]:

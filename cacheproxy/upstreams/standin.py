@@ -1,8 +1,8 @@
-"""Two engines of one model, of which the second stands in where the first fails.
+"""Two engines of one model: the second is used if the first fails.
 
-What the stand-in infers is served and not kept: the two may differ in the last bits, and an entry
-is to hold what its model's own engine gives. The first is behind a circuit breaker, so that its
-failures are soon not waited for.
+Results of the second are served but not stored: the two engines may differ in the last bits, and an
+entry must hold the first engine's result. The first has a circuit breaker, so that requests soon
+stop waiting for its failures.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ class StandIn:
         return self._keyed_by.ids_of(ids)
 
     def is_cut(self, ids: Sequence[int]) -> bool:
-        """Return whether text may have been cut."""
+        """Return whether the text may have been truncated."""
         return self._keyed_by.is_cut(ids)
 
     def probe_sees_all(self, ids: Sequence[int]) -> bool:
-        """Return whether the ids hold all of the input that the result depends on."""
+        """Return whether the ids hold everything that the result depends on."""
         return self._keyed_by.probe_sees_all(ids)
 
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
@@ -57,22 +57,22 @@ class StandIn:
         return self._keyed_by.key_of(scope, given)
 
     def begin(self, tokens: int) -> None:
-        """Admit everything: what one refuses, the other may take."""
+        """Admit everything: what one engine refuses, the other may accept."""
 
     def end(self, reservation: Reservation) -> None:
-        """Do nothing: no place is kept."""
+        """Do nothing: nothing is reserved."""
 
     def submit(
         self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Inferred]]:
-        """Ask the first, and the second for what that fails in."""
+        """Use the first engine, and the second for inputs that fail."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Inferred]] = [loop.create_future() for _ in givens]
         self._work.start(self._infer(givens, futures), futures)
         return futures
 
     def read(self, result: Inferred, given: Given) -> Inferred:
-        """Return the result, which is one already."""
+        """Return the result unchanged."""
         return result
 
     async def _infer(
@@ -96,7 +96,9 @@ class StandIn:
         try:
             results = await _run(self._first, givens)
         except BaseException:
-            if self._breaker.state == "half-open":  # nobody waits any more: somebody else tries
+            if (
+                self._breaker.state == "half-open"
+            ):  # no request waits for this probe any more: let another one try
                 self._breaker.failed(self._monotonic(), began_at=began_at)
             raise
         if any(map(_is_failure, results)):
@@ -110,7 +112,7 @@ class StandIn:
 
 
 async def _run(engine: Engine, givens: Sequence[Given]) -> list[Inferred | ApiError]:
-    """Return each one's result or failure."""
+    """Return each input's result or failure."""
     try:
         futures: list[asyncio.Future[Any]] = engine.submit(givens)
     except ApiError as error:
@@ -132,7 +134,7 @@ def _outcome(engine: Engine, future: asyncio.Future[Any], given: Given) -> Infer
 
 
 def _is_failure(result: Inferred | ApiError) -> bool:
-    """Return whether somebody else might do better; a client's mistake stays one."""
+    """Return whether the other engine might succeed; a client error remains one."""
     return isinstance(result, ApiError) and (result.status >= 500 or result.status == 429)
 
 
