@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
@@ -28,6 +29,9 @@ _ROUTE = "passthrough"
 
 _STATELESS = ("moderations", "images/", "audio/", "tokenize", "detokenize", "score", "classify")
 """Beginnings of paths whose POST leaves nothing behind that another tenant could read."""
+
+_OWN = ("embeddings", "chat/completions", "responses", "messages", "completions")
+"""Paths of routes of ours, which are never passed on by another way than theirs."""
 
 _DECODER = msgspec.json.Decoder(dict[str, object])
 
@@ -70,6 +74,9 @@ class PassThrough:
         namespace = self._callers.identify(headers)
         visit.namespace_id = namespace.id
         path = scope["path"].removeprefix("/v1/")
+        if path in _OWN:
+            # Served here if at all: with another method, or without an upstream that has chat.
+            raise HTTPException(404 if method == "POST" else 405)
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
         with Watched(self._watch, receive) as exchange:

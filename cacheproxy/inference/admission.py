@@ -1,16 +1,16 @@
 """Whether a request may join the queue for inference. Pure: no clock, no I/O.
 
-A burst may wait for up to `max_wait_s`. Once a request has been refused for that the queue is not a
-burst's: until a thread finds nothing to do, a request may wait for a few times its own work only.
-Refusing what comes then costs nothing, as the threads are busy all the same, and what is accepted
-is answered nearly as fast as by a server that is not overloaded. (A limit that low without the
-history would refuse clients that only wait for each other: 64 of them make a queue of 64.)
+A burst may wait for up to `max_wait_s`. Once a request has been refused for exceeding that limit,
+the queue is no longer a burst: until a thread runs idle, a request may wait for a small multiple of
+its own work only. Refusals cost no throughput then, because the threads stay busy, and accepted
+requests are answered nearly as fast as on a server that is not overloaded. (Without this history,
+such a low limit would refuse clients that only wait for each other: 64 of them make a queue of 64.)
 """
 
 import math
 
 _SLOWDOWN = 8
-"""A request may wait for so many times its own work: bulk work is patient."""
+"""During overload a request may wait for this multiple of its own work: bulk work can wait."""
 
 
 class Admission:
@@ -25,9 +25,9 @@ class Admission:
         self.is_overloaded = False
 
     def refuse(self, wait_s: float, work_s: float) -> int | None:
-        """Return None to admit a request, or the seconds after which it may try again.
+        """Return None to admit a request, or the seconds after which it may retry.
 
-        `wait_s` is what it would wait for others, `work_s` its own work on all threads.
+        `wait_s` is how long it would wait for other requests, `work_s` its own work on all threads.
         """
         patience_s = 0.0 if self.is_overloaded else self._max_wait_s
         excess_s = wait_s - patience_s - _SLOWDOWN * work_s
@@ -37,5 +37,5 @@ class Admission:
         return max(1, math.ceil(excess_s))
 
     def ran_empty(self) -> None:
-        """Take that a thread found nothing to do."""
+        """Record that a thread has run idle."""
         self.is_overloaded = False

@@ -1,8 +1,8 @@
-"""Between the pipeline and the session: threads that take groups from the queue and run them.
+"""Threads that take groups of texts from the queue and run them through the session.
 
 Each thread takes its next group itself, so that a busy event loop leaves no core idle. A group
-that fails is halved until the text at fault stands alone: one bad text never fails its
-batch-mates. A vector that is not finite or has no direction is an error, and is never delivered.
+that fails is halved until the faulty text is isolated: one bad text never fails its batch-mates. A
+vector that is not finite or has length zero is an error and is never delivered.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _RATE_MEMORY = 0.9
 """Weight of the past in the measured rate: about the last ten groups count."""
 
 _FIRST_RATE = 10_000.0
-"""Tokens/s of one thread assumed before the first group: below what was seen on any machine."""
+"""Assumed tokens/s of one thread before the first group: less than on any measured machine."""
 
 
 class _Run(NamedTuple):
@@ -46,7 +46,7 @@ class _Run(NamedTuple):
 
 @dataclass(slots=True)
 class _Done:
-    """What a thread hands over to the event loop, which counts it, too: that spares locks."""
+    """What a thread passes to the event loop, which also does the counting: this avoids locks."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     waits_s: Sequence[float] = ()
@@ -93,7 +93,7 @@ class Batcher:
             thread.start()
 
     def stop(self) -> None:
-        """Finish what is queued and wanted, then end the threads; blocks until they have ended."""
+        """Finish the queued texts that are still wanted, then end the threads; this blocks."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
@@ -101,20 +101,20 @@ class Batcher:
             thread.join()
 
     def has_spare(self) -> bool:
-        """Return whether a thread is idle and nothing waits: further work would delay nobody."""
+        """Return whether a thread is idle and nothing waits: more work would delay no request."""
         with self._ready:
             return not len(self._queue) and self._running < len(self._threads)
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether the queue is a standing one, and what is not worth much had better not wait."""
+        """Whether there is a standing queue, in which optional work should not wait."""
         return self._admission.is_overloaded
 
     def begin(self, tokens: int) -> Reservation:
-        """Admit a request of so many tokens; its texts may then be submitted in parts.
+        """Admit a request of this many tokens; its texts may then be submitted in parts.
 
-        Its place is kept: to those who come later it counts as if all of it were waiting, until
-        it is submitted, or the reservation is ended.
+        The request keeps its place: for later requests all of its tokens count as waiting until
+        they are submitted or the reservation ends.
 
         Raises:
             Overloaded: the request would wait too long.
@@ -127,14 +127,14 @@ class Batcher:
             return self._queue.begin(tokens)
 
     def end(self, reservation: Reservation) -> None:
-        """Give up what a request has not submitted."""
+        """Release the part of a request that was not submitted."""
         with self._ready:
             self._queue.end(reservation)
 
     def submit(
         self, texts: Sequence[Ids], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Vector]]:
-        """Queue texts of a request that was begun, or of one of their own.
+        """Queue texts of an admitted request, or of a new request.
 
         Each future gets its float32 [dim] unit vector, or fails with `InferenceFailed` or
         `Unavailable`. Cancelling it drops its text if its inference has not begun.
@@ -187,9 +187,9 @@ class Batcher:
             self._hand_over(done)
 
     def _take(self, ran: int) -> Taken | None:
-        """Return what is next, when there is something; None when there never will be.
+        """Wait for the next group and return it; None once the batcher has stopped.
 
-        `ran` is 1 for a thread that has run a group just now.
+        `ran` is 1 for a thread that has just run a group.
         """
         with self._ready:
             self._running -= ran
@@ -206,7 +206,7 @@ class Batcher:
         started = time.perf_counter()
         try:
             vectors = self._encode(ids)
-        except Exception as error:  # whatever the runtime raises is the group's, not the server's
+        except Exception as error:  # any exception of the runtime fails the group, not the server
             if len(group) > 1:
                 middle = len(group) // 2
                 return self._run(group[:middle], done) + self._run(group[middle:], done)
@@ -219,7 +219,7 @@ class Batcher:
         return [
             vector
             if is_usable(vector)
-            else self._failure("invalid", "the model gave no usable vector for this text")
+            else self._failure("invalid", "the model returned no usable vector for this text")
             for vector in vectors
         ]
 
@@ -231,8 +231,10 @@ class Batcher:
         try:
             self._loop.call_soon_threadsafe(self._deliver, done)
         except RuntimeError:
-            # The loop has ended, and with it everybody who waited.
-            logger.warning("%d vectors came after the event loop had ended", len(done.outcomes))
+            # The event loop has ended, and all waiters with it.
+            logger.warning(
+                "%d vectors were computed after the event loop had ended", len(done.outcomes)
+            )
 
     def _deliver(self, done: _Done) -> None:
         for wait_s in done.waits_s:

@@ -1,4 +1,4 @@
-"""The seam between the embedding pipeline and what infers: this process, or an upstream."""
+"""The interface between the items route and inference, in this process or by an upstream."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -22,7 +22,7 @@ class Inferred(NamedTuple):
 
     Attributes:
         vector: float32 [d].
-        tokens: that were read for it.
+        tokens: the number of tokens read for it.
         may_keep: whether it may be stored.
     """
 
@@ -32,10 +32,10 @@ class Inferred(NamedTuple):
 
 
 class Engine(Protocol):
-    """Infers; what its futures hold is for `read` to say.
+    """Runs inference; `read` interprets the results of its futures.
 
     Attributes:
-        is_overloaded: whether what is not worth much had better not wait.
+        is_overloaded: whether optional work should not be queued.
     """
 
     @property
@@ -45,34 +45,34 @@ class Engine(Protocol):
         """Return a client's token ids as the local model reads them; raises `BadRequest`."""
 
     def is_cut(self, ids: Sequence[int]) -> bool:
-        """Return whether text may have been cut to these ids."""
+        """Return whether the text may have been truncated to these ids."""
 
     def probe_sees_all(self, ids: Sequence[int]) -> bool:
-        """Return whether these ids hold all of the input that the result depends on."""
+        """Return whether these ids hold everything that the result depends on."""
 
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
-        """Return the key [32 bytes] of everything that the result depends on."""
+        """Return the key [32 bytes], a hash of everything that the result depends on."""
 
     def begin(self, tokens: int) -> Reservation | None:
-        """Admit a request of so many tokens; raises `Overloaded` or `Unavailable`.
+        """Admit a request of this many tokens; raises `Overloaded` or `Unavailable`.
 
-        A reservation is its place in the queue, kept until it is submitted or ended.
+        The reservation is its place in the queue, kept until it is submitted or ended.
         """
 
     def end(self, reservation: Reservation) -> None:
-        """Give up what a request has not submitted."""
+        """Release the part of a request that was not submitted."""
 
     def submit(
         self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Any]]:
-        """Begin to infer; each future ends with a result or an `ApiError`, or is cancelled."""
+        """Start inference; each future ends with a result or an `ApiError`, or is cancelled."""
 
     def read(self, result: Any, given: Given) -> Inferred:
-        """Return what a future of this engine ended with."""
+        """Return the result that a future of this engine ended with."""
 
 
 class Tasks:
-    """Tasks that work for futures of others, each for as long as somebody waits for one of them."""
+    """Tasks that complete futures; each runs as long as one of its futures is wanted."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
@@ -80,7 +80,7 @@ class Tasks:
     def start(
         self, work: Coroutine[Any, Any, None], futures: Sequence[asyncio.Future[Any]]
     ) -> None:
-        """Begin work that is to end the futures; it is cancelled when all of those are."""
+        """Start work that completes the futures; it is cancelled once all of them are."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -102,11 +102,11 @@ class LocalEngine:
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether the batcher's queue is a standing one."""
+        """Whether the batcher has a standing queue."""
         return self._batcher.is_overloaded
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
-        """Return the ids with the special tokens that are missing."""
+        """Return the ids, with missing special tokens added."""
         return self._tokenizer.accept(ids)
 
     def is_cut(self, ids: Sequence[int]) -> bool:
@@ -122,11 +122,11 @@ class LocalEngine:
         return scope.of_ids(given.ids)
 
     def begin(self, tokens: int) -> Reservation:
-        """Be admitted by the batcher."""
+        """Admit the request to the batcher."""
         return self._batcher.begin(tokens)
 
     def end(self, reservation: Reservation) -> None:
-        """Give the place in the batcher's queue up."""
+        """Release the place in the batcher's queue."""
         self._batcher.end(reservation)
 
     def submit(
@@ -136,5 +136,5 @@ class LocalEngine:
         return self._batcher.submit([given.ids for given in givens], reservation)
 
     def read(self, result: Vector, given: Given) -> Inferred:
-        """Return the vector, with the ids that were read."""
+        """Return the vector, with the number of ids that were read."""
         return Inferred(result, len(given.ids))

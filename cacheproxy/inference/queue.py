@@ -2,16 +2,18 @@
 
 Texts are grouped by exact length, so nothing is padded and no mask is needed. Between requests the
 order is start-time fair queueing (Goyal, Vin and Cheng, 1996): a text's virtual start is the
-number of tokens that its own request asked for before it, counted from the moment of arrival, so
-that a request of one text is never stuck behind one of 2,048. Time is the start of the text whose
-turn it is: that of its group's mates lies ahead, and would put whoever comes next behind them.
+number of tokens that its request queued before it, counted from the request's arrival, so that a
+request of one text is never stuck behind one of 2,048. Virtual time is the start of the text that
+is next in order, not that of the other texts in its group, whose later starts would put new
+requests behind them.
 
-The batching window is the longest time for which a fuller group may go ahead of the text whose
-turn it is. Nothing ever waits while a core is idle: one text fills a core nearly as well as eight
-do (16 tokens: 24 against 29 thousand tokens/s), so a fixed wait would cost more than it saves. For
-the same reason a group is no larger than one worker's share of all that waits, so that the last
-groups of a batch end together. While requests share the queue groups are smaller, as whoever comes
-waits for those in progress (64 tokens: 5 ms); groups of 256 cost an eighth less.
+The batching window is the longest time for which a fuller group may go ahead of the text that is
+next in order. Nothing waits while a core is idle: one text uses a core nearly as well as eight do
+(16 tokens: 24 against 29 thousand tokens/s), so a fixed wait would cost more than it saves. For the
+same reason a group is no larger than one thread's share of all waiting texts, so that the last
+groups of a batch end together. While several requests share the queue, groups are smaller, because
+a new request waits for the groups in progress (64 tokens: 5 ms); groups of 256 tokens would cost an
+eighth less.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHARED_S = 1.0
-"""For how long the queue counts as shared after two requests have met in it."""
+"""How long the queue counts as shared after two requests were in it together."""
 
 Ids = Sequence[int]
 Vector = NDArray[np.float32]
@@ -36,9 +38,9 @@ class QueuedText:
 
     Attributes:
         ids: token ids as the model reads them.
-        future: gets the vector, float32 [dim]; once it is cancelled nobody wants it any more.
+        future: gets the vector, float32 [dim]; once it is cancelled the vector is not wanted.
         enqueued_at: monotonic seconds.
-        request: number of the request that it came with.
+        request: number of the request that it belongs to.
     """
 
     ids: Ids
@@ -57,7 +59,7 @@ class Reservation:
 
 @dataclass(slots=True)
 class Taken:
-    """What `TextQueue.take` hands out: a group to infer, and texts whose time ran out."""
+    """What `TextQueue.take` returns: a group to infer, and texts that have timed out."""
 
     group: list[QueuedText] = field(default_factory=list)
     expired: list[QueuedText] = field(default_factory=list)
@@ -94,21 +96,21 @@ class TextQueue:
         return self._texts
 
     def tokens_ahead(self, tokens: int) -> int:
-        """Return how many queued tokens a new request of so many tokens would share a group with.
+        """Return how many queued tokens would run before a new request of this many tokens is done.
 
-        Under fair queueing no other request gets more than the same amount before it is done.
+        Under fair queueing no other request gets more than the same amount in that time.
         """
         waiting = chain(self._tokens_by_request.values(), self._kept_by_request.values())
         return sum(min(of_one, tokens) for of_one in waiting)
 
     def begin(self, tokens: int) -> Reservation:
-        """Return a reservation for a request of so many tokens; its texts may be put in parts."""
+        """Return a reservation for a request of this many tokens; its texts may be put in parts."""
         reservation = Reservation(next(self._requests), self._virtual_time)
         self._kept_by_request[reservation.request] = tokens
         return reservation
 
     def end(self, reservation: Reservation) -> None:
-        """Keep no place any more for what a request has not put."""
+        """Release the place of texts that a request has not put."""
         self._kept_by_request.pop(reservation.request, None)
 
     def put(
@@ -135,7 +137,7 @@ class TextQueue:
     def take(self, now: float) -> Taken:
         """Remove and return the next group, of one length and at most the token budget.
 
-        The group is empty only when nothing that is wanted waits.
+        The group is empty only if no wanted text waits.
         """
         taken = Taken()
         while self._by_length and not taken.group:

@@ -1,7 +1,7 @@
 """The ONNX Runtime session: equal-length token ids in, unit vectors out.
 
-One session, shared by the batcher's threads, each of which runs a group alone on one core: that
-needs no barrier between cores, and no spinning thread ever starves the event loop.
+The batcher's threads share one session, and each runs a group on one core. This needs no barrier
+between cores, and no spinning thread starves the event loop.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cacheproxy.errors import ConfigError
 from cacheproxy.settings.device import Device
 
-# ONNX Runtime's wheels have telemetry built in (1.31); a cache of prompts has nothing to tell.
+# ONNX Runtime's wheels have telemetry built in (1.31); a cache of prompts must not send any.
 ort.disable_telemetry_events()
 
 _PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -23,9 +23,9 @@ class OnnxEncoder:
     """The model's graph, ready to run from several threads at once."""
 
     def __init__(self, graph: bytes | Path, *, device: Device = "cpu", cores: int = 1) -> None:
-        """Load a graph; from a file it costs less memory, as ONNX Runtime keeps given bytes.
+        """Load a graph; a file needs less memory than bytes, which ONNX Runtime keeps.
 
-        With more than one core a call is spread over them: slower, unless there is only one call.
+        With more than one core each call uses all of them: slower, unless calls are made singly.
 
         Raises:
             ConfigError: ONNX Runtime cannot use the device.
@@ -36,7 +36,7 @@ class OnnxEncoder:
         options.intra_op_num_threads = cores
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Group shapes vary without end, so a plan per shape would only cost memory.
+        # Group shapes are unbounded, so a memory plan per shape would only cost memory.
         options.enable_mem_pattern = False
         # SkipLayerNormalization is about 9 times slower on CPUs than the Add and
         # LayerNormalization that this fusion replaces (measured, ONNX Runtime 1.31).
@@ -46,7 +46,7 @@ class OnnxEncoder:
             providers=[provider],
             disabled_optimizers=["SkipLayerNormFusion"],
         )
-        # Where a provider cannot be loaded, ONNX Runtime falls back to the CPU without a word.
+        # If a provider cannot be loaded, ONNX Runtime silently falls back to the CPU.
         if self._session.get_providers()[0] != provider:
             raise _unusable(device, f"{provider} could not be loaded")
 
@@ -57,7 +57,7 @@ class OnnxEncoder:
 
 
 def require_device(device: Device) -> None:
-    """Return if ONNX Runtime knows the device.
+    """Check that ONNX Runtime supports the device.
 
     Raises:
         ConfigError: it does not.

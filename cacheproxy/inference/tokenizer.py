@@ -1,4 +1,4 @@
-"""From a text, or ids that a client sends, to the exact ids that the model reads.
+"""Turns a text, or token ids from a client, into the exact ids that the model reads.
 
 The ids are what the exact tier hashes: two inputs with equal ids get byte-identical vectors.
 """
@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 
-# The library's own threads would take the cores from inference; must be set before its first use.
+# The library's own threads would compete with inference; must be set before its first use.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tokenizers import Encoding, decoders
@@ -17,7 +17,7 @@ from cacheproxy.errors import BadRequest
 
 
 class Tokenizer:
-    """A model's tokenizer with its special tokens and its longest length in tokens."""
+    """A model's tokenizer with its special tokens and its maximum length in tokens."""
 
     def __init__(self, tokenizer_json: bytes, max_tokens: int) -> None:
         self._tokenizer = _Tokenizer.from_str(tokenizer_json.decode())
@@ -32,19 +32,19 @@ class Tokenizer:
         self._prefix, self._suffix = around_nothing[:1], around_nothing[1:]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's ids, specials included, cut to the model's longest length.
+        """Return each text's ids, special tokens included, truncated to the model's maximum length.
 
-        Releases the interpreter lock while it works, so that it may run beside the event loop.
+        It releases the interpreter lock, so it may run beside the event loop.
         """
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids for encoding in encodings]
 
     def vocabulary(self) -> dict[str, int]:
-        """Return the tokens and their ids; models number them by how frequent they are."""
+        """Return the tokens and their ids; models number them by frequency."""
         return dict(self._tokenizer.get_vocab())
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Return each text about as it was: what the ids keep of it, specials left out."""
+        """Return each text approximately, as far as the ids preserve it, without special tokens."""
         texts: list[str] = self._tokenizer.decode_batch(ids)
         return texts
 
@@ -67,10 +67,10 @@ class Tokenizer:
         return len(self._inner(ids)) < len(ids)
 
     def accept(self, ids: Sequence[int]) -> list[int]:
-        """Return a client's ids as the model reads them: specials added unless they are there.
+        """Return a client's ids as the model reads them, with missing special tokens added.
 
         Raises:
-            BadRequest: there are none, or one is outside the vocabulary.
+            BadRequest: there are no ids, or one is outside the vocabulary.
         """
         if not ids:
             raise BadRequest("an input of token ids must not be empty", param="input")
@@ -94,7 +94,7 @@ class Tokenizer:
         return [*ids]
 
     def is_full(self, ids: Sequence[int]) -> bool:
-        """Return whether the ids fill the model's longest length, so that text may be cut."""
+        """Return whether the ids reach the model's maximum length, so the text may be truncated."""
         return len(ids) >= self._max_tokens
 
 

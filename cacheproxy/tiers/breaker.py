@@ -1,14 +1,15 @@
-"""When to stop asking a store that does not answer, and when to try again: a pure state machine.
+"""A circuit breaker for store calls, as a pure state machine.
 
-Closed, every call may be made. After a run of failures, or too many among the last calls, it opens:
-none may. After a pause it is half-open: one call, the probe, may find out. Its success closes the
-breaker; its failure opens it again, for twice as long.
+While closed, every call is allowed. After several consecutive failures, or too many failures among
+the most recent calls, it opens and no call is allowed. After a pause it is half-open: one call, the
+probe, is allowed. If the probe succeeds, the breaker closes; if it fails, the breaker opens again
+for twice as long.
 
-Calls that were under way at the same time and all failed count as one failure: many clients make
-many of one hiccup. (A store that is well, on a machine whose cores are all busy with inference,
-was cut off for most of the time by five such in a row; measured.)
+Concurrent calls that all fail count as one failure, because one hiccup fails the calls of many
+clients. (Without this rule, five such failures in a row kept a healthy store cut off for most of
+the time on a machine whose cores were all busy with inference; measured.)
 
-It does no I/O, and is told the time (monotonic, seconds).
+It does no I/O; the time (monotonic, seconds) is an argument.
 """
 
 from collections import deque
@@ -23,18 +24,18 @@ BreakerState = Literal["closed", "half-open", "open"]
 class BreakerPolicy:
     """When a breaker opens, and for how long.
 
-    The defaults: five calls in a row may fail, so that one hiccup of the network costs no hits, and
-    an outage costs a lone client five deadlines. Eight of twenty calls is what a store looks like
-    that answers every other time, as some of its failures come together. The first pause is short,
-    because most outages are (a failover, a slow command), and the longest is two seconds, because a
-    probe costs the store one small call and no request anything: a store that is back is soon used
-    again.
+    The defaults: five consecutive failures open the breaker, so that one network hiccup costs no
+    hits and an outage costs a single client five deadlines. Eight failures among twenty calls are
+    typical of a store that answers every other call, because some of its failures coincide. The
+    first pause is short, because most outages are short (a failover, a slow command). The longest
+    pause is two seconds: a probe costs the store one small call and delays no request, so a store
+    that recovers is soon used again.
 
     Attributes:
-        failures_in_a_row: as many open it,
-        failures: or as many
-        calls: among so many,
-        window_s: none of them older than this.
+        failures_in_a_row: number of consecutive failures that open the breaker.
+        failures: number of failures among the last `calls` calls that open it.
+        calls: number of recent calls that are considered.
+        window_s: older calls are not considered.
         first_pause_s, longest_pause_s: pauses double from the first to the longest.
     """
 
@@ -56,12 +57,12 @@ class Breaker:
     """One breaker.
 
     Attributes:
-        state: what may be done now.
-        probe_at: from when on an open one may be probed.
+        state: closed, open or half-open.
+        probe_at: the earliest time at which an open breaker may be probed.
     """
 
     def __init__(self, policy: BreakerPolicy, chance: Callable[[], float]) -> None:
-        """Make a closed breaker; `chance` gives numbers in [0, 1), by which pauses vary."""
+        """Make a closed breaker; `chance` returns numbers in [0, 1) that randomise the pauses."""
         self.state: BreakerState = "closed"
         self.probe_at = 0.0
         self._policy = policy
@@ -72,14 +73,14 @@ class Breaker:
         self._closed_at = float("-inf")
 
     def begin_probe(self, now: float) -> bool:
-        """Return whether the caller may make the one probe; it tells how that ended."""
+        """Return whether the caller may make the probe; it must then report the result."""
         if self.state != "open" or now < self.probe_at:
             return False
         self.state = "half-open"
         return True
 
     def succeeded(self, now: float) -> None:
-        """Take note of a call that was answered."""
+        """Record a call that succeeded."""
         if self.state == "closed":
             self._recent.append(_Outcome(now, is_failure=False))
         elif self.state == "half-open":
@@ -87,7 +88,7 @@ class Breaker:
             self._closed_at = now
 
     def failed(self, now: float, *, began_at: float) -> None:
-        """Take note of a call that was not answered, or not in time."""
+        """Record a call that failed or missed its deadline."""
         if self.state == "half-open":
             self._open(now)
         elif self.state == "closed" and began_at >= self._failed_at:
@@ -106,7 +107,7 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         policy = self._policy
-        # What fails again soon after it was closed has not recovered.
+        # A store that fails again soon after the breaker closed has not recovered.
         has_recovered = self.state == "closed" and now - self._closed_at > policy.window_s
         if has_recovered or not self._pause_s:
             self._pause_s = policy.first_pause_s

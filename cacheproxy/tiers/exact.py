@@ -1,7 +1,7 @@
 """The exact tier: the entry whose key is the request's own, from the write-back queue or the store.
 
-Every record is checked to be whole and to belong to the key that was asked for; what is not is a
-miss, and the inference that follows overwrites it.
+Every record is checked for integrity and against the requested key. A record that fails the check
+counts as a miss, and the inference that follows overwrites it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class ExactTier(Generic[R]):
         return records
 
     def pending(self, namespace_id: str, key: bytes) -> R | None:
-        """Return the key's record if it is still on its way into the store."""
+        """Return the key's record if it is still in the write-back queue."""
         data = self._writeback.get(key)
         if data is None:
             return None

@@ -1,8 +1,8 @@
 """Request coalescing: requests for the same entry share one call of inference or of an upstream.
 
-A flight is one such call. It belongs to none of the requests that wait for it: a client that leaves
-takes nothing from the others, and only when the last one has left is the call cancelled. A flight
-that began before a purge of its entry is not joined by later requests.
+A flight is one such call. It belongs to no single request: a client that disconnects does not
+affect the others, and the call is cancelled only when the last waiter has left. A flight that began
+before a purge of its entry is not joined by later requests.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ class Flight:
 
     Attributes:
         since: the moment (`Purges`) at which it began.
-        generation: of the newest purge known at that moment.
-        record: the record that the tiers were given of its result, once there is one.
-        is_stored: whether that record is on its way into the store.
+        generation: the generation of the newest purge known at that moment.
+        record: the record of its result, once the tiers have it.
+        is_stored: whether that record is in the write-back queue or stored.
     """
 
     def __init__(self, purges: Purges) -> None:
@@ -33,7 +33,7 @@ class Flight:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether a further request may wait for it."""
+        """Whether another request may join it."""
         raise NotImplementedError
 
 
@@ -43,7 +43,7 @@ F = TypeVar("F", bound=Flight)
 class Flights(Generic[F]):
     """The flights that can be joined, by key and form; owned by the event loop.
 
-    `form` tells apart calls for the same entry whose results cannot be shared (whole, streamed).
+    `form` distinguishes calls for the same entry whose results cannot be shared (whole, streamed).
     """
 
     def __init__(self, purges: Purges) -> None:
@@ -62,17 +62,17 @@ class Flights(Generic[F]):
         return flight if self._purges.is_untouched(namespace_id, key, flight.since) else None
 
     def add(self, flight: F, key: bytes, form: str = "") -> None:
-        """Let a flight be joined, in place of an older one."""
+        """Make a flight available to join; it replaces an older one."""
         self._flights[key, form] = flight
 
     def remove(self, flight: F, key: bytes, form: str = "") -> None:
-        """Let a flight be joined no more."""
+        """Stop further requests from joining a flight."""
         if self._flights.get((key, form)) is flight:
             del self._flights[key, form]
 
 
 class FutureFlight(Flight, Generic[T]):
-    """A flight whose result comes at once, as a future's."""
+    """A flight whose result arrives in one piece, through a future."""
 
     def __init__(self, future: asyncio.Future[T], purges: Purges) -> None:
         super().__init__(purges)
@@ -81,22 +81,22 @@ class FutureFlight(Flight, Generic[T]):
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether it was not cancelled: a cancelled future leaves the map only a turn later."""
+        """Whether it is not cancelled; a cancelled future stays in the map for one loop turn."""
         return not self.future.cancelled()
 
     def hold(self) -> None:
-        """Count one more waiter; each must be released."""
+        """Add a waiter; each must be released."""
         self._waiters += 1
 
     def release(self) -> None:
-        """Count one waiter less; the last one to go cancels a call that is not done."""
+        """Remove a waiter; removing the last one cancels an unfinished call."""
         self._waiters -= 1
         if not self._waiters:
             self.future.cancel()
 
 
 async def wait_for_all(flights: Sequence[FutureFlight[Any]]) -> None:
-    """Return when all flights are done, failed ones included; cancellation leaves each of them."""
+    """Wait until all flights are done, failed ones included; cancellation releases them all."""
     if not flights:
         return
     hold_all(flights)
@@ -107,12 +107,12 @@ async def wait_for_all(flights: Sequence[FutureFlight[Any]]) -> None:
 
 
 def hold_all(flights: Iterable[FutureFlight[Any]]) -> None:
-    """Count one more waiter for each flight."""
+    """Add a waiter to each flight."""
     for flight in flights:
         flight.hold()
 
 
 def release_all(flights: Iterable[FutureFlight[Any]]) -> None:
-    """Count one waiter less for each flight."""
+    """Remove a waiter from each flight."""
     for flight in flights:
         flight.release()

@@ -1,11 +1,11 @@
-"""Between the tiers and a store that may be slow or broken: deadlines, circuit breakers, no errors.
+"""Protects the tiers from a slow or broken store with deadlines and circuit breakers.
 
-What the store cannot answer in time is a miss, counted and logged at a bounded rate; a sick cache
-never fails a request. A call that is given up is cancelled: what of it has not begun never does.
+A lookup that fails or misses its deadline is a miss, counted and logged at a bounded rate; an
+unhealthy store never fails a request. A call that times out is cancelled.
 
-After some failures in a row the store is not asked any more, so that requests stop paying for it.
-Whether it is well again is found out by repeating the call that failed last, for one text, in the
-background: no request waits for that.
+After several failures the circuit opens and the store is not called, so that requests stop paying
+for it. A background task then repeats the call that failed last, for one text, until the store
+answers again. No request waits for that.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ T = TypeVar("T")
 Call = Callable[[], Coroutine[Any, Any, T]]
 
 _TEXTS_PER_DEADLINE = 128
-"""A lookup of more texts gets a further deadline for each so many: one text of inference costs
-about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
-keep to it."""
+"""The deadline of a lookup grows by one unit for each further group of this many texts: inference
+takes about a millisecond per text, so the wait stays worthwhile. Combined lookups stay within this
+number."""
 
 _GRACE_S = 1e-3
-"""From a deadline to the end of its call: a turn of the event loop, in which what came is read."""
+"""Grace after a deadline: one turn of the event loop, in which a reply that arrived is read."""
 
 _LEAST_SHARE = 0.5
-"""Of its deadline: a call that has waited longer for its turn is not made. A store that is well
-might not answer it in time, and would be taken for a sick one."""
+"""A share of the deadline. A call that has waited longer for its turn is not made: even a healthy
+store might miss the rest of the deadline, which would count against it."""
 
 
 class StoreGuard:
@@ -81,10 +81,10 @@ class StoreGuard:
     ) -> list[Neighbour | None]:
         """Return each probe's (float32 [n, d]) nearest entry, None as for `get_many`.
 
-        `spent_s` is how long the request has waited for the store before. If that was a deadline,
-        the store is not asked again: one is what a store that does not answer may cost. What was
-        answered, if late, has not used any of it up: where all cores are busy, a fourth of the
-        lookups by probe would come to nothing (measured).
+        `spent_s` is how long the request has already waited for the store. If that is a whole
+        deadline, the store is not called again, so an unresponsive store costs a request one
+        deadline. A late answer does not reduce the deadline of the next call: with all cores busy,
+        a quarter of the lookups by probe would otherwise fail (measured).
         """
         if spent_s >= self._searches.deadline_s(len(probes)):
             self._searches.skip()
@@ -117,7 +117,7 @@ class StoreGuard:
 
 
 class _Calls:
-    """Calls of one kind: each within its deadline, none while the circuit is open."""
+    """Makes calls of one kind: each within its deadline, none while the circuit is open."""
 
     def __init__(
         self, op: StoreOp, deadline_s: float, policy: BreakerPolicy, metrics: Metrics
@@ -132,13 +132,13 @@ class _Calls:
     async def make(
         self, call: Call[T], probe: Call[Any], *, texts: int, asked_at: float
     ) -> T | None:
-        """Return what the call gives; None if it fails, is late, or is not made.
+        """Return the result of the call; None if it fails, is late, or is not made.
 
         Args:
             call: makes the call.
             probe: makes the same call for one text only.
-            texts: texts that are looked up.
-            asked_at: from when the deadline counts; monotonic, seconds.
+            texts: the number of texts looked up.
+            asked_at: the start of the deadline; monotonic, seconds.
         """
         deadline_s = self.deadline_s(texts)
         left_s = asked_at + deadline_s - time.monotonic()
@@ -151,7 +151,7 @@ class _Calls:
         return answer
 
     def deadline_s(self, texts: int) -> float:
-        """Return how long a lookup of so many texts may take."""
+        """Return how long a lookup of this many texts may take."""
         return self._deadline_s * math.ceil(texts / _TEXTS_PER_DEADLINE)
 
     def skip(self) -> None:
@@ -162,7 +162,7 @@ class _Calls:
         await stop_tasks(self._probing)
 
     async def _probe(self, probe: Call[Any]) -> None:
-        """Make the call again, now and then, until the circuit is closed."""
+        """Repeat the call at intervals until the circuit is closed."""
         try:
             while not self._circuit.is_closed:
                 await asyncio.sleep(self._circuit.pause_s)
@@ -186,7 +186,7 @@ class _Calls:
         except TimeoutError:
             failure = StoreError(f"no answer within {timeout_s * 1000:.0f} ms", "timeout")
         except Exception as error:
-            logger.exception("a mistake in a store call (%s)", self._op)
+            logger.exception("unexpected exception in a store call (%s)", self._op)
             failure = StoreError(f"{type(error).__name__}: {error}")
         took_s = time.monotonic() - began_at
         self._duration.observe(took_s)
@@ -198,5 +198,5 @@ class _Calls:
 
 
 def _expire(limit: asyncio.Timeout) -> None:
-    """End a call soon, unless its answer has come already: the event loop may have been late."""
+    """Cancel a call soon, unless its reply has arrived: the event loop may have been late."""
     limit.reschedule(asyncio.get_running_loop().time() + _GRACE_S)

@@ -1,11 +1,11 @@
-"""The hot tier: the entries used last, in this process, bounded by bytes and true to their TTL.
+"""The hot tier: recently used entries in this process, bounded by bytes, which respect their TTL.
 
-It finds an entry by its key, or, sparing the tokenizer, by the raw text that a client sent. It
-also keeps the parts of answers that were made from an entry, so that a repeated hit only joins
-bytes. Owned by the event loop; nothing here waits.
+It finds an entry by its key, or by the raw text that a client sent, which avoids tokenizing. It
+also keeps rendered parts of responses, so that a repeated hit only joins bytes. The event loop owns
+it; nothing here waits.
 
-An entry that this process hears to be purged or replaced is not found from then on; it leaves when
-it is next asked for, or is pushed out.
+Once this process learns that an entry was purged or replaced, lookups no longer return it. Its
+memory is released at the next lookup or by eviction.
 """
 
 import time
@@ -19,19 +19,20 @@ from cacheproxy.stores.purges import Purges
 R = TypeVar("R", bound=Record)
 
 _ENTRY_BYTES = 900
-"""Python objects of one entry beside its payload and rendered parts (tracemalloc, CPython 3.11)."""
+"""Bytes of one entry's Python objects besides its payload and rendered parts (tracemalloc,
+CPython 3.11)."""
 
 _TEXT_KEY_BYTES = 220
-"""Python objects of one further text that leads to an entry (tracemalloc, CPython 3.11)."""
+"""Bytes of the Python objects of one more text for an entry (tracemalloc, CPython 3.11)."""
 
 _MOST_TEXTS = 16
-"""Spellings remembered per entry: an endless stream of them must not grow one entry."""
+"""Texts remembered per entry: endless variants of one text must not grow its entry."""
 
 
 class HotEntry(Generic[R]):
-    """One entry with its expiry on the monotonic clock and the answer parts made from it.
+    """One entry with its expiry on the monotonic clock and its rendered parts.
 
-    `since` is the moment (`Purges`) up to which it is known to stand.
+    `since` is the latest moment (`Purges`) at which it is known not to be purged or replaced.
     """
 
     __slots__ = ("_tier", "expires_at", "record", "rendered", "since", "size_bytes", "text_keys")
@@ -52,7 +53,7 @@ class HotEntry(Generic[R]):
 
 
 class HotTier(Generic[R]):
-    """A least-recently-used map of entries within `max_bytes`; 0 turns it off."""
+    """A least-recently-used map of entries within `max_bytes`; 0 disables it."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class HotTier(Generic[R]):
 
     @property
     def size_bytes(self) -> int:
-        """What the entries take."""
+        """The memory that the entries occupy, bytes."""
         return self._size_bytes
 
     def get(self, key: bytes) -> HotEntry[R] | None:
@@ -92,15 +93,15 @@ class HotTier(Generic[R]):
         return entry
 
     def get_by_text(self, text_key: bytes) -> HotEntry[R] | None:
-        """Return the live entry that this raw text led to before."""
+        """Return the live entry that this raw text mapped to before."""
         key = self._keys_by_text.get(text_key)
         return None if key is None else self.get(key)
 
     def put(self, record: R, since: int) -> HotEntry[R] | None:
-        """Keep a record until it expires or is pushed out; return its entry, if it was kept.
+        """Keep a record until it expires or is evicted; return its entry, if it was kept.
 
-        `since` is the moment at which it began to be read or computed: what is purged or replaced
-        meanwhile is not kept.
+        `since` is the moment at which reading or computing it began: a record that was purged or
+        replaced since then is not kept.
         """
         if not self._purges.is_untouched(record.namespace_id, record.key, since):
             return None  # and what may be here is newer
@@ -108,7 +109,7 @@ class HotTier(Generic[R]):
         ttl_s = record.expires_at - self._now()
         if ttl_s <= 0:
             return None
-        # A later step of the wall clock must neither prolong nor shorten the entry's life.
+        # A later step of the wall clock must not change the entry's lifetime.
         entry = HotEntry(self, record, self._monotonic() + ttl_s, self._purges.moment)
         if entry.size_bytes > self._max_bytes:
             return None
@@ -118,7 +119,7 @@ class HotTier(Generic[R]):
         return entry
 
     def link_text(self, text_key: bytes, key: bytes) -> None:
-        """Let a raw text lead to an entry that is kept here."""
+        """Map a raw text to an entry that is kept here."""
         entry = self._entries.get(key)
         if entry is None or text_key in self._keys_by_text or len(entry.text_keys) >= _MOST_TEXTS:
             return
@@ -127,7 +128,7 @@ class HotTier(Generic[R]):
         self.grow(entry, _TEXT_KEY_BYTES)
 
     def grow(self, entry: HotEntry[R], more_bytes: int) -> None:
-        """Account for bytes that an entry has gained since it was put."""
+        """Account for bytes that an entry has gained since it was added."""
         if self._entries.get(entry.record.key) is not entry:
             return
         entry.size_bytes += more_bytes

@@ -1,4 +1,4 @@
-"""Write-back of a fresh result: into the hot tier at once, into the store behind the answer."""
+"""Write-back of a fresh result: into the hot tier at once, into the store in the background."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -33,7 +33,7 @@ class Keeper(Generic[R]):
         probe: NDArray[np.float32] | None,
         tags: tuple[str, ...],
     ) -> Entry:
-        """Keep the record that a flight brought, and note it there; return the store's entry.
+        """Keep the record of a flight's result, and set it on the flight; return the store's entry.
 
         `probe` is the float32 [d] unit vector to index the entry under, or None. An entry purged
         since the flight began is not kept.
@@ -53,5 +53,5 @@ class Keeper(Generic[R]):
         return entry
 
     def index(self, entry: Entry, probe: NDArray[np.float32], since: int) -> None:
-        """Write an entry again, under its probe, if it still stands since that moment."""
+        """Write an entry again, indexed by its probe, unless it was purged since that moment."""
         self._writeback.put(entry._replace(probe=probe), since)

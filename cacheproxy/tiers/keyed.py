@@ -31,13 +31,13 @@ class KeyedTiers(Generic[R]):
         self._purges = purges
 
     async def from_exact(self, namespace_id: str, keys: Sequence[bytes]) -> list[Found[R] | None]:
-        """Return what the exact tier has for each key, in order; one store call at most."""
+        """Return the exact tier's record of each key, in order; one store call at most."""
         since = self._purges.moment
         records = await self._exact.get_many(namespace_id, keys)
         return [None if record is None else self._found(record, since) for record in records]
 
     def from_writeback(self, namespace_id: str, key: bytes) -> Found[R] | None:
-        """Return the record of a key that is still on its way into the store."""
+        """Return the key's record if it is still in the write-back queue."""
         record = self._exact.pending(namespace_id, key)
         return None if record is None else self._found(record, self._purges.moment)
 

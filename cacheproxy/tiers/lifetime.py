@@ -1,8 +1,8 @@
-"""How long an entry lives: what the request asks for, else its namespace's life, else the default.
+"""The TTL of an entry: the request's, else its namespace's, else the default.
 
-What operators set is a longest life: entries that are written together live shorter by a random
-share, each its own, so that they are not all missed again in one moment. What a client asks for is
-its own affair, and taken at its word.
+The TTLs that operators set are maxima: each entry's TTL is shortened by a random share, so that
+entries written together do not all expire at the same moment. A TTL that a client requests is used
+unchanged.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 
 class Lifetimes:
-    """The lives of one pipeline's entries."""
+    """The TTLs of one route's entries."""
 
     def __init__(
         self,
@@ -20,9 +20,9 @@ class Lifetimes:
         jitter: float,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Set the lives, seconds, which are shorter by up to the share `jitter`, 0 to 1.
+        """Set the TTLs, seconds; each is shortened at random by up to the share `jitter`, 0 to 1.
 
-        `chance` gives numbers in [0, 1).
+        `chance` returns numbers in [0, 1).
         """
         self._default_s = default_s
         self._by_namespace_id = by_namespace_id
@@ -30,7 +30,7 @@ class Lifetimes:
         self._chance = chance
 
     def choose(self, namespace_id: str, asked_s: float | None) -> float:
-        """Return the life of one new entry, seconds."""
+        """Return the TTL of one new entry, seconds."""
         if asked_s is not None:
             return asked_s
         longest_s = self._by_namespace_id.get(namespace_id, self._default_s)

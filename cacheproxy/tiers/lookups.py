@@ -1,9 +1,9 @@
-"""Lookups by key on their way to the store: some calls at a time, and those that wait together.
+"""Batches lookups by key: a limited number of store calls at a time, shared by waiting lookups.
 
-Each call costs several turns of the interpreter lock, which a busy inference does not give for
-nothing, and CPU beside: lookups that come while as many calls are under way as the store can use
-wait for the next, and share it. Long ones go one after the other, beside all others, so that one
-text never waits for 2,048.
+Each call costs CPU and several acquisitions of the interpreter lock, for which it competes with
+inference. Lookups that arrive while the maximum number of calls is in flight therefore wait for the
+next call and share it. Long lookups run one at a time, separately from all others, so that a lookup
+of one text never waits for one of 2,048.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 Found = list[bytes | None]
 Ask = Callable[[Sequence[bytes], float], Awaitable[Found | None]]
-"""Asks the store for keys that have waited since a time (monotonic, seconds); None: no answer."""
+"""Looks up keys that have waited since a time (monotonic, seconds); None if the store fails."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A lookup that waits for its turn; `at` is monotonic, seconds."""
+    """A waiting lookup; `at` is its arrival time, monotonic, seconds."""
 
     keys: Sequence[bytes]
     at: float
@@ -27,15 +27,15 @@ class _Asked:
 
 
 class KeyLookups:
-    """Puts lookups together, and hands each its own part of the answer."""
+    """Combines lookups into calls, and returns to each its own records."""
 
     def __init__(self, ask: Ask, *, calls_at_once: int, most_keys: int) -> None:
         """Prepare for lookups.
 
         Args:
-            ask: must not raise.
-            calls_at_once: calls of `ask`; one more for long lookups.
-            most_keys: in one call; a lookup of more is a long one, and has its call to itself.
+            ask: makes a store call; must not raise.
+            calls_at_once: the most concurrent calls of `ask`, plus one for long lookups.
+            most_keys: the most keys in a shared call; a longer lookup gets a call of its own.
         """
         self._most_keys = most_keys
         self._short = _Lane(ask, calls_at_once, most_keys)
@@ -66,7 +66,7 @@ class _Lane:
         return await found
 
     async def _find_alone(self, keys: Sequence[bytes], at: float) -> Found | None:
-        """Ask in the caller's own task: another in between costs 25 us (measured)."""
+        """Make the call in the caller's own task; another task would cost 25 us (measured)."""
         self._calls += 1
         try:
             return await self._ask(keys, at)
@@ -75,7 +75,7 @@ class _Lane:
             self._start()
 
     def _start(self) -> None:
-        """Make another call for those that wait, if there may be one more."""
+        """Start another call for the waiting lookups, if the limit allows."""
         if self._waiting and self._calls < self._calls_at_once:
             self._calls += 1
             task = asyncio.ensure_future(self._work())

@@ -1,4 +1,4 @@
-"""Stored bytes become a record that may be served, or a miss that is counted."""
+"""Decodes stored bytes into a record that may be served, or counts a miss."""
 
 from typing import Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ class Unpack(Protocol[R_co]):
         """Return the record, checked to be whole and of this namespace's key.
 
         Raises:
-            RecordError: anything else.
+            RecordError: the bytes are no such record.
         """
 
 

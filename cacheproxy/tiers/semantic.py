@@ -1,12 +1,12 @@
-"""The semantic tier: the nearest entry in the caller's partition, if the controller vouches for it.
+"""The semantic tier: the nearest entry in the caller's partition, if the controller accepts it.
 
 A text is probed only if the controller is active and the text has enough tokens: very short texts
-differ in meaning by a single token, so they are exact-only. A served record is checked to be of
-the caller's namespace and model, whatever the store's index said.
+differ in meaning by a single token, so they are exact-only. Before a record is served, its
+namespace and model are verified independently of the store's index.
 
-Some hits are to be checked afterwards: those that the controller draws, and, where inference is
-cheap, every text that hits a second time, which from then on has an entry of its own. A wrong one
-is thus not served for long.
+Some hits are checked in the background: those that the controller samples, and, where inference is
+cheap, every text that hits a second time, which then gets an entry of its own. A wrong answer is
+thus not served for long.
 """
 
 from collections import OrderedDict
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Record)
 Vector = NDArray[np.float32]
 
 _SERVED_TEXTS = 8_192
-"""Texts of the latest hits whose second hit is recognised: about a megabyte."""
+"""Number of recent hits remembered to recognise a second hit: about a megabyte."""
 
 
 class Lookup(NamedTuple, Generic[R]):
@@ -40,7 +40,7 @@ class Lookup(NamedTuple, Generic[R]):
         neighbour: the nearest entry's record, or None.
         score: the neighbour's score; meaningless without one.
         is_hit: whether the neighbour may be served.
-        check: whether the true vector is to be computed all the same, off the path.
+        check: whether the true vector is to be computed in the background to check the hit.
     """
 
     probe: Vector | None = None
@@ -70,7 +70,7 @@ class SemanticTier(Generic[R]):
         self._probe = probe
         self._controller = controller
         self._reader = reader
-        # Scores of different probes do not compare, whatever model they stand for.
+        # Scores of different probes are not comparable, even for the same model.
         self._fingerprint = f"{fingerprint}:{probe.name}"
         self._min_tokens = min_tokens
         self._checks_repeats = checks_repeats
@@ -78,9 +78,9 @@ class SemanticTier(Generic[R]):
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
     def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
-        """Return whether so many texts are to be looked up, or at least indexed.
+        """Return whether this many texts are to be looked up, or at least indexed.
 
-        `is_idle` returns whether inference has time for more at the moment.
+        `is_idle` returns whether inference has spare capacity at the moment.
         """
         return self._controller.is_active(namespace_id, texts, is_idle=is_idle)
 
@@ -100,8 +100,8 @@ class SemanticTier(Generic[R]):
     ) -> list[Lookup[R]]:
         """Return what is found for each text's probe; one store call at most.
 
-        Where there is no room for checks, what would have to be checked is no hit. `spent_s` is how
-        long the request has waited for the store before.
+        If the queue of checks is full, a hit that must be checked becomes a miss. `spent_s` is how
+        long the request has already waited for the store.
         """
         found: list[Lookup[R]] = [Lookup(probe) for probe in probes]
         asked = [(i, probe) for i, probe in enumerate(probes) if probe is not None]
@@ -120,10 +120,10 @@ class SemanticTier(Generic[R]):
         return found
 
     async def probe(self, texts: Sequence[Sequence[int]]) -> list[Vector | None]:
-        """Return each text's probe (float32 [d]), or None where the tier stays out.
+        """Return each text's probe (float32 [d]), or None where the tier is not used.
 
-        It stays out of texts that are too short, texts of which the probe says nothing, and all
-        texts while the encoder is overloaded: a lookup is not worth failing a request.
+        It is not used for texts that are too short, for texts without a usable probe, and for any
+        text while the encoder is overloaded: a lookup must not fail a request.
         """
         long_enough = [ids for ids in texts if len(ids) >= self._min_tokens]
         if not long_enough:
@@ -163,13 +163,13 @@ class SemanticTier(Generic[R]):
             self._served.popitem(last=False)
 
     def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
-        """Hand the controller what probes and lookups took, and how many texts were served."""
+        """Report to the controller the time of probes and lookups, and the texts served."""
         self._controller.looked_up(namespace_id, seconds, texts, hits)
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
-        """Hand the controller what inference took, which hits spare."""
+        """Report to the controller the time of inference, which hits save."""
         self._controller.inferred(namespace_id, seconds, texts)
 
     def learn(self, namespace_id: str, score: float, similarity: float) -> None:
-        """Hand the controller what a miss taught: how right its neighbour would have been."""
+        """Report to the controller how correct a miss's neighbour would have been."""
         self._controller.observe(namespace_id, score, similarity)

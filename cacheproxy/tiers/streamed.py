@@ -1,8 +1,8 @@
 """Request coalescing for streamed results: one call, any number of readers.
 
-A reader that joins late first gets the parts that have arrived, then each new one. The result is
-held whole while it may still be kept, up to a bound. Beyond that bound only a window of it is held,
-the call goes no faster than its slowest reader, and no one can join any more.
+A reader that joins late first gets the parts that have arrived, then each new one. Up to a bound,
+the whole result is held, so that it can be cached. Beyond that bound only a window is held, the
+slowest reader limits the speed of the call, and no further reader can join.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from cacheproxy.tiers.flights import Flight
 Head = TypeVar("Head")
 
 _WINDOW_BYTES = 256 * 1024
-"""Bytes of a result too long to be held that may wait for the slowest reader."""
+"""The window, bytes: how much of a result too long to be held may wait for the slowest reader."""
 
 
 class StreamFlight(Flight, Generic[Head]):
-    """A call whose result begins with a head and comes in parts.
+    """A call whose result begins with a head and arrives in parts.
 
     Attributes:
-        is_held: whether the result is held from its beginning, so that others can join.
+        is_held: whether the result is held from its beginning, so that other readers can join.
     """
 
     def __init__(self, purges: Purges, *, most_bytes: int, waiting: Gauge) -> None:
-        """Prepare; hold up to `most_bytes`, and count readers in `waiting`."""
+        """Prepare to hold up to `most_bytes`, and to count readers in `waiting`."""
         super().__init__(purges)
         self.is_held = True
         self._most_bytes = most_bytes
@@ -51,7 +51,7 @@ class StreamFlight(Flight, Generic[Head]):
         return self.is_held
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin the call; `work` reports its progress through the methods below."""
+        """Start the call; `work` reports its progress through the methods below."""
         self._task = asyncio.create_task(work)
 
     def begin(self, head: Head) -> None:
@@ -82,7 +82,7 @@ class StreamFlight(Flight, Generic[Head]):
         self.end()
 
     def _drop_what_was_read(self) -> int:
-        """Drop the parts that every reader has read; return the bytes of the others."""
+        """Drop the parts that every reader has read; return the size of the rest, bytes."""
         read = min((reader.place for reader in self._readers), default=self._dropped)
         gone = self._parts[: read - self._dropped]
         del self._parts[: len(gone)]
@@ -150,7 +150,7 @@ class Reader(Generic[Head]):
         self.place = 0
 
     def __enter__(self) -> "Reader[Head]":
-        """Return the reader, which is counted since it was made."""
+        """Return the reader; it was counted when it was created."""
         return self
 
     def __exit__(

@@ -1,7 +1,7 @@
-"""Embeddings by an upstream: the texts of one request go out together, as the client gave them.
+"""Embeddings by an upstream: the texts of one request are sent together, as the client gave them.
 
-Vectors are kept as they come. Tokens are counted by the upstream for all texts together; each gets
-a share by its length, so that a request's sum is the upstream's own.
+Vectors are stored unchanged. The upstream reports one token count for all texts of a call; each
+text gets a share in proportion to its length, so that the sum equals the upstream's count.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from cacheproxy.upstreams.client import Head
 from cacheproxy.upstreams.fallback import Upstreams
 
 _MOST_INPUTS = 256
-"""In one call."""
+"""The most inputs in one call."""
 
 _RETRY_AFTER = b"retry-after"
 
@@ -54,14 +54,14 @@ _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
 class UpstreamEngine:
-    """An `Engine` (see there for the methods): one model of the upstreams that have it."""
+    """An `Engine` (see there for the methods): one model, from all upstreams that serve it."""
 
     is_overloaded = False
 
     def __init__(
         self, upstreams: Upstreams, model: str, dimensions: int, tokenizer: Tokenizer
     ) -> None:
-        """Serve a model of `dimensions` from upstreams; `tokenizer` is the one of the probe."""
+        """Serve a model of `dimensions` from upstreams; `tokenizer` is the probe's."""
         self._tokenizer = tokenizer
         self._upstreams = upstreams
         self._model = model
@@ -69,15 +69,15 @@ class UpstreamEngine:
         self._calls = Tasks()
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
-        """Return none: the ids are of the upstream's vocabulary, which is not known here."""
+        """Return no ids: they belong to the upstream's vocabulary, which is unknown here."""
         return ()
 
     def is_cut(self, ids: Sequence[int]) -> bool:
-        """Return False: the upstream reads the text, and not these ids."""
+        """Return False: the upstream reads the text itself, not these ids."""
         return False
 
     def probe_sees_all(self, ids: Sequence[int]) -> bool:
-        """Return whether the probe's tokenizer cut nothing: the upstream reads the whole text."""
+        """Return whether the probe's tokenizer kept the whole text, which the upstream reads."""
         return bool(ids) and not self._tokenizer.is_full(ids)
 
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
@@ -87,15 +87,15 @@ class UpstreamEngine:
         return scope.of_ids(given.input)
 
     def begin(self, tokens: int) -> None:
-        """Admit everything: the upstream says itself what is too much."""
+        """Admit everything: the upstream enforces its own limits."""
 
     def end(self, reservation: Reservation) -> None:
-        """Do nothing: no place is kept."""
+        """Do nothing: nothing is reserved."""
 
     def submit(
         self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Inferred]]:
-        """Ask for texts and lists of ids in calls of their own."""
+        """Request texts and lists of ids in separate calls."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Inferred]] = [loop.create_future() for _ in givens]
         for kind in (str, list):
@@ -107,7 +107,7 @@ class UpstreamEngine:
         return futures
 
     def read(self, result: Inferred, given: Given) -> Inferred:
-        """Return the result, which is one already."""
+        """Return the result unchanged."""
         return result
 
     async def _answer(
@@ -145,18 +145,18 @@ class UpstreamEngine:
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
             self._upstreams.broke_off(answer.head.upstream, "malformed")
             raise UpstreamFailed(
-                f"the upstream failed: its answer holds no such embeddings ({error})",
+                f"the upstream failed: its answer does not hold the requested embeddings ({error})",
                 code="upstream_malformed",
             ) from None
 
     def _results(self, givens: Sequence[Given], answer: _EmbeddingsBody) -> list[Inferred]:
-        """Return the results in order; raises `ValueError` if they are not what was asked for."""
+        """Return the results in order; raises `ValueError` if they do not match the request."""
         rows = sorted(answer.data, key=lambda item: item.index)
         if [item.index for item in rows] != list(range(len(givens))):
-            raise ValueError("not one for each input")
+            raise ValueError("there is not one for each input")
         vectors = [np.array(item.embedding, np.float32) for item in rows]
         if any(vector.shape != (self._dimensions,) for vector in vectors):
-            raise ValueError(f"not of {self._dimensions} dimensions")
+            raise ValueError(f"a vector does not have {self._dimensions} dimensions")
         if not all(is_usable(vector) for vector in vectors):
             raise ValueError("not finite")
         tokens = _shares(answer.usage.prompt_tokens, [max(1, len(given.input)) for given in givens])
@@ -164,7 +164,7 @@ class UpstreamEngine:
 
 
 def _shares(total: int, sizes: Sequence[int]) -> list[int]:
-    """Return whole parts of a total in proportion to the sizes; their sum is the total."""
+    """Divide a total into integers in proportion to the sizes; their sum is the total."""
     whole = sum(sizes)
     ends = [round(total * end / whole) for end in _sums(sizes)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -179,7 +179,7 @@ def _sums(sizes: Iterable[int]) -> list[int]:
 
 
 def _refused(head: Head, data: bytes) -> ApiError:
-    """Return an upstream's error as one of ours, with its words, code and Retry-After."""
+    """Return an upstream's error as one of ours, with its message, code and Retry-After."""
     try:
         said = _REFUSAL.decode(data).error
     except (msgspec.MsgspecError, UnicodeDecodeError):
