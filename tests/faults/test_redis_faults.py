@@ -232,7 +232,7 @@ async def test_replies_are_garbage(rig, load):
 
 
 async def test_records_are_garbage(rig, load):
-    errors = Change(rig, "record_errors_total")
+    errors = Change(rig, "undecodable_records_total")
     with rig.redis.client() as client:
         for name in client.scan_iter("cp:e2:*", count=1_000):
             client.hset(name, "record", b"garbage")
