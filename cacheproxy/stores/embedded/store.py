@@ -1,17 +1,17 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
-The default store: no server, and warm again after a restart or a kill -9. This module decides
-which thread does what, in which slices; `rows` has the SQL, `vectors` the graphs, `database` the
-file and its threads.
+The default store: it needs no server, and is still warm after a restart or a kill -9. This module
+decides which thread does what, and in which slices; `rows` has the SQL, `vectors` the graphs,
+`database` the file, `worker` the threads, `removal` expiry, eviction and purges.
 
-A file is served by three threads with a connection each, so that a batch being written delays no
-read (WAL readers never wait), and indexing, the slowest work, delays neither. A database in memory
-exists within one connection only: one thread does all, and slices let others in between.
+A file is served by three threads with one connection each: a reader, a writer and an indexer. So a
+batch that is being written delays no read (WAL readers never wait), and indexing, the slowest work,
+delays neither. A database in memory exists within one connection only: one thread does all the
+work, and slices keep others from waiting long.
 """
 
 import asyncio
 import logging
-import math
 import os
 import time
 from collections import Counter
@@ -28,7 +28,7 @@ from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
 from cacheproxy.stores.embedded.listener import Listener
-from cacheproxy.stores.embedded.notices import Purge
+from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.worker import Worker
@@ -39,7 +39,6 @@ from cacheproxy.stores.protocol import (
     Neighbour,
     Partition,
     Progress,
-    StoreStats,
 )
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.shielded import Shielded
@@ -49,43 +48,26 @@ _log = logging.getLogger(__name__)
 _SWEEP_INTERVAL_S = 5.0
 
 _LOADED_PARTITIONS = 256
-"""Graphs kept in memory, at the least 56 kB each (measured). One that is unloaded costs misses
-until it is built again. Every context of chat requests has one, most of them small."""
+"""Graphs kept in memory, at least 56 kB each (measured). An unloaded graph that is needed again
+costs misses until it is rebuilt. Every context of chat requests has a graph, mostly a small one."""
 
 _LOAD_SLICES = 8
 """Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
 
 _LAG_ROWS = 1024
-"""How many rows of other writers a write indexes along with its own. Where there are more, they and
-the promise that its entries are found by probe at once are left to the background."""
+"""How many rows of other processes a write indexes along with its own. If there are more, all are
+indexed in the background, and the new entries are found by probe only afterwards."""
 
 _EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
-"""Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
-the background and delays no write by more. Four for one keeps the store within its bound where
-new entries are up to four times as large as the old ones."""
+"""The most rows that one slice of a write evicts; the sweep evicts the rest. So a store that was
+reopened with a much smaller bound delays no write by more than this, and a steady store stays
+within its bound while new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
-"""Keys looked up in one go: a millisecond or two, then others have their turn."""
+"""Keys looked up in one job, which takes a millisecond or two."""
 
 _NEAREST_ROWS = 32
-"""Probes looked up in one go: some 5 ms, then others have their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedStats(StoreStats):
-    """What the store holds, as of its last write or sweep, and what it has removed since `open`.
-
-    `live_bytes` are SQLite pages in use, which `max_bytes` bounds.
-
-    Attributes:
-        free_bytes: pages of the file that wait for the next writes.
-        evicted: entries removed to stay within `max_bytes`.
-        expired: entries removed after their time.
-    """
-
-    free_bytes: int = 0
-    evicted: int = 0
-    expired: int = 0
+"""Probes looked up in one job, which takes some 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +85,9 @@ class _Written:
 class EmbeddedStore:
     """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
 
-    Any number of processes may open the same file. What one wrote, the others find by key at once,
-    and by probe as soon as their own graphs have caught up, in the background. What one purged, the
-    others find no more at once, and hear of as they look for announcements.
+    Any number of processes may open the same file. An entry that one of them writes is found by the
+    others by key at once, and by probe once their own graphs have caught up in the background. A
+    purge takes effect in all processes at once; they hear of it when they next poll for notices.
     """
 
     lookups_at_once = 1  # one thread does them all
@@ -121,7 +103,6 @@ class EmbeddedStore:
             now: Unix time, seconds.
         """
         self.purges = Purges()
-        self._max_bytes = max_bytes
         self._now = now
         self._id = os.urandom(8)
         self._database = Database(path)
@@ -130,8 +111,15 @@ class EmbeddedStore:
         self._indexer = Worker(self._database, "store-indexer") if path else self._writer
         self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
-        self._stats = EmbeddedStats()  # replaced on the writer's thread only
         self._index_stats = IndexStats()  # replaced on the indexer's thread only
+        self._removal = Removal(
+            self._database,
+            self._writer,
+            self._indexer,
+            self._indexes,
+            max_bytes=max_bytes,
+            now=now,
+        )
         self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
@@ -140,7 +128,7 @@ class EmbeddedStore:
         self._rebuild_turn = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open or create the database; what cannot be used in its place is set aside.
+        """Open or create the database; an unusable file in its place is set aside.
 
         Raises:
             StoreError: there can be no database at the path; `open` may be tried again.
@@ -149,7 +137,7 @@ class EmbeddedStore:
         try:
             await self._connect()
         except StoreError:
-            # What the first try found to be corrupt, the second sets aside.
+            # The first attempt found the file corrupt; the second sets it aside.
             await self._connect()
         if self._listener is not None:
             await self._listener.start()
@@ -157,13 +145,13 @@ class EmbeddedStore:
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Let the calls in progress end, then release threads and file."""
+        """Wait for the calls in progress, then release threads and file."""
         if not self._calls.close():
             return
         await stop_tasks(self._sweeping, *self._rebuilds.values())
         if self._listener is not None:
             await self._listener.stop()
-        # A purge is carried on by another process, or when the file is next opened.
+        # A purge that is cut short here is completed by another process, or after the next open.
         await self._purging.cut_short()
         await self._calls.ended()
         for worker in self._workers:
@@ -183,8 +171,8 @@ class EmbeddedStore:
     ) -> list[Neighbour | None]:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
 
-        All are None while the partition's graph is being rebuilt after a restart or an unloading.
-        Entries whose probes have another length than d are not looked at.
+        All are None while the partition's graph is being rebuilt after a restart or after it was
+        unloaded. Entries whose probes have another length than d are ignored.
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
@@ -204,7 +192,7 @@ class EmbeddedStore:
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
 
-        There are none while the partition's graph is being rebuilt, as for `nearest`.
+        The list is empty while the partition's graph is being rebuilt, as for `nearest`.
         """
         query = np.ascontiguousarray(probe, np.float32)
         with self._calls.one():
@@ -214,26 +202,26 @@ class EmbeddedStore:
         return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
-        """Write the entries, each atomically; lookups that begin afterwards see them.
+        """Write the entries, each atomically; lookups that begin afterwards find them.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
         count = 0
         with self._calls.one():
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
-                await self._indexer.run(self._indexes.discard, written.removed)
-                await self._evict(_EVICTED_PER_WRITE)
+                await self._removal.discard(written.removed)
+                await self._removal.evict(_EVICTED_PER_WRITE)
                 await self._index(written.entries)
                 count += len(written.entries)
         return count
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
-        force, and is done by the next sweep but a few, of whichever process.
+        Cancelling the caller does not stop a purge. One that is killed or fails midway stays in
+        force, and a sweep of any process completes it about a minute later.
         """
         with self._calls.one():
             return await self._purging.run(self._purge(scope, progress))
@@ -258,56 +246,30 @@ class EmbeddedStore:
             )
 
     async def sweep(self) -> None:
-        """Remove what has expired, evict what is too much, give free pages back; in slices.
+        """Remove expired entries, evict what exceeds the bound, and shrink the file; in slices.
 
         The store does so by itself every 5 s.
         """
         with self._calls.one():
-            await self._writer.run(lambda _: self._database.check_in_place())
-            while removed := await self._writer.run(self._remove_expired):
-                await self._indexer.run(self._indexes.discard, removed)
-            await self._evict()
-            for purge in await self._writer.run(notices.abandoned_purges, self._now()):
-                await self._remove_purged(purge, None)
-            await self._writer.run(notices.forget_old, self._now())
-            while await self._writer.run(rows.give_back_pages):
-                pass
-            await self._writer.run(self._measure)
+            await self._removal.sweep()
             await self._indexer.run(self._measure_indexes)
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return replace(self._stats, index=self._index_stats)
+        return replace(self._removal.stats, index=self._index_stats)
 
     async def _connect(self) -> None:
-        await self._writer.run(self._measure)
+        await self._writer.run(self._removal.measure)
         for worker in self._workers:
             await worker.run(rows.measure)
 
     async def _purge(self, scope: Scope, progress: Progress | None) -> int:
         purge = await self._writer.run(notices.begin_purge, scope, self._now())
         self.purges.purged(scope, purge.generation)
-        return await self._remove_purged(purge, progress)
-
-    async def _remove_purged(self, purge: Purge, progress: Progress | None) -> int:
-        count = 0
-        while removed := await self._writer.run(self._remove_some, purge):
-            await self._indexer.run(self._indexes.discard, removed)
-            count += len(removed)
-            if progress is not None:
-                progress(count)
-        await self._writer.run(notices.finish_purge, purge)
-        return count
-
-    async def _evict(self, most: float = math.inf) -> None:
-        """Evict what is too much, but only about `most` rows, in slices between other jobs."""
-        evicted = 0
-        while evicted < most and (some := await self._writer.run(self._evict_some)):
-            await self._indexer.run(self._indexes.discard, some)
-            evicted += len(some)
+        return await self._removal.purge(purge, progress)
 
     async def _index(self, entries: Sequence[Entry]) -> None:
-        """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
+        """Index the entries just written, unless the graphs lag far behind anyway."""
         written = Counter(
             (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
         )
@@ -332,7 +294,7 @@ class EmbeddedStore:
                 while not await self._indexer.run(self._catch_up, partition, dimensions):
                     pass
         except StoreError as error:
-            _log.warning("a graph could not be rebuilt and will be when it is next used: %s", error)
+            _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
 
     async def _sweep_for_ever(self) -> None:
         failing = False
@@ -342,7 +304,7 @@ class EmbeddedStore:
                 failing = False
             except StoreError as error:
                 if not failing:
-                    _log.warning("the store cannot be swept, trying on: %s", error)
+                    _log.warning("sweeping the store failed; it is tried every 5 s: %s", error)
                 failing = True
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
@@ -387,33 +349,8 @@ class EmbeddedStore:
             replaced = rows.put_many(connection, allowed)
             keys = [replacement.key for replacement in replaced]
             notices.announce_replaced(connection, keys, self._id, self._now())
-        self._measure(connection)
+        self._removal.measure(connection)
         return _Written(allowed, [replacement.row for replacement in replaced])
-
-    def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
-        removed = notices.remove_some(connection, purge, self._now())
-        self._measure(connection)
-        return removed
-
-    def _evict_some(self, connection: Connection) -> list[Removed]:
-        evicted = rows.evict(connection, self._max_bytes)
-        self._measure(connection, evicted=len(evicted))
-        return evicted
-
-    def _remove_expired(self, connection: Connection) -> list[Removed]:
-        removed = rows.remove_expired(connection, self._now())
-        self._measure(connection, expired=len(removed))
-        return removed
-
-    def _measure(self, connection: Connection, *, evicted: int = 0, expired: int = 0) -> None:
-        usage = rows.measure(connection)
-        self._stats = EmbeddedStats(
-            entries=usage.entries,
-            live_bytes=usage.live_bytes,
-            free_bytes=usage.free_bytes,
-            evicted=self._stats.evicted + evicted,
-            expired=self._stats.expired + expired,
-        )
 
     def _measure_indexes(self, _: Connection) -> None:
         self._index_stats = IndexStats(
