@@ -26,15 +26,8 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, write_commands
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
-from cacheproxy.stores.redis.purges import (
-    FLOORS,
-    FLOORS_KEPT_S,
-    GENERATION,
-    Floors,
-    Purged,
-    RedisPurges,
-    name_of,
-)
+from cacheproxy.stores.redis.notices import FLOORS, Floors, Purged, name_of
+from cacheproxy.stores.redis.purges import FLOORS_KEPT_S, GENERATION, RedisPurges
 from cacheproxy.stores.redis.url import ClusterNodes
 
 _log = logging.getLogger(__name__)

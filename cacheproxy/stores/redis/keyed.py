@@ -15,7 +15,8 @@ from cacheproxy.stores.redis.channel import Channel
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import used_memory
 from cacheproxy.stores.redis.link import RedisLink
-from cacheproxy.stores.redis.purges import CHANNEL, RedisPurges
+from cacheproxy.stores.redis.notices import CHANNEL
+from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.records import RedisRecords
 from cacheproxy.stores.redis.states import RedisStates
 from cacheproxy.stores.shielded import Shielded

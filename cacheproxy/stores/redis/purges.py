@@ -12,7 +12,6 @@ judge what they find by the purges that are running, of which they have heard; w
 which is nearly always, they read no more than the record.
 """
 
-import base64
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -29,13 +28,24 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.notices import (
+    FLOORS,
+    Finished,
+    Floors,
+    Purged,
+    Replaced,
+    key_scope,
+    name_of,
+    publish,
+    purged,
+    read_notice,
+    scope_name,
+    tag_scope,
+)
 
 _log = logging.getLogger(__name__)
 
-CHANNEL = "cp:notices"
-
 GENERATION = "cp:{shared}:generation"
-FLOORS = "cp:{shared}:floors"
 _RUNNING = "cp:{shared}:running"
 
 FLOORS_KEPT_S = 3600
@@ -53,32 +63,6 @@ _SCAN_NAMES = 512
 _REMOVE_NAMES = 4
 """Names per round trip: taking an entry out of an index costs Redis half a millisecond (measured at
 20,000 entries), and others have their turn in between."""
-
-
-class Purged(msgspec.Struct, frozen=True, tag="purged"):
-    """A purge is in force; `tag` is its `hex_id`."""
-
-    generation: int
-    namespace_id: str
-    tag: str | None
-    key: bytes | None
-
-
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All purges of a scope up to this generation have removed what they name."""
-
-    generation: int
-    scope: str
-
-
-class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """The entries of these keys are new."""
-
-    writer: str
-    keys: list[bytes]
-
-
-_DECODER = msgspec.json.Decoder(Purged | Finished | Replaced)
 
 
 class _Begun(NamedTuple):
@@ -104,9 +88,9 @@ class RedisPurges:
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
         """Return whether a purge by which entries are judged names the one with these fields."""
         space = namespace.decode("latin-1")
-        names = [space, _key_scope(space, key)]
+        names = [space, key_scope(space, key)]
         if tags:
-            names += [_tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
+            names += [tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
         return any(self._purged_at(name) > generation for name in names)
 
     def _purged_at(self, name: str) -> int:
@@ -134,7 +118,7 @@ class RedisPurges:
 
     def hear(self, message: bytes) -> None:
         """Take note of a message on the channel; raises ValueError if it is not one of ours."""
-        notice = _DECODER.decode(message)
+        notice = read_notice(message)
         if isinstance(notice, Purged):
             self._begun(notice)
             scope = Scope(notice.namespace_id, key=notice.key)
@@ -157,7 +141,7 @@ class RedisPurges:
         """
         if not keys:
             return
-        (reply,) = await ask([_publish(Replaced(self._own_id, list(keys)))])
+        (reply,) = await ask([publish(Replaced(self._own_id, list(keys)))])
         if isinstance(reply, Exception) and not self._is_said:
             # The entries are written, and no reason to write them again.
             self._is_said = True
@@ -196,7 +180,7 @@ class RedisPurges:
         removed += begun.removed
         if self._at_once(scope) is None:
             removed = await self._remove(scope, removed, progress)
-            await self._finish(_scope_name(scope), begun.generation)
+            await self._finish(scope_name(scope), begun.generation)
         return removed
 
     def _at_once(self, scope: Scope) -> bytes | None:
@@ -235,7 +219,7 @@ class RedisPurges:
         if done is None:
             return None
         # Not only by the announcement: it may be that just now nothing is heard.
-        self.hear(msgspec.json.encode(_purged(scope, generation)))
+        self.hear(msgspec.json.encode(purged(scope, generation)))
         return _Begun(generation, done[0] if removal else 0)
 
     async def count_namespaces(self) -> Counter[str]:
@@ -302,7 +286,7 @@ class RedisPurges:
         if members:
             await self._ask("SREM", _RUNNING, *members)
         notice = Finished(generation, name)
-        await self._ask(*_publish(notice))
+        await self._ask(*publish(notice))
         self.hear(msgspec.json.encode(notice))
 
     async def _ask(self, *command: str | bytes | int) -> Any:
@@ -325,7 +309,7 @@ def _parse_member(member: bytes) -> _Member:
 
 def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
     """Return the commands that put a purge into force and tell of it."""
-    name = _scope_name(scope)
+    name = scope_name(scope)
     commands: list[Command] = [
         ("SET", GENERATION, generation, "EX", _KEPT_S),
         ("ZADD", FLOORS, generation, name),
@@ -334,72 +318,4 @@ def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -
     ]
     if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
-    return [*commands, _publish(_purged(scope, generation))]
-
-
-class Floors:
-    """The question whether purges forbid entries, and what its answer means."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-        self._scopes = [_scopes_of(entry) for entry in entries]
-        self._names = sorted({name for each in self._scopes for name in each})
-
-    @property
-    def question(self) -> Command:
-        """The command."""
-        return "ZMSCORE", FLOORS, *self._names
-
-    def allow(self, scores: Any) -> list[bool]:
-        """Return of each entry whether no purge forbids it.
-
-        Raises:
-            StoreError: the answer is an error.
-        """
-        raise_error_in(scores)
-        floors = {
-            name: int(float(score))
-            for name, score in zip(self._names, scores, strict=True)
-            if score is not None
-        }
-        return [
-            all(floors.get(name, 0) <= entry.generation for name in each)
-            for entry, each in zip(self._entries, self._scopes, strict=True)
-        ]
-
-
-def name_of(notice: Purged) -> str:
-    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
-    namespace = hex_id(notice.namespace_id)
-    if notice.key is not None:
-        return _key_scope(namespace, notice.key)
-    return namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
-
-
-def _purged(scope: Scope, generation: int) -> Purged:
-    tag = None if scope.tag is None else hex_id(scope.tag)
-    return Purged(generation, scope.namespace_id, tag, scope.key)
-
-
-def _publish(notice: Purged | Finished | Replaced) -> Command:
-    return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
-
-
-def _scope_name(scope: Scope) -> str:
-    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
-    return name_of(_purged(scope, 0))
-
-
-def _scopes_of(entry: Entry) -> list[str]:
-    """Return the names of all scopes that an entry falls under."""
-    namespace = hex_id(entry.partition.namespace_id)
-    tags = [_tag_scope(namespace, hex_id(tag)) for tag in entry.tags]
-    return [namespace, _key_scope(namespace, entry.key), *tags]
-
-
-def _tag_scope(namespace: str, tag: str) -> str:
-    return f"{namespace}:tag:{tag}"
-
-
-def _key_scope(namespace: str, key: bytes) -> str:
-    return f"{namespace}:key:{base64.b64encode(key).decode()}"
+    return [*commands, publish(purged(scope, generation))]
