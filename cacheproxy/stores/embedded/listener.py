@@ -80,7 +80,7 @@ class Listener:
                 self._purges.is_listening = True
             except StoreError as error:
                 if self._purges.is_listening:
-                    _log.warning("cannot read notices of purges by other processes: %s", error)
+                    _log.warning("cannot read notices of other processes: %s", error)
                 self._purges.is_listening = False
 
     def _hear(self, look: _Look) -> None:

@@ -30,14 +30,14 @@ class Purged(msgspec.Struct, frozen=True, tag="purged"):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All purges of a scope up to this generation have removed what they name."""
+    """All purges of a scope up to this generation are complete."""
 
     generation: int
     scope: str
 
 
 class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """The entries of these keys are new."""
+    """The entries of these keys were replaced."""
 
     writer: str
     keys: list[bytes]
@@ -54,7 +54,7 @@ def read_notice(message: bytes) -> Notice:
 
 
 class Floors:
-    """The question whether purges forbid entries, and what its answer means."""
+    """Checks entries against the floors: the command to send, and how to read its reply."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
@@ -63,14 +63,17 @@ class Floors:
 
     @property
     def question(self) -> Command:
-        """The command."""
+        """The command that reads the floors of all scopes that the entries fall under."""
         return "ZMSCORE", FLOORS, *self._names
 
     def allow(self, scores: Any) -> list[bool]:
-        """Return of each entry whether no purge forbids it.
+        """Return for each entry whether no purge forbids it.
+
+        Args:
+            scores: the reply to `question`.
 
         Raises:
-            StoreError: the answer is an error.
+            StoreError: the reply is an error.
         """
         raise_error_in(scores)
         floors = {
@@ -85,7 +88,7 @@ class Floors:
 
 
 def name_of(notice: Purged) -> str:
-    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
+    """Return the name of a purge's scope, of letters, digits, `:`, `+`, `/`."""
     namespace = hex_id(notice.namespace_id)
     if notice.key is not None:
         return key_scope(namespace, notice.key)
@@ -93,16 +96,18 @@ def name_of(notice: Purged) -> str:
 
 
 def purged(scope: Scope, generation: int) -> Purged:
+    """Return the notice of a purge."""
     tag = None if scope.tag is None else hex_id(scope.tag)
     return Purged(generation, scope.namespace_id, tag, scope.key)
 
 
-def publish(notice: Purged | Finished | Replaced) -> Command:
+def publish(notice: Notice) -> Command:
+    """Return the command that publishes a notice."""
     return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
 
 
 def scope_name(scope: Scope) -> str:
-    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
+    """Return the scope's name, of letters, digits, `:`, `+`, `/`."""
     return name_of(purged(scope, 0))
 
 
@@ -114,8 +119,10 @@ def scopes_of(entry: Entry) -> list[str]:
 
 
 def tag_scope(namespace: str, tag: str) -> str:
+    """Return the name of a tag in a namespace, both given as `hex_id`."""
     return f"{namespace}:tag:{tag}"
 
 
 def key_scope(namespace: str, key: bytes) -> str:
+    """Return the name of a key in a namespace, which is given as `hex_id`."""
     return f"{namespace}:key:{base64.b64encode(key).decode()}"

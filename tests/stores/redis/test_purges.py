@@ -9,10 +9,10 @@ from opened_stores import PARTITION, key, probes
 from redis import Redis
 
 import cacheproxy.stores.redis.channel as redis_channel
-import cacheproxy.stores.redis.purges as redis_purges
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.redis import notices
 from cacheproxy.stores.redis.store import RedisStore
 
 NAMESPACE = PARTITION.namespace_id
@@ -142,7 +142,7 @@ async def test_what_was_purged_while_nothing_was_heard_is_neither_read_nor_writt
 async def test_a_message_that_is_not_ours_costs_a_reconnection(redis_url, client, open_store):
     store = await open_store(redis_url)
     since = store.purges.moment
-    client.publish(redis_purges.CHANNEL, b"\xff not JSON")
+    client.publish(notices.CHANNEL, b"\xff not JSON")
     await until(lambda: store.purges.moment > since)
     await until(lambda: store.purges.is_listening)
 
@@ -163,7 +163,7 @@ async def test_a_purge_that_was_cut_short_is_over_when_it_is_repeated(
     redis_url, client, open_store
 ):
     store = await open_store(redis_url)
-    client.sadd("cp:{shared}:running", f"{10**15} {redis_purges._scope_name(Scope(NAMESPACE))}")
+    client.sadd("cp:{shared}:running", f"{10**15} {notices.scope_name(Scope(NAMESPACE))}")
     other = await open_store(redis_url)
     await store.put_many(entries(range(3)))
     assert await other.get_many([key(0)]) == [None]
