@@ -1,14 +1,15 @@
 """When to stop asking a store that does not answer, and when to try again: a pure state machine.
 
-Closed, every call may be made. After a run of failures, or too many among the last calls, it opens:
-none may. After a pause it is half-open: one call, the probe, may find out. Its success closes the
-breaker; its failure opens it again, for twice as long.
+While it is closed, every call may be made. After several failures in a row, or too many among the
+last calls, it opens, and no call may be made. After a pause it is half-open, and one call, the
+probe, may be made. If the probe succeeds, the breaker closes; if it fails, the breaker opens again
+for twice as long.
 
-Calls that were under way at the same time and all failed count as one failure: many clients make
-many of one hiccup. (A store that is well, on a machine whose cores are all busy with inference,
-was cut off for most of the time by five such in a row; measured.)
+Failed calls that overlapped in time count as one failure, because many clients meet the same
+hiccup. (Without this rule, on a machine whose cores were all busy with inference, the circuit of a
+healthy store was open most of the time; measured.)
 
-It does no I/O, and is told the time (monotonic, seconds).
+It does no I/O, and the caller passes the time (monotonic, seconds).
 """
 
 from collections import deque
@@ -23,12 +24,11 @@ BreakerState = Literal["closed", "half-open", "open"]
 class BreakerPolicy:
     """When a breaker opens, and for how long.
 
-    The defaults: five calls in a row may fail, so that one hiccup of the network costs no hits, and
-    an outage costs a lone client five deadlines. Eight of twenty calls is what a store looks like
-    that answers every other time, as some of its failures come together. The first pause is short,
-    because most outages are (a failover, a slow command), and the longest is two seconds, because a
-    probe costs the store one small call and no request anything: a store that is back is soon used
-    again.
+    The defaults: it opens after five failures in a row, so that one hiccup of the network costs no
+    hits, and an outage costs a lone client five deadlines. It opens after eight failures among
+    twenty calls, because a store that fails every other time shows fewer than ten: some overlap.
+    The first pause is short, because most outages are (a failover, a slow command). The longest is
+    two seconds, because a probe costs the store one small call, and requests nothing.
 
     Attributes:
         failures_in_a_row: as many open it,

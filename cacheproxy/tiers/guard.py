@@ -1,11 +1,12 @@
-"""Between the tiers and a store that may be slow or broken: deadlines, circuit breakers, no errors.
+"""Guards the tiers against a slow or broken store, with deadlines and circuit breakers.
 
-What the store cannot answer in time is a miss, counted and logged at a bounded rate; a sick cache
-never fails a request. A call that is given up is cancelled: what of it has not begun never does.
+A lookup that fails or misses its deadline is a miss, counted and logged at a bounded rate: a broken
+cache never fails a request. At its deadline a call is cancelled, and its parts that have not begun
+never do.
 
-After some failures in a row the store is not asked any more, so that requests stop paying for it.
-Whether it is well again is found out by repeating the call that failed last, for one text, in the
-background: no request waits for that.
+After several failures the circuit opens, and requests skip the store. To find out whether the store
+has recovered, the last call that failed is repeated for one text in the background: no request
+waits for that.
 """
 
 import asyncio
@@ -32,16 +33,16 @@ T = TypeVar("T")
 Call = Callable[[], Coroutine[Any, Any, T]]
 
 _TEXTS_PER_DEADLINE = 128
-"""A lookup of more texts gets a further deadline for each so many: one text of inference costs
-about a millisecond, so that waiting for the cache stays worth it. Lookups that are put together
-keep to it."""
+"""A lookup gets one deadline for each so many texts: inference of one text takes about a
+millisecond, so waiting for the cache still pays. Lookups that are combined into one call stay
+within this number."""
 
 _GRACE_S = 1e-3
-"""From a deadline to the end of its call: a turn of the event loop, in which what came is read."""
+"""Added to each deadline: one iteration of the event loop, which reads a reply that has arrived."""
 
 _LEAST_SHARE = 0.5
-"""Of its deadline: a call that has waited longer for its turn is not made. A store that is well
-might not answer it in time, and would be taken for a sick one."""
+"""A call is skipped if less than this share of its deadline is left after queueing. A healthy store
+might not answer in time, and its circuit would open."""
 
 
 class StoreGuard:
@@ -57,14 +58,14 @@ class StoreGuard:
     ) -> None:
         self._store = store
         policy = policy or BreakerPolicy()
-        self._gets = _Calls("get", deadline_s, policy, metrics)
-        self._searches = _Calls("nearest", deadline_s, policy, metrics)
+        self._gets = _GuardedOp("get", deadline_s, policy, metrics)
+        self._searches = _GuardedOp("nearest", deadline_s, policy, metrics)
         self._lookups = KeyLookups(
             self._get, calls_at_once=store.lookups_at_once, most_keys=_TEXTS_PER_DEADLINE
         )
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's record; None where there is none or the store did not answer."""
+        """Return each key's record; None if there is none or the store did not answer."""
         found = await self._lookups.find(keys)
         return [None] * len(keys) if found is None else found
 
@@ -81,10 +82,10 @@ class StoreGuard:
     ) -> list[Neighbour | None]:
         """Return each probe's (float32 [n, d]) nearest entry, None as for `get_many`.
 
-        `spent_s` is how long the request has waited for the store before. If that was a deadline,
-        the store is not asked again: one is what a store that does not answer may cost. What was
-        answered, if late, has not used any of it up: where all cores are busy, a fourth of the
-        lookups by probe would come to nothing (measured).
+        `spent_s` is how long the request has waited for the store without an answer. If that
+        reaches a deadline, the store is not asked again: a store that does not answer costs a
+        request one deadline at most. Lookups that were answered late do not count: with all cores
+        busy, a fourth of the lookups by probe would be skipped otherwise (measured).
         """
         if spent_s >= self._searches.deadline_s(len(probes)):
             self._searches.skip()
@@ -111,12 +112,12 @@ class StoreGuard:
         return await self._searches.make(search, search, texts=1, asked_at=time.monotonic()) or []
 
     async def close(self) -> None:
-        """Stop probing the store."""
+        """Stop testing whether the store has recovered."""
         await self._gets.close()
         await self._searches.close()
 
 
-class _Calls:
+class _GuardedOp:
     """Calls of one kind: each within its deadline, none while the circuit is open."""
 
     def __init__(
@@ -132,13 +133,13 @@ class _Calls:
     async def make(
         self, call: Call[T], probe: Call[Any], *, texts: int, asked_at: float
     ) -> T | None:
-        """Return what the call gives; None if it fails, is late, or is not made.
+        """Return the result of the call; None if it fails, is late, or is skipped.
 
         Args:
             call: makes the call.
             probe: makes the same call for one text only.
-            texts: texts that are looked up.
-            asked_at: from when the deadline counts; monotonic, seconds.
+            texts: number of texts that are looked up.
+            asked_at: when the deadline starts; monotonic, seconds.
         """
         deadline_s = self.deadline_s(texts)
         left_s = asked_at + deadline_s - time.monotonic()
@@ -151,18 +152,18 @@ class _Calls:
         return answer
 
     def deadline_s(self, texts: int) -> float:
-        """Return how long a lookup of so many texts may take."""
+        """Return how long a lookup of so many texts may take, seconds."""
         return self._deadline_s * math.ceil(texts / _TEXTS_PER_DEADLINE)
 
     def skip(self) -> None:
-        """Count a call that is not made."""
+        """Count a skipped call."""
         self._skipped.inc()
 
     async def close(self) -> None:
         await stop_tasks(self._probing)
 
     async def _probe(self, probe: Call[Any]) -> None:
-        """Make the call again, now and then, until the circuit is closed."""
+        """Repeat the call, with pauses, until the circuit is closed."""
         try:
             while not self._circuit.is_closed:
                 await asyncio.sleep(self._circuit.pause_s)
@@ -186,7 +187,7 @@ class _Calls:
         except TimeoutError:
             failure = StoreError(f"no answer within {timeout_s * 1000:.0f} ms", "timeout")
         except Exception as error:
-            logger.exception("a mistake in a store call (%s)", self._op)
+            logger.exception("unexpected exception in a store call (%s)", self._op)
             failure = StoreError(f"{type(error).__name__}: {error}")
         took_s = time.monotonic() - began_at
         self._duration.observe(took_s)
@@ -198,5 +199,5 @@ class _Calls:
 
 
 def _expire(limit: asyncio.Timeout) -> None:
-    """End a call soon, unless its answer has come already: the event loop may have been late."""
+    """End a call after the grace period: its answer may have arrived while the loop was busy."""
     limit.reschedule(asyncio.get_running_loop().time() + _GRACE_S)

@@ -14,6 +14,7 @@ from pathlib import Path
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.notices import (
     REPLACEMENTS_KEPT_S,
     News,
@@ -21,7 +22,6 @@ from cacheproxy.stores.embedded.notices import (
     current_place,
     read_news,
 )
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.purges import Purges
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class _Look:
 class Listener:
     """Polls for notices of other processes and passes them on to `purges`."""
 
-    def __init__(self, path: Path, reader: Worker, purges: Purges, own_id: bytes) -> None:
+    def __init__(self, path: Path, reader: DatabaseThread, purges: Purges, own_id: bytes) -> None:
         self._journal = Path(f"{path}-wal")
         self._reader = reader
         self._purges = purges

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from cacheproxy.stores.embedded import notices, rows
 from cacheproxy.stores.embedded.database import Connection, Database
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.vectors import VectorIndexes
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import Progress, StoreStats
 
 
@@ -44,8 +44,8 @@ class Removal:
     def __init__(
         self,
         database: Database,
-        writer: Worker,
-        indexer: Worker,
+        writer: DatabaseThread,
+        indexer: DatabaseThread,
         indexes: VectorIndexes,
         *,
         max_bytes: int,
@@ -54,7 +54,7 @@ class Removal:
         """Prepare.
 
         Args:
-            database: behind the workers.
+            database: behind the threads.
             writer: removes rows.
             indexer: owns `indexes`.
             indexes: lose the probes of removed rows.

@@ -2,7 +2,7 @@
 
 The default store: it needs no server, and is still warm after a restart or a kill -9. This module
 decides which thread does what, and in which slices; `rows` has the SQL, `vectors` the graphs,
-`database` the file, `worker` the threads, `removal` expiry, eviction and purges.
+`database` the file, `database_thread` the threads, `removal` expiry, eviction and purges.
 
 A file is served by three threads with one connection each: a reader, a writer and an indexer. So a
 batch that is being written delays no read (WAL readers never wait), and indexing, the slowest work,
@@ -27,11 +27,11 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
@@ -106,10 +106,10 @@ class EmbeddedStore:
         self._now = now
         self._id = os.urandom(8)
         self._database = Database(path)
-        self._writer = Worker(self._database, "store-writer")
-        self._reader = Worker(self._database, "store-reader") if path else self._writer
-        self._indexer = Worker(self._database, "store-indexer") if path else self._writer
-        self._workers = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
+        self._writer = DatabaseThread(self._database, "store-writer")
+        self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
+        self._indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
+        self._threads = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
         self._index_stats = IndexStats()  # replaced on the indexer's thread only
         self._removal = Removal(
@@ -154,8 +154,8 @@ class EmbeddedStore:
         # A purge that is cut short here is completed by another process, or after the next open.
         await self._purging.cut_short()
         await self._calls.ended()
-        for worker in self._workers:
-            await worker.close()
+        for thread in self._threads:
+            await thread.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
@@ -260,8 +260,8 @@ class EmbeddedStore:
 
     async def _connect(self) -> None:
         await self._writer.run(self._removal.measure)
-        for worker in self._workers:
-            await worker.run(rows.measure)
+        for thread in self._threads:
+            await thread.run(rows.measure)
 
     async def _purge(self, scope: Scope, progress: Progress | None) -> int:
         purge = await self._writer.run(notices.begin_purge, scope, self._now())
@@ -308,7 +308,7 @@ class EmbeddedStore:
                 failing = True
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
-    # What follows runs on the workers' threads.
+    # What follows runs on these threads.
 
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]

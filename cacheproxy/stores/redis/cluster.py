@@ -52,9 +52,9 @@ class ClusterPurges(RedisPurges):
         self._most_past = _PAST_PURGES
 
     @property
-    def are_judging(self) -> bool:
+    def is_any_active(self) -> bool:
         """Whether lookups have to read namespace and tags, to check entries against purges."""
-        return bool(self._past) or super().are_judging
+        return bool(self._past) or super().is_any_active
 
     async def allow(self, entries: Sequence[Entry]) -> list[bool]:
         """Return for each entry whether no purge forbids it by now.
@@ -80,7 +80,7 @@ class ClusterPurges(RedisPurges):
         return max(self._past.get(name, 0), super()._purged_at(name))
 
     def _begun(self, notice: Purged) -> None:
-        self._judge_by(name_of(notice), notice.generation)
+        self._activate(name_of(notice), notice.generation)
         self._remember(name_of(notice), notice.generation)
 
     def _remember(self, name: str, generation: int) -> None:

@@ -77,13 +77,13 @@ class RedisPurges:
         self._link = link
         self._purges = purges
         self._own_id = own_id
-        self._judging: dict[str, int] = {}
+        self._active: dict[str, int] = {}
         self._is_said = False
 
     @property
-    def are_judging(self) -> bool:
+    def is_any_active(self) -> bool:
         """Whether lookups have to read namespace and tags, to check entries against purges."""
-        return bool(self._judging)
+        return bool(self._active)
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
         """Return whether an active purge names the entry with these fields."""
@@ -95,7 +95,7 @@ class RedisPurges:
 
     def _purged_at(self, name: str) -> int:
         """Return the generation of the active purge of a scope; 0 if there is none."""
-        return self._judging.get(name, 0)
+        return self._active.get(name, 0)
 
     async def catch_up(self) -> None:
         """Read the state of purges, since notices may have been missed.
@@ -108,13 +108,13 @@ class RedisPurges:
         for reply in replies:
             raise_error_in(reply)
         newest, running = replies[-1]
-        self._judging.clear()
+        self._active.clear()
         for generation, name in map(_parse_member, running):
-            self._judge_by(name, generation)
+            self._activate(name, generation)
         self._purges.missed(int(newest or 0))
 
-    def _judge_by(self, name: str, generation: int) -> None:
-        self._judging[name] = max(generation, self._judging.get(name, 0))
+    def _activate(self, name: str, generation: int) -> None:
+        self._active[name] = max(generation, self._active.get(name, 0))
 
     def hear(self, message: bytes) -> None:
         """Handle a message on the channel; raises ValueError if it is no notice."""
@@ -124,14 +124,14 @@ class RedisPurges:
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            if self._judging.get(notice.scope, 0) <= notice.generation:
-                self._judging.pop(notice.scope, None)
+            if self._active.get(notice.scope, 0) <= notice.generation:
+                self._active.pop(notice.scope, None)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._judge_by(name_of(notice), notice.generation)
+            self._activate(name_of(notice), notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
         """Tell other processes that the entries of these keys were replaced.

@@ -32,16 +32,16 @@ class RedisRecords:
         if not keys:
             return []
         commands: list[Command]
-        if not self._purging.are_judging:
+        if not self._purging.is_any_active:
             commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
             replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
             return [_record(reply) for reply in replies]
         fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
         commands = [("HMGET", entry_name(key), *fields) for key in keys]
         replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
-        return [self._judged(key, reply) for key, reply in zip(keys, replies, strict=True)]
+        return [self._checked(key, reply) for key, reply in zip(keys, replies, strict=True)]
 
-    def _judged(self, key: bytes, reply: Any) -> bytes | None:
+    def _checked(self, key: bytes, reply: Any) -> bytes | None:
         """Return an entry's record; None if there is none or a purge names it."""
         values = _value(reply)
         if values is None or None in values[:2]:

@@ -19,7 +19,7 @@ _TAGS = TAGS_FIELD.encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchResult:
     """What one search found.
 
     Attributes:
@@ -75,7 +75,7 @@ class Search:
             *("PARAMS", 2, "probe", probe.astype("<f2").tobytes()),
         )
 
-    def read(self, reply: Any, probe: NDArray[np.float32]) -> Answer:
+    def read(self, reply: Any, probe: NDArray[np.float32]) -> SearchResult:
         """Return the entries in a reply.
 
         Raises:
@@ -104,7 +104,7 @@ class Search:
             raise StoreError(f"Redis: unexpected search reply: {error!r}", "protocol") from error
         # Sorted by these scores, because those of Redis are less exact.
         found.sort(key=lambda neighbour: -neighbour.score)
-        return Answer(found, expired)
+        return SearchResult(found, expired)
 
 
 def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:

@@ -27,7 +27,7 @@ _INVALID = {None, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG}
 module itself, which have no code, are of this kind."""
 
 
-class Worker:
+class DatabaseThread:
     """One thread with one connection, which is opened on first use and reopened after damage."""
 
     def __init__(self, database: Database, name: str) -> None:
