@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
@@ -26,6 +25,7 @@ from cacheproxy.api.presentation import (
     timing_of,
 )
 from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.inputs import InputReader
@@ -82,7 +82,7 @@ class ItemsEndpoint:
         limits: InputLimits,
         dimensions: DimensionsRule,
         max_body_bytes: int,
-        body_timeout_s: float,
+        watch: Watch,
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class ItemsEndpoint:
         self._limits = limits
         self._dimensions = dimensions
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
         self._repeats = Repeats[_Repeat]()
         self._recorder = recorder
         self._requests = metrics.requests
@@ -113,20 +113,27 @@ class ItemsEndpoint:
         visit: Visit = scope[VISIT]
         visit.route = self._name
         try:
-            body, headers = await self._answer(visit, receive)
+            body, headers = await self._answer(visit, scope, receive)
         except Exception as error:
             # No model's name: the request may have named one that is not ours.
             self._requests.labels(self._name, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
-    async def _answer(self, visit: Visit, receive: Receive) -> tuple[bytes, Headers]:
+    async def _answer(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[bytes, Headers]:
         headers = visit.headers
         namespace = self._callers.identify(headers)
         visit.namespace_id = namespace.id
         control = parse_control(headers)
         with Watched(self._watch, receive) as exchange:
-            body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+            body = await read_body(
+                headers,
+                receive,
+                max_bytes=self._max_body_bytes,
+                reserve=lambda size: exchange.take(
+                    self._callers.owner_of(namespace, scope["client"]), size
+                ),
+            )
             exchange.body_has_come()
             started = time.perf_counter()
             if self._recorder is not None:
@@ -134,10 +141,12 @@ class ItemsEndpoint:
             repeated: Repeated[EmbeddingRecord] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                 route = self._routes[repeat.model]
-                repeated = await route.find_repeated(namespace.id, repeat.key)
-                if repeated.outcome is not None and repeated.found is not None:
-                    record, entry = repeated.found
-                    served = Served(record, repeated.outcome, entry)
+                if entry := route.repeated.from_hot(repeat.key):
+                    served = Served(entry.record, "hot", entry)
+                    return self._answer_again(visit, repeat, served, {}, started)
+                repeated = await route.repeated.from_exact(namespace.id, repeat.key)
+                if repeated.is_hit and repeated.found is not None:
+                    served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)

@@ -15,7 +15,6 @@ from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import Likeness
 from cacheproxy.routes.chat.models import ChatModels, ModelLikeness
-from cacheproxy.routes.chat.question_pair import rarity_of
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
 from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
@@ -33,10 +32,11 @@ from cacheproxy.routes.judging.evidence import Evidence
 from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.parts import Parts, SharedEvidence
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces, ModelAccount
+from cacheproxy.thresholds.judged.question_pair import rarity_of
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork

@@ -1,6 +1,6 @@
 """Which store the settings name."""
 
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Store
 

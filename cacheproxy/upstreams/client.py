@@ -156,15 +156,38 @@ class Upstream:
         """Ask for what is behind a path; raises `UpstreamFailed`."""
         return await self._ask("GET", path, None, {})
 
-    async def _ask(
+    async def forward(
         self, method: str, path: str, body: bytes | None, client: Mapping[bytes, bytes]
+    ) -> UpstreamResponse:
+        """Pass a request on, with its content type and what it accepts.
+
+        `path` is below the base URL, with its query.
+
+        Raises:
+            UpstreamFailed: there is no answer.
+        """
+        kept = {
+            name: client[name].decode("latin-1")
+            for name in (b"content-type", b"accept")
+            if name in client
+        }
+        more = {name.decode(): value for name, value in kept.items()}
+        return await self._ask(method, path, body, client, more)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        client: Mapping[bytes, bytes],
+        more: Mapping[str, str] | None = None,
     ) -> UpstreamResponse:
         if self._session is None:
             raise UpstreamFailed("the upstream is not connected", code="upstream_connect")
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout_s):
-                response = await self._send(self._session, method, path, body, client)
+                response = await self._send(self._session, method, path, body, client, more or {})
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamFailed(
                 "the upstream could not be reached in time", code="upstream_connect"
@@ -189,8 +212,9 @@ class Upstream:
         path: str,
         body: bytes | None,
         client: Mapping[bytes, bytes],
+        more: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
-        url, headers = f"{self._base}/{path}", self._headers(path, client)
+        url, headers = f"{self._base}/{path}", {**self._headers(path, client), **more}
         send = partial(
             session.request, method, url, data=body, headers=headers, allow_redirects=False
         )

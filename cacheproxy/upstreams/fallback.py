@@ -111,6 +111,11 @@ class Upstreams:
         having = self._having(model)
         return having[0].upstream.settings if having else None
 
+    def any_for(self, model: str | None) -> Upstream:
+        """Return the upstream that has a model, else the first one."""
+        having = self._having(model) if model is not None else []
+        return (having or list(self._all.values()))[0].upstream
+
     def passes_authorization(self, model: str) -> bool:
         """Return whether any upstream of the model is sent the caller's own authorization."""
         return any(one.upstream.settings.pass_authorization for one in self._having(model))

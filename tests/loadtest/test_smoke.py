@@ -21,9 +21,14 @@ SHOWN = {
     "chat": ("first bytes of streams", "exact hits:"),
     "semantic": ("recall@1", "semantic hit, p50"),
     "thresholds": ("5%, steady", "us for a text"),
+    "judged": ("over 2 %", "opened"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
 }
 """What the output of each benchmark must contain."""
+
+
+IN_PROCESS = ("thresholds", "judged")
+"""Benchmarks that start no server."""
 
 
 @pytest.fixture
@@ -55,7 +60,9 @@ def test_a_benchmark_runs(name, flags_of):
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "thresholds"])
+@pytest.mark.parametrize(
+    "name", [name for name in BENCHMARKS if name not in ("thresholds", "judged")]
+)
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:
         monkeypatch.setitem(PATHS, route, "/nowhere")

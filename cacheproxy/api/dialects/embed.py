@@ -9,11 +9,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from cacheproxy.api.body import decode_json
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from cacheproxy.stores.embedded import notices, rows
 from cacheproxy.stores.embedded.database import Connection, Database
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
+from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import VectorIndexes
 from cacheproxy.stores.protocol import Progress, StoreStats
 
 
@@ -45,8 +45,7 @@ class Removal:
         self,
         database: Database,
         writer: DatabaseThread,
-        indexer: DatabaseThread,
-        indexes: VectorIndexes,
+        indexing: Indexing,
         *,
         max_bytes: int,
         now: Callable[[], float],
@@ -56,16 +55,14 @@ class Removal:
         Args:
             database: behind the threads.
             writer: removes rows.
-            indexer: owns `indexes`.
-            indexes: lose the probes of removed rows.
+            indexing: drops the probes of removed rows.
             max_bytes: beyond this, the entries that were written first are evicted.
             now: Unix time, seconds.
         """
         self.stats = EmbeddedStats()
         self._database = database
         self._writer = writer
-        self._indexer = indexer
-        self._indexes = indexes
+        self._indexing = indexing
         self._max_bytes = max_bytes
         self._now = now
 
@@ -73,7 +70,7 @@ class Removal:
         """Remove what has expired, what exceeds the bound, and what abandoned purges left."""
         await self._writer.run(lambda _: self._database.check_in_place())
         while removed := await self._writer.run(self._remove_expired):
-            await self.discard(removed)
+            await self._indexing.discard(removed)
         await self.evict()
         for purge in await self._writer.run(notices.abandoned_purges, self._now()):
             await self.purge(purge)
@@ -86,23 +83,19 @@ class Removal:
         """Evict entries until the store is within its bound, or about `most` are evicted."""
         evicted = 0
         while evicted < most and (some := await self._writer.run(self._evict_some)):
-            await self.discard(some)
+            await self._indexing.discard(some)
             evicted += len(some)
 
     async def purge(self, purge: Purge, progress: Progress | None = None) -> int:
         """Remove all entries that a purge names; return how many."""
         count = 0
         while removed := await self._writer.run(self._purge_some, purge):
-            await self.discard(removed)
+            await self._indexing.discard(removed)
             count += len(removed)
             if progress is not None:
                 progress(count)
         await self._writer.run(notices.finish_purge, purge)
         return count
-
-    async def discard(self, removed: list[Removed]) -> None:
-        """Take the probes of removed rows out of the graphs."""
-        await self._indexer.run(self._indexes.discard, removed)
 
     # What follows runs on the writer's thread.
 

@@ -1,8 +1,8 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
 The default store: it needs no server, and is still warm after a restart or a kill -9. This module
-decides which thread does what, and in which slices; `rows` has the SQL, `vectors` the graphs,
-`database` the file, `database_thread` the threads, `removal` expiry, eviction and purges.
+decides which thread does what, and in which slices; `indexing` does so for the graphs, `removal`
+for expiry, eviction and purges. `rows` has the SQL, `database` the file.
 
 A file is served by three threads with one connection each: a reader, a writer and an indexer. So a
 batch that is being written delays no read (WAL readers never wait), and indexing, the slowest work,
@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,14 +27,13 @@ from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
+from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
-    IndexStats,
     Neighbour,
     Partition,
     Progress,
@@ -47,17 +45,6 @@ _log = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL_S = 5.0
 
-_LOADED_PARTITIONS = 256
-"""Graphs kept in memory, at least 56 kB each (measured). An unloaded graph that is needed again
-costs misses until it is rebuilt. Every context of chat requests has a graph, mostly a small one."""
-
-_LOAD_SLICES = 8
-"""Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
-
-_LAG_ROWS = 1024
-"""How many rows of other processes a write indexes along with its own. If there are more, all are
-indexed in the background, and the new entries are found by probe only afterwards."""
-
 _EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
 """The most rows that one slice of a write evicts; the sweep evicts the rest. So a store that was
 reopened with a much smaller bound delays no write by more than this, and a steady store stays
@@ -65,15 +52,6 @@ within its bound while new entries are up to four times as large as the old ones
 
 _GET_KEYS = 128
 """Keys looked up in one job, which takes a millisecond or two."""
-
-_NEAREST_ROWS = 32
-"""Probes looked up in one job, which takes some 5 ms."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Lookup:
-    neighbours: list[Neighbour | None]
-    behind: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +86,16 @@ class EmbeddedStore:
         self._database = Database(path)
         self._writer = DatabaseThread(self._database, "store-writer")
         self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
-        self._indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
-        self._threads = list(dict.fromkeys((self._reader, self._indexer, self._writer)))
-        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the indexer's thread only
-        self._index_stats = IndexStats()  # replaced on the indexer's thread only
+        indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
+        self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
+        self._indexing = Indexing(indexer, now)
         self._removal = Removal(
-            self._database,
-            self._writer,
-            self._indexer,
-            self._indexes,
-            max_bytes=max_bytes,
-            now=now,
+            self._database, self._writer, self._indexing, max_bytes=max_bytes, now=now
         )
         self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
         self._purging = Shielded()
-        self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
-        self._rebuild_turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Open or create the database; an unusable file in its place is set aside.
@@ -148,7 +118,8 @@ class EmbeddedStore:
         """Wait for the calls in progress, then release threads and file."""
         if not self._calls.close():
             return
-        await stop_tasks(self._sweeping, *self._rebuilds.values())
+        await stop_tasks(self._sweeping)
+        await self._indexing.stop()
         if self._listener is not None:
             await self._listener.stop()
         # A purge that is cut short here is completed by another process, or after the next open.
@@ -177,15 +148,8 @@ class EmbeddedStore:
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
-        found: list[Neighbour | None] = []
         with self._calls.one():
-            for start in range(0, len(queries), _NEAREST_ROWS):
-                part = queries[start : start + _NEAREST_ROWS]
-                lookup = await self._indexer.run(self._nearest, partition, part)
-                found += lookup.neighbours
-                if lookup.behind:
-                    self._rebuild_soon(partition, queries.shape[1])
-        return found
+            return await self._indexing.nearest(partition, queries)
 
     async def candidates(
         self, partition: Partition, probe: NDArray[np.float32], count: int
@@ -196,10 +160,7 @@ class EmbeddedStore:
         """
         query = np.ascontiguousarray(probe, np.float32)
         with self._calls.one():
-            lookup = await self._indexer.run(self._candidates, partition, query, count)
-            if lookup.behind:
-                self._rebuild_soon(partition, len(query))
-        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+            return await self._indexing.candidates(partition, query, count)
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards find them.
@@ -211,9 +172,9 @@ class EmbeddedStore:
             for start in range(0, len(entries), rows.WRITE_ROWS):
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
-                await self._removal.discard(written.removed)
+                await self._indexing.discard(written.removed)
                 await self._removal.evict(_EVICTED_PER_WRITE)
-                await self._index(written.entries)
+                await self._indexing.index(written.entries)
                 count += len(written.entries)
         return count
 
@@ -252,11 +213,11 @@ class EmbeddedStore:
         """
         with self._calls.one():
             await self._removal.sweep()
-            await self._indexer.run(self._measure_indexes)
+            await self._indexing.measure()
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return replace(self._removal.stats, index=self._index_stats)
+        return replace(self._removal.stats, index=self._indexing.stats)
 
     async def _connect(self) -> None:
         await self._writer.run(self._removal.measure)
@@ -267,34 +228,6 @@ class EmbeddedStore:
         purge = await self._writer.run(notices.begin_purge, scope, self._now())
         self.purges.purged(scope, purge.generation)
         return await self._removal.purge(purge, progress)
-
-    async def _index(self, entries: Sequence[Entry]) -> None:
-        """Index the entries just written, unless the graphs lag far behind anyway."""
-        written = Counter(
-            (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
-        )
-        for (partition, dimensions), count in written.items():
-            for _ in range((count + _LAG_ROWS) // CATCH_UP_ROWS):
-                if await self._indexer.run(self._catch_up, partition, dimensions):
-                    break
-            else:
-                self._rebuild_soon(partition, dimensions)
-
-    def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
-        """Have the graph catch up in the background, one partition at a time."""
-        key = (partition, dimensions)
-        if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
-            task = asyncio.create_task(self._rebuild(partition, dimensions))
-            self._rebuilds[key] = task
-            task.add_done_callback(lambda _: self._rebuilds.pop(key))
-
-    async def _rebuild(self, partition: Partition, dimensions: int) -> None:
-        try:
-            async with self._rebuild_turn:
-                while not await self._indexer.run(self._catch_up, partition, dimensions):
-                    pass
-        except StoreError as error:
-            _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
 
     async def _sweep_for_ever(self) -> None:
         failing = False
@@ -308,41 +241,6 @@ class EmbeddedStore:
                 failing = True
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
-    # What follows runs on these threads.
-
-    def _nearest(
-        self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
-    ) -> _Lookup:
-        index = self._load(connection, partition, probes.shape[1])
-        if not index.ready:
-            return _Lookup([None] * len(probes), behind=True)
-        found = index.nearest(connection, probes, self._now())
-        return _Lookup(found, index.is_behind(connection))
-
-    def _candidates(
-        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
-    ) -> _Lookup:
-        index = self._load(connection, partition, len(probe))
-        if not index.ready:
-            return _Lookup([], behind=True)
-        found = index.candidates(connection, probe, count, self._now())
-        return _Lookup([*found], index.is_behind(connection))
-
-    def _load(
-        self, connection: Connection, partition: Partition, dimensions: int
-    ) -> PartitionIndex:
-        """Return the index of a partition, caught up if that is quickly done."""
-        index = self._indexes.load(connection, partition, dimensions)
-        for _ in range(_LOAD_SLICES):
-            if index.ready:
-                break
-            index.catch_up(connection, self._now())
-        return index
-
-    def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
-        index = self._indexes.load(connection, partition, dimensions)
-        return index.catch_up(connection, self._now())
-
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> _Written:
         with transaction(connection):
             allowed = notices.allowed(connection, entries)
@@ -351,8 +249,3 @@ class EmbeddedStore:
             notices.announce_replaced(connection, keys, self._id, self._now())
         self._removal.measure(connection)
         return _Written(allowed, [replacement.row for replacement in replaced])
-
-    def _measure_indexes(self, _: Connection) -> None:
-        self._index_stats = IndexStats(
-            documents=self._indexes.probes, failures=0, size_bytes=self._indexes.size_bytes
-        )

@@ -26,8 +26,14 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, write_commands
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
-from cacheproxy.stores.redis.notices import FLOORS, Floors, Purged, name_of
-from cacheproxy.stores.redis.purges import FLOORS_KEPT_S, GENERATION, RedisPurges
+from cacheproxy.stores.redis.notices import Purged
+from cacheproxy.stores.redis.purges import (
+    FLOORS,
+    FLOORS_KEPT_S,
+    GENERATION,
+    Floors,
+    RedisPurges,
+)
 from cacheproxy.stores.redis.url import ClusterNodes
 
 _log = logging.getLogger(__name__)
@@ -80,8 +86,8 @@ class ClusterPurges(RedisPurges):
         return max(self._past.get(name, 0), super()._purged_at(name))
 
     def _begun(self, notice: Purged) -> None:
-        self._activate(name_of(notice), notice.generation)
-        self._remember(name_of(notice), notice.generation)
+        self._activate(notice.scope_name, notice.generation)
+        self._remember(notice.scope_name, notice.generation)
 
     def _remember(self, name: str, generation: int) -> None:
         self._past[name] = max(generation, self._past.get(name, 0))

@@ -1,23 +1,20 @@
-"""Notices in Redis about purges and replaced entries, and the floors that purges leave.
+"""What processes tell each other over Redis about purges and replaced entries.
 
-A scope has a name: the `hex_id` of its namespace, with a tag or a key behind it. Floors are a ZSET
-of the scopes that were purged within the last hour, by the generation of the newest purge: a write
-whose work began before that is refused.
+    cp:notices  the channel on which notices are published, as JSON
+
+A notice names a scope by the same string that `purges` uses for it in Redis.
 """
 
 import base64
-from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.redis.link import Command, raise_error_in
+from cacheproxy.stores.redis.link import Command
 
 CHANNEL = "cp:notices"
-FLOORS = "cp:{shared}:floors"
 
 
 class Purged(msgspec.Struct, frozen=True, tag="purged"):
@@ -27,6 +24,20 @@ class Purged(msgspec.Struct, frozen=True, tag="purged"):
     namespace_id: str
     tag: str | None
     key: bytes | None
+
+    @classmethod
+    def of(cls, scope: Scope, generation: int) -> "Purged":
+        """Return the notice of a purge of the scope."""
+        tag = None if scope.tag is None else hex_id(scope.tag)
+        return cls(generation, scope.namespace_id, tag, scope.key)
+
+    @property
+    def scope_name(self) -> str:
+        """The name of the purge's scope, as `scope_name` returns it."""
+        namespace = hex_id(self.namespace_id)
+        if self.key is not None:
+            return key_scope(namespace, self.key)
+        return namespace if self.tag is None else tag_scope(namespace, self.tag)
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
@@ -48,67 +59,19 @@ Notice = Purged | Finished | Replaced
 _DECODER: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)
 
 
-def read_notice(message: bytes) -> Notice:
-    """Return the notice in a message; raises ValueError if there is none."""
+def parse_notice(message: bytes) -> Notice:
+    """Return the notice in a message; raises ValueError if the message is not one of ours."""
     return _DECODER.decode(message)
 
 
-class Floors:
-    """Checks entries against the floors: the command to send, and how to read its reply."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-        self._scopes = [scopes_of(entry) for entry in entries]
-        self._names = sorted({name for each in self._scopes for name in each})
-
-    @property
-    def question(self) -> Command:
-        """The command that reads the floors of all scopes that the entries fall under."""
-        return "ZMSCORE", FLOORS, *self._names
-
-    def allow(self, scores: Any) -> list[bool]:
-        """Return for each entry whether no purge forbids it.
-
-        Args:
-            scores: the reply to `question`.
-
-        Raises:
-            StoreError: the reply is an error.
-        """
-        raise_error_in(scores)
-        floors = {
-            name: int(float(score))
-            for name, score in zip(self._names, scores, strict=True)
-            if score is not None
-        }
-        return [
-            all(floors.get(name, 0) <= entry.generation for name in each)
-            for entry, each in zip(self._entries, self._scopes, strict=True)
-        ]
-
-
-def name_of(notice: Purged) -> str:
-    """Return the name of a purge's scope, of letters, digits, `:`, `+`, `/`."""
-    namespace = hex_id(notice.namespace_id)
-    if notice.key is not None:
-        return key_scope(namespace, notice.key)
-    return namespace if notice.tag is None else tag_scope(namespace, notice.tag)
-
-
-def purged(scope: Scope, generation: int) -> Purged:
-    """Return the notice of a purge."""
-    tag = None if scope.tag is None else hex_id(scope.tag)
-    return Purged(generation, scope.namespace_id, tag, scope.key)
-
-
 def publish(notice: Notice) -> Command:
-    """Return the command that publishes a notice."""
+    """Return the command that sends a notice to every process."""
     return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
 
 
 def scope_name(scope: Scope) -> str:
-    """Return the scope's name, of letters, digits, `:`, `+`, `/`."""
-    return name_of(purged(scope, 0))
+    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`, `=`."""
+    return Purged.of(scope, 0).scope_name
 
 
 def scopes_of(entry: Entry) -> list[str]:
@@ -119,10 +82,10 @@ def scopes_of(entry: Entry) -> list[str]:
 
 
 def tag_scope(namespace: str, tag: str) -> str:
-    """Return the name of a tag in a namespace, both given as `hex_id`."""
+    """Return the name of a tag's scope; both arguments are `hex_id`s."""
     return f"{namespace}:tag:{tag}"
 
 
 def key_scope(namespace: str, key: bytes) -> str:
-    """Return the name of a key in a namespace, which is given as `hex_id`."""
+    """Return the name of the scope of one entry; `namespace` is a `hex_id`."""
     return f"{namespace}:key:{base64.b64encode(key).decode()}"

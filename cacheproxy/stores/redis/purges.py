@@ -1,23 +1,21 @@
 """Purges in Redis: numbered and announced in one transaction, then carried out entry by entry.
 
-    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the last + 1
+    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
     cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
     cp:{shared}:running     SET: purges that are still removing entries
-    cp:notices              the channel on which purges and replaced entries are announced
 
-The braces keep these keys on one node of a cluster.
+The braces keep them on one node of a cluster. A transaction cannot span nodes, so `cluster` has
+another way to keep a purge and a write apart. `notices` has the announcements.
 
-A write watches the floors, so that a write that began before a purge is not executed after it.
-Lookups check the entries that they find against the running purges that this process has heard of.
-Nearly always none is running, and lookups read the record alone.
+A write watches the floors, so that no write that began before a purge is executed after it. Lookups
+check what they find against the running purges that this process knows of. Nearly always there are
+none, and then lookups read only the record.
 """
 
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
-
-import msgspec
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
@@ -29,23 +27,22 @@ from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis.notices import (
-    FLOORS,
     Finished,
-    Floors,
+    Notice,
     Purged,
     Replaced,
     key_scope,
-    name_of,
+    parse_notice,
     publish,
-    purged,
-    read_notice,
     scope_name,
+    scopes_of,
     tag_scope,
 )
 
 _log = logging.getLogger(__name__)
 
 GENERATION = "cp:{shared}:generation"
+FLOORS = "cp:{shared}:floors"
 _RUNNING = "cp:{shared}:running"
 
 FLOORS_KEPT_S = 3600
@@ -118,7 +115,9 @@ class RedisPurges:
 
     def hear(self, message: bytes) -> None:
         """Handle a message on the channel; raises ValueError if it is no notice."""
-        notice = read_notice(message)
+        self._note(parse_notice(message))
+
+    def _note(self, notice: Notice) -> None:
         if isinstance(notice, Purged):
             self._begun(notice)
             scope = Scope(notice.namespace_id, key=notice.key)
@@ -131,7 +130,7 @@ class RedisPurges:
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._activate(name_of(notice), notice.generation)
+            self._activate(notice.scope_name, notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
         """Tell other processes that the entries of these keys were replaced.
@@ -143,7 +142,7 @@ class RedisPurges:
             return
         (reply,) = await ask([publish(Replaced(self._own_id, list(keys)))])
         if isinstance(reply, Exception) and not self._is_said:
-            # Not raised: the entries are written, and need not be written again.
+            # The entries are written; this failure is no reason to write them again.
             self._is_said = True
             _log.warning("cannot tell other processes of replaced entries: %s", reply)
 
@@ -218,8 +217,8 @@ class RedisPurges:
         done = replies[-1]
         if done is None:
             return None
-        # Directly, too: the subscription may be down just now.
-        self.hear(msgspec.json.encode(purged(scope, generation)))
+        # Noted here as well, because the subscription may be down and miss the announcement.
+        self._note(Purged.of(scope, generation))
         return _Begun(generation, done[0] if removal else 0)
 
     async def count_namespaces(self) -> Counter[str]:
@@ -287,7 +286,7 @@ class RedisPurges:
             await self._ask("SREM", _RUNNING, *members)
         notice = Finished(generation, name)
         await self._ask(*publish(notice))
-        self.hear(msgspec.json.encode(notice))
+        self._note(notice)
 
     async def _ask(self, *command: str | bytes | int) -> Any:
         (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
@@ -318,4 +317,35 @@ def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -
     ]
     if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
-    return [*commands, publish(purged(scope, generation))]
+    return [*commands, publish(Purged.of(scope, generation))]
+
+
+class Floors:
+    """The question whether purges forbid entries, and what its answer means."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._scopes = [scopes_of(entry) for entry in entries]
+        self._names = sorted({name for each in self._scopes for name in each})
+
+    @property
+    def question(self) -> Command:
+        """The command."""
+        return "ZMSCORE", FLOORS, *self._names
+
+    def allow(self, scores: Any) -> list[bool]:
+        """Return of each entry whether no purge forbids it.
+
+        Raises:
+            StoreError: the answer is an error.
+        """
+        raise_error_in(scores)
+        floors = {
+            name: int(float(score))
+            for name, score in zip(self._names, scores, strict=True)
+            if score is not None
+        }
+        return [
+            all(floors.get(name, 0) <= entry.generation for name in each)
+            for entry, each in zip(self._entries, self._scopes, strict=True)
+        ]

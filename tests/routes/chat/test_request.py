@@ -121,3 +121,10 @@ def test_asked_whole_a_request_is_the_same_but_for_its_form():
     plain = msgspec.json.decode(parsed(body).plain_body())
 
     assert plain == {"model": "m", "messages": [], "seed": 1}
+
+
+@pytest.mark.parametrize("question", ["a " * 1_001, "\u00ab" * 16 * 10**6])
+def test_a_question_that_is_too_long_for_the_probe_has_no_user_turn(question):
+    request = parsed({"model": "m", "messages": [{"role": "user", "content": question}]})
+
+    assert request.user_turn("") is None

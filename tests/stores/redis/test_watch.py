@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from redis import Redis
 
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.redis.index import ProbeIndex
@@ -29,14 +28,6 @@ def entries(probes, *, ttl_s=60.0):
         Entry(hashlib.sha256(probe).digest(), PARTITION, b"r", time.time() + ttl_s, (), probe)
         for probe in probes
     ]
-
-
-@pytest.fixture
-def client(redis_url):
-    """A client of the shared server, whose database is empty."""
-    with Redis.from_url(redis_url, protocol=2) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
