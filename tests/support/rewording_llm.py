@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import Sequence
 
-from topics import judged_pair
 from upstream import chunks, completion
 
 from cacheproxy.evaluation.traffic import Request, Texts
@@ -45,7 +44,7 @@ class RewordingModel:
 
     async def __call__(self, exchange) -> None:
         asked = exchange.asked
-        pair = judged_pair(asked)
+        pair = asked.judged_pair
         if pair is not None:
             self.judged += 1
             is_right = self.is_right(pair["question"], pair["answer"])

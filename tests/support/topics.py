@@ -33,15 +33,6 @@ def topic_of(text: str) -> str | None:
     return next((topic for topic in TOPICS if re.search(rf"\b{topic}\b", text)), None)
 
 
-def judged_pair(asked) -> dict | None:
-    """Return the pair that a request asks a judge about; None if it is a client's request."""
-    try:
-        pair = json.loads(asked.question)
-    except ValueError:
-        return None
-    return pair if isinstance(pair, dict) and {"question", "answer"} <= pair.keys() else None
-
-
 def is_right(pair: dict) -> bool:
     """Judge as one who knows the topics' questions, and rejects answers to any other question."""
     topic = topic_of(pair["answer"])
@@ -54,7 +45,7 @@ def rewording(verdict=is_right):
     """Return an upstream's behaviour: each answer begins with another word; judges by `verdict`."""
 
     async def behave(exchange):
-        pair = judged_pair(exchange.asked)
+        pair = exchange.asked.judged_pair
         if pair is not None:
             said = verdict(pair)
             word = {True: "ACCEPT", False: "REJECT"}.get(said, said)

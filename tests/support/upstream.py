@@ -40,6 +40,17 @@ class Asked:
             return "\n".join(part["text"] for part in last)
         return str(last)
 
+    @property
+    def judged_pair(self) -> dict[str, str] | None:
+        """The pair that the proxy asks a judge about; None if this is a client's request."""
+        if self.path != "/v1/chat/completions":
+            return None
+        try:
+            pair = json.loads(self.question)
+        except (ValueError, LookupError, TypeError):  # a client may send anything as messages
+            return None
+        return pair if isinstance(pair, dict) and {"question", "answer"} <= pair.keys() else None
+
 
 @dataclass
 class Exchange:
@@ -176,9 +187,10 @@ class Gate:
 
 
 class Upstream:
-    """The server; `plan` holds what it does with the next requests.
+    """The server; `plan` holds what it does with the next requests of clients.
 
-    Its list of models is apart from these: `listing` answers it.
+    Two kinds of requests come when the proxy decides, and leave the plan alone: `always` answers
+    those to a judge, and `listing` those for the list of models, which are not in `asked` either.
     """
 
     def __init__(self) -> None:
@@ -261,7 +273,8 @@ class Upstream:
                     behave = self.listing
                 else:
                     self.asked.append(asked)
-                    behave = self.plan.popleft() if self.plan else self.always
+                    is_planned = self.plan and asked.judged_pair is None
+                    behave = self.plan.popleft() if is_planned else self.always
                 await self._behave(behave, exchange, reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

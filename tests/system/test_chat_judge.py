@@ -5,7 +5,7 @@ import json
 import pytest
 from asking import run
 from server_process import Server
-from topics import FORMS, TOPICS, is_right, judged_pair, rewording, settled, teach
+from topics import FORMS, TOPICS, is_right, rewording, settled, teach
 from upstream import Upstream, completion
 
 FREELY = ("--chat-max-error", "0.2", "--chat-learning-share", "1", "--chat-open-share", "1")
@@ -61,7 +61,7 @@ def test_a_judge_that_cannot_be_reached_makes_no_labels(start):
     server, upstream = start(is_right)
 
     async def no_judge(exchange):
-        if judged_pair(exchange.asked) is None:
+        if exchange.asked.judged_pair is None:
             await rewording()(exchange)
         else:
             await exchange.answer(500, b"{}")
@@ -77,13 +77,13 @@ def test_a_judge_that_cannot_be_reached_makes_no_labels(start):
 def test_another_model_may_be_the_judge_and_none_may(start):
     server, upstream = start(is_right, "--chat-judge", "judge-1")
     teach(server, TOPICS[:10])
-    judged = [asked.body["model"] for asked in upstream.asked if judged_pair(asked)]
+    judged = [asked.body["model"] for asked in upstream.asked if asked.judged_pair]
     assert judged
     assert set(judged) == {"judge-1"}
 
     server, upstream = start(is_right, "--chat-judge", "none")
     assert teach(server, TOPICS[:10]) == []
-    assert not any(judged_pair(asked) for asked in upstream.asked)
+    assert not any(asked.judged_pair for asked in upstream.asked)
     assert "without a judge" in namespace_of(server)["story"]
 
 
@@ -92,7 +92,7 @@ def test_a_share_of_nothing_buys_no_judgement(start):
 
     teach(server, TOPICS[:10])
 
-    assert not any(judged_pair(asked) for asked in upstream.asked)
+    assert not any(asked.judged_pair for asked in upstream.asked)
 
 
 def test_an_operators_own_threshold_serves_without_evidence(start):
@@ -101,7 +101,7 @@ def test_an_operators_own_threshold_serves_without_evidence(start):
     hits = teach(server, TOPICS[:10])
 
     assert len(hits) > 5
-    assert not any(judged_pair(asked) for asked in upstream.asked)
+    assert not any(asked.judged_pair for asked in upstream.asked)
     assert server.metric("semantic_certified") == 0
 
 
@@ -118,7 +118,7 @@ def test_a_judge_sees_the_conversation_before_the_question(start):
             }
             assert server.http.post("/v1/chat/completions", json=body).status_code == 200
         settled(server)
-    pairs = [pair for asked in upstream.asked if (pair := judged_pair(asked))]
+    pairs = [pair for asked in upstream.asked if (pair := asked.judged_pair)]
     own = [pair for pair in pairs if pair["question"].startswith("system: ")]
     assert own
     assert own[0]["question"].startswith("system: Answer in one sentence.\nuser: How ")

@@ -14,7 +14,6 @@ from asking import wait_until
 from chat_faults import begins_then, check_next_is_well, stalls
 from chatting import ask, check_stream, events_of, status_of, text_of, told
 from server_process import Server
-from topics import judged_pair
 from upstream import Upstream, answer_to, chunks, says
 
 IDLE_S = 0.5
@@ -127,7 +126,7 @@ def test_the_next_upstream_stands_in_for_one_that_fails(start_server, tmp_path):
     answers.append(ask(server, "One is let alone?"))
 
     assert [answer.status_code for answer in answers] == [200] * 10
-    assert sum(judged_pair(asked) is None for asked in second.asked) == 10
+    assert sum(asked.judged_pair is None for asked in second.asked) == 10
     assert len(first) == first_asked
     second.always = says(503, b'{"error": {"message": "busy"}}')
     assert ask(server, "Both fail?").json() == {"error": {"message": "busy"}}
