@@ -1,4 +1,4 @@
-"""The seam between the tiers and where entries live.
+"""The interface between the tiers and the stores that keep entries.
 
 A store keeps opaque records under 32-byte keys with an expiry, and finds the entry nearest to a
 probe vector inside one partition. It knows nothing of texts, models or thresholds. Every call may
@@ -17,7 +17,7 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges, Scope
 
 _UNIT_TOLERANCE = 1e-3
-"""Of a probe's length; float16 weights upstream leave up to 5e-4."""
+"""How far a probe's length may be from 1; float16 weights upstream leave up to 5e-4."""
 
 
 class Partition(NamedTuple):
@@ -26,7 +26,7 @@ class Partition(NamedTuple):
     Attributes:
         namespace_id: whose entries they are.
         fingerprint: of the model and the probe; scores of different ones do not compare.
-        context: what else has to be the same, in a string; empty where there is nothing.
+        context: anything else that must be equal, as a string; may be empty.
     """
 
     namespace_id: str
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
     Attributes:
         key: 32 bytes, unique over all partitions.
-        record: opaque bytes, handed back as they are.
+        record: opaque bytes, returned unchanged.
         expires_at: Unix time from which the entry is gone, seconds.
         tags: names under which the entry may be purged later.
         probe: float32 [d], unit length; None keeps the entry out of the KNN index.
@@ -59,8 +59,8 @@ class Entry(NamedTuple):
 class Neighbour(NamedTuple):
     """The nearest live entry of a partition.
 
-    `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at
-    the least, which leaves some 1e-5 of doubt.
+    `score` is the cosine of the two probes, -1 to 1, from the probe as stored: in float16 or
+    better, which leaves an error of some 1e-5.
     """
 
     key: bytes
@@ -70,16 +70,16 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """How lookups by probe are doing, over all models; NaN where that is not known.
+    """The state of lookups by probe, over all models; NaN if unknown.
 
     Attributes:
-        is_up: whether they can be answered.
+        is_up: whether they work.
         documents: entries that can be found; the embedded store counts distinct probes that it has
             in memory.
         failures: entries that could not be indexed.
         size_bytes: what the indexes take in memory.
         indexed_ratio: the share of the entries that is indexed already, 0 to 1.
-        rebuilds: indexes made anew because they answered nothing, since the store was opened.
+        rebuilds: of indexes that returned nothing for existing entries, since `open`.
     """
 
     is_up: bool = True
@@ -92,7 +92,7 @@ class IndexStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Figures for metrics; NaN where a store keeps no count.
+    """Figures for metrics; NaN if the store keeps no count.
 
     Attributes:
         entries: may include expired ones that are still to be removed.
@@ -111,7 +111,7 @@ class Census:
 
     Attributes:
         entries: may include expired ones that are still to be removed.
-        size_bytes: what the store takes, indexes included; NaN where that cannot be known.
+        size_bytes: of the store, indexes included; NaN if unknown.
         namespaces: entries by `hex_id` of the namespace's id.
     """
 
@@ -121,14 +121,14 @@ class Census:
 
 
 Progress = Callable[[int], None]
-"""Is told, now and then, how many entries a purge has removed so far."""
+"""Called now and then with the number of entries that a purge has removed so far."""
 
 
 class Store(Protocol):
     """An exact and a nearest-neighbour lookup over the same entries.
 
     Every method raises `StoreError` when the store cannot answer. Any number of processes may use
-    one store; what another of them purged or replaced is told to `purges` within 100 ms.
+    one store; `purges` hears within 100 ms what another process purged or replaced.
 
     Attributes:
         lookups_at_once: calls of `get_many` that gain from being made at the same time.
@@ -142,7 +142,7 @@ class Store(Protocol):
         """Make the store ready; called once before anything else."""
 
     async def close(self) -> None:
-        """Finish what was begun and release everything; later calls raise `StoreError`."""
+        """Wait for the calls in progress and release everything; later calls raise `StoreError`."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
@@ -160,22 +160,22 @@ class Store(Protocol):
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; a key that exists is replaced.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        From the beginning no lookup that knows of the purge finds any of them, and none that is
-        still on its way is written; the return says that all are removed. A purge that fails on
-        its way stays in force.
+        As soon as the purge has begun, no lookup that knows of it finds these entries, and writes
+        of such entries are refused. When this returns, all are removed. A purge that fails midway
+        stays in force.
         """
 
     async def census(self) -> Census:
         """Count every entry; may take seconds."""
 
     async def read_state(self, name: str) -> bytes | None:
-        """Return the live state of that name: what processes share beside the entries."""
+        """Return the live state of that name: a small value that processes share."""
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
         """Write a state if it still is `old` (None: if there is none); return whether it was.
@@ -184,7 +184,7 @@ class Store(Protocol):
         """
 
     def stats(self) -> StoreStats:
-        """Return what the store holds, as far as it knows without looking."""
+        """Return what the store holds, without asking it."""
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,22 +1,22 @@
-"""What a process has heard of purges and replaced entries, and what it may therefore not use.
+"""What a process has heard of purges and replaced entries, and which entries it must not use.
 
 Every purge has a number, its generation, from a counter that all processes on a store share and
-that only ever rises. An entry carries the newest generation that its process had heard of when the
-work that made it began: a purge with a higher number may concern it. That number can only be too
-old, which costs a miss; taking it costs no question to the store.
+that only rises. An entry carries the newest generation that its process had heard of when the work
+for it began: purges with a higher generation apply to it. The number is read in the process,
+without asking the store; it can only be too old, which costs a miss.
 
-Inside the process what was read or begun is marked with the moment, a count of what was heard. It
-may be used as long as nothing that concerns it has been heard since. What was held is judged when
-it is next used, rather than looked for when a purge is heard: a namespace may have 100,000 entries
-in the hot tier, and the event loop would stand still for them.
+Inside the process, whatever was read or begun is marked with a moment, a count of the notices
+heard. It may be used as long as no notice about it has been heard since. Entries in the hot tier
+are checked when they are next used, not when a purge is heard: a namespace may have 100,000 of
+them, and the event loop would stall.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 _MOST_SUBJECTS = 16_384
-"""Namespaces and keys remembered, some 3 MB. For want of more, what was held before the oldest of
-them was heard is not used any more, and is read from the store again."""
+"""Namespaces and keys remembered, some 3 MB. Entries that were read before the oldest of these
+notices are not used any more, and are read from the store again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Scope:
 
 @dataclass(slots=True)
 class _Heard:
-    """When a subject was last heard of, and the newest purge of it."""
+    """When a namespace or key was last heard of, and the newest purge of it."""
 
     moment: int
     generation: int
 
 
 class Purges:
-    """What this process has heard; the store tells, the tiers ask. Owned by the event loop.
+    """What this process has heard, reported by the store and read by the tiers on one event loop.
 
     Attributes:
         generation: of the newest purge heard of; 0 before the first.
-        moment: rises with everything that is heard; what begins now is marked with it.
-        is_listening: whether what other processes announce is being heard.
+        moment: rises with each notice; work that begins now is marked with it.
+        is_listening: whether notices of other processes are being received.
     """
 
     def __init__(self) -> None:
@@ -63,10 +63,10 @@ class Purges:
         self._forgotten = 0
 
     def purged(self, scope: Scope, generation: int) -> None:
-        """Hear of a purge; hearing of it again changes nothing.
+        """Take note of a purge; repeating this changes nothing.
 
-        The tags of what is held here are not known, so that a purge by tag counts for all that is
-        held of its namespace.
+        The tags of entries in the process are not known, so a purge by tag applies to all of its
+        namespace here.
         """
         subject = scope.namespace_id if scope.key is None else scope.key
         known = self._heard.get(subject)
@@ -75,20 +75,20 @@ class Purges:
             self._touch(subject, generation)
 
     def replaced(self, keys: Iterable[bytes]) -> None:
-        """Hear that another process has written entries over those of these keys."""
+        """Take note that another process has replaced the entries of these keys."""
         for key in keys:
             known = self._heard.get(key)
             self._touch(key, known.generation if known else 0)
 
     def missed(self, generation: int) -> None:
-        """Learn that anything may have been announced unheard, with this newest generation."""
+        """Take note that notices up to this generation may have been missed."""
         self.generation = max(self.generation, generation)
         self.moment += 1
         self._forgotten = self.moment
         self._heard.clear()
 
     def is_untouched(self, namespace_id: str, key: bytes, since: int) -> bool:
-        """Return whether nothing was heard after the moment `since` that concerns the entry."""
+        """Return whether no notice after the moment `since` concerns the entry."""
         return since >= max(self._forgotten, self._last(namespace_id), self._last(key))
 
     def _last(self, subject: str | bytes) -> int:

@@ -1,4 +1,4 @@
-"""Work of a store that goes on although whoever asked for it has left."""
+"""Work of a store that continues if its caller is cancelled, such as a purge."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,16 +9,16 @@ from cacheproxy.errors import StoreError
 
 
 class Shielded:
-    """The tasks of such work; those that still run when the store is closed are cut short."""
+    """The tasks of such work; closing the store cancels those that still run."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[int]] = set()
 
     async def run(self, work: Coroutine[Any, Any, int]) -> int:
-        """Return what the work gives; a caller that is cancelled does not stop it.
+        """Return the result of the work, which continues if the caller is cancelled.
 
         Raises:
-            StoreError: it was cut short.
+            StoreError: the store was closed before the work was done.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -31,10 +31,10 @@ class Shielded:
             raise
 
     async def cut_short(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the tasks that still run."""
         await stop_tasks(*self._tasks)
 
     def _forget(self, task: asyncio.Task[int]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever asked may have left without it
+            task.exception()  # retrieved here, as the caller may have left

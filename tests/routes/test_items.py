@@ -111,7 +111,7 @@ async def test_a_damaged_record_is_a_miss_and_is_overwritten(start, damage):
     assert await harness.outcomes("a b") == ["miss"]
     await harness.settled()
     assert await harness.outcomes("a b") == ["exact"]
-    assert harness.value("record_errors_total") == 1
+    assert harness.value("undecodable_records_total") == 1
 
 
 async def test_another_keys_record_is_never_served(start):

@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition
 
 _log = logging.getLogger(__name__)
 
 _LOADED_PARTITIONS = 256
-"""Graphs kept in memory, at the least 56 kB each (measured). One that is unloaded costs misses
-until it is built again. Every context of chat requests has one, most of them small."""
+"""Graphs kept in memory, at least 56 kB each (measured). An unloaded graph that is needed again
+costs misses until it is rebuilt. Every context of chat requests has a graph, mostly a small one."""
 
 _LOAD_SLICES = 8
 """Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
 
 _LAG_ROWS = 1024
-"""How many rows of other writers a write indexes along with its own. Where there are more, they and
-the promise that its entries are found by probe at once are left to the background."""
+"""How many rows of other processes a write indexes along with its own. If there are more, all are
+indexed in the background, and the new entries are found by probe only afterwards."""
 
 _NEAREST_ROWS = 32
-"""Probes looked up in one go: some 5 ms, then others have their turn."""
+"""Probes looked up in one job, which takes some 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class _Lookup:
 class Indexing:
     """Looks up probes and keeps the graphs up to date; used from one event loop."""
 
-    def __init__(self, worker: Worker, now: Callable[[], float]) -> None:
-        """Work on the thread of `worker`; `now` is Unix time, seconds."""
-        self._worker = worker
+    def __init__(self, thread: DatabaseThread, now: Callable[[], float]) -> None:
+        """Work on `thread`, which owns the graphs; `now` is Unix time, seconds."""
+        self._thread = thread
         self._now = now
-        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the worker's thread only
-        self._stats = IndexStats()  # replaced on the worker's thread only
+        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the thread only
+        self._stats = IndexStats()  # replaced on the thread only
         self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
         self._rebuild_turn = asyncio.Lock()
 
@@ -69,7 +69,7 @@ class Indexing:
         found: list[Neighbour | None] = []
         for start in range(0, len(probes), _NEAREST_ROWS):
             part = probes[start : start + _NEAREST_ROWS]
-            lookup = await self._worker.run(self._nearest, partition, part)
+            lookup = await self._thread.run(self._nearest, partition, part)
             found += lookup.neighbours
             if lookup.behind:
                 self._rebuild_soon(partition, probes.shape[1])
@@ -79,30 +79,30 @@ class Indexing:
         self, partition: Partition, probe: NDArray[np.float32], count: int
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d]), best first."""
-        lookup = await self._worker.run(self._candidates, partition, probe, count)
+        lookup = await self._thread.run(self._candidates, partition, probe, count)
         if lookup.behind:
             self._rebuild_soon(partition, len(probe))
         return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
 
     async def discard(self, removed: Sequence[Removed]) -> None:
-        """Take rows out of the graphs that have been removed from the database."""
-        await self._worker.run(self._indexes.discard, removed)
+        """Remove the probes of removed rows from the graphs."""
+        await self._thread.run(self._indexes.discard, removed)
 
     async def index(self, entries: Sequence[Entry]) -> None:
-        """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
+        """Index the entries just written, unless the graphs lag far behind anyway."""
         written = Counter(
             (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
         )
         for (partition, dimensions), count in written.items():
             for _ in range((count + _LAG_ROWS) // CATCH_UP_ROWS):
-                if await self._worker.run(self._catch_up, partition, dimensions):
+                if await self._thread.run(self._catch_up, partition, dimensions):
                     break
             else:
                 self._rebuild_soon(partition, dimensions)
 
     async def measure(self) -> None:
         """Bring `stats` up to date."""
-        await self._worker.run(self._measure)
+        await self._thread.run(self._measure)
 
     async def stop(self) -> None:
         """Cancel the rebuilds in the background."""
@@ -119,12 +119,12 @@ class Indexing:
     async def _rebuild(self, partition: Partition, dimensions: int) -> None:
         try:
             async with self._rebuild_turn:
-                while not await self._worker.run(self._catch_up, partition, dimensions):
+                while not await self._thread.run(self._catch_up, partition, dimensions):
                     pass
         except StoreError as error:
-            _log.warning("a graph could not be rebuilt and will be when it is next used: %s", error)
+            _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
 
-    # What follows runs on the worker's thread.
+    # What follows runs on the thread.
 
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]

@@ -1,8 +1,8 @@
-"""Hears what other processes on the same SQLite file announce, by looking again and again.
+"""Polls the SQLite file for notices that other processes wrote: purges and replaced entries.
 
-Whoever commits writes to the file's journal: as long as that has not changed there is no news, and
-no thread is woken to ask for it. That halves what listening costs an idle server, to some 0.5 % of
-a core (measured).
+Every commit changes the file's write-ahead log. While that is unchanged there are no notices, and
+no thread is woken to read them, which halves the cost of polling in an idle server, to some 0.5 %
+of a core (measured).
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from pathlib import Path
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.notices import (
     REPLACEMENTS_KEPT_S,
     News,
@@ -21,18 +22,17 @@ from cacheproxy.stores.embedded.notices import (
     current_place,
     read_news,
 )
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.purges import Purges
 
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.04
-"""How late something is heard, at the most, where threads are not busy."""
+"""The delay with which a notice is read, at most, while the reader's thread is not busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look found, in which incarnation of the file, and when (monotonic, seconds)."""
+    """What one poll read, from which incarnation of the file, and when (monotonic, seconds)."""
 
     news: News
     incarnation: int
@@ -40,9 +40,9 @@ class _Look:
 
 
 class Listener:
-    """Looks for announcements, and tells `purges` of those that others made."""
+    """Polls for notices of other processes and passes them on to `purges`."""
 
-    def __init__(self, path: Path, reader: Worker, purges: Purges, own_id: bytes) -> None:
+    def __init__(self, path: Path, reader: DatabaseThread, purges: Purges, own_id: bytes) -> None:
         self._journal = Path(f"{path}-wal")
         self._reader = reader
         self._purges = purges
@@ -51,7 +51,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen from now on; what was announced before is known when this returns.
+        """Start polling; notices from before count as heard when this returns.
 
         Raises:
             StoreError: the database cannot be read.
@@ -61,7 +61,7 @@ class Listener:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop polling."""
         await stop_tasks(self._task)
 
     async def _run(self) -> None:
@@ -71,7 +71,7 @@ class Listener:
             before, was_new = seen, is_new
             seen = self._journal_state()
             is_new = seen != before
-            # Once more after a change: another one may fall into the same tick of its clock.
+            # Read once more after a change: another one may carry the same modification time.
             if not is_new and not was_new and self._purges.is_listening:
                 self._last = replace(self._last, at=time.monotonic())
                 continue
@@ -80,7 +80,7 @@ class Listener:
                 self._purges.is_listening = True
             except StoreError as error:
                 if self._purges.is_listening:
-                    _log.warning("purges by other processes are not heard: %s", error)
+                    _log.warning("cannot read notices of other processes: %s", error)
                 self._purges.is_listening = False
 
     def _hear(self, look: _Look) -> None:

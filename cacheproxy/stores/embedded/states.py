@@ -1,4 +1,4 @@
-"""Named states in SQLite: small things that processes share beside the entries."""
+"""Named states in SQLite: small values that processes share, such as evidence."""
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.embedded.database import Connection, transaction

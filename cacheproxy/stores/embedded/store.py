@@ -1,17 +1,17 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
-The default store: no server, and warm again after a restart or a kill -9. This module decides
-which thread does what, in which slices, and `indexing` does so for the graphs. `rows` has the SQL,
-`vectors` the graphs, `database` the file, `worker` a thread with its connection.
+The default store: it needs no server, and is still warm after a restart or a kill -9. This module
+decides which thread does what, and in which slices; `indexing` does so for the graphs, `removal`
+for expiry, eviction and purges. `rows` has the SQL, `database` the file.
 
-A file is served by three threads with a connection each, so that a batch being written delays no
-read (WAL readers never wait), and indexing, the slowest work, delays neither. A database in memory
-exists within one connection only: one thread does all, and slices let others in between.
+A file is served by three threads with one connection each: a reader, a writer and an indexer. So a
+batch that is being written delays no read (WAL readers never wait), and indexing, the slowest work,
+delays neither. A database in memory exists within one connection only: one thread does all the
+work, and slices keep others from waiting long.
 """
 
 import asyncio
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,18 +26,17 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
-from cacheproxy.stores.embedded.notices import Purge
+from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
     Neighbour,
     Partition,
     Progress,
-    StoreStats,
 )
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.shielded import Shielded
@@ -47,29 +46,12 @@ _log = logging.getLogger(__name__)
 _SWEEP_INTERVAL_S = 5.0
 
 _EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
-"""Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
-the background and delays no write by more. Four for one keeps the store within its bound where
-new entries are up to four times as large as the old ones."""
+"""The most rows that one slice of a write evicts; the sweep evicts the rest. So a store that was
+reopened with a much smaller bound delays no write by more than this, and a steady store stays
+within its bound while new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
-"""Keys looked up in one go: a millisecond or two, then others have their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedStats(StoreStats):
-    """What the store holds, as of its last write or sweep, and what it has removed since `open`.
-
-    `live_bytes` are SQLite pages in use, which `max_bytes` bounds.
-
-    Attributes:
-        free_bytes: pages of the file that wait for the next writes.
-        evicted: entries removed to stay within `max_bytes`.
-        expired: entries removed after their time.
-    """
-
-    free_bytes: int = 0
-    evicted: int = 0
-    expired: int = 0
+"""Keys looked up in one job, which takes a millisecond or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +63,9 @@ class _Written:
 class EmbeddedStore:
     """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
 
-    Any number of processes may open the same file. What one wrote, the others find by key at once,
-    and by probe as soon as their own graphs have caught up, in the background. What one purged, the
-    others stop finding at once; they learn of the purge by polling for announcements.
+    Any number of processes may open the same file. An entry that one of them writes is found by the
+    others by key at once, and by probe once their own graphs have caught up in the background. A
+    purge takes effect in all processes at once; they hear of it when they next poll for notices.
     """
 
     lookups_at_once = 1  # one thread does them all
@@ -99,23 +81,24 @@ class EmbeddedStore:
             now: Unix time, seconds.
         """
         self.purges = Purges()
-        self._max_bytes = max_bytes
         self._now = now
         self._id = os.urandom(8)
         self._database = Database(path)
-        self._writer = Worker(self._database, "store-writer")
-        self._reader = Worker(self._database, "store-reader") if path else self._writer
-        indexer = Worker(self._database, "store-indexer") if path else self._writer
-        self._workers = list(dict.fromkeys((self._reader, indexer, self._writer)))
+        self._writer = DatabaseThread(self._database, "store-writer")
+        self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
+        indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
+        self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now)
-        self._stats = EmbeddedStats()  # replaced on the writer's thread only
+        self._removal = Removal(
+            self._database, self._writer, self._indexing, max_bytes=max_bytes, now=now
+        )
         self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None
         self._sweeping: asyncio.Task[None] | None = None
         self._purging = Shielded()
 
     async def open(self) -> None:
-        """Open or create the database; what cannot be used in its place is set aside.
+        """Open or create the database; an unusable file in its place is set aside.
 
         Raises:
             StoreError: there can be no database at the path; `open` may be tried again.
@@ -124,7 +107,7 @@ class EmbeddedStore:
         try:
             await self._connect()
         except StoreError:
-            # What the first try found to be corrupt, the second sets aside.
+            # The first attempt found the file corrupt; the second sets it aside.
             await self._connect()
         if self._listener is not None:
             await self._listener.start()
@@ -132,18 +115,18 @@ class EmbeddedStore:
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Let the calls in progress end, then release threads and file."""
+        """Wait for the calls in progress, then release threads and file."""
         if not self._calls.close():
             return
         await stop_tasks(self._sweeping)
         await self._indexing.stop()
         if self._listener is not None:
             await self._listener.stop()
-        # A purge is carried on by another process, or when the file is next opened.
+        # A purge that is cut short here is completed by another process, or after the next open.
         await self._purging.cut_short()
         await self._calls.ended()
-        for worker in self._workers:
-            await worker.close()
+        for thread in self._threads:
+            await thread.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
@@ -159,8 +142,8 @@ class EmbeddedStore:
     ) -> list[Neighbour | None]:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
 
-        All are None while the partition's graph is being rebuilt after a restart or an unloading.
-        Entries whose probes have another length than d are not looked at.
+        All are None while the partition's graph is being rebuilt after a restart or after it was
+        unloaded. Entries whose probes have another length than d are ignored.
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
@@ -173,16 +156,16 @@ class EmbeddedStore:
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first.
 
-        There are none while the partition's graph is being rebuilt, as for `nearest`.
+        The list is empty while the partition's graph is being rebuilt, as for `nearest`.
         """
         query = np.ascontiguousarray(probe, np.float32)
         with self._calls.one():
             return await self._indexing.candidates(partition, query, count)
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
-        """Write the entries, each atomically; lookups that begin afterwards see them.
+        """Write the entries, each atomically; lookups that begin afterwards find them.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
         count = 0
         with self._calls.one():
@@ -190,16 +173,16 @@ class EmbeddedStore:
                 part = entries[start : start + rows.WRITE_ROWS]
                 written = await self._writer.run(self._write, part)
                 await self._indexing.discard(written.removed)
-                await self._evict(_EVICTED_PER_WRITE)
+                await self._removal.evict(_EVICTED_PER_WRITE)
                 await self._indexing.index(written.entries)
                 count += len(written.entries)
         return count
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        Cancelling the caller does not stop it. A purge that is killed, or fails, stays in force;
-        a later sweep of any process finishes it.
+        Cancelling the caller does not stop a purge. One that is killed or fails midway stays in
+        force, and a sweep of any process completes it about a minute later.
         """
         with self._calls.one():
             return await self._purging.run(self._purge(scope, progress))
@@ -224,53 +207,27 @@ class EmbeddedStore:
             )
 
     async def sweep(self) -> None:
-        """Remove what has expired, evict what is too much, give free pages back; in slices.
+        """Remove expired entries, evict what exceeds the bound, and shrink the file; in slices.
 
         The store does so by itself every 5 s.
         """
         with self._calls.one():
-            await self._writer.run(lambda _: self._database.check_in_place())
-            while removed := await self._writer.run(self._remove_expired):
-                await self._indexing.discard(removed)
-            await self._evict()
-            for purge in await self._writer.run(notices.abandoned_purges, self._now()):
-                await self._remove_purged(purge, None)
-            await self._writer.run(notices.forget_old, self._now())
-            while await self._writer.run(rows.give_back_pages):
-                pass
-            await self._writer.run(self._measure)
+            await self._removal.sweep()
             await self._indexing.measure()
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
-        return replace(self._stats, index=self._indexing.stats)
+        return replace(self._removal.stats, index=self._indexing.stats)
 
     async def _connect(self) -> None:
-        await self._writer.run(self._measure)
-        for worker in self._workers:
-            await worker.run(rows.measure)
+        await self._writer.run(self._removal.measure)
+        for thread in self._threads:
+            await thread.run(rows.measure)
 
     async def _purge(self, scope: Scope, progress: Progress | None) -> int:
         purge = await self._writer.run(notices.begin_purge, scope, self._now())
         self.purges.purged(scope, purge.generation)
-        return await self._remove_purged(purge, progress)
-
-    async def _remove_purged(self, purge: Purge, progress: Progress | None) -> int:
-        count = 0
-        while removed := await self._writer.run(self._remove_some, purge):
-            await self._indexing.discard(removed)
-            count += len(removed)
-            if progress is not None:
-                progress(count)
-        await self._writer.run(notices.finish_purge, purge)
-        return count
-
-    async def _evict(self, most: float = math.inf) -> None:
-        """Evict what is too much, but only about `most` rows, in slices between other jobs."""
-        evicted = 0
-        while evicted < most and (some := await self._writer.run(self._evict_some)):
-            await self._indexing.discard(some)
-            evicted += len(some)
+        return await self._removal.purge(purge, progress)
 
     async def _sweep_for_ever(self) -> None:
         failing = False
@@ -280,11 +237,9 @@ class EmbeddedStore:
                 failing = False
             except StoreError as error:
                 if not failing:
-                    _log.warning("the store cannot be swept, trying on: %s", error)
+                    _log.warning("sweeping the store failed; it is tried every 5 s: %s", error)
                 failing = True
             await asyncio.sleep(_SWEEP_INTERVAL_S)
-
-    # What follows runs on the workers' threads.
 
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> _Written:
         with transaction(connection):
@@ -292,30 +247,5 @@ class EmbeddedStore:
             replaced = rows.put_many(connection, allowed)
             keys = [replacement.key for replacement in replaced]
             notices.announce_replaced(connection, keys, self._id, self._now())
-        self._measure(connection)
+        self._removal.measure(connection)
         return _Written(allowed, [replacement.row for replacement in replaced])
-
-    def _remove_some(self, connection: Connection, purge: Purge) -> list[Removed]:
-        removed = notices.remove_some(connection, purge, self._now())
-        self._measure(connection)
-        return removed
-
-    def _evict_some(self, connection: Connection) -> list[Removed]:
-        evicted = rows.evict(connection, self._max_bytes)
-        self._measure(connection, evicted=len(evicted))
-        return evicted
-
-    def _remove_expired(self, connection: Connection) -> list[Removed]:
-        removed = rows.remove_expired(connection, self._now())
-        self._measure(connection, expired=len(removed))
-        return removed
-
-    def _measure(self, connection: Connection, *, evicted: int = 0, expired: int = 0) -> None:
-        usage = rows.measure(connection)
-        self._stats = EmbeddedStats(
-            entries=usage.entries,
-            live_bytes=usage.live_bytes,
-            free_bytes=usage.free_bytes,
-            evicted=self._stats.evicted + evicted,
-            expired=self._stats.expired + expired,
-        )

@@ -1,7 +1,7 @@
-"""Hears what processes on one Redis announce: a subscription that notices when it is not alive.
+"""The subscription to notices of other processes on one Redis, which detects a dead connection.
 
-What was announced while it was away is lost; so on each new connection, before the first message,
-the owner catches up on the state, and forgets what it may have missed news of.
+Notices that are published while it is down are lost. So after each reconnection, before the first
+message, the owner reads the current state and drops whatever it may have missed a notice about.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from cacheproxy.stores.redis.link import RedisLink, as_store_error, connect
 _log = logging.getLogger(__name__)
 
 _QUIET_S = 1.5
-"""Silence after which Redis is asked whether it is there, and after as much again given up."""
+"""Silence after which Redis is pinged; after as much again the connection is given up."""
 
 
 class Channel:
-    """A subscription to one channel, kept up for as long as it is wanted."""
+    """A subscription to one channel, renewed until it is stopped."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Channel:
         Args:
             link: makes the connection.
             name: of the channel.
-            purges: is told whether anything is heard.
+            purges: its `is_listening` is kept up to date.
             catch_up: called once subscribed, before any message is handed on; may raise
                 `StoreError`.
             hear: is handed each message.
@@ -59,12 +59,12 @@ class Channel:
         purges.is_listening = False
 
     async def start(self) -> None:
-        """Subscribe and catch up; if that fails, go on trying in the background."""
+        """Subscribe and catch up; if that fails, keep trying in the background."""
         self._task = asyncio.create_task(self._run())
         await self._tried.wait()
 
     async def stop(self) -> None:
-        """Subscribe no more."""
+        """End the subscription."""
         await stop_tasks(self._task)
 
     async def _run(self) -> None:
@@ -75,7 +75,7 @@ class Channel:
             except StoreError as error:
                 self._lost(error)
             except Exception as error:
-                # Bytes that are no Redis's may break anything on their way.
+                # Replies that are not Redis' protocol may raise anything.
                 self._lost(as_store_error(error))
             finally:
                 await connection.disconnect(nowait=True)
@@ -83,7 +83,7 @@ class Channel:
             await asyncio.sleep(self._backoff.next_pause_s())
 
     async def _listen(self, connection: AbstractConnection) -> None:
-        """Hand on messages until there can be no more, which is an error."""
+        """Hand on messages until the connection fails, which raises."""
         if error := await connect(connection):
             raise error
         await connection.send_command("SUBSCRIBE", self._name)
@@ -106,7 +106,7 @@ class Channel:
 
     def _found(self) -> None:
         if self._is_said:
-            _log.info("purges by other processes are heard again")
+            _log.info("receiving notices of other processes again")
         self._is_said = False
         self._purges.is_listening = True
         self._backoff.reset()
@@ -114,8 +114,8 @@ class Channel:
 
     def _lost(self, error: StoreError) -> None:
         if not self._is_said:
-            # That Redis is away, those who ask it say.
+            # Store calls already log that Redis cannot be reached.
             level = logging.INFO if error.kind in ("connection", "timeout") else logging.WARNING
-            _log.log(level, "purges by other processes are not heard, trying on: %s", error)
+            _log.log(level, "cannot receive notices of other processes, reconnecting: %s", error)
         self._is_said = True
         self._purges.is_listening = False

@@ -1,7 +1,6 @@
-"""What every store in Redis does: it lives and ends, reads by key, purges, counts, and has states.
+"""What both stores in Redis do the same way: open, close, read by key, purge, count, share states.
 
-How entries are written, and whether they are found by probe, depends on whether there is one Redis
-(`redis_store`) or a cluster (`redis_cluster`).
+Writes and lookups by probe differ between one Redis (`store`) and a cluster (`cluster`).
 """
 
 import secrets
@@ -27,17 +26,18 @@ _ASK_S = 10.0
 
 
 class KeyedStore(Generic[P]):
-    """A `Store` (see there for the methods) but for writes and probes; used from one event loop.
+    """A `Store` (see there) without writes and lookups by probe; used from one event loop.
 
-    Any number of processes may share one Redis. `open` does not need it to be there: calls raise
-    `StoreError` until it is.
+    Any number of processes may share one Redis. `open` succeeds even while Redis is unreachable:
+    calls raise `StoreError` until it can be reached.
     """
 
-    # Two clients are answered a third faster than with one call at a time, 32 as fast (measured).
+    # Two clients get answers a third sooner than with one call at a time; 32 get no slower ones
+    # (measured).
     lookups_at_once = 4
 
     def __init__(self, link: RedisLink | ClusterLink, purging: type[P]) -> None:
-        """Prepare what goes through the link, and the kind of purges that suits it."""
+        """Prepare a store over the link, with the kind of purges that suits it."""
         self._link = link
         self.purges = Purges()
         self._purging = purging(link, self.purges, secrets.token_hex(8))
@@ -54,7 +54,7 @@ class KeyedStore(Generic[P]):
         self._calls = Calls()
 
     async def open(self) -> None:
-        """Try to reach Redis; it may also come later."""
+        """Try to reach Redis; if that fails, keep trying in the background."""
         self._calls.check_not_closed()
         await self._connect()
         await self._channel.start()
@@ -66,7 +66,7 @@ class KeyedStore(Generic[P]):
         return is_reached
 
     async def close(self) -> None:
-        """Let the calls in progress end, then release the connections."""
+        """Wait for the calls in progress, then release the connections."""
         if not self._calls.close():
             return
         await self._purge_tasks.cut_short()
@@ -79,21 +79,21 @@ class KeyedStore(Generic[P]):
         await self._link.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's live record, or None: one round trip to each node that has some."""
+        """Return each key's live record, or None, in one round trip to each node concerned."""
         with self._calls.one():
             return await self._records.get_many(keys)
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        A caller that is cancelled does not stop it. What fails on its way, or is killed, stays in
-        force until it is purged again.
+        Cancelling the caller does not stop a purge. One that fails or is killed midway stays in
+        force until the scope is purged again.
         """
         with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
 
     async def census(self) -> Census:
-        """Count every entry, in many round trips; the size is that of all that Redis holds."""
+        """Count every entry, in many round trips; the size is that of all data in Redis."""
         with self._calls.one():
             namespaces = await self._purging.count_namespaces()
             size_bytes = 0.0

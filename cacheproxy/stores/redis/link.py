@@ -1,12 +1,12 @@
 """Connections to one Redis: bounded, shared by all calls, and never reused with a reply pending.
 
-A call takes a connection, sends all of its commands at once, reads all replies, and gives the
-connection back, or goes on with it where commands depend on replies; whatever cuts that short, a
-deadline or a cancellation too, closes the connection, so that no reply can meet another call's
-question. Connections are opened in tasks of their own: a caller whose deadline is shorter than a
-TLS handshake would otherwise never get one.
+A call takes a connection, sends all of its commands at once, reads all replies and gives the
+connection back; where commands depend on replies, it repeats this on the same connection. If a
+call ends early, by a deadline or a cancellation, its connection is closed, so that no reply can
+reach another call. Connections are opened in tasks of their own: otherwise a caller whose deadline
+is shorter than a TLS handshake would never get one.
 
-While Redis cannot be reached, calls fail at once and one task tries again, less and less often.
+While Redis cannot be reached, calls fail at once, and one task reconnects with backoff.
 """
 
 import asyncio
@@ -48,28 +48,28 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
-    # What is left says that it was the command: an outage has a word of its own.
+    # The rest are errors of the command itself: outages have codes of their own.
     (exceptions.ResponseError, "invalid"),
 )
 
 _UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ")
-"""How replies begin that redis-py has no class for: a script that runs on, a disk that is full,
-replicas that are missing."""
+"""Beginnings of error replies without a class in redis-py: a script that does not end, a full disk,
+missing replicas."""
 
 
 def as_store_error(error: BaseException) -> StoreError:
-    """Return what the tiers are told of an error of redis-py or of the network."""
+    """Return the `StoreError` for an error of redis-py or of the network."""
     kind: StoreErrorKind = next(
         (kind for known, kind in _KINDS if isinstance(error, known)), "other"
     )
-    message = str(error) or ("no answer in time" if kind == "timeout" else type(error).__name__)
+    message = str(error) or ("no reply in time" if kind == "timeout" else type(error).__name__)
     if message.startswith(_UNAVAILABLE):
         kind = "unavailable"
     return StoreError(f"Redis: {message}", kind)
 
 
 class _Conversation:
-    """Questions on one connection, some of which may begin and end with WATCH and EXEC."""
+    """Round trips on one connection, possibly between WATCH and EXEC."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
@@ -78,7 +78,7 @@ class _Conversation:
 
     @property
     def is_over(self) -> bool:
-        """Whether no reply is pending, and nothing watched."""
+        """Whether no reply is pending and no key is watched."""
         return self._is_answered and not self._is_watching
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -100,7 +100,7 @@ class RedisLink:
         Args:
             pool: makes the connections. The link keeps them itself: an HGET through it takes 33 us
                 of CPU, through redis-py's pool 46, through its blocking one 58 (measured).
-            max_connections: calls beyond this wait for a connection to be given back.
+            max_connections: further calls wait for a connection to be given back.
         """
         self._pool = pool
         self._max_connections = max_connections
@@ -113,7 +113,7 @@ class RedisLink:
         self._is_closed = False
 
     async def open(self) -> bool:
-        """Return whether Redis can be reached; if not, go on trying in the background."""
+        """Return whether Redis can be reached; if not, keep trying in the background."""
         await self._open()
         return self._failure is None
 
@@ -128,11 +128,11 @@ class RedisLink:
 
     @property
     def parts(self) -> list["RedisLink"]:
-        """The links that each reach a part of the keys: this one reaches all."""
+        """The links that each reach a part of the keys; this one reaches all of them."""
         return [self]
 
     def make_connection(self) -> AbstractConnection:
-        """Return a new connection, which is still to connect, and is its owner's to close."""
+        """Return a new, unconnected connection; the caller connects and closes it."""
         connection: AbstractConnection = self._pool.make_connection()
         return connection
 
@@ -140,7 +140,7 @@ class RedisLink:
         """Return if a call may be tried.
 
         Raises:
-            StoreError: the link is closed, or Redis could not be reached when that was last tried.
+            StoreError: the link is closed, or the last attempt to reach Redis failed.
         """
         if self._is_closed:
             raise StoreError("the store is closed")
@@ -153,7 +153,7 @@ class RedisLink:
         A command that Redis refused has a `redis.exceptions.ResponseError` in its reply's place.
 
         Raises:
-            StoreError: Redis could not be asked or did not answer all; some commands may have run.
+            StoreError: Redis could not be asked or did not reply to all; some may have run.
         """
         self.check()
         try:
@@ -171,10 +171,10 @@ class RedisLink:
 
     @asynccontextmanager
     async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
-        """Give a function that asks as `ask` does, always on one connection: for WATCH.
+        """Yield a function like `ask` that always uses the same connection, for WATCH.
 
         Raises:
-            StoreError: as `ask`; the time is that of the whole block.
+            StoreError: as `ask`; `timeout_s` bounds the whole block.
         """
         self.check()
         try:
@@ -192,7 +192,7 @@ class RedisLink:
 
     async def _take(self) -> AbstractConnection:
         while self._idle:
-            # The one used last: those that are not needed stay at the other end.
+            # The most recently used one, so that surplus connections stay idle.
             connection = self._idle.pop()
             if await _is_ready(connection):
                 return connection
@@ -208,7 +208,7 @@ class RedisLink:
             raise
 
     def _give(self, connection: AbstractConnection) -> None:
-        """Hand a connection without pending replies to who has waited longest, or keep it."""
+        """Hand an unused connection to the caller that has waited longest, or keep it."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -237,11 +237,11 @@ class RedisLink:
             self._alive += 1
             self._give(connection)
         elif self._alive == 0 and self._failure is None:
-            # Where others are alive (Redis may only be out of client slots), one of them will do.
+            # With other connections alive (Redis may just be out of client slots), use those.
             self._fall(error)
 
     def _fall(self, error: StoreError) -> None:
-        _log.warning("cannot reach the store, trying on: %s", error)
+        _log.warning("cannot reach Redis, reconnecting: %s", error)
         self._failure = error
         self._refuse_waiting(error)
         self._recovering = asyncio.create_task(self._recover())
@@ -264,11 +264,11 @@ class RedisLink:
         self._failure = None
         self._alive += 1
         self._give(connection)
-        _log.info("the store can be reached again")
+        _log.info("Redis can be reached again")
 
 
 async def connect(connection: AbstractConnection) -> StoreError | None:
-    """Connect, authenticate and select; return what went wrong, if anything did."""
+    """Connect, authenticate and select the database; return the error, if any."""
     try:
         async with asyncio.timeout(_CONNECT_S):
             await connection.connect()
@@ -282,14 +282,14 @@ async def connect(connection: AbstractConnection) -> StoreError | None:
 
 
 def raise_error_in(reply: Any) -> None:
-    """Raise the first error in a reply, which is one itself or the list that EXEC gives."""
+    """Raise the error that a reply is, or the first one in the list that EXEC returns."""
     for part in (reply, *reply) if isinstance(reply, list) else (reply,):
         if isinstance(part, exceptions.ResponseError):
             raise as_store_error(part) from part
 
 
 async def _is_ready(connection: AbstractConnection) -> bool:
-    """Return whether an idle connection is open and has nothing to be read."""
+    """Return whether an idle connection is open and has no unread data."""
     try:
         return connection.is_connected and not await connection.can_read()
     except exceptions.ConnectionError:
@@ -302,7 +302,7 @@ async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> l
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:
-        # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+        # Any exception: replies that are not Redis' protocol may raise anything.
         raise as_store_error(error) from error
 
 

@@ -41,14 +41,14 @@ class Purged(msgspec.Struct, frozen=True, tag="purged"):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All purges of a scope up to this generation have removed what they name."""
+    """All purges of a scope up to this generation are complete."""
 
     generation: int
     scope: str
 
 
 class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """The entries of these keys are new."""
+    """The entries of these keys were replaced."""
 
     writer: str
     keys: list[bytes]

@@ -46,7 +46,7 @@ FLOORS = "cp:{shared}:floors"
 _RUNNING = "cp:{shared}:running"
 
 FLOORS_KEPT_S = 3600
-"""Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
+"""The longest that work may take to reach the store: inference, and the write-back queue."""
 
 _KEPT_S = int(1.1 * MOST_TTL_S)
 """How long a purge that was cut short stays in force: longer than any entry lives."""
@@ -54,12 +54,12 @@ _KEPT_S = int(1.1 * MOST_TTL_S)
 _ASK_S = 10.0
 
 _ATTEMPTS = 100
-"""Of purges at the same time only one gets its number, and the others try again."""
+"""Of several purges at the same time one gets its number, and the others try again."""
 
 _SCAN_NAMES = 512
 _REMOVE_NAMES = 4
-"""Names per round trip: taking an entry out of an index costs Redis half a millisecond (measured at
-20,000 entries), and others have their turn in between."""
+"""Names per round trip. Removing an entry from an index takes Redis half a millisecond (measured at
+20,000 entries), and other clients wait meanwhile."""
 
 
 class _Begun(NamedTuple):
@@ -68,22 +68,22 @@ class _Begun(NamedTuple):
 
 
 class RedisPurges:
-    """Makes purges, hears of others', and judges entries by them."""
+    """Makes purges, hears of those of other processes, and checks entries against both."""
 
     def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
         self._link = link
         self._purges = purges
         self._own_id = own_id
-        self._judging: dict[str, int] = {}
+        self._active: dict[str, int] = {}
         self._is_said = False
 
     @property
-    def are_judging(self) -> bool:
-        """Whether lookups need namespace and tags of what they read, to judge it."""
-        return bool(self._judging)
+    def is_any_active(self) -> bool:
+        """Whether lookups have to read namespace and tags, to check entries against purges."""
+        return bool(self._active)
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
-        """Return whether a purge by which entries are judged names the one with these fields."""
+        """Return whether an active purge names the entry with these fields."""
         space = namespace.decode("latin-1")
         names = [space, key_scope(space, key)]
         if tags:
@@ -91,11 +91,11 @@ class RedisPurges:
         return any(self._purged_at(name) > generation for name in names)
 
     def _purged_at(self, name: str) -> int:
-        """Return the generation of the purge of a scope by which entries are judged; 0 if none."""
-        return self._judging.get(name, 0)
+        """Return the generation of the active purge of a scope; 0 if there is none."""
+        return self._active.get(name, 0)
 
     async def catch_up(self) -> None:
-        """Learn the state, as anything may have been announced unheard.
+        """Read the state of purges, since notices may have been missed.
 
         Raises:
             StoreError: Redis did not answer.
@@ -105,16 +105,16 @@ class RedisPurges:
         for reply in replies:
             raise_error_in(reply)
         newest, running = replies[-1]
-        self._judging.clear()
+        self._active.clear()
         for generation, name in map(_parse_member, running):
-            self._judge_by(name, generation)
+            self._activate(name, generation)
         self._purges.missed(int(newest or 0))
 
-    def _judge_by(self, name: str, generation: int) -> None:
-        self._judging[name] = max(generation, self._judging.get(name, 0))
+    def _activate(self, name: str, generation: int) -> None:
+        self._active[name] = max(generation, self._active.get(name, 0))
 
     def hear(self, message: bytes) -> None:
-        """Take note of a message on the channel; raises ValueError if it is not one of ours."""
+        """Handle a message on the channel; raises ValueError if it is no notice."""
         self._note(parse_notice(message))
 
     def _note(self, notice: Notice) -> None:
@@ -123,17 +123,17 @@ class RedisPurges:
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            if self._judging.get(notice.scope, 0) <= notice.generation:
-                self._judging.pop(notice.scope, None)
+            if self._active.get(notice.scope, 0) <= notice.generation:
+                self._active.pop(notice.scope, None)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._judge_by(notice.scope_name, notice.generation)
+            self._activate(notice.scope_name, notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
-        """Tell other processes of keys that were written again.
+        """Tell other processes that the entries of these keys were replaced.
 
         Raises:
             StoreError: Redis did not answer.
@@ -144,12 +144,12 @@ class RedisPurges:
         if isinstance(reply, Exception) and not self._is_said:
             # The entries are written; this failure is no reason to write them again.
             self._is_said = True
-            _log.warning("other processes are not told of replaced entries: %s", reply)
+            _log.warning("cannot tell other processes of replaced entries: %s", reply)
 
     async def admit(self, ask: Ask, entries: Sequence[Entry]) -> list[bool]:
-        """Return of each entry whether no purge forbids it; from now on the floors are watched.
+        """Watch the floors, and return for each entry whether no purge forbids it.
 
-        A transaction that follows is not executed if there has been another purge meanwhile.
+        A transaction that follows on the same connection fails if another purge begins before it.
 
         Raises:
             StoreError: Redis did not answer.
@@ -160,12 +160,12 @@ class RedisPurges:
         return floors.allow(scores)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        What another process computes meanwhile may be removed, too.
+        Entries that other processes compute meanwhile may be removed, too.
 
         Raises:
-            StoreError: Redis did not answer; what was announced stays in force.
+            StoreError: Redis did not answer; a purge that was announced stays in force.
         """
         removed = 0
         try:
@@ -173,7 +173,7 @@ class RedisPurges:
         except StoreError as error:
             if error.kind != "oom":
                 raise
-            # A full Redis takes no announcement, but it does remove, and then has room for it.
+            # A full Redis refuses the announcement but does remove entries, which makes room.
             removed = await self._remove(scope, 0, progress)
             begun = await self._begin(scope)
         removed += begun.removed
@@ -183,7 +183,7 @@ class RedisPurges:
         return removed
 
     def _at_once(self, scope: Scope) -> bytes | None:
-        """Return the name of the one entry that is removed as the purge is announced, if it is."""
+        """Return the name of the entry that is removed with the announcement, if there is one."""
         return None if scope.key is None else entry_name(scope.key)
 
     async def _begin(self, scope: Scope) -> _Begun:
@@ -195,7 +195,7 @@ class RedisPurges:
         raise StoreError("too many purges at the same time", "unavailable")
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
-        """Return None if another purge, or a write of the same key, came between."""
+        """Return None if another purge, or a write of the same key, intervened."""
         name = self._at_once(scope)
         reads: list[Command] = [("GET", GENERATION), ("TIME",)]
         if name is None:
@@ -247,7 +247,7 @@ class RedisPurges:
         return removed
 
     async def _entries(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the names of all entries in parts, or the one of a key; some may come twice."""
+        """Yield the names of all entries in parts, or of one key's; some may come twice."""
         if key is not None:
             yield [entry_name(key)]
             return
@@ -262,7 +262,7 @@ class RedisPurges:
                     yield list(dict.fromkeys(reply[1]))
 
     async def _named(self, names: Sequence[bytes], scope: Scope) -> list[bytes]:
-        """Return the names of those entries that the scope names."""
+        """Return the names of those entries that are in scope."""
         commands = [("HMGET", name, NAMESPACE_FIELD, TAGS_FIELD) for name in names]
         replies = await self._link.ask(commands, timeout_s=_ASK_S)
         namespace = hex_id(scope.namespace_id).encode()

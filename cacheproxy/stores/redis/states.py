@@ -1,4 +1,4 @@
-"""Named states in Redis: small things that processes share beside the entries."""
+"""Named states in Redis: small values that processes share, such as evidence."""
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.redis.cluster_link import ClusterLink
@@ -6,7 +6,7 @@ from cacheproxy.stores.redis.entries import value_of
 from cacheproxy.stores.redis.link import RedisLink, raise_error_in
 
 _PREFIX = "cp:{shared}:s1:"
-"""The braces put them on the node of a cluster that holds conversations."""
+"""The braces put them on the node of a cluster that serves conversations."""
 
 _ASK_S = 5.0
 

@@ -1,5 +1,6 @@
-"""Watches the search indexes of a Redis, off every request's way: what they hold, and whether they
-find what is there. One that finds nothing although there are entries is made anew from them.
+"""Watches the search indexes of a Redis in the background: their size, and whether they work.
+
+An index that returns nothing for existing entries is rebuilt from them.
 """
 
 import asyncio
@@ -18,14 +19,14 @@ _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 15.0
 
 _REBUILD_AGAIN_S = 600.0
-"""An index that still finds nothing after it was made anew is not made anew over and over."""
+"""The least time between two rebuilds of an index that still finds nothing."""
 
 
 class IndexWatch:
-    """Looks at the indexes in use, again and again.
+    """Checks the indexes in use periodically.
 
     Attributes:
-        stats: what was seen last.
+        stats: from the last check.
     """
 
     def __init__(self, indexes: ProbeIndexes, is_blind: IsBlind) -> None:
@@ -36,15 +37,15 @@ class IndexWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start looking, in the background of the running event loop."""
+        """Start checking in the background of the running event loop."""
         self._task = asyncio.create_task(self._look_for_ever())
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         await stop_tasks(self._task)
 
     async def look(self) -> None:
-        """Look at every index once.
+        """Check every index once.
 
         Raises:
             StoreError: Redis did not answer.
@@ -76,7 +77,7 @@ class IndexWatch:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await self.look()
-            except Exception as error:  # whatever Redis said: the next look is made
+            except Exception as error:  # of any kind: the next check follows
                 self.stats = IndexStats(rebuilds=self.stats.rebuilds)
                 level = logging.DEBUG if isinstance(error, StoreError) else logging.WARNING
-                _log.log(level, "the indexes could not be looked at: %r", error)
+                _log.log(level, "cannot check the search indexes: %r", error)

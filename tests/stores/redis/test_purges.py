@@ -160,7 +160,7 @@ async def test_a_purge_that_was_cut_short_is_over_when_it_is_repeated(
     await store.put_many(entries(range(3)))
     assert await other.get_many([key(0)]) == [None]
     await store.purge(Scope(NAMESPACE))
-    await until(lambda: not other._purging.are_judging)
+    await until(lambda: not other._purging.is_any_active)
     assert client.smembers("cp:{shared}:running") == set()
 
 

@@ -33,13 +33,13 @@ def test_tls_is_for_the_master_and_for_the_sentinels():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis+sentinel://:secret@one:1", "names a service"),
-        ("redis+sentinel://:secret@one:1/", "names a service"),
+        ("redis+sentinel://:secret@one:1", "must name a service"),
+        ("redis+sentinel://:secret@one:1/", "must name a service"),
         ("redis+sentinel://:secret@one:1/cache/first", "database number"),
         ("redis+sentinel://:secret@one:1,:2/cache", "has no host"),
         ("redis+sentinel://:secret@/cache", "has no host"),
-        ("redis+sentinel://:secret@one:x/cache", "port that is no number"),
-        ("redis+sentinel://:secret@one:70000/cache", "port that is no number"),
+        ("redis+sentinel://:secret@one:x/cache", "an invalid port"),
+        ("redis+sentinel://:secret@one:70000/cache", "an invalid port"),
         ("redis+sentinel://:sec/ret@one:1/cache", "store: "),
         ("redis+sentinel://:sec#ret@one:1/cache", "store: "),
         ("redis+sentinel://:secret@one:1/cache?no_option=1", "cannot be read"),

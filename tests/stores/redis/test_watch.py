@@ -70,7 +70,7 @@ async def test_an_index_that_finds_nothing_of_what_is_there_is_made_anew(store, 
             await asyncio.sleep(0.01)
     assert client.dbsize() == DIMENSIONS
     assert store.stats().index.rebuilds == 1
-    assert "finds nothing" in caplog.text
+    assert "does not find existing entries" in caplog.text
 
 
 async def test_an_index_is_not_made_anew_over_and_over(store, client):

@@ -20,15 +20,15 @@ _PASSING = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_TOOBIG,
 }
-"""Errors that say nothing against the connection; after any other it is opened anew."""
+"""Errors after which the connection is still good; after any other one it is reopened."""
 
 _INVALID = {None, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG}
-"""Errors that say nothing against the database, but something against what was to be written. Those
-of the Python module itself, which has no code for them, are of this kind."""
+"""Errors caused by the data that was to be written, not by the database. Errors of the Python
+module itself, which have no code, are of this kind."""
 
 
-class Worker:
-    """One thread with one connection, opened on first use and opened anew after damage."""
+class DatabaseThread:
+    """One thread with one connection, which is opened on first use and reopened after damage."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
@@ -41,18 +41,18 @@ class Worker:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        """Return `job(connection, ...)`, run on the thread after all that was asked before.
+        """Return `job(connection, ...)`, run on the thread after all earlier jobs.
 
-        A caller that is cancelled before its turn takes its job with it; a job that has begun
-        runs to its end, so that nothing is half done.
+        If the caller is cancelled before the job begins, the job is dropped; a job that has begun
+        runs to its end.
 
         Raises:
-            StoreError: whatever went wrong.
+            StoreError: the job failed, for whatever reason.
         """
         return await self._thread.run(functools.partial(self._run, job, *args, **kwargs))
 
     async def close(self) -> None:
-        """Close the connection and end the thread, after all that was asked before."""
+        """Close the connection and end the thread, after all earlier jobs."""
         try:
             await self._thread.run(self._disconnect)
         finally:
@@ -88,6 +88,6 @@ class Worker:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # A connection that is sick may complain; it is let go either way.
+            # A broken connection may fail to close; it is dropped either way.
             with suppress(sqlite3.Error):
                 connection.close()
