@@ -212,7 +212,8 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def __len__(self) -> int:
-        return len(self.asked)
+        """How many requests of clients came; those to a judge come in their own time."""
+        return sum(asked.judged_pair is None for asked in self.asked)
 
     def gate(self) -> Gate:
         return Gate(self)
