@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in bytes, before anything looks at it."""
+"""Reads a request's body, bounded in bytes, before it is decoded."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,8 +13,8 @@ from cacheproxy.validation import refusal
 T = TypeVar("T")
 
 _DISCARD_FACTOR = 8
-"""How many times the limit is read and discarded, so that a client that is still sending reads its
-413 instead of a reset connection."""
+"""This multiple of the limit is read and discarded, so that a client that is still sending receives
+the 413 instead of a reset connection."""
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int) -> bytes:
@@ -22,7 +22,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_byt
 
     Raises:
         BadRequest: it is too large (413) or compressed (415).
-        ClientGone: the client left.
+        ClientGone: the client disconnected.
     """
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise BadRequest("compressed request bodies are not accepted", status=415)
@@ -50,7 +50,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Return the body as the decoder's type.
 
     Raises:
-        BadRequest: it is not JSON, not UTF-8, nested without end, or not of that type.
+        BadRequest: it is not JSON, not UTF-8, nested too deeply, or not of that type.
     """
     if not body:
         raise BadRequest("the request body is empty; it must be a JSON object")

@@ -17,19 +17,21 @@ from cacheproxy.routes.exchange import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Exposition = Callable[[], Awaitable[bytes]]
-"""Gives the metrics in the Prometheus text format."""
+"""Returns the metrics in the Prometheus text format."""
 
 
 class Model(msgspec.Struct):
-    """A model that is served. What is more than OpenAI's is given of embedding models only."""
+    """A served model. Fields beyond OpenAI's are present for embedding models only."""
 
-    id: Annotated[str, Meta(description="The name to request it by.")]
+    id: Annotated[str, Meta(description="The name by which it is requested.")]
     object: Literal["model"]
     created: Annotated[int, Meta(description="When the server started, Unix time in seconds.")]
     owned_by: Literal["cacheproxy", "upstream"]
-    dimensions: Annotated[int | UnsetType, Meta(description="The length of its vectors.")] = UNSET
+    dimensions: Annotated[
+        int | UnsetType, Meta(description="The number of dimensions of its vectors.")
+    ] = UNSET
     aliases: Annotated[
-        tuple[str, ...] | UnsetType, Meta(description="Further names to request it by.")
+        tuple[str, ...] | UnsetType, Meta(description="Other names by which it can be requested.")
     ] = UNSET
     fingerprint: Annotated[
         str | UnsetType,
@@ -45,13 +47,13 @@ class ModelList(msgspec.Struct):
 
 
 class Alive(msgspec.Struct):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Ready(msgspec.Struct):
-    """The server takes requests."""
+    """The server accepts requests."""
 
     status: Literal["ready"] = "ready"
 
@@ -69,7 +71,7 @@ LIST_MODELS = Operation(
     id="listModels",
     tag="Models",
     summary="List the models that are served",
-    description="The embedding models, and the chat models that upstreams have by name.",
+    description="The embedding models, and the chat models that upstreams list by name.",
     replies={200: Reply("The models.", (Content(ModelList),)), **refusals(500)},
     takes_key=False,
 )
@@ -79,7 +81,7 @@ HEALTHZ = Operation(
     path="/healthz",
     id="getHealth",
     tag="Service",
-    summary="Tell whether the process is alive",
+    summary="Check whether the process is alive",
     description="For liveness probes.",
     replies={200: Reply("It is.", (Content(Alive),)), **refusals(500)},
     takes_key=False,
@@ -90,11 +92,11 @@ READYZ = Operation(
     path="/readyz",
     id="getReadiness",
     tag="Service",
-    summary="Tell whether the server takes requests",
-    description="For readiness probes and load balancers. A store that is down does not count.",
+    summary="Check whether the server accepts requests",
+    description="For readiness probes and load balancers. An unavailable store does not count.",
     replies={
         200: Reply("It does.", (Content(Ready),)),
-        503: Reply("It does not, for now.", (Content(NotReady),)),
+        503: Reply("The server does not accept new requests at the moment.", (Content(NotReady),)),
         **refusals(500),
     },
     takes_key=False,
@@ -109,7 +111,7 @@ METRICS = Operation(
     description="The Prometheus text format, over all workers.",
     replies={
         200: Reply("The metrics.", (Content(str, media_type="text/plain"),)),
-        **refusals(500, 503, because={503: "The other workers' metrics cannot be had."}),
+        **refusals(500, 503, because={503: "The other workers' metrics are not available."}),
     },
     takes_key=False,
 )
