@@ -1,4 +1,4 @@
-"""Puts the embedding routes together: one for the local model, one for each model of upstreams."""
+"""Assembles the embedding routes: one for the local model, one for each model of upstreams."""
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,16 +26,16 @@ from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.upstreams.embedding import UpstreamEngine
 
 _CHECKS = 1_024
-"""Semantic hits that may wait to be checked; beyond that none is served that is to be checked."""
+"""The most semantic hits that may wait for a check; further hits that need one become misses."""
 
 
 class Embeddings:
-    """The embedding routes and what they share.
+    """The embedding routes and their shared parts.
 
     Attributes:
-        routes: one for each model, the local one first.
-        hot: their hot tier.
-        spare_work: their background checks.
+        routes: one for each model, the local model first.
+        hot: the hot tier.
+        spare_work: the background checks.
     """
 
     def __init__(self, parts: Parts, installed: InstalledModel) -> None:
@@ -47,7 +47,7 @@ class Embeddings:
         self.routes = self._make_routes(installed)
 
     def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:
-        """Return each route under its model's name and every alias; the first one of a name."""
+        """Return the routes by model name and alias; the first route that has a name gets it."""
         return {
             name: route
             for route in reversed(self.routes)
@@ -59,7 +59,7 @@ class Embeddings:
         return [route.key_of_text(namespace_id, text) for route in self.routes]
 
     def accounts(self) -> list[Account]:
-        """Return where the namespaces of each model stand."""
+        """Return the standings of each model's namespaces."""
         return [account for one in self._thresholds for account in one.accounts()]
 
     def start(self, running: AsyncExitStack) -> None:
