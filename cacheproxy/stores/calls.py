@@ -1,4 +1,4 @@
-"""The calls in progress of a store, for which closing it waits."""
+"""Tracks a store's calls in progress, so that closing it can wait for them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from cacheproxy.errors import StoreError
 
 
 class Calls:
-    """Counts the calls in progress of a store that is open; owned by the event loop."""
+    """Counts the calls in progress of an open store; owned by the event loop."""
 
     def __init__(self) -> None:
         self._is_open = False
@@ -26,13 +26,13 @@ class Calls:
         self._is_open = True
 
     def close(self) -> bool:
-        """Allow no more calls; return whether that is new."""
+        """Allow no more calls; return whether they were allowed before."""
         is_new = not self._is_closed
         self._is_open, self._is_closed = False, True
         return is_new
 
     async def ended(self) -> None:
-        """Return when none is in progress."""
+        """Wait until no call is in progress."""
         while self._count:
             self._idle.clear()
             await self._idle.wait()

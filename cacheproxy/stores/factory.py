@@ -1,4 +1,4 @@
-"""Which store the settings name."""
+"""Makes the store that the settings name."""
 
 from cacheproxy.settings.sections import Settings
 from cacheproxy.stores.embedded.store import EmbeddedStore
@@ -6,7 +6,7 @@ from cacheproxy.stores.protocol import Store
 
 
 def make_store(settings: Settings) -> Store:
-    """Return the store, which is still to be opened.
+    """Return the store, not yet opened.
 
     Raises:
         ConfigError: its URL cannot be read.

@@ -1,11 +1,11 @@
-"""A store's figures as metrics, read whenever the metrics are."""
+"""Exposes a store's statistics as metrics, read at each scrape."""
 
 from cacheproxy.stores.protocol import IndexStats, Store
 from cacheproxy.telemetry.metrics import Metrics
 
 
 def show_store(store: Store, metrics: Metrics) -> None:
-    """Let the gauges tell, from now on, what the store holds and what it has heard of purges."""
+    """Connect the gauges to the store's statistics and to its state of purges."""
 
     def index() -> IndexStats:
         return store.stats().index

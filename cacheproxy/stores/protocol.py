@@ -1,8 +1,8 @@
-"""The seam between the tiers and where entries live.
+"""The interface between the tiers and the stores.
 
 A store keeps opaque records under 32-byte keys with an expiry, and finds the entry nearest to a
-probe vector inside one partition. It knows nothing of texts, models or thresholds. Every call may
-raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
+probe vector within one partition. It knows nothing of texts, models or thresholds. Every call may
+raise `StoreError` or be slow: the tiers set a deadline for each call and can do without its answer.
 """
 
 import math
@@ -17,16 +17,16 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges, Scope
 
 _UNIT_TOLERANCE = 1e-3
-"""Of a probe's length; float16 weights upstream leave up to 5e-4."""
+"""Tolerance of a probe's length; upstreams with float16 weights deviate by up to 5e-4."""
 
 
 class Partition(NamedTuple):
-    """What a KNN lookup may see: one namespace under one model fingerprint.
+    """The entries that a KNN lookup may see: one namespace under one model fingerprint.
 
     Attributes:
-        namespace_id: whose entries they are.
-        fingerprint: of the model and the probe; scores of different ones do not compare.
-        context: what else has to be the same, in a string; empty where there is nothing.
+        namespace_id: the namespace that owns the entries.
+        fingerprint: of the model and the probe; scores under different ones are not comparable.
+        context: what else must be equal, as a string; empty if nothing.
     """
 
     namespace_id: str
@@ -35,12 +35,12 @@ class Partition(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is written: whole or not at all, and never without an expiry.
+    """An entry to write, atomically and always with an expiry.
 
     Attributes:
         key: 32 bytes, unique over all partitions.
-        record: opaque bytes, handed back as they are.
-        expires_at: Unix time from which the entry is gone, seconds.
+        record: opaque bytes, returned unchanged.
+        expires_at: Unix time at which the entry expires, seconds.
         tags: names under which the entry may be purged later.
         probe: float32 [d], unit length; None keeps the entry out of the KNN index.
         generation: `Purges.generation` when the work that made the entry began; it is not written
@@ -59,8 +59,8 @@ class Entry(NamedTuple):
 class Neighbour(NamedTuple):
     """The nearest live entry of a partition.
 
-    `score` is the cosine of the two probes, -1 to 1, as precise as the store keeps them: float16 at
-    the least, which leaves some 1e-5 of doubt.
+    `score` is the cosine of the two probes, -1 to 1, at the store's precision: at least float16,
+    which leaves an error of about 1e-5.
     """
 
     key: bytes
@@ -70,16 +70,15 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """How lookups by probe are doing, over all models; NaN where that is not known.
+    """The state of lookups by probe, over all models; NaN where a figure is unknown.
 
     Attributes:
         is_up: whether they can be answered.
-        documents: entries that can be found; the embedded store counts distinct probes that it has
-            in memory.
+        documents: indexed entries; the embedded store counts the distinct probes in memory.
         failures: entries that could not be indexed.
-        size_bytes: what the indexes take in memory.
-        indexed_ratio: the share of the entries that is indexed already, 0 to 1.
-        rebuilds: indexes made anew because they answered nothing, since the store was opened.
+        size_bytes: the memory that the indexes use.
+        indexed_ratio: the share of the entries that is already indexed, 0 to 1.
+        rebuilds: indexes rebuilt since the store was opened, because they returned nothing.
     """
 
     is_up: bool = True
@@ -95,9 +94,9 @@ class StoreStats:
     """Figures for metrics; NaN where a store keeps no count.
 
     Attributes:
-        entries: may include expired ones that are still to be removed.
-        live_bytes: what the entries take.
-        index: what is known of the lookups by probe.
+        entries: number of entries; may include expired ones that are not removed yet.
+        live_bytes: the space that the entries use.
+        index: the state of the lookups by probe.
     """
 
     entries: float = 0
@@ -107,11 +106,11 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What a count of every entry found.
+    """The result of counting every entry.
 
     Attributes:
-        entries: may include expired ones that are still to be removed.
-        size_bytes: what the store takes, indexes included; NaN where that cannot be known.
+        entries: number of entries; may include expired ones that are not removed yet.
+        size_bytes: the store's size, indexes included; NaN if it cannot be known.
         namespaces: entries by `hex_id` of the namespace's id.
     """
 
@@ -121,28 +120,28 @@ class Census:
 
 
 Progress = Callable[[int], None]
-"""Is told, now and then, how many entries a purge has removed so far."""
+"""Called from time to time with the number of entries that a purge has removed so far."""
 
 
 class Store(Protocol):
-    """An exact and a nearest-neighbour lookup over the same entries.
+    """Exact and nearest-neighbour lookups over the same entries.
 
-    Every method raises `StoreError` when the store cannot answer. Any number of processes may use
-    one store; what another of them purged or replaced is told to `purges` within 100 ms.
+    Every method raises `StoreError` if the store cannot answer. Any number of processes may use one
+    store; purges and replacements by other processes reach `purges` within 100 ms.
 
     Attributes:
-        lookups_at_once: calls of `get_many` that gain from being made at the same time.
-        purges: what this process has heard of purges.
+        lookups_at_once: the number of concurrent `get_many` calls that is worthwhile.
+        purges: the purges that this process knows of.
     """
 
     lookups_at_once: int
     purges: Purges
 
     async def open(self) -> None:
-        """Make the store ready; called once before anything else."""
+        """Open the store; called once, before any other method."""
 
     async def close(self) -> None:
-        """Finish what was begun and release everything; later calls raise `StoreError`."""
+        """Finish the calls in progress and release everything; later calls raise `StoreError`."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
@@ -160,41 +159,41 @@ class Store(Protocol):
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; a key that exists is replaced.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge excludes are not.
         """
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove all entries of the scope made before now; return their number.
 
-        From the beginning no lookup that knows of the purge finds any of them, and none that is
-        still on its way is written; the return says that all are removed. A purge that fails on
-        its way stays in force.
+        From the start, no lookup that knows of the purge returns such an entry, and none that is in
+        flight is written. When the call returns, all have been removed. A purge that fails halfway
+        remains in force.
         """
 
     async def census(self) -> Census:
         """Count every entry; may take seconds."""
 
     async def read_state(self, name: str) -> bytes | None:
-        """Return the live state of that name: what processes share beside the entries."""
+        """Return the live state of that name: small data that processes share besides entries."""
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if it still is `old` (None: if there is none); return whether it was.
+        """Write a state if the current one is `old` (None: there is none); return whether it was.
 
         `expires_at` is Unix time, seconds, as for entries.
         """
 
     def stats(self) -> StoreStats:
-        """Return what the store holds, as far as it knows without looking."""
+        """Return the store's figures, as far as they are known without I/O."""
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an entry's probe as float32 [d].
 
     Raises:
-        StoreError: it is no vector of unit length.
+        StoreError: it is not a vector of unit length.
     """
     vector = np.asarray(probe, np.float32)
-    # Also refuses NaN and infinities, which would spoil an index for their neighbours.
+    # Also rejects NaN and infinities, which would corrupt an index for other entries.
     if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
         raise StoreError("a probe is not a vector of unit length", "invalid")
     return vector

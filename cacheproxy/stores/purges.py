@@ -1,27 +1,27 @@
-"""What a process has heard of purges and replaced entries, and what it may therefore not use.
+"""Tracks purges and replaced entries, to decide what this process may still use.
 
-Every purge has a number, its generation, from a counter that all processes on a store share and
-that only ever rises. An entry carries the newest generation that its process had heard of when the
-work that made it began: a purge with a higher number may concern it. That number can only be too
-old, which costs a miss; taking it costs no question to the store.
+Every purge has a number, its generation, from an increasing counter that all processes on a store
+share. An entry carries the newest generation that its process knew of when the work that made it
+began: a purge with a higher number may concern it. That number can only be too old, which costs a
+miss; reading it needs no store call.
 
-Inside the process what was read or begun is marked with the moment, a count of what was heard. It
-may be used as long as nothing that concerns it has been heard since. What was held is judged when
-it is next used, rather than looked for when a purge is heard: a namespace may have 100,000 entries
-in the hot tier, and the event loop would stand still for them.
+Within the process, everything that is read or begun is marked with the moment, a count of the
+announcements received. It may be used as long as no announcement that concerns it has arrived
+since. Held entries are checked when they are next used, not when a purge arrives: a namespace may
+have 100,000 entries in the hot tier, and searching them would block the event loop.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 _MOST_SUBJECTS = 16_384
-"""Namespaces and keys remembered, some 3 MB. For want of more, what was held before the oldest of
-them was heard is not used any more, and is read from the store again."""
+"""Namespaces and keys remembered, about 3 MB. Because of this bound, anything held since before the
+oldest of them was announced is no longer used and is read from the store again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a purge removes: a namespace's entries, those of them with a tag, or the one of a key.
+    """What a purge removes: all entries of a namespace, those with a tag, or the one of a key.
 
     Attributes:
         namespace_id: as in `Partition`.
@@ -40,19 +40,21 @@ class Scope:
 
 @dataclass(slots=True)
 class _Heard:
-    """When a subject was last heard of, and the newest purge of it."""
+    """The moment of a subject's last announcement, and its newest purge."""
 
     moment: int
     generation: int
 
 
 class Purges:
-    """What this process has heard; the store tells, the tiers ask. Owned by the event loop.
+    """The announcements that this process has received: the store adds them, the tiers query them.
+
+    Owned by the event loop.
 
     Attributes:
-        generation: of the newest purge heard of; 0 before the first.
-        moment: rises with everything that is heard; what begins now is marked with it.
-        is_listening: whether what other processes announce is being heard.
+        generation: of the newest known purge; 0 before the first.
+        moment: increases with every announcement; work that begins now is marked with it.
+        is_listening: whether announcements of other processes are being received.
     """
 
     def __init__(self) -> None:
@@ -63,10 +65,10 @@ class Purges:
         self._forgotten = 0
 
     def purged(self, scope: Scope, generation: int) -> None:
-        """Hear of a purge; hearing of it again changes nothing.
+        """Record a purge; recording it again changes nothing.
 
-        The tags of what is held here are not known, so that a purge by tag counts for all that is
-        held of its namespace.
+        The tags of held entries are not known here, so a purge by tag counts for everything that
+        is held of its namespace.
         """
         subject = scope.namespace_id if scope.key is None else scope.key
         known = self._heard.get(subject)
@@ -75,20 +77,20 @@ class Purges:
             self._touch(subject, generation)
 
     def replaced(self, keys: Iterable[bytes]) -> None:
-        """Hear that another process has written entries over those of these keys."""
+        """Record that another process has replaced the entries of these keys."""
         for key in keys:
             known = self._heard.get(key)
             self._touch(key, known.generation if known else 0)
 
     def missed(self, generation: int) -> None:
-        """Learn that anything may have been announced unheard, with this newest generation."""
+        """Record that any announcement up to this newest generation may have been missed."""
         self.generation = max(self.generation, generation)
         self.moment += 1
         self._forgotten = self.moment
         self._heard.clear()
 
     def is_untouched(self, namespace_id: str, key: bytes, since: int) -> bool:
-        """Return whether nothing was heard after the moment `since` that concerns the entry."""
+        """Return whether no announcement after the moment `since` concerns the entry."""
         return since >= max(self._forgotten, self._last(namespace_id), self._last(key))
 
     def _last(self, subject: str | bytes) -> int:

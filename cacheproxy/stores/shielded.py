@@ -1,4 +1,4 @@
-"""Work of a store that goes on although whoever asked for it has left."""
+"""Runs work of a store that continues even if its caller is cancelled."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,16 +8,16 @@ from cacheproxy.errors import StoreError
 
 
 class Shielded:
-    """The tasks of such work; those that still run when the store is closed are cut short."""
+    """The tasks of such work; those still running when the store is closed are cancelled."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[int]] = set()
 
     async def run(self, work: Coroutine[Any, Any, int]) -> int:
-        """Return what the work gives; a caller that is cancelled does not stop it.
+        """Return the result of the work; cancelling the caller does not stop it.
 
         Raises:
-            StoreError: it was cut short.
+            StoreError: the work was cancelled because the store was closed.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -26,11 +26,11 @@ class Shielded:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
-                raise StoreError("the store was closed before the work was done") from None
+                raise StoreError("the store was closed before the work was finished") from None
             raise
 
     async def cut_short(self) -> None:
-        """Cancel what still runs."""
+        """Cancel the tasks that are still running."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -38,4 +38,4 @@ class Shielded:
     def _forget(self, task: asyncio.Task[int]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever asked may have left without it
+            task.exception()  # the caller may have been cancelled

@@ -1,7 +1,7 @@
-"""The SQLite file behind the embedded store, opened whatever state it is in.
+"""The SQLite file of the embedded store, which can be opened whatever state it is in.
 
-A cache must never stop the server that it speeds up. A file that is corrupt, of another version or
-of another program is therefore set aside under another name, kept, and replaced by an empty one.
+A cache must never prevent the server from starting. A file that is corrupt, of another version or
+of another program is therefore renamed, kept, and replaced by an empty one.
 """
 
 import logging
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 _APPLICATION_ID = int.from_bytes(b"CPXY", "big")
 _FORMAT = 2
-"""Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
+"""Stored as `PRAGMA user_version`; increased whenever the schema below changes."""
 
 _BUSY_S = 5.0
-"""How long a write waits for another process's; its transactions take some 20 ms each."""
+"""How long a write waits for another process, whose transactions take about 20 ms each."""
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -98,8 +98,8 @@ class Database:
     """One SQLite database, in a file (mode 0600: vectors invert to text) or in memory.
 
     Attributes:
-        incarnation: rises whenever what a connection sees has been replaced by something new:
-            row ids learnt under another incarnation mean nothing.
+        incarnation: increases whenever the database has been replaced by a new one: row ids from
+            another incarnation are meaningless.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -110,10 +110,10 @@ class Database:
         self._inode: tuple[int, int] | None = None
 
     def connect(self) -> Connection:
-        """Return a new connection; create the database, or set aside what is in its place.
+        """Return a new connection; create the database, or set an unusable file aside.
 
         Raises:
-            sqlite3.Error, OSError: there can be no database at the path.
+            sqlite3.Error, OSError: no database can be created at the path.
         """
         with self._lock:
             if self.path is None:
@@ -122,7 +122,7 @@ class Database:
             else:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Two processes that start on one corrupt file must not set aside each other's new
-                # one; the second looks again once it has the lock.
+                # one; the second checks again once it has the lock.
                 with FileLock(f"{self.path}.lock", timeout=2 * _BUSY_S, mode=0o600):
                     connection = self._open_or_replace(self.path)
                 inode = _inode(self.path)
@@ -134,13 +134,13 @@ class Database:
             return connection
 
     def report_damage(self) -> None:
-        """Have the next connection read the whole file, and set it aside if it is corrupt."""
+        """Make the next connection check the whole file, and set it aside if it is corrupt."""
         with self._lock:
             self._suspect = True
             self.incarnation += 1
 
     def check_in_place(self) -> None:
-        """Have all connections opened anew if somebody removed or replaced the file."""
+        """Reopen all connections if the file was removed or replaced."""
         with self._lock:
             if self.path is not None and _inode(self.path) != self._inode:
                 self.incarnation += 1
@@ -179,7 +179,7 @@ class Database:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Commit what the block wrote; or, if it or the commit failed, nothing of it."""
+    """Commit what the block wrote, or roll back if the block or the commit fails."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -209,7 +209,7 @@ def _adopt(connection: Connection) -> None:
     if not fresh and application_id != _APPLICATION_ID:
         raise _UnusableError("belongs to another program")
     if not fresh and version != _FORMAT:
-        raise _UnusableError(f"is of format {version}, and this is format {_FORMAT}")
+        raise _UnusableError(f"has format {version}, and this version needs format {_FORMAT}")
     if fresh:
         # A 384-d embedding and its 256-d probe make a row of 2.7 kB. A 4 kB page holds one (4.3 kB
         # of file an entry, measured); one of 8 kB three with hardly a byte to spare; one of 16 kB
@@ -230,7 +230,7 @@ def _adopt(connection: Connection) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the database, and the journals that belong to it; return its new name."""
+    """Rename the database and its journals; return its new name."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.name}.set-aside-{stamp}-{os.urandom(2).hex()}")
     for suffix in ("-wal", "-shm", ""):

@@ -1,8 +1,8 @@
-"""Hears what other processes on the same SQLite file announce, by looking again and again.
+"""Receives announcements of other processes on the same SQLite file, by polling.
 
-Whoever commits writes to the file's journal: as long as that has not changed there is no news, and
-no thread is woken to ask for it. That halves what listening costs an idle server, to some 0.5 % of
-a core (measured).
+Every commit changes the file's journal: while the journal is unchanged there are no announcements,
+and no thread is woken to read them. This halves the cost of polling on an idle server, to about
+0.5 % of a core (measured).
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from cacheproxy.stores.purges import Purges
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.04
-"""How late something is heard, at the most, where threads are not busy."""
+"""The longest delay of an announcement while threads are not busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look found, in which incarnation of the file, and when (monotonic, seconds)."""
+    """The result of one poll, the file's incarnation, and the time (monotonic, seconds)."""
 
     news: News
     incarnation: int
@@ -39,7 +39,7 @@ class _Look:
 
 
 class Listener:
-    """Looks for announcements, and tells `purges` of those that others made."""
+    """Polls for announcements, and passes those of other processes to `purges`."""
 
     def __init__(self, path: Path, reader: Worker, purges: Purges, own_id: bytes) -> None:
         self._journal = Path(f"{path}-wal")
@@ -50,7 +50,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen from now on; what was announced before is known when this returns.
+        """Start polling; earlier announcements are known when this returns.
 
         Raises:
             StoreError: the database cannot be read.
@@ -60,7 +60,7 @@ class Listener:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -72,7 +72,7 @@ class Listener:
             before, was_new = seen, is_new
             seen = self._journal_state()
             is_new = seen != before
-            # Once more after a change: another one may fall into the same tick of its clock.
+            # Poll once more after a change: another one may fall into the same clock tick.
             if not is_new and not was_new and self._purges.is_listening:
                 self._last = replace(self._last, at=time.monotonic())
                 continue
@@ -81,7 +81,9 @@ class Listener:
                 self._purges.is_listening = True
             except StoreError as error:
                 if self._purges.is_listening:
-                    _log.warning("purges by other processes are not heard: %s", error)
+                    _log.warning(
+                        "announcements of purges by other processes cannot be read: %s", error
+                    )
                 self._purges.is_listening = False
 
     def _hear(self, look: _Look) -> None:
@@ -100,7 +102,7 @@ class Listener:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    # What follows runs on the reader's thread.
+    # The rest runs on the reader's thread.
 
     def _begin(self, connection: Connection) -> _Look:
         news = News([], [], current_place(connection))

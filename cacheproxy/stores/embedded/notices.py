@@ -1,9 +1,9 @@
-"""What the processes on one SQLite file tell each other: rows about purges and replaced entries.
+"""Announcements between processes on one SQLite file: rows about purges and replaced entries.
 
-A purge is a row first, and then a removal of entries in slices. While it is running, lookups judge
-the entries by it, in the statement that reads them (`standing_entries`); and for an hour a write of
-an entry that was begun before the purge finds it. Its generation is the time in microseconds, or
-one more than the last: it rises even if rows, or the file, were removed in between.
+A purge first inserts a row and then removes entries in slices. While it is running, the statement
+that reads entries filters them by it (`standing_entries`). For an hour, a write of an entry whose
+work began before the purge is checked against it. Its generation is the time in microseconds, or
+one more than the last: it increases even if rows, or the file, were removed in between.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,10 +19,10 @@ _PURGES_KEPT_S = 3600.0
 """Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
 
 REPLACEMENTS_KEPT_S = 60.0
-"""A process that has not listened for longer has missed something."""
+"""A process that has not polled for longer than this has missed announcements."""
 
 _ABANDONED_S = 60.0
-"""A running purge that has removed nothing for so long was cut short: a slice takes some 20 ms."""
+"""A running purge without progress for this long was interrupted: a slice takes about 20 ms."""
 
 _NEW_GENERATION = """
 SELECT max(?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'purges'), 0))
@@ -54,7 +54,7 @@ RETURNING partition, probe_hash
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """A purge as its row has it; `namespace`, `tag`, `key` are what stands in other tables."""
+    """A purge as stored in its row; `namespace`, `tag` and `key` are as in the other tables."""
 
     generation: int
     namespace_id: str
@@ -64,13 +64,13 @@ class Purge:
 
     @property
     def subject(self) -> Scope:
-        """What processes are to forget of it: they do not know tags by their bytes."""
+        """The scope that processes are to forget; they do not know tags by their bytes."""
         return Scope(self.namespace_id, key=self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where a process has read: a generation, and a replacement's id."""
+    """How far a process has read: a generation, and a replacement's id."""
 
     generation: int = 0
     replacement: int = 0
@@ -78,7 +78,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was announced since a place; `replaced` leaves out what the reader wrote itself."""
+    """The announcements since a place; `replaced` excludes the reader's own writes."""
 
     purges: list[Purge]
     replaced: list[bytes]
@@ -106,9 +106,9 @@ def begin_purge(connection: Connection, scope: Scope, now: float) -> Purge:
 
 
 def remove_some(connection: Connection, purge: Purge, now: float) -> list[Removed]:
-    """Remove entries that a purge names, at most WRITE_ROWS; once it returns none, none are left.
+    """Remove entries of a purge's scope, at most WRITE_ROWS; none are left once it returns none.
 
-    Each call also shows all processes that the purge is making progress.
+    Each call also records that the purge is making progress.
     """
     partitions = purge.namespace + b"\0" * 8, purge.namespace + b"\xff" * 8
     with transaction(connection):
@@ -126,7 +126,7 @@ def remove_some(connection: Connection, purge: Purge, now: float) -> list[Remove
 
 
 def finish_purge(connection: Connection, purge: Purge) -> None:
-    """Say that a purge has removed all that it names: lookups need not judge by it any more."""
+    """Mark a purge as finished: lookups need not filter by it any more."""
     connection.execute(
         "UPDATE purges SET is_running = FALSE WHERE generation = ?", (purge.generation,)
     )
@@ -143,9 +143,9 @@ def abandoned_purges(connection: Connection, now: float) -> list[Purge]:
 
 
 def allowed(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries that no purge forbids to write, the last of equal keys each.
+    """Return the entries that no purge excludes; of equal keys, the last one.
 
-    To be asked in the transaction that writes them.
+    It must run in the transaction that writes them.
     """
     latest = {entry.key: entry for entry in entries}
     oldest = min(entry.generation for entry in latest.values())
@@ -179,13 +179,13 @@ def announce_replaced(
 
 
 def current_place(connection: Connection) -> Place:
-    """Return the place after all that was ever announced."""
+    """Return the place after all announcements so far."""
     found = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
     return Place(found.get("purges", 0), found.get("replacements", 0))
 
 
 def read_news(connection: Connection, place: Place, reader: bytes) -> News:
-    """Return what was announced since the place."""
+    """Return the announcements since the place."""
     purges = [
         Purge(*row)
         for row in connection.execute(
@@ -214,7 +214,7 @@ def read_news(connection: Connection, place: Place, reader: bytes) -> News:
 
 
 def forget_old(connection: Connection, now: float) -> None:
-    """Remove announcements that nobody can need any more."""
+    """Remove announcements that no process can need any more."""
     with transaction(connection):
         connection.execute(
             "DELETE FROM purges WHERE NOT is_running AND made_at < ?", (now - _PURGES_KEPT_S,)

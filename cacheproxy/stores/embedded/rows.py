@@ -1,8 +1,8 @@
-"""What the embedded store says to SQLite about entries: plain functions over a connection.
+"""The embedded store's SQL for entries, as plain functions over a connection.
 
-Reads come back as one row, whatever their number: `group_concat` joins the blobs inside SQLite.
-The sqlite3 module gives up the GIL for every row that it steps to and must win it back each time;
-beside a busy event loop 2,048 records took 110 ms row by row and take 16 ms joined (measured).
+Every read returns one row: `group_concat` joins the blobs inside SQLite. The sqlite3 module
+releases the GIL for every row and must reacquire it each time; beside a busy event loop, 2,048
+records take 110 ms row by row and 16 ms joined (measured).
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from cacheproxy.stores.embedded.database import Connection, transaction
 from cacheproxy.stores.protocol import Entry, Partition, unit_probe
 
 WRITE_ROWS = 256
-"""Entries per transaction of writing or removing: some 20 ms, then others have their turn."""
+"""Entries per transaction of writing or removing: about 20 ms, then other work gets a turn."""
 
 _FREE_PAGES_KEPT = 512
-"""8 MiB of free pages stay in the file for the next writes before any are given back."""
+"""Up to 8 MiB of free pages stay in the file for the next writes."""
 
 # Any number of keys in one parameter, 32 bytes each (KEY_BYTES), so that one statement serves all.
 _GET = """
@@ -47,14 +47,14 @@ RETURNING key, partition, probe_hash
 
 
 class Removed(NamedTuple):
-    """What the vector index must know of a row that is gone; `probe_hash` None: it held none."""
+    """What the vector index must know of a removed row; `probe_hash` is None if it had no probe."""
 
     partition: bytes
     probe_hash: int | None
 
 
 class Replaced(NamedTuple):
-    """A row that another has taken the place of."""
+    """A row that another one has replaced."""
 
     key: bytes
     row: Removed
@@ -62,7 +62,7 @@ class Replaced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the database holds: entries (expired ones until they are swept) and bytes of pages."""
+    """The database's contents: entries (expired ones until they are swept) and bytes of pages."""
 
     entries: int
     live_bytes: int
@@ -70,7 +70,7 @@ class Usage:
 
 
 def partition_id(partition: Partition, dimensions: int) -> bytes:
-    """Return 24 bytes that stand for probes of one length in one partition.
+    """Return 24 bytes that identify probes of one length in one partition.
 
     The namespace makes up the first 16, so that one range of the index holds all of its entries.
     """
@@ -82,12 +82,12 @@ def partition_id(partition: Partition, dimensions: int) -> bytes:
 
 
 def namespace_bytes(namespace_id: str) -> bytes:
-    """Return 16 bytes that stand for a namespace."""
+    """Return 16 bytes that identify a namespace."""
     return bytes.fromhex(hex_id(namespace_id))
 
 
 def tag_bytes(namespace_id: str, tag: str) -> bytes:
-    """Return 32 bytes that stand for a tag of one namespace: others' are not met on the way."""
+    """Return 32 bytes that identify a tag of one namespace; other namespaces have others."""
     return namespace_bytes(namespace_id) + bytes.fromhex(hex_id(tag))
 
 
@@ -98,7 +98,7 @@ def probe_hash(probe: NDArray[np.float32]) -> int:
 
 
 def get_many(connection: Connection, keys: Sequence[bytes], now: float) -> list[bytes | None]:
-    """Return the record of each key that lives, or None, in the order of the keys."""
+    """Return each key's live record, or None, in the order of the keys."""
     joined = _joined(keys)
     found, records = connection.execute(_GET, (len(keys), joined, now)).fetchone()
     result: list[bytes | None] = [None] * len(keys)
@@ -113,7 +113,7 @@ def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]
     """Write entries of different keys, inside a transaction; return what they replaced.
 
     Raises:
-        StoreError: an entry is not what `Entry` promises.
+        StoreError: an entry violates the contract of `Entry`.
     """
     rows = [_row(entry) for entry in entries]
     tags = [
@@ -144,7 +144,7 @@ def remove_expired(connection: Connection, now: float) -> list[Removed]:
 
 
 def evict(connection: Connection, max_bytes: int) -> list[Removed]:
-    """Remove the entries written first, at most WRITE_ROWS, if the live bytes pass `max_bytes`."""
+    """Remove the oldest entries, at most WRITE_ROWS, if the live bytes exceed `max_bytes`."""
     usage = measure(connection)
     excess = usage.live_bytes - max_bytes
     if excess <= 0 or usage.entries <= 0:
@@ -160,7 +160,7 @@ def evict(connection: Connection, max_bytes: int) -> list[Removed]:
 
 
 def measure(connection: Connection) -> Usage:
-    """Return the usage, from counters that SQLite keeps: constant time, true across processes."""
+    """Return the usage, from SQLite's counters: in constant time, correct across processes."""
     entries, page_bytes, pages, free = connection.execute(
         "SELECT entries, page_size, page_count, freelist_count FROM totals,"
         " pragma_page_size, pragma_page_count, pragma_freelist_count"
@@ -178,13 +178,13 @@ def count_namespaces(connection: Connection) -> dict[str, int]:
 
 
 def give_back_pages(connection: Connection) -> bool:
-    """Shrink the file by a slice of its free pages; return whether there are more to give back."""
+    """Shrink the file by some of its free pages; return whether more can be released."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if free <= _FREE_PAGES_KEPT:
         return False
     connection.execute("PRAGMA incremental_vacuum(128)").fetchall()
     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
-    # A file made empty by another program has no incremental vacuum: nothing changes there.
+    # An empty file created by another program has no incremental vacuum: nothing changes there.
     return bool(_FREE_PAGES_KEPT < left < free)
 
 

@@ -1,12 +1,12 @@
 """The store in this process: entries in SQLite (a file, or memory), probes in usearch graphs.
 
-The default store: no server, and warm again after a restart or a kill -9. This module decides
-which thread does what, in which slices; `rows` has the SQL, `vectors` the graphs, `database` the
-file and its threads.
+The default store: it needs no server, and its entries survive a restart or a kill -9. This module
+decides which thread does which work, and in which slices; `rows` has the SQL, `vectors` the graphs,
+`database` the file and its threads.
 
 A file is served by three threads with a connection each, so that a batch being written delays no
-read (WAL readers never wait), and indexing, the slowest work, delays neither. A database in memory
-exists within one connection only: one thread does all, and slices let others in between.
+read (WAL readers never wait), and indexing, the slowest work, delays neither. An in-memory database
+exists within one connection only: one thread does all work, in slices so that calls interleave.
 """
 
 import asyncio
@@ -48,38 +48,38 @@ _log = logging.getLogger(__name__)
 _SWEEP_INTERVAL_S = 5.0
 
 _LOADED_PARTITIONS = 256
-"""Graphs kept in memory, at the least 56 kB each (measured). One that is unloaded costs misses
-until it is built again. Every context of chat requests has one, most of them small."""
+"""Graphs kept in memory, at least 56 kB each (measured). Unloading one costs misses until it is
+rebuilt. Every context of chat requests has one; most of them are small."""
 
 _LOAD_SLICES = 8
 """Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
 
 _LAG_ROWS = 1024
-"""How many rows of other writers a write indexes along with its own. Where there are more, they and
-the promise that its entries are found by probe at once are left to the background."""
+"""How many rows of other writers a write indexes along with its own. If there are more, indexing is
+left to the background, and the new entries are not found by probe at once."""
 
 _EVICTED_PER_WRITE = 4 * rows.WRITE_ROWS
-"""Rows that one slice of a write evicts at most, so that a store whose bound was lowered evicts in
-the background and delays no write by more. Four for one keeps the store within its bound where
-new entries are up to four times as large as the old ones."""
+"""The most rows that one slice of a write evicts, so that a store whose bound was lowered evicts in
+the background without delaying writes. Four rows per new one keep the store within its bound even
+if new entries are up to four times as large as the old ones."""
 
 _GET_KEYS = 128
-"""Keys looked up in one go: a millisecond or two, then others have their turn."""
+"""Keys looked up in one slice: a millisecond or two, then other work gets a turn."""
 
 _NEAREST_ROWS = 32
-"""Probes looked up in one go: some 5 ms, then others have their turn."""
+"""Probes looked up in one slice: about 5 ms, then other work gets a turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStats(StoreStats):
-    """What the store holds, as of its last write or sweep, and what it has removed since `open`.
+    """The store's contents as of its last write or sweep, and its removals since `open`.
 
     `live_bytes` are SQLite pages in use, which `max_bytes` bounds.
 
     Attributes:
-        free_bytes: pages of the file that wait for the next writes.
+        free_bytes: free pages of the file, kept for the next writes.
         evicted: entries removed to stay within `max_bytes`.
-        expired: entries removed after their time.
+        expired: entries removed because they had expired.
     """
 
     free_bytes: int = 0
@@ -102,12 +102,13 @@ class _Written:
 class EmbeddedStore:
     """A `Store` (see there for the methods) over SQLite and usearch; used from one event loop.
 
-    Any number of processes may open the same file. What one wrote, the others find by key at once,
-    and by probe as soon as their own graphs have caught up, in the background. What one purged, the
-    others find no more at once, and hear of as they look for announcements.
+    Any number of processes may open the same file. An entry that one of them writes is found by the
+    others by key at once, and by probe once their own graphs have caught up in the background. An
+    entry that one of them purges is no longer found by the others at once; their hot tiers learn of
+    it at the next poll for announcements.
     """
 
-    lookups_at_once = 1  # one thread does them all
+    lookups_at_once = 1  # one thread does all work
 
     def __init__(
         self, path: Path | None, *, max_bytes: int, now: Callable[[], float] = time.time
@@ -116,7 +117,7 @@ class EmbeddedStore:
 
         Args:
             path: created, with its folders, by `open`.
-            max_bytes: beyond this, the entries that were written first are evicted.
+            max_bytes: beyond this, the oldest entries are evicted.
             now: Unix time, seconds.
         """
         self.purges = Purges()
@@ -142,17 +143,17 @@ class EmbeddedStore:
         self._rebuild_turn = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open or create the database; what cannot be used in its place is set aside.
+        """Open or create the database; an unusable file is set aside.
 
         Raises:
-            StoreError: there can be no database at the path; `open` may be tried again.
+            StoreError: no database can be created at the path; `open` may be retried.
         """
         if self._is_closed:
             raise StoreError("the store is closed")
         try:
             await self._connect()
         except StoreError:
-            # What the first try found to be corrupt, the second sets aside.
+            # A file that the first attempt found corrupt is set aside by the second.
             await self._connect()
         if self._listener is not None:
             await self._listener.start()
@@ -160,7 +161,7 @@ class EmbeddedStore:
         self._sweeping = asyncio.create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Let the calls in progress end, then release threads and file."""
+        """Wait for the calls in progress, then release threads and file."""
         if self._is_closed:
             return
         self._is_open, self._is_closed = False, True
@@ -170,7 +171,7 @@ class EmbeddedStore:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._listener is not None:
             await self._listener.stop()
-        # A purge is carried on by another process, or when the file is next opened.
+        # A purge is continued by another process, or when the file is next opened.
         await self._purging.cut_short()
         while self._calls:
             self._idle.clear()
@@ -193,7 +194,7 @@ class EmbeddedStore:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
 
         All are None while the partition's graph is being rebuilt after a restart or an unloading.
-        Entries whose probes have another length than d are not looked at.
+        Entries whose probes have a length other than d are ignored.
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
@@ -225,7 +226,7 @@ class EmbeddedStore:
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; lookups that begin afterwards see them.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge excludes are not.
         """
         count = 0
         with self._call():
@@ -239,10 +240,10 @@ class EmbeddedStore:
         return count
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove all entries of the scope made before now; return their number.
 
-        A caller that is cancelled does not stop it. What is killed, or fails, on its way stays in
-        force, and is done by the next sweep but a few, of whichever process.
+        Cancelling the caller does not stop it. A purge that fails or whose process is killed
+        remains in force; a later sweep, of any process, finishes it.
         """
         with self._call():
             return await self._purging.run(self._purge(scope, progress))
@@ -260,16 +261,16 @@ class EmbeddedStore:
             return await self._reader.run(states.read_state, name, self._now())
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if it still is `old`; return whether it was."""
+        """Write a state if the current one is `old`; return whether it was."""
         with self._call():
             return await self._writer.run(
                 states.swap_state, name, old, new, expires_at, self._now()
             )
 
     async def sweep(self) -> None:
-        """Remove what has expired, evict what is too much, give free pages back; in slices.
+        """Remove expired entries, evict down to the bound, release free pages; in slices.
 
-        The store does so by itself every 5 s.
+        The store does so automatically every 5 s.
         """
         with self._call():
             await self._writer.run(lambda _: self._database.check_in_place())
@@ -322,14 +323,14 @@ class EmbeddedStore:
         return count
 
     async def _evict(self, most: float = math.inf) -> None:
-        """Evict what is too much, but only about `most` rows, in slices between other jobs."""
+        """Evict down to the bound, at most about `most` rows, in slices between other jobs."""
         evicted = 0
         while evicted < most and (some := await self._writer.run(self._evict_some)):
             await self._indexer.run(self._indexes.discard, some)
             evicted += len(some)
 
     async def _index(self, entries: Sequence[Entry]) -> None:
-        """Bring the graphs up to the entries just written, unless they lag far behind anyway."""
+        """Add the entries just written to the graphs, unless these lag far behind anyway."""
         written = Counter(
             (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
         )
@@ -341,7 +342,7 @@ class EmbeddedStore:
                 self._rebuild_soon(partition, dimensions)
 
     def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
-        """Have the graph catch up in the background, one partition at a time."""
+        """Bring the graph up to date in the background, one partition at a time."""
         key = (partition, dimensions)
         if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
             task = asyncio.create_task(self._rebuild(partition, dimensions))
@@ -354,7 +355,7 @@ class EmbeddedStore:
                 while not await self._indexer.run(self._catch_up, partition, dimensions):
                     pass
         except StoreError as error:
-            _log.warning("a graph could not be rebuilt and will be when it is next used: %s", error)
+            _log.warning("a graph could not be rebuilt; retrying at its next use: %s", error)
 
     async def _sweep_for_ever(self) -> None:
         failing = False
@@ -364,11 +365,11 @@ class EmbeddedStore:
                 failing = False
             except StoreError as error:
                 if not failing:
-                    _log.warning("the store cannot be swept, trying on: %s", error)
+                    _log.warning("the store could not be swept; retrying: %s", error)
                 failing = True
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
-    # What follows runs on the workers' threads.
+    # The rest runs on the workers' threads.
 
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
@@ -391,7 +392,7 @@ class EmbeddedStore:
     def _load(
         self, connection: Connection, partition: Partition, dimensions: int
     ) -> PartitionIndex:
-        """Return the index of a partition, caught up if that is quickly done."""
+        """Return the index of a partition, brought up to date if that is quick."""
         index = self._indexes.load(connection, partition, dimensions)
         for _ in range(_LOAD_SLICES):
             if index.ready:

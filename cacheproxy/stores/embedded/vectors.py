@@ -1,13 +1,13 @@
-"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite at will.
+"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite.
 
 usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): float16 nodes at half
 the memory, removal that reuses their slots, the GIL released while it works. Measured on 20,000
 clustered 256-d vectors: recall@1 1.00; of 10,000, each replaced 12 times: 0.994 or more.
 
-An index is a hint and never the truth: what it proposes is read from SQLite and scored there. So
-it may lag behind the rows, or name rows that are gone, and only costs a miss. Its nodes are not
-entries but distinct probes (by `probe_hash`): 500 equal probes in a graph hide one another and cut
-recall for all others to 0.96 (measured), and an entry that is written again need not touch it.
+An index only proposes candidates, which are then read from SQLite and scored. It may therefore lag
+behind the rows, or name removed rows, at the cost of a miss. Its nodes are not entries but distinct
+probes (by `probe_hash`): 500 equal probes in a graph hide one another and reduce the recall of all
+others to 0.96 (measured), and an entry that is written again need not change it.
 """
 
 import json
@@ -29,18 +29,18 @@ from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, 
 from cacheproxy.stores.protocol import Neighbour, Partition
 
 CATCH_UP_ROWS = 4
-"""Rows per slice of indexing: some 2 ms, which a lookup may have to wait for."""
+"""Rows per slice of indexing: about 2 ms, for which a lookup may have to wait."""
 
 _CANDIDATES = (4, 64)
-"""Neighbours asked for: a few to step over some that are gone; where all are, many, once."""
+"""Neighbours requested: a few, to skip some that are gone; if all are gone, many, once."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
-"""A graph that once held 4,096 nodes and has lost three quarters is built anew: the removed stay
-in it as stepping stones, and a search through 90 % of them takes four times as long (measured)."""
+"""A graph that once held 4,096 nodes and has lost three quarters is rebuilt: removed nodes stay in
+it for navigation, and a search takes four times as long if 90 % are removed (measured)."""
 
-# The rows that live among those of the probes asked for, all in one (see `rows`). Rows of one probe
-# are equal, so the one that lives longest stands for them.
+# The live rows of the requested probes, joined into one row (see `rows`). Rows of one probe are
+# equivalent, so the one that expires last represents them.
 _LIVE = """
 SELECT
     group_concat(hash.key || ':' || length(record)),
@@ -75,7 +75,7 @@ WHERE NOT EXISTS (SELECT 1 FROM entries WHERE partition = ?2 AND probe_hash = ha
 
 
 class _Live(NamedTuple):
-    """A row that may be an answer; probe: float32 [d]."""
+    """A candidate row; probe: float32 [d]."""
 
     key: bytes
     probe: NDArray[np.float32]
@@ -86,7 +86,7 @@ class PartitionIndex:
     """The probes of one partition. One thread owns it.
 
     Attributes:
-        ready: whether it has once held all rows; before, it cannot tell near from far.
+        ready: whether it has held all rows once; before that its answers are incomplete.
     """
 
     def __init__(self, partition: bytes, dimensions: int) -> None:
@@ -99,19 +99,19 @@ class PartitionIndex:
 
     @property
     def probes(self) -> int:
-        """How many distinct probes the graph has."""
+        """The number of distinct probes in the graph."""
         return len(self._graph)
 
     @property
     def size_bytes(self) -> int:
-        """The memory that the graph takes."""
+        """The memory that the graph uses, bytes."""
         return int(self._graph.memory_usage)
 
     def catch_up(self, connection: Connection, now: float) -> bool:
         """Index a slice of the rows written since the last call; return whether none are left.
 
         Rows are read in the order of their ids, which is the order of commits, so that none is
-        passed over, whichever process wrote it.
+        skipped, whichever process wrote it.
         """
         last_id, rows, joined = connection.execute(
             _WRITTEN_AFTER, (self._partition, self._last_id, now, CATCH_UP_ROWS)
@@ -137,7 +137,7 @@ class PartitionIndex:
         return bool(behind)
 
     def discard(self, connection: Connection, hashes: Collection[int]) -> None:
-        """Remove the probes that no row of the partition has any more."""
+        """Remove the probes that no longer occur in any row of the partition."""
         arguments = (json.dumps(list(hashes)), self._partition)
         (gone,) = connection.execute(_GONE, arguments).fetchone()
         self._remove(json.loads(gone))
@@ -193,7 +193,7 @@ class PartitionIndex:
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
     ) -> dict[int, _Live]:
-        """Return key, probe and record of the probes that live; forget the others."""
+        """Return key, probe and record of the live probes; forget the others."""
         order = list(hashes)
         found, keys, probes, records = connection.execute(
             _LIVE, (json.dumps(order), self._partition, now)
@@ -222,7 +222,7 @@ class PartitionIndex:
             self.ready = False
 
     def _new_graph(self) -> Index:
-        # Not the inner product: float16 rounds lengths too, and by that measure the longest of
+        # Not the inner product: float16 rounds lengths too, and by inner product the longest of
         # many near-equal vectors is nearest to all. Of 500 within 1e-3 of one another, one in 500
         # found itself; by cosine all did (measured).
         return Index(
@@ -236,9 +236,9 @@ class PartitionIndex:
 
 
 class VectorIndexes:
-    """The indexes that are loaded, at most `limit`: the one unused for longest makes room.
+    """The loaded indexes, at most `limit`; the least recently used one is evicted.
 
-    One thread owns it; every call names the connection, as all is forgotten when the database
+    One thread owns it. Every call passes the connection: all indexes are dropped when the database
     behind it has been replaced.
     """
 
@@ -261,16 +261,16 @@ class VectorIndexes:
 
     @property
     def probes(self) -> int:
-        """How many distinct probes can be found."""
+        """The number of distinct probes that can be found."""
         return sum(index.probes for index in self._loaded.values())
 
     @property
     def size_bytes(self) -> int:
-        """The memory that the graphs take."""
+        """The memory that the graphs use, bytes."""
         return sum(index.size_bytes for index in self._loaded.values())
 
     def discard(self, connection: Connection, removed: Iterable[Removed]) -> None:
-        """Take the probes of removed rows out of the indexes that are loaded."""
+        """Remove the probes of removed rows from the loaded indexes."""
         self._forget_replaced(connection)
         hashes: dict[bytes, set[int]] = {}
         for partition, value in removed:
@@ -288,5 +288,5 @@ class VectorIndexes:
 def _best(probe: NDArray[np.float32], alive: list[_Live]) -> Neighbour:
     scores = [float(probe @ candidate.probe) for candidate in alive]
     place = max(range(len(alive)), key=scores.__getitem__)
-    # Rounding takes the product of two unit vectors to 1.0000001.
+    # Rounding can make the product of two unit vectors 1.0000001.
     return Neighbour(alive[place].key, alive[place].record, min(1.0, max(-1.0, scores[place])))

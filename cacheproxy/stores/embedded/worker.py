@@ -1,4 +1,4 @@
-"""A thread with a database connection of its own, so that no SQLite call runs on the event loop."""
+"""A thread with its own database connection, so that no SQLite call runs on the event loop."""
 
 import functools
 import sqlite3
@@ -20,15 +20,15 @@ _PASSING = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_TOOBIG,
 }
-"""Errors that say nothing against the connection; after any other it is opened anew."""
+"""Errors that do not affect the connection; after any other it is reopened."""
 
 _INVALID = {None, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG}
-"""Errors that say nothing against the database, but something against what was to be written. Those
-of the Python module itself, which has no code for them, are of this kind."""
+"""Errors that concern the data to be written, not the database. Errors of the Python module itself,
+which have no code, are of this kind."""
 
 
 class Worker:
-    """One thread with one connection, opened on first use and opened anew after damage."""
+    """One thread with one connection, opened on first use and reopened after damage."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
@@ -41,18 +41,18 @@ class Worker:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
-        """Return `job(connection, ...)`, run on the thread after all that was asked before.
+        """Return `job(connection, ...)`, run on the thread after all earlier jobs.
 
-        A caller that is cancelled before its turn takes its job with it; a job that has begun
-        runs to its end, so that nothing is half done.
+        A job whose caller is cancelled before its turn is dropped; a job that has begun runs to
+        completion, so that nothing is half done.
 
         Raises:
-            StoreError: whatever went wrong.
+            StoreError: the job failed for any reason.
         """
         return await self._thread.run(functools.partial(self._run, job, *args, **kwargs))
 
     async def close(self) -> None:
-        """Close the connection and end the thread, after all that was asked before."""
+        """Close the connection and end the thread, after all earlier jobs."""
         try:
             await self._thread.run(self._disconnect)
         finally:
@@ -88,6 +88,6 @@ class Worker:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # A connection that is sick may complain; it is let go either way.
+            # A damaged connection may raise; it is discarded either way.
             with suppress(sqlite3.Error):
                 connection.close()

@@ -153,7 +153,7 @@ def as_other_version(path: Path) -> None:
         (as_text, "is not a readable SQLite database"),
         (as_torn_header, "is not a readable SQLite database"),
         (as_foreign_database, "belongs to another program"),
-        (as_other_version, "is of format 99"),
+        (as_other_version, "has format 99"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_set_aside_whole_and_the_store_starts_empty(
