@@ -1,7 +1,7 @@
-"""Hears what processes on one Redis announce: a subscription that notices when it is not alive.
+"""Receives announcements of processes on one Redis: a subscription that detects a dead connection.
 
-What was announced while it was away is lost; so on each new connection, before the first message,
-the owner catches up on the state, and forgets what it may have missed news of.
+Announcements made while it is disconnected are lost. On each new connection, before the first
+message, the owner therefore reads the current state and drops what may be outdated.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from cacheproxy.stores.redis.link import RedisLink, as_store_error, connect
 _log = logging.getLogger(__name__)
 
 _QUIET_S = 1.5
-"""Silence after which Redis is asked whether it is there, and after as much again given up."""
+"""Silence after which Redis is pinged; after as long again the connection is given up."""
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
@@ -29,7 +29,7 @@ _LONGEST_PAUSE_S = 2.0
 
 
 class Channel:
-    """A subscription to one channel, kept up for as long as it is wanted."""
+    """A subscription to one channel, which reconnects until it is stopped."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Channel:
 
         Args:
             link: makes the connection.
-            name: of the channel.
-            purges: is told whether anything is heard.
-            catch_up: called once subscribed, before any message is handed on; may raise
+            name: the channel's name.
+            purges: is told whether announcements are being received.
+            catch_up: called once subscribed, before any message is delivered; may raise
                 `StoreError`.
-            hear: is handed each message.
+            hear: is called with each message.
         """
         self._link = link
         self._name = name
@@ -62,12 +62,12 @@ class Channel:
         purges.is_listening = False
 
     async def start(self) -> None:
-        """Subscribe and catch up; if that fails, go on trying in the background."""
+        """Subscribe and catch up; if that fails, retry in the background."""
         self._task = asyncio.create_task(self._run())
         await self._tried.wait()
 
     async def stop(self) -> None:
-        """Subscribe no more."""
+        """Unsubscribe."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -80,7 +80,7 @@ class Channel:
             except StoreError as error:
                 self._lost(error)
             except Exception as error:
-                # Bytes that are no Redis's may break anything on their way.
+                # Replies that are not valid RESP may raise any exception.
                 self._lost(as_store_error(error))
             finally:
                 await connection.disconnect(nowait=True)
@@ -90,7 +90,7 @@ class Channel:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     async def _listen(self, connection: AbstractConnection) -> None:
-        """Hand on messages until there can be no more, which is an error."""
+        """Deliver messages until the connection fails; always ends with an error."""
         if error := await connect(connection):
             raise error
         await connection.send_command("SUBSCRIBE", self._name)
@@ -113,7 +113,7 @@ class Channel:
 
     def _found(self) -> None:
         if self._is_said:
-            _log.info("purges by other processes are heard again")
+            _log.info("announcements of purges by other processes are received again")
         self._is_said = False
         self._purges.is_listening = True
         self._pause_s = _FIRST_PAUSE_S
@@ -121,8 +121,12 @@ class Channel:
 
     def _lost(self, error: StoreError) -> None:
         if not self._is_said:
-            # That Redis is away, those who ask it say.
+            # An unreachable Redis is logged by the link.
             level = logging.INFO if error.kind in ("connection", "timeout") else logging.WARNING
-            _log.log(level, "purges by other processes are not heard, trying on: %s", error)
+            _log.log(
+                level,
+                "announcements of purges by other processes are not received; retrying: %s",
+                error,
+            )
         self._is_said = True
         self._purges.is_listening = False

@@ -1,14 +1,13 @@
-"""The store on a Redis Cluster: entries by key, spread over its nodes; nothing is found by probe.
+"""The store on a Redis Cluster: entries by key, spread over its nodes, without lookups by probe.
 
-Redis Stack 7.4 has an index on one node, and finds that node's entries only; Redis 8 is said to ask
-all nodes, and was not at hand to be tested.
+In Redis Stack 7.4 an index covers the entries of a single node only; Redis 8 is said to search all
+nodes, but has not been tested.
 
-A transaction cannot span nodes, so that a write cannot watch the purges' floors, which are on one
-of them. Instead, lookups judge what they find by every purge of the last hour, of which they have
-heard; and a write asks for the floors before and after. Until the second answer the entry has a
-short life, so that what a killed process leaves behind is gone before its floor is. (Two processes
-that write one key within the same millisecond may leave the first one's expiry: the tiers go by
-that in the record.)
+A transaction cannot span nodes, so a write cannot watch the purges' floors, which are on one node.
+Instead, lookups check entries against all known purges of the last hour, and a write reads the
+floors before and after. Until the second reply the entry has a short TTL, so that an entry left by
+a killed process expires before the floor does. (If two processes write one key within the same
+millisecond, the first one's expiry may remain: the tiers use the expiry in the record.)
 """
 
 import logging
@@ -43,11 +42,11 @@ _ASK_S = 10.0
 _WRITE_ENTRIES = 64
 
 _UNCONFIRMED_S = FLOORS_KEPT_S / 2
-"""Life of an entry of which it is not yet known whether a purge came between. The purge was
-announced after the write began, and writes take seconds: its floor lives longer."""
+"""TTL of an entry until it is known that no purge intervened. Such a purge was announced after the
+write began, and writes take seconds: its floor lives longer."""
 
 _PAST_PURGES = 4_096
-"""Finished purges remembered beyond which those older than an hour are looked for and forgotten."""
+"""Beyond this many remembered finished purges, those older than an hour are dropped."""
 
 
 class ClusterPurges(RedisPurges):
@@ -60,11 +59,11 @@ class ClusterPurges(RedisPurges):
 
     @property
     def are_judging(self) -> bool:
-        """Whether lookups need namespace and tags of what they read, to judge it."""
+        """Whether lookups must also read namespace and tags, to check entries against purges."""
         return bool(self._past) or super().are_judging
 
     async def allow(self, entries: Sequence[Entry]) -> list[bool]:
-        """Return of each entry whether no purge forbids it by now.
+        """Return for each entry whether no purge excludes it by now.
 
         Raises:
             StoreError: Redis did not answer.
@@ -73,7 +72,7 @@ class ClusterPurges(RedisPurges):
         return floors.allow(await self._ask(*floors.question))
 
     async def catch_up(self) -> None:
-        """Learn the state, as anything may have been announced unheard.
+        """Read the current state, because announcements may have been missed.
 
         Raises:
             StoreError: Redis did not answer.
@@ -123,7 +122,9 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         super().__init__(link, ClusterPurges)
 
     async def _connect(self) -> bool:
-        _log.warning("lookups by probe are off, exact ones go on: the store is a Redis Cluster")
+        _log.warning(
+            "lookups by probe are off, exact lookups continue: the store is a Redis Cluster"
+        )
         return await super()._connect()
 
     async def nearest(

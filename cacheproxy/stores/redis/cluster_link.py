@@ -1,8 +1,8 @@
-"""Round trips to a Redis Cluster: each command goes to the node that holds its key, all at once.
+"""Round trips to a Redis Cluster: each command goes to the node that holds its key, in parallel.
 
-Which node that is, the nodes themselves say, and are asked again when one sends a command away, or
-does not answer. A node that does not answer fails the call, as Redis' own default is to take a
-cluster for down that has lost a part of its keys.
+The slot map comes from the nodes; it is read again when a node redirects a command or does not
+answer. A node that does not answer fails the call; by default Redis itself considers a cluster down
+once part of its keys is unavailable.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
 _LOOK_AGAIN_S = 0.2
-"""From the start of one look at the cluster's nodes to the next, at the least."""
+"""Minimum time between two reads of the slot map."""
 
 _KEYLESS = ("PUBLISH", "TIME", "PING")
 
@@ -165,14 +165,14 @@ class ClusterLink:
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("the cluster could not be looked at: %r", error)
+            _log.warning("the slot map of the cluster could not be read: %r", error)
 
     async def _look(self) -> None:
         """Ask one node after the other who holds what, until one answers."""
         await asyncio.sleep(max(0.0, self._looked_at + _LOOK_AGAIN_S - time.monotonic()))
         self._looked_at = time.monotonic()
         known = list(dict.fromkeys([*self._masters, *self._nodes.seeds]))
-        # A node that has lost sight of the others is not the first to be asked each time.
+        # So that a node that is partitioned from the others is not always asked first.
         random.shuffle(known)
         for address in known:
             try:
@@ -184,7 +184,7 @@ class ClusterLink:
             await self._take(by_slot)
             return
         if not self._is_said:
-            _log.warning("cannot reach any node of the cluster, trying on: %s", failure)
+            _log.warning("cannot reach any node of the cluster; retrying: %s", failure)
         self._is_said = True
         self._failure = failure
 
@@ -201,7 +201,7 @@ class ClusterLink:
         self._is_said = False
         home = by_slot[self._home]
         for connection in list(self._from_home):
-            # A node that has left the cluster would be silent for ever, and answer when asked.
+            # A node that has left the cluster sends no announcements, but still answers commands.
             if connection.is_connected and (connection.host, connection.port) != home:
                 await connection.disconnect(nowait=True)
 
@@ -223,7 +223,7 @@ class ClusterLink:
                 master = ((host or b"").decode() or address[0], int(port))
                 by_slot[first : last + 1] = [master] * (last + 1 - first)
         except Exception as error:
-            # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+            # Not only redis-py's own errors: invalid replies may raise any exception.
             raise as_store_error(error) from error
         finally:
             await connection.disconnect(nowait=True)

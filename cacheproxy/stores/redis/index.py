@@ -1,8 +1,8 @@
 """The search indexes of a Redis: one for each model fingerprint and probe length.
 
-An index is made on first use, by one process under a lock, and made again when it is gone. What
-stands under its name is checked first: an index of another kind is left alone, and lookups by
-probe are off until somebody removes it. A Redis without the Query Engine keeps exact lookups.
+An index is created on first use, by one process under a lock, and recreated when it is missing. An
+existing index of its name is checked first: if its schema differs it is left unchanged, and lookups
+by probe are off until it is removed. A Redis without the Query Engine still has exact lookups.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _LOCK_S = 10.0
 """How long others leave an index to the process that is making it."""
 
 _LOOK_AGAIN_S = 30.0
-"""Pause before an index that cannot be used, or cannot be made, is looked at again."""
+"""Pause before an index that cannot be used or created is checked again."""
 
 _LOCKED_PAUSE_S = 0.05
 
@@ -191,7 +191,7 @@ class ProbeIndexes:
         return state is not None and state.is_ready
 
     def lost(self, index: ProbeIndex) -> None:
-        """Have the index made again, in the background: a reply said that it is gone."""
+        """Recreate the index in the background, because a reply said that it is missing."""
         self._states.pop(index, None)
         self._prepare_soon(index)
 
@@ -235,7 +235,7 @@ class ProbeIndexes:
                 if not is_ours or not await is_blind(index):
                     return False
                 _log.warning(
-                    "the index %s finds nothing of what is there; making it anew", index.name
+                    "the index %s returns nothing for existing entries; rebuilding it", index.name
                 )
                 await self._client.ft(index.name).dropindex()
                 await self._make(index)
@@ -316,7 +316,7 @@ class ProbeIndexes:
         wanted = index.schema(self._hnsw)
         if found.schema.index.prefix != wanted.index.prefix:
             raise _UnusableError(
-                f"the index {index.name} is over keys with another prefix; "
+                f"the index {index.name} covers keys with another prefix; "
                 f"remove it with FT.DROPINDEX {index.name}"
             )
         for name, field in wanted.fields.items():
@@ -338,7 +338,7 @@ class ProbeIndexes:
         )
         fields = index.schema(self._hnsw).redis_fields
         await self._client.ft(index.name).create_index(fields, definition=definition)
-        _log.info("made the index %s", index.name)
+        _log.info("created the index %s", index.name)
 
 
 class _UnusableError(Exception):
@@ -363,11 +363,11 @@ def _says(reply: object, *phrases: str) -> bool:
 
 
 def _say_off(reason: str) -> None:
-    _log.warning("lookups by probe are off, exact ones go on: %s", reason)
+    _log.warning("lookups by probe are off, exact lookups continue: %s", reason)
 
 
 def _kind(field: BaseField | None) -> str:
-    """Return in words what has to be the same in two fields for one to do for the other."""
+    """Return a description of the properties in which two compatible fields must agree."""
     if field is None:
         return "missing"
     if isinstance(field.attrs, BaseVectorFieldAttributes):

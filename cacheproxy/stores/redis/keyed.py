@@ -1,7 +1,7 @@
-"""What every store in Redis does: it lives and ends, reads by key, purges, counts, and has states.
+"""What both Redis stores share: opening, closing, reads by key, purges, counts and states.
 
-How entries are written, and whether they are found by probe, depends on whether there is one Redis
-(`redis_store`) or a cluster (`redis_cluster`).
+Writes and lookups by probe depend on whether there is one Redis (`store`) or a cluster
+(`cluster`).
 """
 
 import secrets
@@ -53,7 +53,7 @@ class KeyedStore(Generic[P]):
         self._calls = Calls()
 
     async def open(self) -> None:
-        """Try to reach Redis; it may also come later."""
+        """Try to reach Redis; it may also become available later."""
         self._calls.check_not_closed()
         await self._connect()
         await self._channel.start()
@@ -83,16 +83,16 @@ class KeyedStore(Generic[P]):
             return await self._records.get_many(keys)
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove all entries of the scope made before now; return their number.
 
-        A caller that is cancelled does not stop it. What fails on its way, or is killed, stays in
-        force until it is purged again.
+        Cancelling the caller does not stop it. A purge that fails or whose process is killed
+        remains in force until the scope is purged again.
         """
         with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
 
     async def census(self) -> Census:
-        """Count every entry, in many round trips; the size is that of all that Redis holds."""
+        """Count every entry, in many round trips; the size is that of the whole Redis."""
         with self._calls.one():
             namespaces = await self._purging.count_namespaces()
             size_bytes = 0.0
@@ -107,6 +107,6 @@ class KeyedStore(Generic[P]):
             return await self._states.read(name)
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if it still is `old`; return whether it was."""
+        """Write a state if the current one is `old`; return whether it was."""
         with self._calls.one():
             return await self._states.swap(name, old, new, expires_at)

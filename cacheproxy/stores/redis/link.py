@@ -1,12 +1,12 @@
 """Connections to one Redis: bounded, shared by all calls, and never reused with a reply pending.
 
-A call takes a connection, sends all of its commands at once, reads all replies, and gives the
-connection back, or goes on with it where commands depend on replies; whatever cuts that short, a
-deadline or a cancellation too, closes the connection, so that no reply can meet another call's
-question. Connections are opened in tasks of their own: a caller whose deadline is shorter than a
-TLS handshake would otherwise never get one.
+A call takes a connection, sends all of its commands at once, reads all replies, and returns the
+connection, or continues on it if commands depend on replies. Any interruption, including a deadline
+or a cancellation, closes the connection, so that no call can read another call's reply.
+Connections are opened in separate tasks: a caller whose deadline is shorter than a TLS handshake
+would otherwise never get one.
 
-While Redis cannot be reached, calls fail at once and one task tries again, less and less often.
+While Redis cannot be reached, calls fail at once and one task reconnects with growing pauses.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
-    # What is left says that it was the command: an outage has a word of its own.
+    # All other errors concern the command: outages have error classes of their own.
     (exceptions.ResponseError, "invalid"),
 )
 
@@ -61,18 +61,18 @@ replicas that are missing."""
 
 
 def as_store_error(error: BaseException) -> StoreError:
-    """Return what the tiers are told of an error of redis-py or of the network."""
+    """Return the `StoreError` for an error of redis-py or of the network."""
     kind: StoreErrorKind = next(
         (kind for known, kind in _KINDS if isinstance(error, known)), "other"
     )
-    message = str(error) or ("no answer in time" if kind == "timeout" else type(error).__name__)
+    message = str(error) or ("no reply in time" if kind == "timeout" else type(error).__name__)
     if message.startswith(_UNAVAILABLE):
         kind = "unavailable"
     return StoreError(f"Redis: {message}", kind)
 
 
 class _Conversation:
-    """Questions on one connection, some of which may begin and end with WATCH and EXEC."""
+    """Commands on one connection, which may include WATCH and EXEC."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
@@ -116,7 +116,7 @@ class RedisLink:
         self._is_closed = False
 
     async def open(self) -> bool:
-        """Return whether Redis can be reached; if not, go on trying in the background."""
+        """Return whether Redis can be reached; if not, retry in the background."""
         await self._open()
         return self._failure is None
 
@@ -177,7 +177,7 @@ class RedisLink:
 
     @asynccontextmanager
     async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
-        """Give a function that asks as `ask` does, always on one connection: for WATCH.
+        """Yield a function like `ask` that always uses the same connection, for WATCH.
 
         Raises:
             StoreError: as `ask`; the time is that of the whole block.
@@ -198,7 +198,7 @@ class RedisLink:
 
     async def _take(self) -> AbstractConnection:
         while self._idle:
-            # The one used last: those that are not needed stay at the other end.
+            # The most recently used one, so that surplus connections stay idle at the other end.
             connection = self._idle.pop()
             if await _is_ready(connection):
                 return connection
@@ -214,7 +214,7 @@ class RedisLink:
             raise
 
     def _give(self, connection: AbstractConnection) -> None:
-        """Hand a connection without pending replies to who has waited longest, or keep it."""
+        """Pass a connection without pending replies to the longest waiter, or keep it."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -247,7 +247,7 @@ class RedisLink:
             self._fall(error)
 
     def _fall(self, error: StoreError) -> None:
-        _log.warning("cannot reach the store, trying on: %s", error)
+        _log.warning("cannot reach the store; retrying: %s", error)
         self._failure = error
         self._refuse_waiting(error)
         self._recovering = asyncio.create_task(self._recover())
@@ -310,7 +310,7 @@ async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> l
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:
-        # Not only redis-py's own: bytes that are no Redis's may break anything on their way.
+        # Not only redis-py's own errors: invalid replies may raise any exception.
         raise as_store_error(error) from error
 
 

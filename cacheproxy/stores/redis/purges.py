@@ -5,11 +5,11 @@
     cp:{shared}:running     SET: purges that are still removing entries
     cp:notices              the channel on which purges and replaced entries are announced
 
-The braces keep them on one node of a cluster, where `redis_cluster` does without what spans nodes.
+The braces keep them on one node of a cluster; `cluster` avoids everything that spans nodes.
 
-A write watches the floors, so that none that was begun before a purge is executed after it. Lookups
-judge what they find by the purges that are running, of which they have heard; with none running,
-which is nearly always, they read no more than the record.
+A write watches the floors, so that no write that began before a purge is executed after it. Lookups
+check what they find against the known running purges; while none is running, which is nearly
+always, they read only the record.
 """
 
 import base64
@@ -46,12 +46,12 @@ _KEPT_S = 11 * 365 * 86_400
 _ASK_S = 10.0
 
 _ATTEMPTS = 100
-"""Of purges at the same time only one gets its number, and the others try again."""
+"""Of concurrent purges only one gets its number, and the others retry."""
 
 _SCAN_NAMES = 512
 _REMOVE_NAMES = 4
-"""Names per round trip: taking an entry out of an index costs Redis half a millisecond (measured at
-20,000 entries), and others have their turn in between."""
+"""Names per round trip: removing an entry from an index costs Redis half a millisecond (measured at
+20,000 entries), and other clients get a turn in between."""
 
 
 class Purged(msgspec.Struct, frozen=True, tag="purged"):
@@ -86,7 +86,7 @@ class _Begun(NamedTuple):
 
 
 class RedisPurges:
-    """Makes purges, hears of others', and judges entries by them."""
+    """Makes purges, receives those of other processes, and checks entries against them."""
 
     def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
         self._link = link
@@ -97,7 +97,7 @@ class RedisPurges:
 
     @property
     def are_judging(self) -> bool:
-        """Whether lookups need namespace and tags of what they read, to judge it."""
+        """Whether lookups must also read namespace and tags, to check entries against purges."""
         return bool(self._judging)
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
@@ -113,7 +113,7 @@ class RedisPurges:
         return self._judging.get(name, 0)
 
     async def catch_up(self) -> None:
-        """Learn the state, as anything may have been announced unheard.
+        """Read the current state, because announcements may have been missed.
 
         Raises:
             StoreError: Redis did not answer.
@@ -132,7 +132,7 @@ class RedisPurges:
         self._judging[name] = max(generation, self._judging.get(name, 0))
 
     def hear(self, message: bytes) -> None:
-        """Take note of a message on the channel; raises ValueError if it is not one of ours."""
+        """Process a message on the channel; raises ValueError if it is malformed."""
         notice = _DECODER.decode(message)
         if isinstance(notice, Purged):
             self._begun(notice)
@@ -160,10 +160,10 @@ class RedisPurges:
         if isinstance(reply, Exception) and not self._is_said:
             # The entries are written, and no reason to write them again.
             self._is_said = True
-            _log.warning("other processes are not told of replaced entries: %s", reply)
+            _log.warning("replaced entries could not be announced to other processes: %s", reply)
 
     async def admit(self, ask: Ask, entries: Sequence[Entry]) -> list[bool]:
-        """Return of each entry whether no purge forbids it; from now on the floors are watched.
+        """Return for each entry whether no purge excludes it; from now on the floors are watched.
 
         A transaction that follows is not executed if there has been another purge meanwhile.
 
@@ -176,9 +176,9 @@ class RedisPurges:
         return floors.allow(scores)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
-        """Remove what was made before now and the scope names; return how many entries that were.
+        """Remove all entries of the scope made before now; return their number.
 
-        What another process computes meanwhile may be removed, too.
+        Entries that another process computes meanwhile may be removed, too.
 
         Raises:
             StoreError: Redis did not answer; what was announced stays in force.
@@ -189,7 +189,7 @@ class RedisPurges:
         except StoreError as error:
             if error.kind != "oom":
                 raise
-            # A full Redis takes no announcement, but it does remove, and then has room for it.
+            # A full Redis rejects the announcement but allows removals, which make room for it.
             removed = await self._remove(scope, 0, progress)
             begun = await self._begin(scope)
         removed += begun.removed
@@ -208,7 +208,7 @@ class RedisPurges:
                 begun = await self._try_to_begin(ask, scope)
             if begun is not None:
                 return begun
-        raise StoreError("too many purges at the same time", "unavailable")
+        raise StoreError("too many concurrent purges", "unavailable")
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
         """Return None if another purge, or a write of the same key, came between."""
@@ -337,7 +337,7 @@ def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -
 
 
 class Floors:
-    """The question whether purges forbid entries, and what its answer means."""
+    """The command that finds out whether purges exclude entries, and its reply."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
@@ -350,7 +350,7 @@ class Floors:
         return "ZMSCORE", FLOORS, *self._names
 
     def allow(self, scores: Any) -> list[bool]:
-        """Return of each entry whether no purge forbids it.
+        """Return for each entry whether no purge excludes it.
 
         Raises:
             StoreError: the answer is an error.

@@ -1,4 +1,4 @@
-"""Lookups of records by key in Redis: one round trip, whatever they ask for."""
+"""Lookups of records by key in Redis, in one round trip for any number of keys."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _LOOKUP_S = 5.0
 
 
 class RedisRecords:
-    """Reads records, and judges them where a purge may name what is found."""
+    """Reads records, and checks them against running purges."""
 
     def __init__(self, link: RedisLink | ClusterLink, purging: RedisPurges) -> None:
         self._link = link

@@ -2,10 +2,10 @@
 
 One HASH per entry, with the record, the namespace, the tags and the probe, and always with a TTL:
 it is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
-removes it from both at once. `redis_link` has the connections, `redis_index` the indexes,
-`redis_keyed` what a cluster's store does just so; this module has writes, and lookups by probe. A
-lookup is one round trip, whatever it asks for; a write is two for every few entries, so that no
-purge comes between (`redis_purges`).
+removes it from both at once. `link` has the connections, `index` the indexes, `keyed` the parts
+shared with the cluster store; this module has writes, and lookups by probe. A lookup is one round
+trip for any number of keys or probes; a write is two for every few entries, so that no purge
+intervenes unnoticed (`purges`).
 
 Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
 """
@@ -49,7 +49,7 @@ _WRITE_PLAIN = 64
 and Redis turns to others only between transactions."""
 
 _WRITE_ATTEMPTS = 20
-"""A transaction is not executed where a purge came between, of whatever."""
+"""Attempts per transaction: any purge in between prevents its execution."""
 
 _NEIGHBOURS = (1, 32, 256)
 """Asked for at first, and again where all of those had expired: Redis removes what has expired
@@ -100,7 +100,7 @@ class RedisStore(KeyedStore[RedisPurges]):
             try:
                 await self._indexes.look()
             except StoreError as error:
-                _log.warning("the store was reached, and did not answer: %s", error)
+                _log.warning("the store was reached but did not answer: %s", error)
         return is_reached
 
     async def _disconnect(self) -> None:
@@ -204,7 +204,7 @@ class RedisStore(KeyedStore[RedisPurges]):
             return written
 
     async def _write(self, ask: Ask, writes: Sequence[_Write]) -> int:
-        """Write those of a few entries that no purge forbids, and tell whom it concerns."""
+        """Write the given entries that no purge excludes, and announce replaced keys."""
         for _ in range(_WRITE_ATTEMPTS):
             allowed = await self._purging.admit(ask, [write.entry for write in writes])
             admitted = [
@@ -231,13 +231,13 @@ class RedisStore(KeyedStore[RedisPurges]):
         return StoreStats(math.nan, math.nan, replace(self._watch.stats, is_up=is_up))
 
     async def _is_blind(self, index: ProbeIndex) -> bool:
-        """Return whether the entry that was written last is there, and not to be found."""
+        """Return whether the entry written last exists but is not found by a search."""
         entry = self._written.get(index)
         if entry is None or entry.probe is None:
             return False
         search = Search(index, entry.partition, self._hnsw.ef_runtime, self._purging)
         commands = [search.command(entry.probe, 1), ("HGET", entry_name(entry.key), index.field)]
-        # In this order: what is there after the search was there before it, too.
+        # In this order: an entry that exists after the search also existed before it.
         found, probe = await self._link.ask(commands, timeout_s=_LOOKUP_S)
         raise_error_in(found)
         return found[0] == 0 and probe is not None

@@ -1,5 +1,6 @@
-"""Watches the search indexes of a Redis, off every request's way: what they hold, and whether they
-find what is there. One that finds nothing although there are entries is made anew from them.
+"""Monitors the search indexes of a Redis in the background: their size, and whether they work.
+
+An index that returns nothing for existing entries is rebuilt from them.
 """
 
 import asyncio
@@ -17,14 +18,14 @@ _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 15.0
 
 _REBUILD_AGAIN_S = 600.0
-"""An index that still finds nothing after it was made anew is not made anew over and over."""
+"""Limits rebuilds of an index that still returns nothing after it was rebuilt."""
 
 
 class IndexWatch:
-    """Looks at the indexes in use, again and again.
+    """Checks the indexes in use periodically.
 
     Attributes:
-        stats: what was seen last.
+        stats: the latest figures.
     """
 
     def __init__(self, indexes: ProbeIndexes, is_blind: IsBlind) -> None:
@@ -35,17 +36,17 @@ class IndexWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start looking, in the background of the running event loop."""
+        """Start checking, in the background of the running event loop."""
         self._task = asyncio.create_task(self._look_for_ever())
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     async def look(self) -> None:
-        """Look at every index once.
+        """Check every index once.
 
         Raises:
             StoreError: Redis did not answer.
@@ -80,4 +81,4 @@ class IndexWatch:
             except Exception as error:  # whatever Redis said: the next look is made
                 self.stats = IndexStats(rebuilds=self.stats.rebuilds)
                 level = logging.DEBUG if isinstance(error, StoreError) else logging.WARNING
-                _log.log(level, "the indexes could not be looked at: %r", error)
+                _log.log(level, "the indexes could not be checked: %r", error)
