@@ -1,4 +1,4 @@
-"""Tasks that run behind the requests, with a bound on how many, and one way to stop them."""
+"""Background tasks, bounded in number, which can be stopped together."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,11 +15,11 @@ class BackgroundTasks:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many run as may."""
+        """Whether the maximum number of tasks is running."""
         return self._most is not None and len(self._tasks) >= self._most
 
     def start(self, work: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
-        """Run work; the caller has seen that there is room."""
+        """Run work; the caller has checked that there is room."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,28 +1,28 @@
-"""Sharing the interpreter lock between an event loop that never rests and the threads it feeds."""
+"""Shares the interpreter lock (GIL) between a saturated event loop and its worker threads."""
 
 import asyncio
 import time
 from weakref import WeakKeyDictionary
 
-_YIELD_EVERY_S = 1e-3  # the finest that uvloop knows: it takes less for at once
+_YIELD_EVERY_S = 1e-3  # uvloop rounds shorter timers down to 0
 _YIELD_S = 50e-6
 
 _LOOK_EVERY_S = 4e-3
-"""From one look at a loop that rests of itself to the next: looks at each millisecond were a
-twentieth of what the loop did beside inference (sampled)."""
+"""Interval between checks of a loop that is idle now and then: checks each millisecond took a
+twentieth of the loop's time beside inference (sampled)."""
 
 _SATURATED = 0.8
-"""Share of the time that the loop computes, from which on it has to be made to rest."""
+"""Share of busy time from which on the loop must be made to release the GIL."""
 
 
 class GilYield:
-    """Lets other threads have the GIL now and then while the event loop waits for their work.
+    """Lets other threads take the GIL periodically while the event loop waits for their work.
 
-    A saturated loop gives up the GIL in each poll, but takes it back before a thread that waits
-    for it has woken; and as each wake-up restarts that thread's 5 ms of patience (CPython's
-    `take_gil`), it never gets to demand it. A lookup of one key, six turns of the GIL, then took
-    4 s; with a nap of the loop every 0.5 ms it takes 1.2 ms (measured). A loop that waits now and
-    then of itself is left alone: naps that nobody needs took more than half of its time.
+    A saturated loop releases the GIL in each poll, but takes it back before a waiting thread has
+    woken. Each wake-up restarts that thread's 5 ms timeout (CPython's `take_gil`), so it never gets
+    to request the GIL. A lookup of one key, which needs the GIL six times, then took 4 s; with a
+    nap of the loop every 0.5 ms it takes 1.2 ms (measured). A loop that is idle now and then is not
+    interrupted: unneeded naps took more than half of its time.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class GilYield:
 
     @classmethod
     def of_running_loop(cls) -> "GilYield":
-        """Return the one of this event loop, whoever has jobs: one timer serves them all."""
+        """Return this event loop's instance: one timer serves all jobs."""
         loop = asyncio.get_running_loop()
         found = _of_loops.get(loop)
         if found is None:
@@ -54,7 +54,7 @@ class GilYield:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
     def _look(self) -> None:
-        # The timer of a job that has ended serves the next: most take less than a look.
+        # A finished job's timer serves the next job: most jobs are shorter than one interval.
         self._timer = None
         if not self._jobs:
             return
