@@ -111,7 +111,7 @@ def test_a_disk_that_takes_nothing_costs_lines_and_no_request(tmp_path, caplog):
     recorder.stop()
 
     assert count(metrics, "record_dropped", reason="error") == 500
-    assert len([line for line in caplog.messages if "not recorded" in line]) == 1
+    assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
 
 
 @pytest.mark.parametrize(
