@@ -116,8 +116,10 @@ class JudgedReplay:
             f"opened            {opened}",
             f"score             {standing.score}",
             f"judge, measured   rejects {standing.sensitivity.rate:.1%} of wrong answers"
-            f" (at least {standing.sensitivity.lower:.1%}), {standing.false_rejects:.1%} of right ones",
-            f"judge's requests  {sum(allowance.requests.values()):,}, {share:.1%} of what clients' cost",
+            f" (at least {standing.sensitivity.lower:.1%}),"
+            f" {standing.false_rejects:.1%} of right ones",
+            f"judge's requests  {sum(allowance.requests.values()):,},"
+            f" {share:.1%} of the cost of clients' requests",
         ]
         if standing.aside:
             lines.append(f"steps aside       {standing.aside}")
