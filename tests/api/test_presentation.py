@@ -56,7 +56,7 @@ def test_a_cut_vector_is_a_prefix_of_unit_length(vector, dimensions):
     )
 
 
-def test_only_a_vector_that_is_asked_for_again_keeps_its_rendering(vector):
+def test_only_a_vector_that_is_requested_again_keeps_its_rendering(vector):
     entry = HotTier(10_000, Purges()).put(served(vector).record, 0)
 
     render_vector(served(vector, "miss", hot_entry=entry), "float", None)

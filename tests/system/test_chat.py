@@ -210,7 +210,7 @@ def test_what_is_not_to_be_cached_is_passed_through(chat, upstream, more):
     ],
     ids=["length", "filter", "none", "empty", "null", "tool calls", "refusal"],
 )
-def test_what_did_not_end_by_itself_is_passed_on_and_never_stored(chat, upstream, choice):
+def test_an_unfinished_answer_is_forwarded_and_never_stored(chat, upstream, choice):
     async def unfinished(exchange):
         answer = completion(exchange.asked, **choice)
         await exchange.answer(200, json.dumps(answer).encode())
@@ -341,7 +341,7 @@ def test_what_else_is_odd_is_the_upstreams_to_judge(chat, upstream, messages):
     assert status_of(response) == "cacheproxy; fwd=bypass; fwd-status=422"
 
 
-def test_the_callers_authorization_stays_here_and_ours_goes_upstream(start_server, tmp_path):
+def test_the_configured_key_is_sent_upstream_and_the_callers_is_not(start_server, tmp_path):
     upstream = Upstream()
     config = tmp_path / "cacheproxy.toml"
     config.write_text(

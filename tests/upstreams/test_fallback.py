@@ -1,4 +1,4 @@
-"""Which upstream is asked, and when one is let alone."""
+"""The order in which upstreams are tried, and when a circuit is open."""
 
 import pytest
 from upstream import Upstream, says
@@ -73,7 +73,7 @@ async def test_if_the_second_cannot_be_reached_the_firsts_error_is_passed_on(ups
     assert [(await ask(upstreams)).status for _ in range(3)] == [500] * 3
 
 
-async def test_if_none_can_be_reached_they_are_let_alone_for_a_while(upstreams, servers):
+async def test_if_no_upstream_can_be_reached_their_circuits_open(upstreams, servers):
     for server in servers:
         server.vanish()
     for _ in range(5):
@@ -99,7 +99,7 @@ async def test_only_upstreams_that_have_the_model_are_asked(servers):
     await upstreams.stop()
 
 
-def test_one_that_is_let_alone_is_tried_by_one_request_at_a_time():
+def test_an_upstream_with_an_open_circuit_is_probed_by_one_request_at_a_time():
     now = 100.0
     settings = UpstreamSettings(base_url="http://127.0.0.1:9/v1")
     one = GuardedUpstream(

@@ -205,7 +205,7 @@ async def test_pages_that_rot_at_run_time_cost_misses_until_the_file_is_replaced
         assert len(set_aside(path)) == 1
 
 
-async def test_a_file_removed_under_the_store_is_made_anew_by_the_next_sweep(path):
+async def test_a_removed_database_file_is_recreated_by_the_next_sweep(path):
     probes = random_probes(2)
     async with opened(path) as store:
         await store.put_many(entries(["before"], probes=probes[:1]))
@@ -564,7 +564,7 @@ async def test_the_last_of_a_dense_crowd_is_found_when_the_others_have_gone():
         assert [neighbour.key for neighbour in found] == [key(n) for n in range(490, 500)]
 
 
-async def test_a_graph_that_lost_most_of_its_nodes_is_built_anew_and_finds_the_rest():
+async def test_a_graph_that_lost_most_of_its_nodes_is_rebuilt_and_finds_the_rest():
     clock = [NOW]
     probes = random_probes(5000)
     async with opened(None, now=lambda: clock[0]) as store:

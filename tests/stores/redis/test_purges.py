@@ -123,7 +123,7 @@ async def test_a_subscription_that_is_silent_is_noticed(start_redis, open_store,
     assert not store.purges.is_untouched(NAMESPACE, key(1), since)
 
 
-async def test_what_was_purged_while_nothing_was_heard_is_neither_read_nor_written(
+async def test_entries_purged_while_disconnected_are_neither_read_nor_written(
     start_redis, open_store
 ):
     server = start_redis("--user", "deaf", "on", ">p", "~cp:*", "+@all", "resetchannels")

@@ -480,7 +480,7 @@ async def test_answers_belong_to_their_questions_whatever_was_cancelled(start_re
             await ask(n)
 
 
-async def test_a_call_cancelled_in_mid_reply_takes_its_connection_with_it(start_redis):
+async def test_a_call_cancelled_in_mid_reply_closes_its_connection(start_redis):
     server = start_redis()
     async with (
         Relay(server.port) as relay,
@@ -567,7 +567,7 @@ async def test_a_replica_answers_lookups_and_refuses_writes(start_redis):
         await store.put_many(entries(["b"]))
 
 
-async def test_a_server_that_is_busy_with_a_script_is_told_from_a_mistaken_call(start_redis):
+async def test_a_server_busy_with_a_script_is_distinguished_from_an_invalid_call(start_redis):
     server = start_redis("--busy-reply-threshold", "50")
     async with opened(server.url) as store:
         await store.put_many(entries(["a"]))
