@@ -5,7 +5,9 @@ an OpenAI-shaped body. Errors that no request sees (a store that is sick, a mode
 installed, a mistaken setting) share the root, so that start-up can report each in one line.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class CacheproxyError(Exception):
@@ -153,3 +155,16 @@ class ModelMissing(ModelError):
 
 class ModelCorrupt(ModelError):
     """Files of an installed model are not what its build wrote."""
+
+
+def without_frames(error: E) -> E:
+    """Return an error without its traceback, and without those of the errors that led to it.
+
+    A traceback holds frames with all their variables, and some of them hold the error. Such a
+    circle would keep a request's body until the garbage collector runs.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error

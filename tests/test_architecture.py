@@ -9,6 +9,7 @@ import pytest
 import cacheproxy
 
 ROOT = Path(cacheproxy.__file__).parent
+LOAD_TESTER = ROOT.parent / "loadtest"
 
 MOST_LOOSE_MODULES, MOST_FILES_A_FOLDER, MOST_LINES_A_FILE = 8, 16, 400
 
@@ -35,18 +36,20 @@ LAYERS = [
 """From the top to the leaves; a module imports only from its own layer or from below."""
 
 
-def imports() -> dict[str, set[str]]:
-    """Return each module's imports of our own modules, type-checking ones included."""
+def imports(package: Path = ROOT) -> dict[str, set[str]]:
+    """Return each module's imports of the package's modules, type-checking ones included."""
     modules = {}
-    for path in ROOT.rglob("*.py"):
-        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         found = set()
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cacheproxy"):
-                found.add(node.module)
+            if isinstance(node, ast.ImportFrom):
+                base = ".".join(parts[: len(parts) - node.level]) if node.level else ""
+                found.add(".".join(filter(None, (base, node.module))))
             elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names if alias.name.startswith("cacheproxy")}
+                found |= {alias.name for alias in node.names}
+        found = {imported for imported in found if imported.split(".")[0] == package.name}
         modules[name] = found - {name}
     return modules
 
@@ -56,9 +59,10 @@ def layer_of(module: str) -> int:
     return next(i for i, layer in enumerate(LAYERS) if top in layer)
 
 
-def test_there_is_no_circle_among_imports():
+@pytest.mark.parametrize("package", [ROOT, LOAD_TESTER], ids=lambda package: package.name)
+def test_there_is_no_circle_among_imports(package):
     try:
-        graphlib.TopologicalSorter(imports()).prepare()
+        graphlib.TopologicalSorter(imports(package)).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
 
@@ -74,13 +78,14 @@ def test_imports_point_from_the_edge_to_the_leaves():
     assert upward == []
 
 
-def test_the_package_has_few_loose_modules_and_no_crowded_folder():
-    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+@pytest.mark.parametrize("package", [ROOT, LOAD_TESTER], ids=lambda package: package.name)
+def test_a_package_has_few_loose_modules_and_no_crowded_folder(package):
+    folders = [package, *(path for path in package.rglob("*") if path.is_dir())]
     crowded = {
-        str(folder.relative_to(ROOT)): count
+        str(folder.relative_to(package)): count
         for folder in folders
         if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"]))
-        > (MOST_LOOSE_MODULES if folder == ROOT else MOST_FILES_A_FOLDER)
+        > (MOST_LOOSE_MODULES if folder == package else MOST_FILES_A_FOLDER)
     }
 
     assert crowded == {}

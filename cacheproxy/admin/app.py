@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Scope
 
 from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
 from cacheproxy.admin.report import KeysOf, ServerFigures, Target, Thresholds
-from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import About
 from cacheproxy.api.operation import Content, Operation, Parameter, Reply
+from cacheproxy.api.request.body import decode_json, read_body
 from cacheproxy.api.response import REQUEST_ID, refusals
 from cacheproxy.api.service import OPENAPI, described_routes
 from cacheproxy.errors import BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
@@ -216,7 +216,7 @@ def make_admin_app(
 
     def check(scope: Scope) -> None:
         if scope["path"] not in open_paths:
-            check_caller(dict(scope["headers"]), token)
+            check_caller(scope[VISIT].headers, token)
 
     return Edge(described_routes(ADMIN, table, needs_key=token is not None), journal, check)
 

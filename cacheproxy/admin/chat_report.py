@@ -75,8 +75,8 @@ def describe_model(account: ModelAccount, named: Named, now: Callable[[], float]
     share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
     return {
         "judge": account.judge,
-        "own_requests": {**allowance.requests},
-        "own_tokens": {**allowance.tokens},
+        "own_requests": dict(allowance.requests.items()),
+        "own_tokens": dict(allowance.tokens.items()),
         "own_cost_share": round(share, 5),
         "namespaces": [_describe(one, account, share, named, now()) for one in account.namespaces],
     }
@@ -153,8 +153,11 @@ def _learning(one: JudgedAccount, judge: str | None, now: float) -> str:
     if not one.labels:
         return told
     if math.isinf(needed):
-        error = one.standing.certificate.error
-        if one.standing.certificate.labels:
+        certificate = one.standing.certificate
+        if judge is not None and one.standing.sensitivity.lower <= 0:
+            return f"{told}; how well the judge {judge} judges is still being measured"
+        if certificate.labels and certificate.error < 1:
+            error = certificate.error
             return f"{told}; no threshold is safe yet, the best one has {error:.1%} wrong"
         return told
     told += f", about {math.ceil(needed):,} more to open"

@@ -19,7 +19,7 @@ from cacheproxy.admin.report import (
 )
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError
 from cacheproxy.keys import Namespace
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.protocol import Progress, Store
 from cacheproxy.thresholds.certified import Account

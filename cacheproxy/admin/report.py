@@ -12,7 +12,7 @@ from msgspec import Meta
 from cacheproxy.admin.chat_report import ChatThresholds, describe_model
 from cacheproxy.errors import BadRequest
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace, hex_id
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.protocol import Store
 from cacheproxy.stores.purges import Scope
 from cacheproxy.thresholds.certified import Account

@@ -75,6 +75,10 @@ class Callers:
             raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
         return named_in(tenant, name, "X-Cacheproxy-Namespace")
 
+    def owner_of(self, namespace: Namespace, client: tuple[str, int] | None) -> str:
+        """Return whose memory a request takes: its tenant's, or its address's without API keys."""
+        return namespace.tenant if self._tenants or client is None else client[0]
+
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         api_key = _api_key(headers)
         if not api_key:

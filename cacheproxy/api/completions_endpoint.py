@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
@@ -17,6 +16,7 @@ from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.report import entry_id
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import error_body, send_json, status_of
 from cacheproxy.errors import ApiError
 from cacheproxy.keys import Namespace
@@ -62,7 +62,7 @@ class CompletionsEndpoint:
         callers: Callers,
         max_temperature: float,
         max_body_bytes: int,
-        body_timeout_s: float,
+        watch: Watch,
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class CompletionsEndpoint:
         self._callers = callers
         self._max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
         self._recorder = recorder
         self._requests = metrics.requests
@@ -93,19 +93,31 @@ class CompletionsEndpoint:
             visit.namespace_id = namespace.id
             control = parse_control(headers)
             with Watched(self._watch, receive) as exchange:
-                body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+                body = await read_body(
+                    headers,
+                    receive,
+                    max_bytes=self._max_body_bytes,
+                    reserve=lambda size: exchange.take(
+                        self._callers.owner_of(namespace, scope["client"]), size
+                    ),
+                )
                 exchange.body_has_come()
                 started = time.perf_counter()
                 if self._recorder is not None:
                     self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    repeated = await self._route.find_repeated(
-                        namespace.id, repeat.key, wants_usage=repeat.form != "stream"
-                    )
-                    if repeated.outcome is not None and repeated.found is not None:
+                    is_plain_stream = repeat.form == "stream"
+                    route = self._route
+                    answers = route.is_fresh if is_plain_stream else route.is_fresh_with_usage
+                    if entry := route.repeated.from_hot(repeat.key, answers):
+                        cached = Cached(entry.record, "hot", entry, {})
+                        await self._send_cached(visit, cached, repeat.form, started, send)
+                        return
+                    repeated = await route.repeated.from_exact(namespace.id, repeat.key, answers)
+                    if repeated.is_hit and repeated.found is not None:
                         record, entry = repeated.found
-                        cached = Cached(record, repeated.outcome, entry, repeated.stages_s)
+                        cached = Cached(record, "exact", entry, repeated.stages_s)
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
                 await self._answer(visit, namespace, control, body, started, send, repeated)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from starlette.types import Receive
 
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
 
 _PATIENCE_S = 0.05
@@ -25,10 +26,11 @@ class ClientGone(Exception):
 
 
 class Watch:
-    """Watches the exchanges of one event loop."""
+    """Watches over the exchanges of one event loop; `budget` is what their bodies may take."""
 
-    def __init__(self, *, body_timeout_s: float) -> None:
+    def __init__(self, *, body_timeout_s: float, budget: BodyBudget | None = None) -> None:
         self.body_timeout_s = body_timeout_s
+        self.budget = budget
         self._new: set[Watched] = set()
         self._seen: set[Watched] = set()
         self._is_ticking = False
@@ -57,11 +59,15 @@ class Watch:
 class Watched:
     """A `with` block around reading a body and working on it, within one task.
 
-    It raises `BadRequest` (408) if the body takes longer than the watch's `body_timeout_s`, and
-    `ClientGone` if the client disconnects after `body_has_come`.
+    It ends with `BadRequest` (408) when the body takes longer than the watch's `body_timeout_s`,
+    and with `ClientGone` when the client leaves after `body_has_come`. What its body has taken of
+    the budget is given back at its end.
     """
 
-    __slots__ = ("_came", "_ended", "_receive", "_waits", "_watch", "_watcher", "_worker")
+    __slots__ = (
+        *("_came", "_ended", "_owner", "_receive", "_taken", "_waits"),
+        *("_watch", "_watcher", "_worker"),
+    )
 
     def __init__(self, watch: Watch, receive: Receive) -> None:
         self._watch = watch
@@ -70,12 +76,20 @@ class Watched:
         self._came: asyncio.Event | None = None
         self._ended: Exception | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._owner, self._taken = "", 0
 
     def __enter__(self) -> "Watched":
         """Register with the watch."""
         self._worker = asyncio.current_task()
         self._watch.add(self)
         return self
+
+    def take(self, owner: str, size: int) -> None:
+        """Take bytes for the body from the budget, on an owner's account; raises `ApiError`."""
+        if self._watch.budget is not None:
+            self._watch.budget.take(owner, size)
+            self._owner = owner
+            self._taken += size
 
     def body_has_come(self) -> None:
         """Report that the whole body has been read; from now on a disconnect is detected."""
@@ -91,10 +105,18 @@ class Watched:
     ) -> None:
         """Stop watching; raise the detected error in place of the cancellation that it caused."""
         self._watch.remove(self)
+        if self._taken and self._watch.budget is not None:
+            self._watch.budget.give_back(self._owner, self._taken)
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._ended is not None and self._worker is not None and self._worker.uncancel() == 0:
-            raise self._ended from None
+        ended, self._ended = self._ended, None
+        if ended is not None and self._worker is not None and self._worker.uncancel() == 0:
+            try:
+                raise ended from None
+            finally:
+                # A traceback holds this frame, and by it all that was read: without a circle it
+                # is freed with the error, not when the garbage collector comes round.
+                del ended, error, trace
 
     def begin(self) -> None:
         """Start watching, because the exchange takes a while."""

@@ -11,9 +11,8 @@ from msgspec import Meta
 
 from cacheproxy.api.operation import Parameter
 from cacheproxy.routes.exchange import DEFAULT_CONTROL, Control
+from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.validation import convert
-
-MOST_TTL_S = 10 * 365 * 86_400
 
 Age = Annotated[float, Meta(ge=0)]
 Ttl = Annotated[float, Meta(ge=1, le=MOST_TTL_S)]

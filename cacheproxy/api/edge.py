@@ -8,8 +8,9 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
+from cacheproxy.api.request.header_fields import combined
 from cacheproxy.api.response import send_error
-from cacheproxy.errors import ApiError, BadRequest
+from cacheproxy.errors import ApiError, BadRequest, without_frames
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
@@ -43,12 +44,17 @@ class Edge:
         if scope["type"] != "http":
             raise RuntimeError(f"the protocol {scope['type']} is not supported")
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
-        visit = scope[VISIT] = self._journal.open(dict(scope["headers"]), is_traced=app is not None)
+        headers = dict(scope["headers"])
+        visit = scope[VISIT] = self._journal.open(headers, is_traced=app is not None)
         answer = _Answer(send, visit, self._closes)
         # Most answers need no extra headers, and endpoints record their status. Passing
         # `send` unwrapped saves 1 % of a hot hit.
         is_plain = not visit.tells_id and not self._closes
         try:
+            if len(headers) != len(scope["headers"]):
+                headers.update(combined(scope["headers"]))
+            if b"host" not in headers and scope["http_version"] != "1.0":
+                raise BadRequest("the header Host is missing", code="invalid_http")
             if self._check is not None:
                 self._check(scope)
             if app is not None:
@@ -58,10 +64,12 @@ class Edge:
                     visit.route = scope["path"]
                 scope["app"] = self  # makes the router raise for unknown paths instead of answering
                 await self._router(scope, receive, answer)
-        except ClientGone:
+        except ClientGone as error:
             visit.status = CLIENT_GONE
+            without_frames(error)
         except ApiError as error:
             await send_error(answer, error)
+            without_frames(error)
         except HTTPException as error:
             named = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
             await send_error(answer, _unknown(error, scope), named)

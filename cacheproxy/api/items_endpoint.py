@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import read_body
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
-from cacheproxy.api.dialects.protocol import Asked, Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import Asked, Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.presentation import (
-    EncodingFormat,
+    Form,
     Headers,
     cache_headers,
     counts_of,
@@ -26,8 +25,10 @@ from cacheproxy.api.presentation import (
     timing_of,
 )
 from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.inputs import InputReader
 from cacheproxy.keys import Namespace
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.exchange import (
@@ -56,7 +57,7 @@ class _Repeat(NamedTuple):
 
     model: str
     key: bytes
-    form: EncodingFormat
+    form: Form
     head: bytes
     tail: bytes
 
@@ -65,7 +66,8 @@ class ItemsEndpoint:
     """An ASGI application for one path.
 
     `name` is the route's label in the metrics. `routes` holds each model under its name and every
-    alias; `default_model` serves requests of a dialect that names no model.
+    alias; `default_model` serves requests of a dialect that names no model. `readers` read the
+    inputs for each model, by its own name.
     """
 
     def __init__(
@@ -74,22 +76,26 @@ class ItemsEndpoint:
         dialect: Dialect,
         *,
         routes: Mapping[str, ItemsRoute[EmbeddingRecord]],
+        readers: Mapping[str, InputReader],
         default_model: str,
         callers: Callers,
         limits: InputLimits,
+        dimensions: DimensionsRule,
         max_body_bytes: int,
-        body_timeout_s: float,
+        watch: Watch,
         metrics: Metrics,
         recorder: Recorder | None = None,
     ) -> None:
         self._name = name
         self._dialect = dialect
         self._routes = routes
+        self._readers = readers
         self._default_model = default_model
         self._callers = callers
         self._limits = limits
+        self._dimensions = dimensions
         self._max_body_bytes = max_body_bytes
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
         self._repeats = Repeats[_Repeat]()
         self._recorder = recorder
         self._requests = metrics.requests
@@ -107,20 +113,27 @@ class ItemsEndpoint:
         visit: Visit = scope[VISIT]
         visit.route = self._name
         try:
-            body, headers = await self._answer(visit, receive)
+            body, headers = await self._answer(visit, scope, receive)
         except Exception as error:
             # Without a model's name: the request may have named an unknown model.
             self._requests.labels(self._name, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)
 
-    async def _answer(self, visit: Visit, receive: Receive) -> tuple[bytes, Headers]:
+    async def _answer(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[bytes, Headers]:
         headers = visit.headers
         namespace = self._callers.identify(headers)
         visit.namespace_id = namespace.id
         control = parse_control(headers)
         with Watched(self._watch, receive) as exchange:
-            body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
+            body = await read_body(
+                headers,
+                receive,
+                max_bytes=self._max_body_bytes,
+                reserve=lambda size: exchange.take(
+                    self._callers.owner_of(namespace, scope["client"]), size
+                ),
+            )
             exchange.body_has_come()
             started = time.perf_counter()
             if self._recorder is not None:
@@ -128,15 +141,20 @@ class ItemsEndpoint:
             repeated: Repeated[EmbeddingRecord] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                 route = self._routes[repeat.model]
-                repeated = await route.find_repeated(namespace.id, repeat.key)
-                if repeated.outcome is not None and repeated.found is not None:
-                    record, entry = repeated.found
-                    served = Served(record, repeated.outcome, entry)
+                if entry := route.repeated.from_hot(repeat.key):
+                    served = Served(entry.record, "hot", entry)
+                    return self._answer_again(visit, repeat, served, {}, started)
+                repeated = await route.repeated.from_exact(namespace.id, repeat.key)
+                if repeated.is_hit and repeated.found is not None:
+                    served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             self._limits.check(asked)
             route = self._route_of(asked)
-            answer = await route.serve(ItemsRequest(namespace, asked.inputs, control), repeated)
+            warnings = self._dimensions.check(asked, route.model)
+            reader = self._readers[route.model.name]
+            inputs = await reader.read(asked.inputs, asked.role, asked.model or "")
+            answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
         model = route.model.name
         outcome = outcome_of(answer)
@@ -147,7 +165,7 @@ class ItemsEndpoint:
             self._remember(namespace, body, asked, answer, model)
         return (
             self._dialect.render(asked, answer, model, total_s),
-            cache_headers(answer, outcome, control, total_s),
+            cache_headers(answer, outcome, control, total_s) + warnings,
         )
 
     def _answer_again(
@@ -196,10 +214,5 @@ class ItemsEndpoint:
                 status=404,
                 param="model",
                 code="model_not_found",
-            )
-        most = route.model.dimensions
-        if asked.dimensions is not None and not 1 <= asked.dimensions <= most:
-            raise BadRequest(
-                f"'dimensions' must be from 1 to {most} for this model", param="dimensions"
             )
         return route

@@ -6,6 +6,7 @@ operations of a package without a server, for the command line and the documenta
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +22,9 @@ from cacheproxy.api.operation import Content, Operation, Parameter, Reply
 _REFERENCE = "#/components/schemas/{name}"
 
 _SECURITY_SCHEME = "key"
+
+_CONVERTER = re.compile(r":\w+}")
+"""What Starlette has after a parameter's name in a path, and OpenAPI has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ def document(
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         described = _describe(operation, schemas, needs_key)
-        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+        paths.setdefault(_CONVERTER.sub("}", operation.path), {})[operation.method.lower()] = (
+            described
+        )
     return {
         "openapi": "3.1.0",
         "info": {

@@ -69,7 +69,7 @@ class Operation:
 
     Attributes:
         method: the HTTP method.
-        path: in the notation of Starlette and OpenAPI: `/v1/models/{id}`.
+        path: as Starlette writes it: `/v1/models/{id:path}`.
         id: a unique name in lower camel case; client generators name a function after it.
         tag: its section in the reference.
         summary: a few words.

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 import orjson
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from cacheproxy.api.operation import Parameter
 from cacheproxy.routes.exchange import (
@@ -20,7 +21,10 @@ from cacheproxy.routes.exchange import (
     ServedEmbedding,
 )
 
-EncodingFormat = Literal["float", "base64"]
+Quantized = Literal["int8", "uint8", "binary", "ubinary"]
+Form = Literal["float", "base64", Quantized]
+"""How a vector is written; base64 is of float32, little-endian."""
+
 Headers = list[tuple[bytes, bytes]]
 
 CACHE_HEADERS = (
@@ -55,14 +59,21 @@ CACHE_HEADERS = (
         "the index of the input.",
         example="0.9812",
     ),
+    Parameter(
+        "X-Cacheproxy-Warning",
+        str,
+        "What is doubtful about the request, though it was answered: `dimensions` that the model "
+        "was not trained to be cut to.",
+        example="all-MiniLM-L6-v2 was not trained for vectors cut to 128 dimensions",
+    ),
 )
 """The headers that `hit_headers`, `cache_headers` and the completions endpoint write."""
 
 _PLAIN_HITS = ("hot", "exact")
 
 
-def render_vector(served: ServedEmbedding, form: EncodingFormat, dimensions: int | None) -> bytes:
-    """Return one embedding as a JSON value: an array of floats, or base64 of float32 (LE).
+def render_vector(served: ServedEmbedding, form: Form, dimensions: int | None) -> bytes:
+    """Return one embedding as a JSON value: an array of numbers, or base64 of float32 (LE).
 
     `dimensions`, 1 to the model's, cuts the vector and re-normalises it; None keeps it whole.
     """
@@ -86,10 +97,30 @@ def _cut(vector: bytes, dimensions: int) -> bytes:
     return (part / norm if norm else part).astype("<f4").tobytes()
 
 
-def _render(vector: bytes, form: EncodingFormat) -> bytes:
+def _render(vector: bytes, form: Form) -> bytes:
     if form == "base64":
         return b'"' + base64.b64encode(vector) + b'"'
-    return orjson.dumps(np.frombuffer(vector, "<f4"), option=orjson.OPT_SERIALIZE_NUMPY)
+    numbers = np.frombuffer(vector, "<f4")
+    shown = numbers if form == "float" else quantize(numbers, form)
+    return orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def quantize(vector: NDArray[np.float32], dtype: Quantized) -> NDArray[np.int8] | NDArray[np.uint8]:
+    """Return a vector, float32 [d], as int8 or uint8 [d], or as bits packed into [ceil(d / 8)].
+
+    int8 is round(127 x / max |x|), so that it needs no calibration and keeps the cosine (the
+    largest component decides the scale of its vector); uint8 is int8 + 128. Bits are 1 where x > 0,
+    the first dimension in the highest bit; binary is ubinary - 128 ("offset binary"), as Voyage,
+    Cohere and sentence-transformers (`quantize_embeddings`) have it.
+    """
+    if dtype in ("binary", "ubinary"):
+        bits = np.packbits(vector > 0)
+        return bits if dtype == "ubinary" else (bits ^ 0x80).view(np.int8)
+    largest = np.abs(vector).max(initial=0)
+    scaled = np.rint(vector * (127 / largest)) if largest else np.zeros_like(vector)
+    if dtype == "int8":
+        return scaled.astype(np.int8)
+    return (scaled + 128).astype(np.uint8)
 
 
 def outcome_of(answer: EmbeddingsResult) -> str:

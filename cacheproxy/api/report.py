@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta
 from starlette.types import Receive, Scope, Send
 
-from cacheproxy.api.body import decode_json, read_body
 from cacheproxy.api.callers import NAMESPACE, Callers, NamespaceName, named_in
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.request.body import decode_json, read_body
 from cacheproxy.api.response import REQUEST_ID, refusals, send_json
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.telemetry.request_trace import VISIT, Visit
@@ -77,10 +77,10 @@ def entry_id(key: bytes, score: float | None) -> bytes:
 class ReportEndpoint:
     """An ASGI application for the route."""
 
-    def __init__(self, learning: Learning, callers: Callers, body_timeout_s: float) -> None:
+    def __init__(self, learning: Learning, callers: Callers, watch: Watch) -> None:
         self._learning = learning
         self._callers = callers
-        self._watch = Watch(body_timeout_s=body_timeout_s)
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `ApiError` before anything was sent."""

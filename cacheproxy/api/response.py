@@ -22,6 +22,10 @@ from cacheproxy.errors import (
     UpstreamFailed,
 )
 
+_CLOSING_CODES = frozenset(("invalid_http", "duplicate_header"))
+"""After these errors, as after a body that did not come, it is not sure where the next request
+begins, or others may read the request differently: the connection is closed."""
+
 _JSON = (b"content-type", b"application/json")
 
 
@@ -189,4 +193,6 @@ async def send_error(send: Send, error: ApiError, headers: Headers | None = None
         headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 408 or error.code in _CLOSING_CODES:
+        headers.append((b"connection", b"close"))
     await send_json(send, error.status, msgspec.json.encode(error_body(error)), headers)

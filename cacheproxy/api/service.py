@@ -1,10 +1,10 @@
-"""The small routes: models served, liveness, readiness, metrics, and the OpenAPI document."""
+"""The small routes: liveness, readiness, metrics, and the OpenAPI document."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,37 +13,10 @@ from starlette.routing import Route
 from cacheproxy.api.openapi import About, document
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.response import refusals
-from cacheproxy.routes.exchange import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Exposition = Callable[[], Awaitable[bytes]]
 """Returns the metrics in the Prometheus text format."""
-
-
-class Model(msgspec.Struct):
-    """A served model. Fields beyond OpenAI's are present for embedding models only."""
-
-    id: Annotated[str, Meta(description="The name by which it is requested.")]
-    object: Literal["model"]
-    created: Annotated[int, Meta(description="When the server started, Unix time in seconds.")]
-    owned_by: Literal["cacheproxy", "upstream"]
-    dimensions: Annotated[
-        int | UnsetType, Meta(description="The number of dimensions of its vectors.")
-    ] = UNSET
-    aliases: Annotated[
-        tuple[str, ...] | UnsetType, Meta(description="Other names by which it can be requested.")
-    ] = UNSET
-    fingerprint: Annotated[
-        str | UnsetType,
-        Meta(description="Changes whenever the model's vectors may have changed."),
-    ] = UNSET
-
-
-class ModelList(msgspec.Struct):
-    """OpenAI's list of models."""
-
-    object: Literal["list"]
-    data: list[Model]
 
 
 class Alive(msgspec.Struct):
@@ -64,17 +37,6 @@ class NotReady(msgspec.Struct):
     reason: Annotated[str, Meta(description="Why not.", examples=["draining"])]
     status: Literal["not ready"] = "not ready"
 
-
-LIST_MODELS = Operation(
-    method="GET",
-    path="/v1/models",
-    id="listModels",
-    tag="Models",
-    summary="List the models that are served",
-    description="The embedding models, and the chat models that upstreams list by name.",
-    replies={200: Reply("The models.", (Content(ModelList),)), **refusals(500)},
-    takes_key=False,
-)
 
 HEALTHZ = Operation(
     method="GET",
@@ -130,32 +92,6 @@ OPENAPI = Operation(
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def models_endpoint(
-    models: Sequence[ModelInfo], chat_models: Sequence[str], started_at: float
-) -> Endpoint:
-    """Return the endpoint of `LIST_MODELS`; `started_at` is Unix time, seconds."""
-    created = int(started_at)
-    local = [
-        Model(
-            id=model.name,
-            object="model",
-            created=created,
-            owned_by="cacheproxy",
-            dimensions=model.dimensions,
-            aliases=model.aliases,
-            fingerprint=model.fingerprint,
-        )
-        for model in models
-    ]
-    upstream = [Model(name, "model", created, "upstream") for name in chat_models]
-    listing = ModelList("list", local + upstream)
-
-    async def models_served(_: Request) -> Response:
-        return _json(listing)
-
-    return models_served
 
 
 async def healthz(_: Request) -> Response:

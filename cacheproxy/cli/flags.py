@@ -10,7 +10,7 @@ import click
 from cacheproxy.cli.failures import EXIT_USAGE, end
 from cacheproxy.errors import ConfigError
 from cacheproxy.settings.device import Device
-from cacheproxy.settings.sections import Settings, setting_fields
+from cacheproxy.settings.settings import Settings, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX, load_settings, unknown_variables
 
 F = TypeVar("F", bound=Callable[..., Any])

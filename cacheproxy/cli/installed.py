@@ -9,7 +9,7 @@ from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.settings.device import Device
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 
 
 def installed_model(settings: Settings) -> InstalledModel:

@@ -12,7 +12,7 @@ from cacheproxy.cli.flags import load, settings_flags
 from cacheproxy.cli.installed import installed_model
 from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
 from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.logs import start_logging
 
 

@@ -1,8 +1,20 @@
-"""Background tasks, bounded in number, which can be stopped together."""
+"""Background tasks: a bound on how many run, and one way to stop them."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+
+
+async def stop_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel the tasks and wait until all have ended; None stands for one that never started.
+
+    Errors that tasks ended with are not raised here.
+    """
+    started = [task for task in tasks if task is not None]
+    for task in started:
+        task.cancel()
+    if started:
+        await asyncio.wait(started)
 
 
 class BackgroundTasks:
@@ -12,6 +24,10 @@ class BackgroundTasks:
         """Allow `most` tasks at the same time; None: any number."""
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Return how many run."""
+        return len(self._tasks)
 
     @property
     def is_full(self) -> bool:
@@ -27,7 +43,4 @@ class BackgroundTasks:
 
     async def stop(self) -> None:
         """Cancel all tasks and wait until they have ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(*self._tasks)

@@ -1,4 +1,4 @@
-"""Shares the interpreter lock (GIL) between a saturated event loop and its worker threads."""
+"""Sharing the interpreter lock (GIL) between a busy event loop and the threads that work for it."""
 
 import asyncio
 import time
@@ -8,21 +8,26 @@ _YIELD_EVERY_S = 1e-3  # uvloop rounds shorter timers down to 0
 _YIELD_S = 50e-6
 
 _LOOK_EVERY_S = 4e-3
-"""Interval between checks of a loop that is idle now and then: checks each millisecond took a
-twentieth of the loop's time beside inference (sampled)."""
+"""Pause between checks of a loop that is not saturated: checks each millisecond were a twentieth of
+what the loop did beside inference (sampled)."""
 
 _SATURATED = 0.8
-"""Share of busy time from which on the loop must be made to release the GIL."""
+"""Share of the time that the loop computes, from which on it naps."""
 
 
 class GilYield:
-    """Lets other threads take the GIL periodically while the event loop waits for their work.
+    """Gives other threads the GIL now and then while a busy event loop waits for their work.
 
-    A saturated loop releases the GIL in each poll, but takes it back before a waiting thread has
-    woken. Each wake-up restarts that thread's 5 ms timeout (CPython's `take_gil`), so it never gets
-    to request the GIL. A lookup of one key, which needs the GIL six times, then took 4 s; with a
-    nap of the loop every 0.5 ms it takes 1.2 ms (measured). A loop that is idle now and then is not
-    interrupted: unneeded naps took more than half of its time.
+    A saturated event loop releases the GIL in each poll, but often takes it back before a waiting
+    thread has woken up; and each wake-up restarts the 5 ms after which that thread may demand the
+    GIL (CPython's `take_gil`). So the loop naps for 50 us each millisecond while work of other
+    threads is awaited and it has computed for most of the time since the last nap.
+
+    Measured on two cores beside other load, medians of 25 alternating rounds against the same
+    server without naps: 7 % more unseen texts a second (32 clients) with 4 % less CPU each, 18 %
+    more requests where a third of the texts is unseen. Hits that are read from the store gain
+    nothing (11 % fewer, within the noise). `sys.setswitchinterval(0.0005)` instead of naps gave 9 %
+    fewer unseen texts than neither.
     """
 
     def __init__(self) -> None:
@@ -32,7 +37,7 @@ class GilYield:
 
     @classmethod
     def of_running_loop(cls) -> "GilYield":
-        """Return this event loop's instance: one timer serves all jobs."""
+        """Return the running event loop's own: one timer serves all threads that work for it."""
         loop = asyncio.get_running_loop()
         found = _of_loops.get(loop)
         if found is None:
@@ -54,7 +59,7 @@ class GilYield:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
     def _look(self) -> None:
-        # A finished job's timer serves the next job: most jobs are shorter than one interval.
+        # The timer outlives its job and serves the next one: most jobs end before it fires.
         self._timer = None
         if not self._jobs:
             return

@@ -12,9 +12,9 @@ from cacheproxy.evaluation.judged_replay import JudgedTraffic
 from cacheproxy.evaluation.replay import Traffic
 from cacheproxy.evaluation.study import Encoders, Progress, embed
 from cacheproxy.evaluation.traffic import Request, Texts
-from cacheproxy.routes.chat.question_pair import Rarity
 from cacheproxy.routes.chat.signature import signature_of
 from cacheproxy.settings.sections import ChatSettings
+from cacheproxy.thresholds.judged.question_pair import Rarity
 from cacheproxy.thresholds.promise import Promise
 
 _BITS = 64

@@ -33,8 +33,8 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.routes.chat.question_pair import rarity_of
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
+from cacheproxy.thresholds.judged.question_pair import rarity_of
 from cacheproxy.thresholds.promise import promise_of
 
 _TOKENIZED = 10_000

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cacheproxy.evaluation.replay import MISS, SEMANTIC, Traffic
 from cacheproxy.evaluation.simulated_judge import SimulatedJudge
-from cacheproxy.routes.chat.question_pair import Question, Rarity, features_of, take_apart
 from cacheproxy.thresholds.judged.allowance import Allowance, Purpose, tokens_cost
 from cacheproxy.thresholds.judged.asking import Reply, outcome_of
 from cacheproxy.thresholds.judged.evidence import Kind, Outcome
+from cacheproxy.thresholds.judged.question_pair import Question, Rarity, features_of, take_apart
 from cacheproxy.thresholds.judged.thresholds import CANDIDATES, JudgedThresholds, Pick, Standing
 
 _NONE = -1.0
@@ -119,7 +119,7 @@ class JudgedReplay:
             f" (at least {standing.sensitivity.lower:.1%}),"
             f" {standing.false_rejects:.1%} of right ones",
             f"judge's requests  {sum(allowance.requests.values()):,},"
-            f" {share:.1%} of the cost of clients' requests",
+            f" {share:.1%} of what clients' requests cost",
         ]
         if standing.aside:
             lines.append(f"steps aside       {standing.aside}")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cacheproxy.errors import ConfigError
 from cacheproxy.routes.judging.costs import Costs
 from cacheproxy.routes.judging.judge import Judge, Pair
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.bounds import lower_limit, rate_upper_limit
 from cacheproxy.thresholds.judged.evidence import Outcome

@@ -3,13 +3,14 @@
 The ids are what the exact tier hashes: two inputs with equal ids get byte-identical vectors.
 """
 
+import json
 import os
 from collections.abc import Sequence
 
 # The library's own threads would compete with inference; must be set before its first use.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from tokenizers import Encoding
+from tokenizers import Encoding, decoders
 from tokenizers import Tokenizer as _Tokenizer
 
 from cacheproxy.errors import BadRequest
@@ -20,6 +21,8 @@ class Tokenizer:
 
     def __init__(self, tokenizer_json: bytes, max_tokens: int) -> None:
         self._tokenizer = _Tokenizer.from_str(tokenizer_json.decode())
+        self._padding = _padding_id(self._tokenizer)
+        self._decoder = _exact_decoder(self._tokenizer, tokenizer_json)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
@@ -45,6 +48,24 @@ class Tokenizer:
         texts: list[str] = self._tokenizer.decode_batch(ids)
         return texts
 
+    def text_of(self, ids: Sequence[int]) -> str | None:
+        """Return a text that has exactly these ids, or None if there is none.
+
+        The special tokens around a text may be there or not. Of ids beyond the model's longest
+        length the text is returned, but they are not compared.
+        """
+        if not ids or min(ids) < 0 or max(ids) >= self._vocabulary_size:
+            return None
+        inner = self._inner(ids)
+        tokens = [self._tokenizer.id_to_token(i) or "" for i in inner]
+        text: str = self._decoder.decode(tokens)
+        again = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return text if again == inner[: self._max_tokens] else None
+
+    def has_specials(self, ids: Sequence[int]) -> bool:
+        """Return whether the ids have the model's special tokens around them."""
+        return len(self._inner(ids)) < len(ids)
+
     def accept(self, ids: Sequence[int]) -> list[int]:
         """Return a client's ids as the model reads them, with missing special tokens added.
 
@@ -61,11 +82,36 @@ class Tokenizer:
                 param="input",
                 code="invalid_token_id",
             )
-        inner = list(ids)
-        if inner[:1] == self._prefix and inner[-1:] == self._suffix:
-            inner = inner[1:-1]
-        return [*self._prefix, *inner[: self._max_tokens - 2], *self._suffix]
+        return [*self._prefix, *self._inner(ids)[: self._max_tokens - 2], *self._suffix]
+
+    def _inner(self, ids: Sequence[int]) -> list[int]:
+        """Return the ids without the specials around them, and without padding after those."""
+        end = len(ids)
+        while end > 1 and ids[end - 1] == self._padding:
+            end -= 1
+        if [*ids[:1]] == self._prefix and [*ids[end - 1 : end]] == self._suffix:
+            return [*ids[1 : end - 1]]
+        return [*ids]
 
     def is_full(self, ids: Sequence[int]) -> bool:
         """Return whether the ids reach the model's maximum length, so the text may be truncated."""
         return len(ids) >= self._max_tokens
+
+
+def _padding_id(tokenizer: _Tokenizer) -> int | None:
+    if tokenizer.padding is not None:
+        return int(tokenizer.padding["pad_id"])
+    ids = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
+    return next((i for i in ids if i is not None), None)
+
+
+def _exact_decoder(tokenizer: _Tokenizer, tokenizer_json: bytes) -> decoders.Decoder:
+    """Return a decoder whose text gives the same ids again.
+
+    WordPiece's usual one tidies the text up (" do not" becomes " don't"), which has other ids.
+    """
+    described = json.loads(tokenizer_json).get("decoder") or {}
+    if described.get("type") == "WordPiece":
+        return decoders.WordPiece(prefix=described["prefix"], cleanup=False)
+    usual: decoders.Decoder = tokenizer.decoder
+    return usual

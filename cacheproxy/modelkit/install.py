@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.isa import isa_class
-from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.modelkit.manifest import Prefixes, load_manifest
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
 
@@ -48,7 +48,9 @@ class InstalledModel:
         aliases: other names by which clients may request it.
         fingerprint: 64 hex; equal fingerprints give equal vectors for equal ids.
         dimensions: length of its vectors.
+        matryoshka: smaller dimensions that it was trained to be cut to.
         max_tokens: longest input, special tokens counted.
+        prefixes: texts put in front of inputs.
         vocabulary_size: number of token ids.
         graph: the ONNX model's file.
         tokenizer_json: the tokenizer's definition.
@@ -62,7 +64,9 @@ class InstalledModel:
     aliases: tuple[str, ...]
     fingerprint: str
     dimensions: int
+    matryoshka: tuple[int, ...]
     max_tokens: int
+    prefixes: Prefixes
     vocabulary_size: int
     graph: Path
     tokenizer_json: bytes
@@ -115,7 +119,9 @@ def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> In
         aliases=tuple(record["aliases"]),
         fingerprint=_fingerprint(record),
         dimensions=record["dimensions"],
+        matryoshka=tuple(record.get("matryoshka", ())),
         max_tokens=record["max_tokens"],
+        prefixes=Prefixes(**record["prefixes"]),
         vocabulary_size=record["vocabulary_size"],
         graph=folder / _GRAPH,
         tokenizer_json=(folder / _TOKENIZER).read_bytes(),

@@ -78,6 +78,7 @@ class Manifest:
         max_tokens: longest input, special tokens counted.
         dimensions: length of its vectors.
         prefixes: texts put in front of inputs.
+        matryoshka: dimensions to which vectors may be cut, as the model was trained for that.
         files: SHA-256 (64 hex) of each file by its name.
         sources: where the files may be had, in the order to try.
     """
@@ -90,6 +91,7 @@ class Manifest:
     max_tokens: int
     dimensions: int
     prefixes: Prefixes
+    matryoshka: tuple[int, ...]
     files: Mapping[str, str]
     sources: tuple[HubSource | WheelSource, ...]
 
@@ -143,6 +145,7 @@ def read_manifest(path: Path) -> Manifest:
             max_tokens=fields.pop("max_tokens"),
             dimensions=fields.pop("dimensions"),
             prefixes=Prefixes(**fields.pop("prefixes", {})),
+            matryoshka=tuple(fields.pop("matryoshka", ())),
             files=MappingProxyType(dict(fields.pop("files"))),
             sources=tuple(_source(dict(source)) for source in fields.pop("sources")),
         )
@@ -182,6 +185,8 @@ def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
     for role in ("query", "document"):
         if not isinstance(getattr(manifest.prefixes, role), str):
             yield f"prefixes: {role} must be a text"
+    if not all(type(cut) is int and 0 < cut < manifest.dimensions for cut in manifest.matryoshka):
+        yield "matryoshka must be whole numbers between 0 and dimensions"
     yield from _encoder_mistakes(manifest)
     for name, digest in manifest.files.items():
         # File names come to lie under the home folder: none may lead out of it.

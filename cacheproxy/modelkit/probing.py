@@ -10,7 +10,7 @@ from cacheproxy.modelkit.manifest import load_manifest
 from cacheproxy.probes.encoder import EncoderProbe
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 
 _SHALLOW = "shallow-1"
 

@@ -69,7 +69,7 @@ class CompletionsRoute:
         self._staleness = staleness
         self._now = now
         self._stages = Stages(metrics, ("exact", "semantic", "upstream"))
-        self._repeated = RepeatedLookup(
+        self.repeated = RepeatedLookup(
             tiers, self._stages, lambda record: self._counts(record.model)
         )
         self._stale_served = metrics.stale_served
@@ -114,15 +114,13 @@ class CompletionsRoute:
                 return cached
         return await self._from_semantic(state)
 
-    async def find_repeated(
-        self, namespace_id: str, key: bytes, *, wants_usage: bool
-    ) -> Repeated[CompletionRecord]:
-        """Look up the entry of a key that an earlier, byte-equal request led to."""
+    def is_fresh(self, record: CompletionRecord) -> bool:
+        """Return whether a record answers a stream without usage."""
+        return record.fresh_until > self._now()
 
-        def answers(record: CompletionRecord) -> bool:
-            return record.fresh_until > self._now() and (record.has_usage or not wants_usage)
-
-        return await self._repeated.find(namespace_id, key, answers)
+    def is_fresh_with_usage(self, record: CompletionRecord) -> bool:
+        """Return whether a record answers any other request."""
+        return record.has_usage and record.fresh_until > self._now()
 
     def is_shared(self, request: CompletionRequest) -> bool:
         """Return whether callers with different authorization share the entry of a request."""

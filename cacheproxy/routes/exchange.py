@@ -18,12 +18,27 @@ Outcome = Literal["hot", "exact", "semantic", "miss"]
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that embeds: its names, the fingerprint of its vectors, and their dimensions."""
+    """A model that embeds.
+
+    Attributes:
+        name, aliases: under which clients ask for it.
+        fingerprint: changes whenever its vectors may have changed.
+        dimensions: length of its vectors.
+        matryoshka: smaller dimensions that it was trained to be cut to; None: not known.
+        max_tokens: longest input, special tokens counted; None: not known.
+    """
 
     name: str
     aliases: tuple[str, ...]
     fingerprint: str
     dimensions: int
+    matryoshka: tuple[int, ...] | None = None
+    max_tokens: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this process can infer it."""
+        return self.max_tokens is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,12 @@ millisecond of work, of which a hop to another thread would cost a tenth."""
 
 
 class ItemsRoute(Generic[R]):
-    """The way of the requests for one model."""
+    """The way of the requests for one model.
+
+    Attributes:
+        model: its names and fingerprint.
+        repeated: looks up what byte-equal repeats of earlier requests ask for.
+    """
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class ItemsRoute(Generic[R]):
         self._early_refusal = EarlyRefusal()
         self._truncated = metrics.truncated_texts.labels(model.name)
         self._stages = Stages(metrics, ("tokenize", "exact", "probe", "semantic", "inference"))
-        self._repeated = RepeatedLookup(tiers, self._stages, lambda _: self._counts)
+        self.repeated = RepeatedLookup(tiers, self._stages, lambda _: self._counts)
         self._inference = ItemInference(
             form,
             engine,
@@ -135,13 +140,6 @@ class ItemsRoute(Generic[R]):
         """Return the key [32 bytes] of a text's entry in a namespace."""
         (ids,) = self._tokenizer.encode([text])
         return self._engine.key_of(self._scope_of(namespace_id), Given(text, ids))
-
-    async def find_repeated(self, namespace_id: str, key: bytes) -> Repeated[R]:
-        """Look up the entry of a key that an earlier, byte-equal request led to."""
-        repeated = await self._repeated.find(namespace_id, key)
-        if repeated.outcome == "exact":
-            self._early_refusal.note(1.0)
-        return repeated
 
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)

@@ -27,8 +27,8 @@ from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import make_parts
-from cacheproxy.server.route_table import public_table
-from cacheproxy.settings.sections import Settings
+from cacheproxy.server.route_table import make_watch, pass_through, public_table
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.metrics import Metrics
@@ -68,15 +68,20 @@ class App:
         self._completions = Completions(self._parts, installed) if has_chat else None
         self._show()
         self._tracer = start_tracing()
+        watch = make_watch(self._parts)
         table = public_table(
             self._parts,
             self._embeddings,
             self._completions,
+            watch,
             not_ready_because=lambda: "draining" if self._draining else None,
             exposition=self._all_metrics.exposition,
         )
         self._edge = Edge(
-            described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
+            [
+                *described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
+                *pass_through(self._parts, watch),
+            ],
             Journal(settings.log.requests, self._tracer),
         )
         self.asgi: ASGIApp = self._edge
@@ -108,8 +113,7 @@ class App:
         hot_tiers: list[HotTier[Any]] = [kind.hot for kind in kinds]
         metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
-        spare_works = [kind.spare_work for kind in kinds]
-        metrics.semantic_checks_waiting.set_function(lambda: sum(map(len, spare_works)))
+        metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
 
     async def start(self) -> None:
         """Open the store and warm up the model; requests are accepted once it returns.

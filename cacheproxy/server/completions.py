@@ -15,7 +15,6 @@ from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import Likeness
 from cacheproxy.routes.chat.models import ChatModels, ModelLikeness
-from cacheproxy.routes.chat.question_pair import rarity_of
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
 from cacheproxy.routes.chat.refresh import Refresh
 from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
@@ -33,10 +32,11 @@ from cacheproxy.routes.judging.evidence import Evidence
 from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.parts import Parts, SharedEvidence
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces, ModelAccount
+from cacheproxy.thresholds.judged.question_pair import rarity_of
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
@@ -50,11 +50,11 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 """The APIs for completions, the busiest first."""
 
-_REST_S = 0.015
-"""Pause between two learning steps of some 5 ms each, which bounds them to a quarter of a core."""
+_REST_S = 0.002
+"""Pause between two answers that are learned from, some 5 ms of work each."""
 
-_LABELS = 1_024
-"""The most fresh answers that may wait to be learned from; further ones are skipped."""
+_LABELS = 4_096
+"""Fresh answers that may wait to be learned from; beyond that they are not."""
 
 
 class Completions:
@@ -121,6 +121,12 @@ class Completions:
             metrics=parts.metrics,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Answers and hits that wait to be learned from, those under way included."""
+        judged = sum(len(one.evidence or ()) for one in self.models.likenesses())
+        return len(self.spare_work) + judged
+
     def accounts(self) -> dict[str, ModelAccount]:
         """Return the judging costs of each model, and the standings of its namespaces."""
         return {
@@ -165,6 +171,7 @@ class Completions:
                 self._comparer,
                 None if name is None else Judge(parts.upstreams, name, costs),
                 self._hard_pairs,
+                self._rarity,
                 self._budget,
                 model=model,
                 metrics=parts.metrics,

@@ -4,7 +4,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
+from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.engine import Engine, LocalEngine
+from cacheproxy.inference.inputs import InputReader, Role
+from cacheproxy.inference.token_ids import TokenIds
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
@@ -33,9 +36,10 @@ class Embeddings:
     """The embedding routes and their shared parts.
 
     Attributes:
-        routes: one for each model, the local model first.
-        hot: the hot tier.
-        spare_work: the background checks.
+        routes: one for each model, the local one first.
+        hot: their hot tier.
+        spare_work: their background checks.
+        readers: what reads the inputs for each model, by its name.
     """
 
     def __init__(self, parts: Parts, installed: InstalledModel) -> None:
@@ -44,6 +48,8 @@ class Embeddings:
         self._evidence = SharedEvidence(parts.store)
         self.hot = HotTier[EmbeddingRecord](parts.settings.cache.hot_bytes, parts.store.purges)
         self.spare_work = SpareWork(parts.batcher.has_spare, most=_CHECKS, metrics=parts.metrics)
+        self._token_ids = JobThread("cacheproxy-token-ids")
+        self.readers: dict[str, InputReader] = {}
         self.routes = self._make_routes(installed)
 
     def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:
@@ -58,12 +64,18 @@ class Embeddings:
         """Return the keys of a text's entries, one for each model."""
         return [route.key_of_text(namespace_id, text) for route in self.routes]
 
+    @property
+    def waiting(self) -> int:
+        """Semantic hits that wait for their check."""
+        return len(self.spare_work)
+
     def accounts(self) -> list[Account]:
         """Return the standings of each model's namespaces."""
         return [account for one in self._thresholds for account in one.accounts()]
 
     def start(self, running: AsyncExitStack) -> None:
         """Start background work; `running` stops it."""
+        running.callback(self._token_ids.close)
         self._evidence.start()
         running.push_async_callback(self._evidence.stop)
         self.spare_work.start()
@@ -79,7 +91,10 @@ class Embeddings:
             aliases=(*installed.aliases, *self._aliases(installed.name, *installed.aliases)),
             fingerprint=fingerprint,
             dimensions=installed.dimensions,
+            matryoshka=installed.matryoshka,
+            max_tokens=installed.max_tokens,
         )
+        self.readers[local.name] = self._make_reader(installed, tokenizer)
         probe = make_probe(parts.settings, installed)
         routes = [self._make_route(local, tokenizer, engine, probe)]
         whole = WholeProbe(parts.batcher)
@@ -87,7 +102,17 @@ class Embeddings:
             model = replace(model, aliases=self._aliases(model.name))
             theirs = UpstreamEngine(parts.upstreams, model.name, model.dimensions, tokenizer)
             routes.append(self._make_route(model, tokenizer, theirs, whole))
+            self.readers[model.name] = InputReader()
         return routes
+
+    def _make_reader(self, installed: InstalledModel, tokenizer: Tokenizer) -> InputReader:
+        vocabulary = self._parts.settings.embeddings.token_ids
+        token_ids = TokenIds(
+            tokenizer, self._token_ids, None if vocabulary == "auto" else vocabulary
+        )
+        prefixes = installed.prefixes
+        by_role: dict[Role, str] = {"query": prefixes.query, "document": prefixes.document}
+        return InputReader(by_role if any(by_role.values()) else {}, token_ids)
 
     def _aliases(self, *names: str) -> tuple[str, ...]:
         given = self._parts.settings.model_aliases.items()

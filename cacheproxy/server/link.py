@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from cacheproxy.errors import ModelError, Unavailable
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.merged import Family, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
 

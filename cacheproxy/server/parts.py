@@ -13,7 +13,7 @@ from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.gauges import show_store
 from cacheproxy.stores.protocol import Store

@@ -7,33 +7,39 @@ only needs an entry here.
 import time
 from collections.abc import Callable
 
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
+from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
+from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
+from cacheproxy.api.pass_through import PassThrough
 from cacheproxy.api.report import REPORT, ReportEndpoint
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.api.service import (
     HEALTHZ,
-    LIST_MODELS,
     METRICS,
     READYZ,
     Endpoint,
     Exposition,
     healthz,
     metrics_endpoint,
-    models_endpoint,
     readyz_endpoint,
 )
+from cacheproxy.concurrency.freed_memory import FreedMemory
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
+from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
 
@@ -48,25 +54,50 @@ def public_table(
     parts: Parts,
     embeddings: Embeddings,
     completions: Completions | None,
+    watch: Watch,
     *,
     not_ready_because: Callable[[], str | None],
     exposition: Exposition,
 ) -> Table:
     """Return the operations and their endpoints, the busiest first."""
     callers = Callers(parts.settings.api_keys)
-    models = [route.model for route in embeddings.routes]
     return [
-        *_items(parts, embeddings, callers),
-        *(_completions(parts, completions, callers) if completions else ()),
-        (LIST_MODELS, models_endpoint(models, parts.upstreams.models(), time.time())),
+        *_items(parts, embeddings, callers, watch),
+        *(_completions(parts, completions, callers, watch) if completions else ()),
+        *_models(parts, embeddings, callers),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
     ]
 
 
-def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+def make_watch(parts: Parts) -> Watch:
+    """Return what watches over the exchanges of all routes, and over the bytes of their bodies."""
+    limits = parts.settings.limits
+    budget = BodyBudget(
+        all_bytes=limits.all_bodies_bytes,
+        caller_bytes=limits.caller_bodies_bytes,
+        shed=parts.metrics.shed,
+        freed=FreedMemory().freed,
+    )
+    return Watch(body_timeout_s=limits.body_timeout_s, budget=budget)
+
+
+def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+    limits = parts.settings.limits
+    endpoint = ModelsEndpoint(
+        [route.model for route in embeddings.routes],
+        Catalogue(parts.upstreams),
+        callers,
+        InputLimits(limits.inputs, limits.characters),
+        started_at=int(time.time()),
+    )
+    return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
+
+
+def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
+    untrained = parts.settings.embeddings.untrained_dimensions
     return [
         (
             operation,
@@ -74,11 +105,13 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
                 name,
                 dialect,
                 routes=by_name,
+                readers=embeddings.readers,
                 default_model=embeddings.routes[0].model.name,
                 callers=callers,
                 limits=InputLimits(limits.inputs, limits.characters),
+                dimensions=DimensionsRule(refuses_untrained=untrained == "refuse"),
                 max_body_bytes=limits.body_bytes,
-                body_timeout_s=limits.body_timeout_s,
+                watch=watch,
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
@@ -87,11 +120,11 @@ def _items(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     ]
 
 
-def _completions(parts: Parts, completions: Completions, callers: Callers) -> Table:
+def _completions(parts: Parts, completions: Completions, callers: Callers, watch: Watch) -> Table:
     settings = parts.settings
     limits = settings.limits
     savings = Savings(settings.prices, parts.metrics)
-    report = ReportEndpoint(completions.learning, callers, limits.body_timeout_s)
+    report = ReportEndpoint(completions.learning, callers, watch)
     return [
         *(
             (
@@ -104,7 +137,7 @@ def _completions(parts: Parts, completions: Completions, callers: Callers) -> Ta
                     callers=callers,
                     max_temperature=settings.chat.max_temperature,
                     max_body_bytes=limits.chat_body_bytes,
-                    body_timeout_s=limits.body_timeout_s,
+                    watch=watch,
                     metrics=parts.metrics,
                     recorder=parts.recorder,
                 ),
@@ -113,3 +146,21 @@ def _completions(parts: Parts, completions: Completions, callers: Callers) -> Ta
         ),
         (REPORT, report),
     ]
+
+
+def pass_through(parts: Parts, watch: Watch) -> list[Route]:
+    """Return the route of all other paths under /v1, if there is an upstream to pass them to."""
+    settings = parts.settings
+    mode = settings.upstream_passthrough
+    if mode == "off" or not parts.upstreams:
+        return []
+    endpoint = PassThrough(
+        parts.upstreams,
+        Callers(settings.api_keys),
+        mode=mode,
+        tenants=len(settings.api_keys),
+        max_body_bytes=settings.limits.chat_body_bytes,
+        watch=watch,
+        metrics=parts.metrics,
+    )
+    return [Route("/v1/{rest:path}", endpoint, methods=PASSED_METHODS)]

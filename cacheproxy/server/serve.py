@@ -11,20 +11,25 @@ a service manager, then have no effect.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.server.app import App
+from cacheproxy.server.http_connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.settings.settings import Settings
+from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +98,20 @@ def serve(
     settings: Settings,
     link: WorkerLink | None = None,
 ) -> None:
-    """Serve on the bound sockets until a signal, or the supervisor over the link, stops it."""
-    config = _configure(app.asgi)
+    """Serve on the bound sockets until a signal ends it, or the supervisor, if there is a link."""
+    config = _configure(app.asgi, settings.limits, app.metrics)
     server = _Server(config, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listeners, link))
+        runner.run(_live(app, server, listeners, settings.limits, link))
 
 
-def _configure(asgi: ASGIApp) -> uvicorn.Config:
+def _configure(asgi: ASGIApp, limits: LimitSettings, metrics: Metrics) -> uvicorn.Config:
+    connection = functools.partial(HttpConnection, limits=limits, shed=metrics.shed)
     return uvicorn.Config(
         asgi,
         loop="uvloop",
-        http="httptools",
+        http=cast(type[HttpConnection], connection),  # uvicorn only calls it
+        timeout_keep_alive=limits.keep_alive_s,
         backlog=_BACKLOG,
         lifespan="off",
         ws="none",
@@ -120,6 +127,7 @@ async def _live(
     app: App,
     server: _Server,
     listeners: Mapping[str, socket.socket],
+    limits: LimitSettings,
     link: WorkerLink | None,
 ) -> None:
     be_prompt()
@@ -131,10 +139,8 @@ async def _live(
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
     listener = listeners[PUBLIC]
-    async with _administering(app, listeners.get(ADMIN)):
-        listener.listen(
-            _BACKLOG
-        )  # before readiness is announced, so that no early client is refused
+    async with _administering(app, limits, listeners.get(ADMIN)):
+        listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
         if link is not None:
             link.say_ready()
         else:
@@ -147,12 +153,14 @@ async def _live(
 
 
 @contextlib.asynccontextmanager
-async def _administering(app: App, listener: socket.socket | None) -> AsyncIterator[None]:
+async def _administering(
+    app: App, limits: LimitSettings, listener: socket.socket | None
+) -> AsyncIterator[None]:
     """Serve operators on a socket of their own during the block."""
     if listener is None:
         yield
         return
-    server = _AdminServer(_configure(app.admin_asgi))
+    server = _AdminServer(_configure(app.admin_asgi, limits, app.metrics))
     listener.listen()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -1,69 +1,29 @@
-"""What can be set: the sections, their defaults and bounds, and the settings as a whole.
+"""The sections of the settings, with their defaults and bounds.
 
-Each section goes to the one part that it configures. `sources` says where the values come from.
+Each section goes to the one part that it configures. `settings` puts them together.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import platformdirs
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from cacheproxy.settings.device import Device
-
-TABLES = (
-    *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
-    *("upstreams", "prices"),
-)
-"""Settings whose keys are the user's own words."""
-
-_SQLITE = "sqlite:///"
-_MEMORY = "memory://"
-_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
-_CLUSTER = ("redis+cluster://", "rediss+cluster://")
-_STORES = (
-    "sqlite:///PATH, memory://, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH, "
-    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
-)
-
-_GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
-"""One group runs on the GPU while the next is copied to it; a CPU would take seconds for a group
-that fills a GPU."""
-
-_MOST_WORKERS = 256
+from cacheproxy.settings.section import Section
 
 LogFormat = Literal["human", "json"]
 
 RequestLog = Literal["off", "sampled", "all"]
 """Which requests get a line in the log."""
 
-KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-"""Of a tenant, or of a namespace in it."""
+MOST_TTL_S = 10 * 365 * 86_400.0
+"""The longest life of an entry, whether a setting or a request asks for it: ten years, seconds."""
 
-UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-_MOST_TTL_S = 10 * 365 * 86_400.0
-TtlS = Annotated[float, Field(ge=1, le=_MOST_TTL_S)]
-StaleS = Annotated[float, Field(ge=0, le=_MOST_TTL_S)]
+TtlS = Annotated[float, Field(ge=1, le=MOST_TTL_S)]
+StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """What the cache keeps, for how long, and how long a lookup may take."""
 
     ttl_s: TtlS = Field(7 * 86_400, description="time to live of an entry, seconds")
@@ -85,7 +45,7 @@ class CacheSettings(_Section):
     )
 
 
-class SemanticSettings(_Section):
+class SemanticSettings(Section):
     """The semantic tier: what it promises, and how it earns the right to serve."""
 
     mode: Literal["auto", "on", "off"] = Field(
@@ -122,7 +82,7 @@ class SemanticSettings(_Section):
     )
 
 
-class BatchSettings(_Section):
+class BatchSettings(Section):
     """Inference: threads, groups of texts, and the queue before them."""
 
     threads: int = Field(
@@ -145,21 +105,21 @@ class BatchSettings(_Section):
     timeout_s: float = Field(60, gt=0, description="longest wait of an accepted text, seconds")
 
 
-class LimitSettings(_Section):
-    """Limits of one request."""
+class EmbeddingSettings(Section):
+    """How embedding requests are read."""
 
-    body_bytes: int = Field(2 * 2**20, ge=1_024, description="most bytes in the body of a request")
-    inputs: int = Field(2_048, ge=1, description="most inputs in one request")
-    characters: int = Field(32_768, ge=1, description="most characters in one text")
-    chat_body_bytes: int = Field(
-        16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
+    token_ids: Literal["auto", "own", "cl100k_base", "o200k_base"] = Field(
+        "auto",
+        description="whose token ids clients send: the model's own, or a vocabulary of OpenAI's; "
+        "auto tells them apart and refuses what may be either",
     )
-    body_timeout_s: float = Field(
-        10, gt=0, description="longest time for a body to arrive, seconds"
+    untrained_dimensions: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="requests that cut vectors to dimensions that the model was not trained for",
     )
 
 
-class ChatSettings(_Section):
+class ChatSettings(Section):
     """Chat completions: what is cached, and what the semantic tier promises."""
 
     ttl_s: TtlS = Field(86_400, description="time to live of a completion, seconds")
@@ -218,7 +178,7 @@ class ChatSettings(_Section):
     )
 
 
-class UpstreamSettings(_Section):
+class UpstreamSettings(Section):
     """An OpenAI-compatible server that answers what the cache cannot."""
 
     base_url: str = Field(
@@ -273,21 +233,21 @@ class UpstreamSettings(_Section):
         return self
 
 
-class PriceSettings(_Section):
+class PriceSettings(Section):
     """Price of a million tokens of a model, in one currency for all models."""
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million completion tokens")
 
 
-class StaleSettings(_Section):
+class StaleSettings(Section):
     """How long expired completions may still be served (RFC 5861)."""
 
     while_revalidate: StaleS = Field(0, description="while a fresh one is fetched, seconds")
     if_error: StaleS = Field(0, description="if the upstream fails, seconds")
 
 
-class AdminSettings(_Section):
+class AdminSettings(Section):
     """The admin listener: off unless it has a port."""
 
     host: str = Field("127.0.0.1", description="address of the admin listener")
@@ -299,7 +259,7 @@ class AdminSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What goes to the log on standard error, and in which form."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
@@ -311,7 +271,7 @@ class LogSettings(_Section):
     )
 
 
-class RecordSettings(_Section):
+class RecordSettings(Section):
     """Recording of requests for later replay: off unless it has a path."""
 
     path: Path | None = Field(
@@ -321,137 +281,3 @@ class RecordSettings(_Section):
     max_bytes: int = Field(
         256 * 2**20, ge=2**20, description="size at which the file is rotated to PATH.1, bytes"
     )
-
-
-class Settings(BaseModel):
-    """All settings of `cacheproxy serve`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0 picks a free one")
-    home: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_cache_dir("cacheproxy")),
-        description="folder of the models and of the embedded store",
-    )
-    store: str | None = Field(
-        None,
-        description=f"{_STORES}; default: a file under the home folder",
-    )
-    model: str = Field("all-MiniLM-L6-v2", description="embedding model to serve")
-    device: Device = Field("cpu", description="cpu (INT8) or cuda (float16 on an NVIDIA GPU)")
-    allow_anonymous: bool = Field(
-        False, description="allow listening beyond loopback without API keys"
-    )
-    workers: int = Field(
-        1, ge=1, le=_MOST_WORKERS, description="number of serving processes; they share one store"
-    )
-    drain_s: float = Field(
-        1,
-        ge=0,
-        le=300,
-        description="time between SIGTERM and closing the listening socket, seconds",
-    )
-
-    cache: CacheSettings = CacheSettings()
-    semantic: SemanticSettings = SemanticSettings()
-    batch: BatchSettings = BatchSettings()
-    limits: LimitSettings = LimitSettings()
-    admin: AdminSettings = AdminSettings()
-    chat: ChatSettings = ChatSettings()
-    upstream: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s?#@]+$",
-        description="an OpenAI-compatible server for chat completions; as [upstreams.default]",
-    )
-    upstreams: dict[UpstreamName, UpstreamSettings] = Field(
-        default_factory=dict,
-        description="upstream servers by name, in the order in which they are asked",
-    )
-    prices: dict[str, PriceSettings] = Field(
-        default_factory=dict, description="price of a million tokens by chat model"
-    )
-    namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
-        default_factory=dict,
-        description="stale_while_revalidate and stale_if_error by tenant and namespace",
-    )
-    log: LogSettings = LogSettings()
-    record: RecordSettings = RecordSettings()
-    api_keys: dict[Name, list[KeyHash]] = Field(
-        default_factory=dict, description="hashes of API keys by tenant"
-    )
-    model_aliases: dict[str, str] = Field(
-        default_factory=dict, description="other names for served models, name to model"
-    )
-    namespace_ttl_s: dict[Name, dict[Name, TtlS]] = Field(
-        default_factory=dict,
-        description="time to live of an entry by tenant and namespace, seconds",
-    )
-
-    @field_validator("store")
-    @classmethod
-    def _known_store(cls, store: str | None) -> str | None:
-        schemes = (_SQLITE, *_REDIS, *_CLUSTER)
-        if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
-            raise ValueError(f"must be {_STORES}")
-        return store
-
-    @property
-    def all_upstreams(self) -> dict[str, UpstreamSettings]:
-        """The upstreams in the order in which they are asked, `upstream` before the others."""
-        first = {"default": UpstreamSettings(base_url=self.upstream)} if self.upstream else {}
-        return {**first, **self.upstreams}
-
-    @property
-    def batching(self) -> BatchSettings:
-        """The batch section with defaults that suit the device and the number of workers."""
-        defaults = _GPU_BATCH
-        if self.device == "cpu":
-            defaults = {"threads": max(1, len(os.sched_getaffinity(0)) // self.workers)}
-        given = self.batch.model_fields_set
-        return self.batch.model_copy(
-            update={name: value for name, value in defaults.items() if name not in given}
-        )
-
-    @property
-    def redis_url(self) -> str | None:
-        """Where the store is, if it is in Redis; may hold a password."""
-        return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
-
-    @property
-    def semantic_mode(self) -> Literal["auto", "on", "off"]:
-        """The semantic tier's mode; off with a store that cannot search by probe."""
-        return "off" if self.is_cluster else self.semantic.mode
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether the store is a Redis Cluster."""
-        return (self.store or "").startswith(_CLUSTER)
-
-    @property
-    def store_path(self) -> Path | None:
-        """The embedded store's file, if that is the store; None keeps everything in memory."""
-        if self.store is None:
-            return self.home / "cache.sqlite"
-        return None if self.is_in_memory else Path(self.store.removeprefix(_SQLITE))
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether no other process can reach the store."""
-        return self.store == _MEMORY
-
-    @property
-    def store_kind(self) -> str:
-        """What the store is, in a word."""
-        return "memory" if self.is_in_memory else "redis" if self.redis_url else "sqlite"
-
-
-def setting_fields() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield the path and the field of every setting but those that are tables of their own."""
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
-            for inner, inner_field in section.model_fields.items():
-                yield (name, inner), inner_field
-        elif name not in TABLES:
-            yield (name,), field

@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
-from cacheproxy.settings.sections import TABLES, Settings, setting_fields
+from cacheproxy.settings.settings import TABLES, Settings, setting_fields
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"

@@ -1,4 +1,4 @@
-"""Tracks a store's calls in progress, so that closing it can wait for them."""
+"""Counts a store's calls in progress, so that closing it can wait for them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from cacheproxy.errors import StoreError
 
 
 class Calls:
-    """Counts the calls in progress of an open store; owned by the event loop."""
+    """Counts the calls in progress of a store that is open; owned by the event loop."""
 
     def __init__(self) -> None:
         self._is_open = False
@@ -26,7 +26,7 @@ class Calls:
         self._is_open = True
 
     def close(self) -> bool:
-        """Allow no more calls; return whether they were allowed before."""
+        """Refuse further calls; return False if they were refused already."""
         is_new = not self._is_closed
         self._is_open, self._is_closed = False, True
         return is_new

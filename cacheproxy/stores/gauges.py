@@ -1,11 +1,11 @@
-"""Exposes a store's statistics as metrics, read at each scrape."""
+"""A store's figures as gauges, read at each scrape."""
 
 from cacheproxy.stores.protocol import IndexStats, Store
 from cacheproxy.telemetry.metrics import Metrics
 
 
 def show_store(store: Store, metrics: Metrics) -> None:
-    """Connect the gauges to the store's statistics and to its state of purges."""
+    """Make the gauges read what the store holds and what it has heard of purges."""
 
     def index() -> IndexStats:
         return store.stats().index

@@ -1,8 +1,8 @@
-"""The interface between the tiers and the stores.
+"""The interface between the tiers and the stores that keep entries.
 
 A store keeps opaque records under 32-byte keys with an expiry, and finds the entry nearest to a
-probe vector within one partition. It knows nothing of texts, models or thresholds. Every call may
-raise `StoreError` or be slow: the tiers set a deadline for each call and can do without its answer.
+probe vector inside one partition. It knows nothing of texts, models or thresholds. Every call may
+raise `StoreError` or be slow: the tiers put a deadline on each and go on without an answer.
 """
 
 import math
@@ -17,16 +17,16 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges, Scope
 
 _UNIT_TOLERANCE = 1e-3
-"""Tolerance of a probe's length; upstreams with float16 weights deviate by up to 5e-4."""
+"""How far a probe's length may be from 1; float16 weights upstream leave up to 5e-4."""
 
 
 class Partition(NamedTuple):
-    """The entries that a KNN lookup may see: one namespace under one model fingerprint.
+    """What a KNN lookup may see: one namespace under one model fingerprint.
 
     Attributes:
-        namespace_id: the namespace that owns the entries.
-        fingerprint: of the model and the probe; scores under different ones are not comparable.
-        context: what else must be equal, as a string; empty if nothing.
+        namespace_id: whose entries they are.
+        fingerprint: of the model and the probe; scores of different ones do not compare.
+        context: anything else that must be equal, as a string; may be empty.
     """
 
     namespace_id: str
@@ -35,12 +35,12 @@ class Partition(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry to write, atomically and always with an expiry.
+    """What is written: whole or not at all, and never without an expiry.
 
     Attributes:
         key: 32 bytes, unique over all partitions.
         record: opaque bytes, returned unchanged.
-        expires_at: Unix time at which the entry expires, seconds.
+        expires_at: Unix time from which the entry is gone, seconds.
         tags: names under which the entry may be purged later.
         probe: float32 [d], unit length; None keeps the entry out of the KNN index.
         generation: `Purges.generation` when the work that made the entry began; it is not written
@@ -59,8 +59,8 @@ class Entry(NamedTuple):
 class Neighbour(NamedTuple):
     """The nearest live entry of a partition.
 
-    `score` is the cosine of the two probes, -1 to 1, at the store's precision: at least float16,
-    which leaves an error of about 1e-5.
+    `score` is the cosine of the two probes, -1 to 1, from the probe as stored: in float16 or
+    better, which leaves an error of some 1e-5.
     """
 
     key: bytes
@@ -70,15 +70,16 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """The state of lookups by probe, over all models; NaN where a figure is unknown.
+    """The state of lookups by probe, over all models; NaN if unknown.
 
     Attributes:
-        is_up: whether they can be answered.
-        documents: indexed entries; the embedded store counts the distinct probes in memory.
+        is_up: whether they work.
+        documents: entries that can be found; the embedded store counts distinct probes that it has
+            in memory.
         failures: entries that could not be indexed.
-        size_bytes: the memory that the indexes use.
-        indexed_ratio: the share of the entries that is already indexed, 0 to 1.
-        rebuilds: indexes rebuilt since the store was opened, because they returned nothing.
+        size_bytes: what the indexes take in memory.
+        indexed_ratio: the share of the entries that is indexed already, 0 to 1.
+        rebuilds: of indexes that returned nothing for existing entries, since `open`.
     """
 
     is_up: bool = True
@@ -91,12 +92,12 @@ class IndexStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Figures for metrics; NaN where a store keeps no count.
+    """Figures for metrics; NaN if the store keeps no count.
 
     Attributes:
-        entries: number of entries; may include expired ones that are not removed yet.
-        live_bytes: the space that the entries use.
-        index: the state of the lookups by probe.
+        entries: may include expired ones that are still to be removed.
+        live_bytes: what the entries take.
+        index: what is known of the lookups by probe.
     """
 
     entries: float = 0
@@ -106,11 +107,11 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The result of counting every entry.
+    """What a count of every entry found.
 
     Attributes:
-        entries: number of entries; may include expired ones that are not removed yet.
-        size_bytes: the store's size, indexes included; NaN if it cannot be known.
+        entries: may include expired ones that are still to be removed.
+        size_bytes: of the store, indexes included; NaN if unknown.
         namespaces: entries by `hex_id` of the namespace's id.
     """
 
@@ -120,28 +121,28 @@ class Census:
 
 
 Progress = Callable[[int], None]
-"""Called from time to time with the number of entries that a purge has removed so far."""
+"""Called now and then with the number of entries that a purge has removed so far."""
 
 
 class Store(Protocol):
-    """Exact and nearest-neighbour lookups over the same entries.
+    """An exact and a nearest-neighbour lookup over the same entries.
 
-    Every method raises `StoreError` if the store cannot answer. Any number of processes may use one
-    store; purges and replacements by other processes reach `purges` within 100 ms.
+    Every method raises `StoreError` when the store cannot answer. Any number of processes may use
+    one store; `purges` hears within 100 ms what another process purged or replaced.
 
     Attributes:
-        lookups_at_once: the number of concurrent `get_many` calls that is worthwhile.
-        purges: the purges that this process knows of.
+        lookups_at_once: calls of `get_many` that gain from being made at the same time.
+        purges: what this process has heard of purges.
     """
 
     lookups_at_once: int
     purges: Purges
 
     async def open(self) -> None:
-        """Open the store; called once, before any other method."""
+        """Make the store ready; called once before anything else."""
 
     async def close(self) -> None:
-        """Finish the calls in progress and release everything; later calls raise `StoreError`."""
+        """Wait for the calls in progress and release everything; later calls raise `StoreError`."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return each key's live record, or None, in the order of the keys."""
@@ -159,41 +160,41 @@ class Store(Protocol):
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; a key that exists is replaced.
 
-        Return how many keys were written; entries that a purge excludes are not.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove all entries of the scope made before now; return their number.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        From the start, no lookup that knows of the purge returns such an entry, and none that is in
-        flight is written. When the call returns, all have been removed. A purge that fails halfway
-        remains in force.
+        As soon as the purge has begun, no lookup that knows of it finds these entries, and writes
+        of such entries are refused. When this returns, all are removed. A purge that fails midway
+        stays in force.
         """
 
     async def census(self) -> Census:
         """Count every entry; may take seconds."""
 
     async def read_state(self, name: str) -> bytes | None:
-        """Return the live state of that name: small data that processes share besides entries."""
+        """Return the live state of that name: a small value that processes share."""
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if the current one is `old` (None: there is none); return whether it was.
+        """Write a state if it still is `old` (None: if there is none); return whether it was.
 
         `expires_at` is Unix time, seconds, as for entries.
         """
 
     def stats(self) -> StoreStats:
-        """Return the store's figures, as far as they are known without I/O."""
+        """Return what the store holds, without asking it."""
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an entry's probe as float32 [d].
 
     Raises:
-        StoreError: it is not a vector of unit length.
+        StoreError: it is no vector of unit length.
     """
     vector = np.asarray(probe, np.float32)
-    # Also rejects NaN and infinities, which would corrupt an index for other entries.
+    # Also refuses NaN and infinities, which would spoil an index for their neighbours.
     if vector.ndim != 1 or not abs(float(vector @ vector) - 1.0) < 2 * _UNIT_TOLERANCE:
         raise StoreError("a probe is not a vector of unit length", "invalid")
     return vector

@@ -1,27 +1,27 @@
-"""Tracks purges and replaced entries, to decide what this process may still use.
+"""What a process has heard of purges and replaced entries, and which entries it must not use.
 
-Every purge has a number, its generation, from an increasing counter that all processes on a store
-share. An entry carries the newest generation that its process knew of when the work that made it
-began: a purge with a higher number may concern it. That number can only be too old, which costs a
-miss; reading it needs no store call.
+Every purge has a number, its generation, from a counter that all processes on a store share and
+that only rises. An entry carries the newest generation that its process had heard of when the work
+for it began: purges with a higher generation apply to it. The number is read in the process,
+without asking the store; it can only be too old, which costs a miss.
 
-Within the process, everything that is read or begun is marked with the moment, a count of the
-announcements received. It may be used as long as no announcement that concerns it has arrived
-since. Held entries are checked when they are next used, not when a purge arrives: a namespace may
-have 100,000 entries in the hot tier, and searching them would block the event loop.
+Inside the process, whatever was read or begun is marked with a moment, a count of the notices
+heard. It may be used as long as no notice about it has been heard since. Entries in the hot tier
+are checked when they are next used, not when a purge is heard: a namespace may have 100,000 of
+them, and the event loop would stall.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 _MOST_SUBJECTS = 16_384
-"""Namespaces and keys remembered, about 3 MB. Because of this bound, anything held since before the
-oldest of them was announced is no longer used and is read from the store again."""
+"""Namespaces and keys remembered, some 3 MB. Entries that were read before the oldest of these
+notices are not used any more, and are read from the store again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a purge removes: all entries of a namespace, those with a tag, or the one of a key.
+    """What a purge removes: a namespace's entries, those of them with a tag, or the one of a key.
 
     Attributes:
         namespace_id: as in `Partition`.
@@ -40,21 +40,19 @@ class Scope:
 
 @dataclass(slots=True)
 class _Heard:
-    """The moment of a subject's last announcement, and its newest purge."""
+    """When a namespace or key was last heard of, and the newest purge of it."""
 
     moment: int
     generation: int
 
 
 class Purges:
-    """The announcements that this process has received: the store adds them, the tiers query them.
-
-    Owned by the event loop.
+    """What this process has heard, reported by the store and read by the tiers on one event loop.
 
     Attributes:
-        generation: of the newest known purge; 0 before the first.
-        moment: increases with every announcement; work that begins now is marked with it.
-        is_listening: whether announcements of other processes are being received.
+        generation: of the newest purge heard of; 0 before the first.
+        moment: rises with each notice; work that begins now is marked with it.
+        is_listening: whether notices of other processes are being received.
     """
 
     def __init__(self) -> None:
@@ -65,10 +63,10 @@ class Purges:
         self._forgotten = 0
 
     def purged(self, scope: Scope, generation: int) -> None:
-        """Record a purge; recording it again changes nothing.
+        """Take note of a purge; repeating this changes nothing.
 
-        The tags of held entries are not known here, so a purge by tag counts for everything that
-        is held of its namespace.
+        The tags of entries in the process are not known, so a purge by tag applies to all of its
+        namespace here.
         """
         subject = scope.namespace_id if scope.key is None else scope.key
         known = self._heard.get(subject)
@@ -77,20 +75,20 @@ class Purges:
             self._touch(subject, generation)
 
     def replaced(self, keys: Iterable[bytes]) -> None:
-        """Record that another process has replaced the entries of these keys."""
+        """Take note that another process has replaced the entries of these keys."""
         for key in keys:
             known = self._heard.get(key)
             self._touch(key, known.generation if known else 0)
 
     def missed(self, generation: int) -> None:
-        """Record that any announcement up to this newest generation may have been missed."""
+        """Take note that notices up to this generation may have been missed."""
         self.generation = max(self.generation, generation)
         self.moment += 1
         self._forgotten = self.moment
         self._heard.clear()
 
     def is_untouched(self, namespace_id: str, key: bytes, since: int) -> bool:
-        """Return whether no announcement after the moment `since` concerns the entry."""
+        """Return whether no notice after the moment `since` concerns the entry."""
         return since >= max(self._forgotten, self._last(namespace_id), self._last(key))
 
     def _last(self, subject: str | bytes) -> int:

@@ -1,23 +1,24 @@
-"""Runs work of a store that continues even if its caller is cancelled."""
+"""Work of a store that continues if its caller is cancelled, such as a purge."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 
 
 class Shielded:
-    """The tasks of such work; those still running when the store is closed are cancelled."""
+    """The tasks of such work; closing the store cancels those that still run."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[int]] = set()
 
     async def run(self, work: Coroutine[Any, Any, int]) -> int:
-        """Return the result of the work; cancelling the caller does not stop it.
+        """Return the result of the work, which continues if the caller is cancelled.
 
         Raises:
-            StoreError: the work was cancelled because the store was closed.
+            StoreError: the store was closed before the work was done.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -26,16 +27,14 @@ class Shielded:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
-                raise StoreError("the store was closed before the work was finished") from None
+                raise StoreError("the store was closed before the work was done") from None
             raise
 
     async def cut_short(self) -> None:
-        """Cancel the tasks that are still running."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Cancel the tasks that still run."""
+        await stop_tasks(*self._tasks)
 
     def _forget(self, task: asyncio.Task[int]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller may have been cancelled
+            task.exception()  # retrieved here, as the caller may have left

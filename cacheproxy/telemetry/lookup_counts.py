@@ -13,6 +13,8 @@ class LookupCounts:
         self._hits = {tier: metrics.lookups.labels(model, tier, "hit") for tier in _TIERS}
         self._misses = {tier: metrics.lookups.labels(model, tier, "miss") for tier in _TIERS}
         self._collapsed = metrics.collapsed.labels(model)
+        self.hot_hit = self._hits["hot"].inc
+        """Counts one hit in the hot tier."""
 
     def count(self, tier: str, *, hits: int = 0, misses: int = 0) -> None:
         """Count lookups in a tier."""

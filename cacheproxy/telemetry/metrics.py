@@ -187,7 +187,7 @@ class Metrics:
         )
         self.semantic_checks_waiting = gauge(
             "semantic_checks_waiting",
-            "Semantic hits that wait for their background check",
+            "Answers and hits that wait to be learned from in the background",
             merge="sum",
         )
         self.semantic_check_errors = counter(
@@ -249,7 +249,9 @@ class Metrics:
         self.store_op_duration = loop_histogram(
             "store_op_duration_seconds", "Time of one store call", "op"
         )
-        self.record_errors = counter("record_errors", "Stored records that did not decode")
+        self.undecodable_records = counter(
+            "undecodable_records", "Entries from the store that did not decode; each is a miss"
+        )
         self.store_entries = gauge(
             "store_entries", "Entries in the store; NaN if the store keeps no count", merge="max"
         )
@@ -348,8 +350,8 @@ class Metrics:
             "reason",
         )
         self.recorded = counter("recorded_requests", "Requests recorded for replay")
-        self.record_dropped = counter(
-            "record_dropped",
+        self.unrecorded = counter(
+            "unrecorded_requests",
             "Requests that were not recorded, by reason (full, unreadable, error)",
             "reason",
         )

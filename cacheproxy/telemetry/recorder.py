@@ -68,7 +68,7 @@ class Recorder:
         self._with_texts = with_texts
         self._max_bytes = max_bytes
         self._recorded = metrics.recorded
-        self._dropped = metrics.record_dropped
+        self._dropped = metrics.unrecorded
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Store
 
@@ -106,10 +107,8 @@ class EvidenceSharing:
         self._task = asyncio.create_task(self._run(), name="evidence")
 
     async def stop(self) -> None:
-        """Share the remaining evidence, within a short deadline."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        """Share what is left, within moments."""
+        await stop_tasks(self._task)
         try:
             await asyncio.wait_for(self.share(), _LAST_S)
         except TimeoutError:

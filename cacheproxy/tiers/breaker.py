@@ -1,15 +1,15 @@
-"""A circuit breaker for store calls, as a pure state machine.
+"""When to stop asking a store that does not answer, and when to try again: a pure state machine.
 
-While closed, every call is allowed. After several consecutive failures, or too many failures among
-the most recent calls, it opens and no call is allowed. After a pause it is half-open: one call, the
-probe, is allowed. If the probe succeeds, the breaker closes; if it fails, the breaker opens again
+While it is closed, every call may be made. After several failures in a row, or too many among the
+last calls, it opens, and no call may be made. After a pause it is half-open, and one call, the
+probe, may be made. If the probe succeeds, the breaker closes; if it fails, the breaker opens again
 for twice as long.
 
-Concurrent calls that all fail count as one failure, because one hiccup fails the calls of many
-clients. (Without this rule, five such failures in a row kept a healthy store cut off for most of
-the time on a machine whose cores were all busy with inference; measured.)
+Failed calls that overlapped in time count as one failure, because many clients meet the same
+hiccup. (Without this rule, on a machine whose cores were all busy with inference, the circuit of a
+healthy store was open most of the time; measured.)
 
-It does no I/O; the time (monotonic, seconds) is an argument.
+It does no I/O, and the caller passes the time (monotonic, seconds).
 """
 
 from collections import deque
@@ -24,18 +24,17 @@ BreakerState = Literal["closed", "half-open", "open"]
 class BreakerPolicy:
     """When a breaker opens, and for how long.
 
-    The defaults: five consecutive failures open the breaker, so that one network hiccup costs no
-    hits and an outage costs a single client five deadlines. Eight failures among twenty calls are
-    typical of a store that answers every other call, because some of its failures coincide. The
-    first pause is short, because most outages are short (a failover, a slow command). The longest
-    pause is two seconds: a probe costs the store one small call and delays no request, so a store
-    that recovers is soon used again.
+    The defaults: it opens after five failures in a row, so that one hiccup of the network costs no
+    hits, and an outage costs a lone client five deadlines. It opens after eight failures among
+    twenty calls, because a store that fails every other time shows fewer than ten: some overlap.
+    The first pause is short, because most outages are (a failover, a slow command). The longest is
+    two seconds, because a probe costs the store one small call, and requests nothing.
 
     Attributes:
-        failures_in_a_row: number of consecutive failures that open the breaker.
-        failures: number of failures among the last `calls` calls that open it.
-        calls: number of recent calls that are considered.
-        window_s: older calls are not considered.
+        failures_in_a_row: as many open it,
+        failures: or as many
+        calls: among so many,
+        window_s: none of them older than this.
         first_pause_s, longest_pause_s: pauses double from the first to the longest.
     """
 
@@ -57,12 +56,12 @@ class Breaker:
     """One breaker.
 
     Attributes:
-        state: closed, open or half-open.
-        probe_at: the earliest time at which an open breaker may be probed.
+        state: what may be done now.
+        probe_at: from when on an open one may be probed.
     """
 
     def __init__(self, policy: BreakerPolicy, chance: Callable[[], float]) -> None:
-        """Make a closed breaker; `chance` returns numbers in [0, 1) that randomise the pauses."""
+        """Make a closed breaker; `chance` gives numbers in [0, 1), by which pauses vary."""
         self.state: BreakerState = "closed"
         self.probe_at = 0.0
         self._policy = policy
@@ -73,14 +72,14 @@ class Breaker:
         self._closed_at = float("-inf")
 
     def begin_probe(self, now: float) -> bool:
-        """Return whether the caller may make the probe; it must then report the result."""
+        """Return whether the caller may make the one probe; it tells how that ended."""
         if self.state != "open" or now < self.probe_at:
             return False
         self.state = "half-open"
         return True
 
     def succeeded(self, now: float) -> None:
-        """Record a call that succeeded."""
+        """Take note of a call that was answered."""
         if self.state == "closed":
             self._recent.append(_Outcome(now, is_failure=False))
         elif self.state == "half-open":
@@ -88,7 +87,7 @@ class Breaker:
             self._closed_at = now
 
     def failed(self, now: float, *, began_at: float) -> None:
-        """Record a call that failed or missed its deadline."""
+        """Take note of a call that was not answered, or not in time."""
         if self.state == "half-open":
             self._open(now)
         elif self.state == "closed" and began_at >= self._failed_at:
@@ -107,7 +106,7 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         policy = self._policy
-        # A store that fails again soon after the breaker closed has not recovered.
+        # What fails again soon after it was closed has not recovered.
         has_recovered = self.state == "closed" and now - self._closed_at > policy.window_s
         if has_recovered or not self._pause_s:
             self._pause_s = policy.first_pause_s

@@ -1,7 +1,7 @@
-"""The circuit breaker of one kind of store call, with its metrics and log lines.
+"""The circuit of one kind of store call: its breaker, its counters and its log lines.
 
-Lookups by key, lookups by probe and writes each have their own circuit: a slow search must not
-disable exact lookups, and a Redis that refuses writes still answers reads.
+Lookups by key, lookups by probe and writes have a circuit each: a slow search must not switch exact
+lookups off, and a Redis that refuses writes still answers reads.
 """
 
 import logging
@@ -12,22 +12,21 @@ from typing import Literal
 
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 logger = logging.getLogger(__name__)
 
 StoreOp = Literal["get", "nearest", "put"]
 
-_STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
-
-_ANSWERS: tuple[StoreErrorKind, ...] = ("readonly", "oom", "invalid")
-"""Errors that show that the store is reachable and answering."""
+_REFUSALS: tuple[StoreErrorKind, ...] = ("readonly", "oom", "invalid")
+"""Errors with which a store that can be reached refuses a call."""
 
 _LOG_EVERY_S = 10.0
 
 
 class Circuit:
-    """Decides whether calls of one kind may be made; counts and logs their results."""
+    """Whether calls of one kind may be made; counts and logs how they end."""
 
     def __init__(
         self,
@@ -39,12 +38,11 @@ class Circuit:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._op = op
-        self._breaker = Breaker(policy, chance)
+        gauge = metrics.store_breaker_state.labels(op)
+        self._breaker = TimedBreaker(policy, gauge=gauge, monotonic=monotonic, chance=chance)
         self._monotonic = monotonic
         self._up = metrics.store_up
         self._errors = metrics.store_errors
-        self._state = metrics.store_breaker_state.labels(op)
-        self._state.set(_STATE_VALUES["closed"])
         self._log_failure_at = 0.0
         self._log_opening_at = 0.0
         self._is_opening_logged = False
@@ -52,40 +50,33 @@ class Circuit:
     @property
     def is_closed(self) -> bool:
         """Whether calls may be made."""
-        return self._breaker.state == "closed"
+        return self._breaker.is_closed
 
     @property
     def pause_s(self) -> float:
-        """Seconds until an open circuit may be probed."""
-        return max(self._breaker.probe_at - self._monotonic(), 0.0)
+        """The time until an open circuit may be probed, seconds."""
+        return self._breaker.pause_s
 
     def begin_probe(self, *, early: bool = False) -> bool:
-        """Return whether the caller may make the probe; `early` skips the pause."""
-        may = self._breaker.begin_probe(float("inf") if early else self._monotonic())
-        self._show()
-        return may
+        """Return whether the caller may make the probe; `early`: before the pause is over."""
+        return self._breaker.begin_probe(early=early)
 
     def succeeded(self) -> None:
-        """Record a call that succeeded."""
+        """Report a call that was answered."""
         self._up.set(1)
-        was_closed = self.is_closed
-        self._breaker.succeeded(self._monotonic())
-        if self.is_closed and not was_closed:
-            self._show()
-            if self._is_opening_logged:
-                logger.info("the store answers again (%s)", self._op)
+        if self._breaker.succeeded() and self._is_opening_logged:
+            logger.info("store calls work again (%s)", self._op)
 
     def failed(self, error: StoreError, *, took_s: float) -> None:
-        """Record a call that failed after `took_s` seconds."""
+        """Report a call that failed after `took_s` seconds."""
         self._errors.labels(error.kind).inc()
-        self._up.set(int(error.kind in _ANSWERS))
+        self._up.set(int(error.kind in _REFUSALS))
         was_closed, now = self.is_closed, self._monotonic()
         if error.kind == "invalid":
-            # The call itself was wrong, but the store answered in time, which is all a probe tests.
-            self._breaker.succeeded(now)
+            # The call was wrong, but it was answered in time, which is all that a probe asks.
+            self._breaker.succeeded()
         else:
-            self._breaker.failed(now, began_at=now - took_s)
-        self._show()
+            self._breaker.failed(began_at=now - took_s)
         if was_closed:
             self._log(error, now)
 
@@ -94,10 +85,7 @@ class Circuit:
             self._is_opening_logged = now >= self._log_opening_at
             if self._is_opening_logged:
                 self._log_opening_at = now + _LOG_EVERY_S
-                logger.warning("circuit open for the store (%s): %s", self._op, error)
+                logger.warning("circuit open for store calls (%s): %s", self._op, error)
         elif now >= self._log_failure_at:
             self._log_failure_at = now + _LOG_EVERY_S
             logger.warning("a store call failed (%s): %s", self._op, error)
-
-    def _show(self) -> None:
-        self._state.set(_STATE_VALUES[self._breaker.state])

@@ -1,11 +1,12 @@
-"""Protects the tiers from a slow or broken store with deadlines and circuit breakers.
+"""Guards the tiers against a slow or broken store, with deadlines and circuit breakers.
 
-A lookup that fails or misses its deadline is a miss, counted and logged at a bounded rate; an
-unhealthy store never fails a request. A call that times out is cancelled.
+A lookup that fails or misses its deadline is a miss, counted and logged at a bounded rate: a broken
+cache never fails a request. At its deadline a call is cancelled, and its parts that have not begun
+never do.
 
-After several failures the circuit opens and the store is not called, so that requests stop paying
-for it. A background task then repeats the call that failed last, for one text, until the store
-answers again. No request waits for that.
+After several failures the circuit opens, and requests skip the store. To find out whether the store
+has recovered, the last call that failed is repeated for one text in the background: no request
+waits for that.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Neighbour, Partition, Store
 from cacheproxy.telemetry.metrics import Metrics
@@ -31,16 +33,16 @@ T = TypeVar("T")
 Call = Callable[[], Coroutine[Any, Any, T]]
 
 _TEXTS_PER_DEADLINE = 128
-"""The deadline of a lookup grows by one unit for each further group of this many texts: inference
-takes about a millisecond per text, so the wait stays worthwhile. Combined lookups stay within this
-number."""
+"""A lookup gets one deadline for each so many texts: inference of one text takes about a
+millisecond, so waiting for the cache still pays. Lookups that are combined into one call stay
+within this number."""
 
 _GRACE_S = 1e-3
-"""Grace after a deadline: one turn of the event loop, in which a reply that arrived is read."""
+"""Added to each deadline: one iteration of the event loop, which reads a reply that has arrived."""
 
 _LEAST_SHARE = 0.5
-"""A share of the deadline. A call that has waited longer for its turn is not made: even a healthy
-store might miss the rest of the deadline, which would count against it."""
+"""A call is skipped if less than this share of its deadline is left after queueing. A healthy store
+might not answer in time, and its circuit would open."""
 
 
 class StoreGuard:
@@ -56,14 +58,14 @@ class StoreGuard:
     ) -> None:
         self._store = store
         policy = policy or BreakerPolicy()
-        self._gets = _Calls("get", deadline_s, policy, metrics)
-        self._searches = _Calls("nearest", deadline_s, policy, metrics)
+        self._gets = _GuardedOp("get", deadline_s, policy, metrics)
+        self._searches = _GuardedOp("nearest", deadline_s, policy, metrics)
         self._lookups = KeyLookups(
             self._get, calls_at_once=store.lookups_at_once, most_keys=_TEXTS_PER_DEADLINE
         )
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's record; None where there is none or the store did not answer."""
+        """Return each key's record; None if there is none or the store did not answer."""
         found = await self._lookups.find(keys)
         return [None] * len(keys) if found is None else found
 
@@ -80,10 +82,10 @@ class StoreGuard:
     ) -> list[Neighbour | None]:
         """Return each probe's (float32 [n, d]) nearest entry, None as for `get_many`.
 
-        `spent_s` is how long the request has already waited for the store. If that is a whole
-        deadline, the store is not called again, so an unresponsive store costs a request one
-        deadline. A late answer does not reduce the deadline of the next call: with all cores busy,
-        a quarter of the lookups by probe would otherwise fail (measured).
+        `spent_s` is how long the request has waited for the store without an answer. If that
+        reaches a deadline, the store is not asked again: a store that does not answer costs a
+        request one deadline at most. Lookups that were answered late do not count: with all cores
+        busy, a fourth of the lookups by probe would be skipped otherwise (measured).
         """
         if spent_s >= self._searches.deadline_s(len(probes)):
             self._searches.skip()
@@ -110,13 +112,13 @@ class StoreGuard:
         return await self._searches.make(search, search, texts=1, asked_at=time.monotonic()) or []
 
     async def close(self) -> None:
-        """Stop probing the store."""
+        """Stop testing whether the store has recovered."""
         await self._gets.close()
         await self._searches.close()
 
 
-class _Calls:
-    """Makes calls of one kind: each within its deadline, none while the circuit is open."""
+class _GuardedOp:
+    """Calls of one kind: each within its deadline, none while the circuit is open."""
 
     def __init__(
         self, op: StoreOp, deadline_s: float, policy: BreakerPolicy, metrics: Metrics
@@ -131,13 +133,13 @@ class _Calls:
     async def make(
         self, call: Call[T], probe: Call[Any], *, texts: int, asked_at: float
     ) -> T | None:
-        """Return the result of the call; None if it fails, is late, or is not made.
+        """Return the result of the call; None if it fails, is late, or is skipped.
 
         Args:
             call: makes the call.
             probe: makes the same call for one text only.
-            texts: the number of texts looked up.
-            asked_at: the start of the deadline; monotonic, seconds.
+            texts: number of texts that are looked up.
+            asked_at: when the deadline starts; monotonic, seconds.
         """
         deadline_s = self.deadline_s(texts)
         left_s = asked_at + deadline_s - time.monotonic()
@@ -150,20 +152,18 @@ class _Calls:
         return answer
 
     def deadline_s(self, texts: int) -> float:
-        """Return how long a lookup of this many texts may take."""
+        """Return how long a lookup of so many texts may take, seconds."""
         return self._deadline_s * math.ceil(texts / _TEXTS_PER_DEADLINE)
 
     def skip(self) -> None:
-        """Count a call that is not made."""
+        """Count a skipped call."""
         self._skipped.inc()
 
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait({self._probing})
+        await stop_tasks(self._probing)
 
     async def _probe(self, probe: Call[Any]) -> None:
-        """Repeat the call at intervals until the circuit is closed."""
+        """Repeat the call, with pauses, until the circuit is closed."""
         try:
             while not self._circuit.is_closed:
                 await asyncio.sleep(self._circuit.pause_s)
@@ -199,5 +199,5 @@ class _Calls:
 
 
 def _expire(limit: asyncio.Timeout) -> None:
-    """Cancel a call soon, unless its reply has arrived: the event loop may have been late."""
+    """End a call after the grace period: its answer may have arrived while the loop was busy."""
     limit.reschedule(asyncio.get_running_loop().time() + _GRACE_S)

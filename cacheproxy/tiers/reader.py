@@ -25,7 +25,7 @@ class RecordReader(Generic[R_co]):
 
     def __init__(self, unpack: Unpack[R_co], metrics: Metrics) -> None:
         self._unpack = unpack
-        self._errors = metrics.record_errors
+        self._errors = metrics.undecodable_records
 
     def read(self, data: bytes, *, namespace_id: str, key: bytes) -> R_co | None:
         """Return the record if it is whole and of this namespace's key."""

@@ -1,7 +1,7 @@
 """Background work, such as checks of semantic hits, done while inference is idle.
 
-No request waits for it. A failed check is counted and logged, and the next one runs: without checks
-the promised error rate would no longer be monitored.
+No request waits for it. A piece of work that fails is counted and logged, and the next one follows:
+hits that went unchecked for good would leave the promised error rate unguarded.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.005
-"""Pause before inference is polled again; one of its groups takes about as long."""
+"""Pause before inference is looked at again; one of its groups takes about as long."""
 
 _LOG_EVERY_S = 10.0
 
@@ -25,10 +26,10 @@ Begin = Callable[[], "asyncio.Future[Any] | None"]
 
 
 class SpareWork:
-    """A bounded queue of work; each piece begins once `may_begin` returns true.
+    """A bounded queue of work; each piece begins once `may_begin` says that it delays no request.
 
     Attributes:
-        may_begin: returns whether work begun now would delay no request.
+        may_begin: returns whether that is so at the moment.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class SpareWork:
 
         Args:
             may_begin: as the attribute.
-            most: the most pieces that may wait.
-            metrics: counts the pieces that failed to begin.
+            most: pieces that may wait.
+            metrics: counts the pieces that could not begin.
             rest_s: the pause after each piece, seconds.
         """
         self._rest_s = rest_s
@@ -67,14 +68,12 @@ class SpareWork:
         return len(self._waiting) >= self._most
 
     def start(self) -> None:
-        """Start working in the background of the running event loop."""
+        """Begin to work in the background of the running event loop."""
         self._task = asyncio.create_task(self._run(), name="spare-work")
 
     async def stop(self) -> None:
-        """Stop; waiting pieces are dropped."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        """Stop; pieces that are still waiting are dropped."""
+        await stop_tasks(self._task)
 
     def put(self, begin: Begin) -> None:
         """Queue work; `begin` returns its future, or None if it is no longer needed.
@@ -115,4 +114,4 @@ class SpareWork:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            logger.exception("a background check failed to start")
+            logger.exception("a background check could not begin")

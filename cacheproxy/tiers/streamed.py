@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import Gauge
 
-from cacheproxy.errors import ApiError
+from cacheproxy.errors import ApiError, without_frames
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.flights import Flight
 
@@ -75,7 +75,7 @@ class StreamFlight(Flight, Generic[Head]):
 
     def fail(self, error: ApiError) -> None:
         """Report a failure; readers get it after the parts that have arrived."""
-        self._failure = error
+        self._failure = without_frames(error)
         if not self._head.done():
             self._head.set_exception(error)
             self._head.exception()  # retrieved, as there may be no reader

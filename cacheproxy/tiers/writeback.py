@@ -1,11 +1,12 @@
-"""The write-back queue: fresh entries that wait to be written to the store.
+"""The write-back queue: entries of answered requests that are still to be stored.
 
-The queue is bounded: an entry that does not fit is dropped and counted, and is missed later. Until
-an entry is in the store, the exact tier reads it from here, so that it is not computed again.
+The queue is bounded. An entry that does not fit is dropped and counted, and costs a later miss.
+Until the store has an entry, the exact tier reads it from the queue, so that a repeated request is
+not computed again.
 
-If the store is unreachable or refuses all writes, entries wait: the circuit opens, and one entry at
-a time is written to probe it. An entry that the store rejects individually is dropped and does not
-block the others.
+While the store is unreachable or refuses all writes, entries wait: the circuit opens, and one entry
+at a time tests whether writes work again. An entry that is refused for its own sake is dropped, so
+that others do not wait behind it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.stores.protocol import Entry, Store
 from cacheproxy.telemetry.metrics import Metrics
@@ -27,18 +29,18 @@ _WRITE_ENTRIES = 256
 """Entries per store call: one SQLite transaction or one Redis pipeline of some 500 kB."""
 
 _INTERVAL_S = 0.02
-"""Minimum time between the starts of two writes, unless a full batch waits: a transaction costs
-more than ten entries in it."""
+"""From the start of one write to the next, unless a full batch waits: a transaction costs more than
+ten entries in it."""
 
 _WRITE_S = 1.0
 _ENTRY_S = 0.02
-"""Deadline of a write, and the time that each entry adds: Redis takes 0.1 s for 256 (measured)."""
+"""The longest time for a write, and for each entry in it: Redis takes 0.1 s for 256 (measured)."""
 
 _POLICY = BreakerPolicy(failures_in_a_row=1)
-"""Entries can wait, so the first failure opens the circuit."""
+"""Opens at the first failure, because entries can wait."""
 
 _OF_THE_ENTRY: tuple[StoreErrorKind, ...] = ("invalid", "other")
-"""Failures that a single entry may cause; after any other, all entries wait for the store."""
+"""Failures that one entry may cause; after any other one, all entries wait for the store."""
 
 
 class _Pending(NamedTuple):
@@ -81,32 +83,34 @@ class WriteBack:
         self._task = asyncio.create_task(self._run(), name="write-back")
 
     async def stop(self, timeout_s: float) -> None:
-        """Write the queued entries within `timeout_s`; the rest is dropped and counted.
+        """Write the queue within `timeout_s`; entries left by then are dropped and counted.
 
-        If writes fail, one more attempt is made, without waiting for the store to recover.
+        If writes fail at the moment, one more attempt is made, without waiting.
         """
         self._stopping.set()
         self._arrived.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await stop_tasks(self._task)
         if self._pending:
-            logger.warning("%d entries were not stored before shutdown", len(self._pending))
+            logger.warning(
+                "%d entries were dropped at shutdown: they could not be stored in time",
+                len(self._pending),
+            )
             self._drop(list(self._pending.values()), "shutdown")
 
     def put(self, entry: Entry, since: int) -> bool:
         """Queue an entry; return whether there was room for it.
 
-        `since` is the moment at which the work that made it began. A purged entry is not read from
-        the queue; the store decides whether it is written.
+        `since` is the moment at which the work that made it began: the entry is not read here once
+        it is purged, and the store decides whether it is written.
         """
         known = self._pending.get(entry.key)
         if known is None and len(self._pending) >= self._max_entries:
             self._dropped.labels("full").inc()
             return False
         if known is not None and known.entry.generation > entry.generation:
-            # Begun before a purge: it must not replace an entry whose work began after the purge.
+            # Its work began before a purge: it must not replace an entry from after the purge.
             self._dropped.labels("purged").inc()
             return True
         self._pending[entry.key] = _Pending(entry, since)
@@ -141,7 +145,7 @@ class WriteBack:
                 return
 
     async def _is_needed(self) -> bool:
-        """Wait until there is something to write; return False once stopped and empty."""
+        """Wait for an entry to write; return False when the queue is empty and stopping."""
         while not self._pending:
             self._idle.set()
             if self._stopping.is_set():
@@ -151,12 +155,12 @@ class WriteBack:
         return True
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, or return at once when stopping."""
+        """Wait, but no longer than until `stop` is called."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), max(seconds, 0))
 
     def _next(self) -> list[_Pending]:
-        """Return the oldest entries, as many as recent writes could handle."""
+        """Return the oldest entries, as many as the last writes allow."""
         now = self._now()
         batch: list[_Pending] = []
         expired: list[_Pending] = []
@@ -182,13 +186,13 @@ class WriteBack:
         self._circuit.failed(done, took_s=took_s)
         if len(batch) == 1 and done.kind in _OF_THE_ENTRY:
             self._drop(batch, "error")
-        # Start again from one: this isolates a bad entry, or finds how many a slow store takes.
+        # Start again with one: this isolates an entry at fault and suits a slow store.
         self._write_entries = 1
 
     async def _write(self, batch: Sequence[Entry]) -> int | StoreError:
-        """Return how many entries were written, or the failure.
+        """Return how many entries were written, without those that a purge forbids.
 
-        Entries that a purge excludes are not counted. After a failure some may still be stored.
+        On failure, return the error; some entries may be stored nevertheless.
         """
         timeout_s = _WRITE_S + _ENTRY_S * len(batch)
         try:
@@ -197,7 +201,7 @@ class WriteBack:
         except StoreError as error:
             return error
         except TimeoutError:
-            return StoreError(f"no answer within {timeout_s:.0f} s", "timeout")
+            return StoreError(f"no reply within {timeout_s:.0f} s", "timeout")
         except Exception as error:
             logger.exception("unexpected exception in a store call (put)")
             return StoreError(f"{type(error).__name__}: {error}")
@@ -209,6 +213,6 @@ class WriteBack:
 
     def _forget(self, waiting: Sequence[_Pending]) -> None:
         for pending in waiting:
-            # A newer entry of the same key may have arrived; it is still to be written.
+            # A newer entry of the same key may have arrived meanwhile, and is still to be written.
             if self._pending.get(pending.entry.key) is pending:
                 del self._pending[pending.entry.key]

@@ -1,11 +1,11 @@
-"""All upstreams: which ones serve a model, in which order they are tried, and their breakers.
+"""All upstreams: which of them have a model, in which order they are asked, and their breakers.
 
-Upstreams that serve the model are tried in the configured order. If one cannot be reached, misses
-its deadline or answers with a server error, the next one is tried; the last one's answer is
-forwarded. A retry is safe, because no part of an answer has been forwarded yet; its only cost is
-the price of a second completion. A 429 is meant for the client and is forwarded at once.
+The first upstream that has the model is asked first. If it cannot be reached, does not answer in
+time or answers with a server's error, the next one is asked; the last one's answer is passed on
+whatever it is. By then the client has received nothing, and asking for a completion twice costs no
+more than its price. A 429 goes to the client at once: it is the upstream's own limit.
 
-Each upstream has a circuit breaker, of the same kind as stores have.
+Each upstream has a circuit breaker, as stores have.
 """
 
 import logging
@@ -16,15 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.timed_breaker import TimedBreaker
 from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
-"""Longer pauses than a store's, because the probe is a client's request."""
-
-_STATE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
+"""Longer pauses than a store's: the probe is a client's request."""
 
 
 class GuardedUpstream:
@@ -39,51 +38,36 @@ class GuardedUpstream:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.upstream = upstream
-        self._breaker = Breaker(_POLICY, chance)
-        self._monotonic = monotonic
-        self._state = metrics.upstream_breaker_state.labels(upstream.name)
-        self._state.set(_STATE_VALUES["closed"])
+        gauge = metrics.upstream_breaker_state.labels(upstream.name)
+        self._breaker = TimedBreaker(_POLICY, gauge=gauge, monotonic=monotonic, chance=chance)
         self._errors = metrics.upstream_errors
 
     @property
     def pause_s(self) -> float:
-        """Seconds until its open circuit may be probed."""
-        return max(self._breaker.probe_at - self._monotonic(), 0.0)
+        """The time until it may be asked again, seconds."""
+        return self._breaker.pause_s
 
     def may_ask(self) -> bool:
-        """Return whether it may be called now; if so, the caller must report the result."""
-        if self._breaker.state == "closed":
-            return True
-        may = self._breaker.begin_probe(self._monotonic())
-        self._show()
-        return may
+        """Return whether it may be asked now; the caller then has to report how that ended."""
+        return self._breaker.may_call()
 
     def succeeded(self) -> None:
-        """Record an answer."""
-        self._breaker.succeeded(self._monotonic())
-        self._show()
+        """Report an answer."""
+        self._breaker.succeeded()
 
     def failed(self, kind: str, *, began_at: float) -> None:
-        """Record a call that began at `began_at` (monotonic, seconds) and failed."""
+        """Report a call that began at `began_at` (monotonic) and brought no answer."""
         self._errors.labels(self.upstream.name, kind).inc()
-        was_closed = self._breaker.state == "closed"
-        self._breaker.failed(self._monotonic(), began_at=began_at)
-        if was_closed and self._breaker.state != "closed":
-            logger.warning("circuit open for upstream %s", self.upstream.name)
-        self._show()
+        if self._breaker.failed(began_at=began_at):
+            logger.warning("circuit open for upstream %s (%s)", self.upstream.name, kind)
 
     def abandoned(self, *, began_at: float) -> None:
-        """Record a call that its caller abandoned; if it was the probe, the probe has failed."""
-        if self._breaker.state == "half-open":
-            self._breaker.failed(self._monotonic(), began_at=began_at)
-            self._show()
+        """Report a call whose caller has left; as a probe it has failed."""
+        self._breaker.abandoned(began_at=began_at)
 
     def broke_off(self, kind: str) -> None:
-        """Count an answer that broke off: a failure of the model, not of the server."""
+        """Count an answer that began and was cut off: the model's fault, not the server's."""
         self._errors.labels(self.upstream.name, kind).inc()
-
-    def _show(self) -> None:
-        self._state.set(_STATE_VALUES[self._breaker.state])
 
 
 class Upstreams:
@@ -105,8 +89,12 @@ class Upstreams:
         settings = (one.upstream.settings for one in self._all.values())
         return any(given.models or not given.embeddings for given in settings)
 
+    def all(self) -> list[Upstream]:
+        """Return the upstreams, in order."""
+        return [one.upstream for one in self._all.values()]
+
     def embeddings(self) -> dict[str, UpstreamSettings]:
-        """Return the embedding models, each with the upstream that is tried first."""
+        """Return the embedding models, with the upstream that is asked first for each."""
         found: dict[str, UpstreamSettings] = {}
         for one in self._all.values():
             for model in one.upstream.settings.embeddings:
@@ -114,21 +102,26 @@ class Upstreams:
         return found
 
     def models(self) -> list[str]:
-        """Return the chat models that are listed by name in the settings."""
+        """Return the chat models that are configured by name."""
         named = (model for one in self._all.values() for model in one.upstream.settings.models)
         return list(dict.fromkeys(named))
 
     def first(self, model: str) -> UpstreamSettings | None:
-        """Return the settings of the upstream that is tried first for a model, if there is one."""
+        """Return the settings of the upstream that is asked first for a model, if there is any."""
         having = self._having(model)
         return having[0].upstream.settings if having else None
 
+    def any_for(self, model: str | None) -> Upstream:
+        """Return the upstream that has a model, else the first one."""
+        having = self._having(model) if model is not None else []
+        return (having or list(self._all.values()))[0].upstream
+
     def passes_authorization(self, model: str) -> bool:
-        """Return whether any upstream of the model gets the caller's own authorization."""
+        """Return whether any upstream of the model is sent the caller's own authorization."""
         return any(one.upstream.settings.pass_authorization for one in self._having(model))
 
     def start(self) -> None:
-        """Create the pools, on the running event loop."""
+        """Make the pools, on the running event loop."""
         for one in self._all.values():
             one.upstream.start()
 
@@ -140,11 +133,11 @@ class Upstreams:
     async def post(
         self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
     ) -> UpstreamResponse:
-        """Return the answer of the first upstream that gives one; it must be closed.
+        """Return the answer of the first upstream that has one; it must be closed.
 
         Raises:
-            UpstreamFailed: the last upstream failed too.
-            Unavailable: the circuits of all upstreams are open.
+            UpstreamFailed: the last one had none.
+            Unavailable: the circuits of all of them are open.
         """
         failure: UpstreamFailed | None = None
         refused: UpstreamResponse | None = None
@@ -176,7 +169,7 @@ class Upstreams:
         raise failure or _unavailable(having)
 
     def broke_off(self, upstream: str, kind: str) -> None:
-        """Count an answer of an upstream that broke off."""
+        """Count an answer of an upstream that began and had no end."""
         self._all[upstream].broke_off(kind)
 
     def _having(self, model: str, path: str = "") -> list[GuardedUpstream]:

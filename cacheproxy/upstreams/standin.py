@@ -1,12 +1,11 @@
-"""Two engines of one model: the second is used if the first fails.
+"""Two engines of one model, of which the second stands in where the first fails.
 
-Results of the second are served but not stored: the two engines may differ in the last bits, and an
-entry must hold the first engine's result. The first has a circuit breaker, so that requests soon
-stop waiting for its failures.
+What the stand-in infers is served and not kept: the two may differ in the last bits, and an entry
+is to hold what its model's own engine gives. The first is behind a circuit breaker, so that its
+failures are soon not waited for.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy
+from cacheproxy.tiers.breaker import BreakerPolicy
+from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)
 
@@ -37,7 +37,7 @@ class StandIn:
         self._second = second
         self._keyed_by = keyed_by
         self._monotonic = monotonic
-        self._breaker = Breaker(_POLICY, random.random)
+        self._breaker = TimedBreaker(_POLICY, monotonic=monotonic)
         self._work = Tasks()
 
     def ids_of(self, ids: list[int]) -> Sequence[int]:
@@ -45,11 +45,11 @@ class StandIn:
         return self._keyed_by.ids_of(ids)
 
     def is_cut(self, ids: Sequence[int]) -> bool:
-        """Return whether the text may have been truncated."""
+        """Return whether text may have been cut."""
         return self._keyed_by.is_cut(ids)
 
     def probe_sees_all(self, ids: Sequence[int]) -> bool:
-        """Return whether the ids hold everything that the result depends on."""
+        """Return whether the ids hold all of the input that the result depends on."""
         return self._keyed_by.probe_sees_all(ids)
 
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
@@ -57,29 +57,29 @@ class StandIn:
         return self._keyed_by.key_of(scope, given)
 
     def begin(self, tokens: int) -> None:
-        """Admit everything: what one engine refuses, the other may accept."""
+        """Admit everything: what one refuses, the other may take."""
 
     def end(self, reservation: Reservation) -> None:
-        """Do nothing: nothing is reserved."""
+        """Do nothing: no place is kept."""
 
     def submit(
         self, givens: Sequence[Given], reservation: Reservation | None = None
     ) -> list[asyncio.Future[Inferred]]:
-        """Use the first engine, and the second for inputs that fail."""
+        """Ask the first, and the second for what that fails in."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Inferred]] = [loop.create_future() for _ in givens]
         self._work.start(self._infer(givens, futures), futures)
         return futures
 
     def read(self, result: Inferred, given: Given) -> Inferred:
-        """Return the result unchanged."""
+        """Return the result, which is one already."""
         return result
 
     async def _infer(
         self, givens: Sequence[Given], futures: Sequence[asyncio.Future[Inferred]]
     ) -> None:
         left = list(range(len(givens)))
-        if self._may_ask_first():
+        if self._breaker.may_call():
             results = await self._ask_first(givens)
             left = [i for i, result in enumerate(results) if _is_failure(result)]
             _deliver(futures, results, except_for=left)
@@ -96,23 +96,17 @@ class StandIn:
         try:
             results = await _run(self._first, givens)
         except BaseException:
-            if (
-                self._breaker.state == "half-open"
-            ):  # no request waits for this probe any more: let another one try
-                self._breaker.failed(self._monotonic(), began_at=began_at)
+            self._breaker.abandoned(began_at=began_at)
             raise
         if any(map(_is_failure, results)):
-            self._breaker.failed(self._monotonic(), began_at=began_at)
+            self._breaker.failed(began_at=began_at)
         else:
-            self._breaker.succeeded(self._monotonic())
+            self._breaker.succeeded()
         return results
-
-    def _may_ask_first(self) -> bool:
-        return self._breaker.state == "closed" or self._breaker.begin_probe(self._monotonic())
 
 
 async def _run(engine: Engine, givens: Sequence[Given]) -> list[Inferred | ApiError]:
-    """Return each input's result or failure."""
+    """Return each one's result or failure."""
     try:
         futures: list[asyncio.Future[Any]] = engine.submit(givens)
     except ApiError as error:
@@ -134,7 +128,7 @@ def _outcome(engine: Engine, future: asyncio.Future[Any], given: Given) -> Infer
 
 
 def _is_failure(result: Inferred | ApiError) -> bool:
-    """Return whether the other engine might succeed; a client error remains one."""
+    """Return whether somebody else might do better; a client's mistake stays one."""
     return isinstance(result, ApiError) and (result.status >= 500 or result.status == 429)
 
 

@@ -8,7 +8,7 @@ from tables import code, table
 
 from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.main import main
-from cacheproxy.settings.sections import setting_fields
+from cacheproxy.settings.settings import setting_fields
 from loadtest.cli import main as loadtest_commands
 
 _INTRO = """\

@@ -80,9 +80,9 @@ _GROUPS = {
     "Inference": ("batch_", "queue_", "inference_", "truncated_", "shed"),
     "Search index": ("semantic_index_",),
     "Semantic tier": ("semantic_",),
-    "Store, purges and write-back": ("store_", "record_errors", "purge", "hot_", "writeback_"),
+    "Store, purges and write-back": ("store_", "undecodable_", "purge", "hot_", "writeback_"),
     "Chat and upstreams": ("saved_", "stale_", "cache_reports", "upstream_", "chat_", "slow_"),
-    "Recording": ("recorded_", "record_dropped"),
+    "Recording": ("recorded_", "unrecorded_"),
     "Workers": ("worker",),
 }
 """Headings by the beginnings of names without their prefix; the first that fits counts."""

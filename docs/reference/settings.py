@@ -7,14 +7,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tables import code, table
 
-from cacheproxy.settings.sections import (
-    TABLES,
-    PriceSettings,
-    Settings,
-    StaleSettings,
-    UpstreamSettings,
-    setting_fields,
-)
+from cacheproxy.settings.sections import PriceSettings, StaleSettings, UpstreamSettings
+from cacheproxy.settings.settings import TABLES, Settings, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX
 
 _INTRO = f"""\

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "metrics")
+BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics")
 
 
 class _Benchmarks(click.Group):

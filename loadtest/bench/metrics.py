@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.server.app import App
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.loop_counters import LoopCount, LoopObservations
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cacheproxy.settings.sections import Settings
+from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.sources import load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,6 +8,8 @@ hot tier is off, and the threshold is set by hand, so that every near-duplicate 
 import asyncio
 import time
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice, product
 from pathlib import Path
 
@@ -25,8 +27,11 @@ from cacheproxy.records import EmbeddingRecord, pack
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.redis.store import RedisStore
 
+from ..errors import LoadTestError
 from ..servers.processes import running_server
+from ..traffic.scenario import Mix
 from ..traffic.target import endpoint
+from ..traffic.texts import TextSource
 from .caller import Caller
 from .options import model_flags, settings_of, smoke_flag
 from .wrk import WrkResult, body_of, load, load_once
@@ -35,7 +40,8 @@ _PART = 256
 _QUERIES = 500
 _CLUSTER = 20
 _TTL_S = 3_600
-_TEXT = "How do I change the delivery address of order number {} on the website"
+_WORDS = (12, 15)
+_LEAST_HITS = 0.95
 _ENDINGS = ["".join(marks) for n in (1, 2, 3, 4) for marks in product("?!.,", repeat=n)]
 """Each makes a text with other token ids, but nearly the same meaning."""
 
@@ -126,7 +132,9 @@ def _unit(rows: NDArray[np.floating]) -> Floats:
 
 def _hits(url: str, model: str, texts: int, rounds: int, seconds: int) -> None:
     route = endpoint(url, "embeddings")
-    stored = [_TEXT.format(number) for number in range(texts)]
+    # Made-up texts, because near-duplicates of each other would hit instead of being stored.
+    source = TextSource(seed=1)
+    stored = [source.draw(Mix(unseen=1.0), _WORDS, 0, remember=False).text for _ in range(texts)]
     caller = Caller(route)
     for text in tqdm(stored, desc="storing", unit="text"):
         caller.post(body_of(text, model))
@@ -137,18 +145,27 @@ def _hits(url: str, model: str, texts: int, rounds: int, seconds: int) -> None:
     semantic: list[WrkResult] = []
     for _ in tqdm(range(rounds), unit="round"):
         bodies = [body_of(text, model) for text in stored]
-        exact.append(load(route, bodies, clients=1, seconds=seconds))
+        with _mostly_hits(url, "exact", exact):
+            exact.append(load(route, bodies, clients=1, seconds=seconds))
         bodies = [body_of(text, model) for text in islice(near, _ASKED_PER_S * seconds)]
-        before = _metric(url, "lookups_total", tier="semantic", result="hit")
-        semantic.append(load_once(route, bodies, clients=1, seconds=seconds))
-        hits = _metric(url, "lookups_total", tier="semantic", result="hit") - before
-        if hits < 0.95 * semantic[-1].requests:
-            click.echo(f"only {hits:.0f} of {semantic[-1].requests} were semantic hits")
+        with _mostly_hits(url, "semantic", semantic):
+            semantic.append(load_once(route, bodies, clients=1, seconds=seconds))
     pairs = list(zip(exact, semantic, strict=True))
     more = sorted(1000 * (one.p50_s - other.p50_s) for other, one in pairs)
     click.echo(f"exact hit, p50: {1000 * _median(exact):.2f} ms")
     click.echo(f"semantic hit, p50: {1000 * _median(semantic):.2f} ms")
     click.echo(f"difference, median of {rounds} rounds: {more[rounds // 2]:.2f} ms")
+
+
+@contextmanager
+def _mostly_hits(url: str, tier: str, results: Sequence[WrkResult]) -> Iterator[None]:
+    """Raise `LoadTestError` if too few requests of the load that the body adds hit in a tier."""
+    before = _metric(url, "lookups_total", tier=tier, result="hit")
+    yield
+    hits = _metric(url, "lookups_total", tier=tier, result="hit") - before
+    requests = results[-1].requests
+    if hits < _LEAST_HITS * requests:
+        raise LoadTestError(f"only {hits:.0f} of {requests} requests were {tier} hits")
 
 
 def _median(results: list[WrkResult]) -> float:

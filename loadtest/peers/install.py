@@ -55,4 +55,4 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise NotInstalled(" ".join(lines[-1:]) or f"{command[0]} failed: {done.stderr[-300:]}")
+        raise NotInstalled(f"pip failed: {' '.join(lines[-1:]) or done.stderr[-300:]}")

@@ -6,7 +6,7 @@ import pytest
 
 from cacheproxy.api import completions_endpoint
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
-from cacheproxy.api.connection import ClientGone
+from cacheproxy.api.connection import ClientGone, Watch
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.report import entry_id
 from cacheproxy.errors import BadRequest
@@ -27,7 +27,7 @@ async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
         callers=None,
         max_temperature=1,
         max_body_bytes=1,
-        body_timeout_s=1,
+        watch=Watch(body_timeout_s=1),
         metrics=metrics,
     )
 

@@ -1,8 +1,10 @@
 import asyncio
+import gc
 
 import pytest
 
 from cacheproxy.api.connection import ClientGone, Watch, Watched
+from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
 
 
@@ -77,3 +79,53 @@ async def test_a_client_that_leaves_after_a_slow_body_is_seen():
 
     with pytest.raises(ClientGone):
         await asyncio.wait_for(work(), 10)
+
+
+async def test_what_was_read_is_freed_with_the_error_and_not_by_the_garbage_collector():
+    freed = []
+
+    class Part(bytes):
+        def __del__(self):
+            freed.append(True)
+
+    async def read():
+        with Watched(Watch(body_timeout_s=0.1), Client().receive):
+            part = Part(b"a part of a body")
+            await asyncio.sleep(3_600)
+            assert part
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(BadRequest):
+            await read()
+        await asyncio.sleep(0)
+        assert freed
+    finally:
+        gc.enable()
+
+
+class Refuses:
+    def labels(self, _):
+        return self
+
+    def inc(self):
+        self.counted = True
+
+
+async def test_the_budget_gets_its_bytes_back_at_the_end_of_an_exchange():
+    freed = []
+    budget = BodyBudget(all_bytes=100, caller_bytes=60, shed=Refuses(), freed=freed.append)
+    watch = Watch(body_timeout_s=60, budget=budget)
+
+    async def fail() -> None:
+        with Watched(watch, Client().receive) as exchange:
+            exchange.take("a", 20)
+            exchange.take("a", 30)
+            assert budget.taken_bytes == 50
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert budget.taken_bytes == 0
+    assert freed == [50]

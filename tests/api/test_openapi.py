@@ -84,9 +84,18 @@ def test_the_example_of_every_control_header_is_understood(parameter):
 TEXTS = st.text(max_size=2)
 IDS = st.integers(-1, 40_000)
 INPUTS = st.none() | TEXTS | st.lists(TEXTS | IDS | st.lists(IDS, max_size=2), max_size=3)
+OPTIONS = {
+    "input_type": st.sampled_from(["query", "search_document", "poem", None]),
+    "task": st.sampled_from(["retrieval.query", "query", None]),
+    "prompt_name": st.sampled_from(["passage", "search_query", None]),
+    "output_dtype": st.sampled_from(["int8", "base64", None]),
+    "embedding_type": st.sampled_from(["ubinary", "base64", None]),
+    "embedding_types": st.lists(st.sampled_from(["float", "int8", "int4"]), max_size=2) | st.none(),
+}
 EMBEDDINGS = st.fixed_dictionaries(
     {"input": INPUTS, "model": st.just("m") | st.none()},
     optional={
+        **OPTIONS,
         "encoding_format": st.sampled_from(["float", "base64", "hex", None]),
         "dimensions": st.sampled_from([0, 1, 384, 1.5, "8", None]),
         "user": st.none() | TEXTS,
@@ -95,6 +104,7 @@ EMBEDDINGS = st.fixed_dictionaries(
 EMBED = st.fixed_dictionaries(
     {},
     optional={
+        **OPTIONS,
         "texts": INPUTS,
         "inputs": INPUTS,
         "model": st.just("m") | st.none(),

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from cacheproxy.api.presentation import cache_headers, outcome_of, render_vector
+from cacheproxy.api.presentation import cache_headers, outcome_of, quantize, render_vector
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.exchange import Control, ItemsResult, Served
 from cacheproxy.stores.purges import Purges
@@ -56,7 +56,30 @@ def test_a_cut_vector_is_a_prefix_of_unit_length(vector, dimensions):
     )
 
 
-def test_only_a_vector_that_is_requested_again_keeps_its_rendering(vector):
+def test_int8_keeps_the_cosine_and_its_largest_component_is_127(vector):
+    integers = quantize(vector, "int8")
+
+    assert integers.dtype == np.int8
+    assert np.abs(integers.astype(int)).max() == 127
+    cosine = integers @ vector.astype(float) / np.linalg.norm(integers.astype(float))
+    assert cosine > 0.9999
+    assert np.array_equal(quantize(vector, "uint8"), (integers.astype(int) + 128))
+
+
+def test_bits_are_signs_with_the_first_dimension_highest():
+    vector = np.array([0.5, -0.1, 0, 0.2, -0.3, -0.4, -0.5, 0.1, 0.9], np.float32)
+
+    assert quantize(vector, "ubinary").tolist() == [0b10010001, 0b10000000]
+    assert quantize(vector, "binary").tolist() == [0b10010001 - 128, 0b10000000 - 128]
+    assert quantize(vector, "binary").dtype == np.int8
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_vector_of_zeros_stays_one(dtype):
+    assert set(quantize(np.zeros(8, np.float32), dtype)) == {0 if dtype == "int8" else 128}
+
+
+def test_only_a_vector_that_is_asked_for_again_keeps_its_rendering(vector):
     entry = HotTier(10_000, Purges()).put(served(vector).record, 0)
 
     render_vector(served(vector, "miss", hot_entry=entry), "float", None)

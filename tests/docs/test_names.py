@@ -5,7 +5,7 @@ import re
 import pytest
 from pages import PAGES, ROOT, code_spans, name_of
 
-from cacheproxy.settings.sections import Settings, setting_fields
+from cacheproxy.settings.settings import Settings, setting_fields
 from cacheproxy.telemetry.metrics import Metrics, SupervisorMetrics
 
 SETTING = re.compile(r"([a-z]+)\.([a-z][a-z_]*)(?: = .*)?")

@@ -21,7 +21,7 @@ def test_the_reference_pages_are_up_to_date():
 
 
 def test_the_settings_reference_has_every_setting():
-    from cacheproxy.settings.sections import setting_fields
+    from cacheproxy.settings.settings import setting_fields
 
     page = (ROOT / "docs" / "reference" / "settings.md").read_text()
 

@@ -1,15 +1,24 @@
 """Questions whose answer is told by their group: replayed, the promise is kept."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
 from cacheproxy.evaluation.command import Wanted, run
+from cacheproxy.evaluation.judged_replay import JudgedReplayer
 from cacheproxy.evaluation.replay import find_near
-from cacheproxy.evaluation.traffic import read_texts
-from cacheproxy.settings.sections import Settings
+from cacheproxy.evaluation.simulated_judge import SimulatedJudge
+from cacheproxy.evaluation.study import Encoders
+from cacheproxy.evaluation.traffic import draw_requests, read_texts
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings.settings import Settings
+from cacheproxy.thresholds.judged.question_pair import rarity_of
 
 
 def wanted(*files, **more):
@@ -66,3 +75,90 @@ def test_texts_that_do_not_say_what_has_one_answer_are_refused(installed, tmp_pa
 
     with pytest.raises(ConfigError, match="groups or pairs"):
         run(wanted(path, requests=None), Settings(), installed)
+
+
+@pytest.fixture(scope="module")
+def clusters(installed, shared_rows, tmp_path_factory):
+    """Return 10,000 requests for paraphrase groups, as `cacheproxy eval --chat` draws them."""
+    path = tmp_path_factory.mktemp("clusters") / "questions.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in shared_rows("clusters_qqp_dev.jsonl")))
+    texts = read_texts([path])
+    requests = draw_requests(texts, 10_000, 1)
+    tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    traffic = make_chat_traffic(
+        requests,
+        tokenizer.encode([request.text for request in requests]),
+        texts,
+        Encoders(
+            OnnxEncoder(installed.graph, device=installed.device).encode,
+            StaticProbe(installed.static_probe),
+            installed.fingerprint,
+        ),
+        min_tokens=4,
+        progress=lambda items, what: items,
+    )
+    return make_judged_traffic(requests, texts, traffic, rarity_of(tokenizer.vocabulary()))
+
+
+@pytest.mark.parametrize("rates", [(0.95, 0.02), (0.9, 0.05)])
+def test_before_an_upstream_that_rewords_a_judge_opens_the_tier_and_the_promise_is_kept(
+    clusters, rates
+):
+    found = JudgedReplayer(clusters, SimulatedJudge(*rates), shares=(0.2, 0.06), seed=1).run()
+
+    assert found.hits > 100
+    assert found.error <= 0.02
+    spent = found.allowance.spent / found.allowance.clients_cost
+    assert 0 < spent <= 0.201
+
+
+@pytest.mark.parametrize(
+    ("manner", "reason"),
+    [
+        ("accepts", "accepts 100% of wrong answers"),
+        ("rejects", "of the upstream's own fresh answers"),
+        ("random", "the judge"),
+        ("prose", "neither ACCEPT nor REJECT"),
+        ("obeys", "follows instructions"),
+    ],
+)
+def test_a_useless_judge_opens_nothing_and_the_reason_is_told(clusters, manner, reason):
+    judge = SimulatedJudge(manner=manner, injected=0.1)
+    found = JudgedReplayer(clusters, judge, shares=(0.2, 0.06), seed=1).run()
+
+    assert found.hits == 0
+    assert reason in found.as_text()
+
+
+def test_a_judge_that_cannot_be_reached_costs_nothing_and_opens_nothing(clusters):
+    found = JudgedReplayer(clusters, SimulatedJudge(manner="unreachable"), seed=1).run()
+
+    assert found.hits == found.allowance.spent == 0
+
+
+def test_a_judge_that_turns_bad_half_way_is_noticed_before_many_more_are_wrong(clusters):
+    judge = SimulatedJudge(manner="turns")
+    found = JudgedReplayer(clusters, judge, shares=(0.2, 0.06), seed=1).run()
+
+    assert found.opened is not None
+    assert found.alarms["judge"] == 1
+    assert found.is_wrong[len(found.is_wrong) // 2 :].sum() < 50
+    assert found.standing is not None
+    assert found.standing.threshold is None
+
+
+@pytest.mark.parametrize("judge", ["0.95", "0.95,2", "a,b", "0.9,0.1,friendly"])
+def test_what_is_no_judge_is_refused(installed, tmp_path, judge):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"text": "a question", "cluster": 1}\n')
+
+    with pytest.raises(ConfigError, match="--judge"):
+        run(wanted(path, requests=10, judge=judge), Settings(), installed)
+
+
+def test_a_judge_needs_chat(installed, tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text("a question\n")
+
+    with pytest.raises(ConfigError, match="--chat"):
+        run(replace(wanted(path, requests=10, judge="1,0"), is_chat=False), Settings(), installed)

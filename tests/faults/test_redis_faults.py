@@ -232,7 +232,7 @@ async def test_replies_are_garbage(rig, load):
 
 
 async def test_records_are_garbage(rig, load):
-    errors = Change(rig, "record_errors_total")
+    errors = Change(rig, "undecodable_records_total")
     with rig.redis.client() as client:
         for name in client.scan_iter("cp:e2:*", count=1_000):
             client.hset(name, "record", b"garbage")
@@ -279,6 +279,6 @@ async def test_a_server_ends_soon_although_its_redis_is_gone(rig, model_home):
     rig.repair()
 
     assert code == 0
-    assert "were not stored before shutdown" in server.log
+    assert "entries were dropped at shutdown" in server.log
     async with rig.load() as load:
         await load.until_hits()

@@ -3,6 +3,7 @@
 Both lists come from the load tester, so that a new scenario or benchmark is run here, too.
 """
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -20,9 +21,14 @@ SHOWN = {
     "chat": ("first bytes of streams", "exact hits:"),
     "semantic": ("recall@1", "semantic hit, p50"),
     "thresholds": ("5%, steady", "us for a text"),
+    "judged": ("over 2 %", "opened"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
 }
 """What the output of each benchmark must contain."""
+
+
+IN_PROCESS = ("thresholds", "judged")
+"""Benchmarks that start no server."""
 
 
 @pytest.fixture
@@ -54,7 +60,9 @@ def test_a_benchmark_runs(name, flags_of):
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "thresholds"])
+@pytest.mark.parametrize(
+    "name", [name for name in BENCHMARKS if name not in ("thresholds", "judged")]
+)
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:
         monkeypatch.setitem(PATHS, route, "/nowhere")
@@ -63,6 +71,23 @@ def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
 
     assert done.exit_code == EXIT_NOT_ANSWERED, done.output
     assert "/nowhere answered 404" in done.output
+
+
+def test_peers_are_compared(model_home):
+    """One peer only, because the others bring some gigabytes of PyTorch."""
+    work = model_home / "test-peers"
+    if not (work / "LiteLLM").is_dir() and not os.environ.get("CI"):
+        pytest.skip("LiteLLM is installed for this test in CI only: some 200 packages")
+
+    done = loadtest(
+        *("peers", "--smoke", "--only", "litellm", "--work", work, "--home", model_home),
+        timeout_s=600,
+    )
+
+    if "error: pip failed" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "LiteLLM, cache in memory" in done.stdout
 
 
 def test_a_benchmark_without_wrk_says_what_to_install(model_home, monkeypatch, tmp_path):

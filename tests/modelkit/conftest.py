@@ -16,6 +16,7 @@ def small_manifest(**changes) -> Manifest:
         "max_tokens": MAX_TOKENS,
         "dimensions": HIDDEN,
         "prefixes": Prefixes(),
+        "matryoshka": (),
         "files": {},
         "sources": (HubSource("someone/something", "main"),),
     }

@@ -123,6 +123,8 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
         ('architecture = "nomic-bert"', 'architecture = "gpt"'),
         ('architecture = "nomic-bert"', 'architecture = "bert"'),
         ("max_tokens = 8192", "max_tokens = 1.5"),
+        ("matryoshka = [512,", "matryoshka = [768,"),
+        ("matryoshka = [512,", "matryoshka = [0.5,"),
         ('"tokenizer.json" =', '"../tokenizer.json" ='),
         ('"tokenizer.json" =', '"tokens.json" ='),
         ('kind = "hub"', 'kind = "hubs"'),

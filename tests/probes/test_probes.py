@@ -12,7 +12,8 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.gate.measure import embed
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
-from cacheproxy.settings.sections import SemanticSettings, Settings
+from cacheproxy.settings.sections import SemanticSettings
+from cacheproxy.settings.settings import Settings
 
 
 @pytest.fixture(scope="module")

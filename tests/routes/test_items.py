@@ -77,11 +77,11 @@ async def test_what_is_known_by_its_key_and_gone_is_asked_of_the_store_once(star
     harness.store.stall()
     asked = harness.store.calls
 
-    known = await harness.route.find_repeated(NAMESPACE.id, key)
+    known = await harness.route.repeated.from_exact(NAMESPACE.id, key)
     request = ItemsRequest(NAMESPACE, ["a b"], Control())
     answer = await asyncio.wait_for(harness.route.serve(request, known), 10)
 
-    assert known.outcome is None
+    assert not known.is_hit
     assert answer.served[0].outcome == "miss"
     assert answer.stages_s["exact"] == known.stages_s["exact"]
     assert harness.store.calls == asked + 1
@@ -111,7 +111,7 @@ async def test_a_damaged_record_is_a_miss_and_is_overwritten(start, damage):
     assert await harness.outcomes("a b") == ["miss"]
     await harness.settled()
     assert await harness.outcomes("a b") == ["exact"]
-    assert harness.value("record_errors_total") == 1
+    assert harness.value("undecodable_records_total") == 1
 
 
 async def test_another_keys_record_is_never_served(start):

@@ -31,7 +31,7 @@ async def test_a_neighbour_of_another_namespace_is_never_served(start):
     harness.store.nearest = nearest
 
     assert await harness.outcomes("a b c e") == ["miss"]
-    assert harness.value("record_errors_total") == 1
+    assert harness.value("undecodable_records_total") == 1
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_upstreams_are_asked_in_their_order_and_the_flag_comes_first(monkeypatch
             'embeddings = { "m" = 3 }',
             "api_key",
         ),
-        ('[chat]\njudge_model = "j"', "judge_sensitivity"),
+        ("[chat]\nlearning_share = 2", "learning_share"),
         ("[namespace_stale_s.nobody]\nx = { if_error = 5 }", "namespace_stale_s.nobody"),
         ('[prices."m"]\nprompt = -1\ncompletion = 1', "prices.m.prompt"),
     ],

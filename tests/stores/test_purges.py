@@ -80,7 +80,7 @@ def test_a_key_replaced_after_its_purge_does_not_let_the_purge_be_heard_again():
     assert purges.moment == after
 
 
-def test_after_missed_announcements_no_earlier_entry_is_used():
+def test_after_something_was_missed_nothing_from_before_stands():
     purges = Purges()
     before = purges.moment
     purges.missed(9)
@@ -107,7 +107,7 @@ NEWS = st.lists(
 
 
 @given(NEWS)
-def test_purged_entries_are_never_used_however_few_purges_are_remembered(steps):
+def test_nothing_that_was_touched_ever_stands_however_little_is_remembered(steps):
     purges = Purges()
     begun = []  # (namespace, key, moment, whether touched since)
     for number, (step, which) in enumerate(steps):
@@ -133,4 +133,4 @@ def test_purged_entries_are_never_used_however_few_purges_are_remembered(steps):
 
 def test_the_promise_holds_with_a_small_memory(monkeypatch):
     monkeypatch.setattr(module, "_MOST_SUBJECTS", 3)
-    test_purged_entries_are_never_used_however_few_purges_are_remembered()
+    test_nothing_that_was_touched_ever_stands_however_little_is_remembered()

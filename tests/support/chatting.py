@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 PATH = "/v1/chat/completions"
+MESSAGES = [{"role": "user", "content": "What is a vector index?"}]
 
 
 def body_for(question: str, **more: Any) -> dict[str, Any]:
@@ -14,6 +15,13 @@ def body_for(question: str, **more: Any) -> dict[str, Any]:
 
 def ask(server, question: str, headers: dict[str, str] | None = None, **more: Any):
     return server.http.post(PATH, json=body_for(question, **more), headers=headers or {})
+
+
+def stream(server, question: str, **more: Any):
+    response = ask(server, question, stream=True, **more)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    return response
 
 
 def status_of(response: httpx.Response) -> str:

@@ -5,15 +5,28 @@ A document of all servers does not hold one server's models, their vocabulary an
 
 import schemathesis
 
-MODEL, DIMENSIONS, VOCABULARY = "all-MiniLM-L6-v2", 384, 30_000
+MODEL, DIMENSIONS = "all-MiniLM-L6-v2", 384
+FIRST, WORD, LAST = 101, 2003, 102
+"""Token ids of the model: its special tokens around a text, and the word "is"."""
 
 
 def _suited(value):
-    """Return the same value with all whole numbers inside the vocabulary."""
-    if isinstance(value, list):
-        return [_suited(each) for each in value]
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
-    return int(value) % VOCABULARY if is_whole else value
+    """Return the same value with token ids that the model's tokenizer gives for a text."""
+    if not isinstance(value, list) or not value:
+        return value
+    if all(_is_whole(each) for each in value):
+        return [FIRST, *[WORD] * len(value), LAST]
+    return [_suited(each) for each in value]
+
+
+def _is_whole(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+
+
+def _is_of_bits(body):
+    dtypes = ("binary", "ubinary", ["binary"], ["ubinary"])
+    fields = ("output_dtype", "embedding_type", "embedding_types")
+    return any(body.get(field) in dtypes for field in fields)
 
 
 @schemathesis.hook
@@ -29,4 +42,6 @@ def map_body(context, body):
     dimensions = body.get("dimensions")
     if isinstance(dimensions, int | float) and not isinstance(dimensions, bool) and dimensions >= 1:
         body["dimensions"] = min(int(dimensions), DIMENSIONS) if dimensions % 1 == 0 else dimensions
+        if _is_of_bits(body) and _is_whole(body["dimensions"]):
+            body["dimensions"] += -body["dimensions"] % 8
     return body

@@ -36,7 +36,20 @@ class Asked:
         field = {"/v1/responses": "input", "/v1/completions": "prompt"}.get(self.path, "messages")
         given = self.body[field]
         last = given if isinstance(given, str) else given[-1]["content"]
-        return last if isinstance(last, str) else str(last[0]["text"])
+        if isinstance(last, list) and all("text" in part for part in last):
+            return "\n".join(part["text"] for part in last)
+        return str(last)
+
+    @property
+    def judged_pair(self) -> dict[str, str] | None:
+        """The pair that the proxy asks a judge about; None if this is a client's request."""
+        if self.path != "/v1/chat/completions":
+            return None
+        try:
+            pair = json.loads(self.question)
+        except (ValueError, LookupError, TypeError):  # a client may send anything as messages
+            return None
+        return pair if isinstance(pair, dict) and {"question", "answer"} <= pair.keys() else None
 
 
 @dataclass
@@ -174,12 +187,18 @@ class Gate:
 
 
 class Upstream:
-    """The server; `plan` holds what it does with the next requests."""
+    """The server; `plan` holds what it does with the next requests of clients.
+
+    Two kinds of requests come when the proxy decides, and leave the plan alone: `always` answers
+    those to a judge, and `listing` those for the list of models, which are not in `asked` either.
+    """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.plan: deque[Behaviour] = deque()
         self.always: Behaviour = well_behaved
+        self.listing: Behaviour = says(404, b"")
+        self.lists_asked: list[Asked] = []
         self.left = 0
         self.connections = 0
         self.loop = asyncio.new_event_loop()
@@ -246,10 +265,16 @@ class Upstream:
                     for name, _, value in (line.partition(":") for line in lines if line)
                 }
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
-                asked = Asked(first.split(" ")[1], headers, json.loads(raw), raw, len(self.asked))
-                self.asked.append(asked)
+                body = json.loads(raw) if raw else {}
+                asked = Asked(first.split(" ")[1], headers, body, raw, len(self.asked))
                 exchange = Exchange(asked, writer)
-                behave = self.plan.popleft() if self.plan else self.always
+                if asked.path == "/v1/models":
+                    self.lists_asked.append(asked)
+                    behave = self.listing
+                else:
+                    self.asked.append(asked)
+                    is_planned = self.plan and asked.judged_pair is None
+                    behave = self.plan.popleft() if is_planned else self.always
                 await self._behave(behave, exchange, reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

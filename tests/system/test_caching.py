@@ -296,3 +296,24 @@ def test_a_real_corpus_needs_no_inference_the_second_time_nor_after_a_restart(
     third = embed_all()
     assert server.inferred() == 0
     assert np.array_equal(first, third)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_no_store_on_one_of_two_cache_control_lines_is_honoured(server, order):
+    lines = [("cache-control", "no-store"), ("cache-control", "max-age=60")][::order]
+    content = {"input": f"a secret, in order {order}", "model": MODEL}
+
+    for _ in range(2):
+        response = server.http.post("/v1/embeddings", json=content, headers=lines)
+        assert "fwd=request" in status_of(response)
+        assert "stored" not in status_of(response)
+
+
+def test_two_different_keys_are_refused(server):
+    lines = [("authorization", "Bearer one"), ("authorization", "Bearer other")]
+    content = {"input": "whose is it", "model": MODEL}
+
+    response = server.http.post("/v1/embeddings", json=content, headers=lines)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "duplicate_header"

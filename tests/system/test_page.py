@@ -8,6 +8,7 @@ import pytest
 from asking import ask, wait_until
 from browser import Browser
 from server_process import Server
+from topics import TOPICS, rewording, teach
 
 TOKEN = "sesame"  # noqa: S105
 PROMISED = ("--semantic-mode", "on", "--semantic-max-error", "0.05")
@@ -131,3 +132,20 @@ def test_a_store_that_is_away_is_on_the_page(start_server, start_redis, browser)
         ask(server, f"nobody has asked this before: {number}")
     browser.until("document.getElementById('state').textContent.startsWith('store away')")
     browser.until("document.getElementById('store').textContent.includes('breaker open')")
+
+
+def test_the_page_says_where_the_chat_tier_stands(start_server, upstream, browser, screenshots):
+    upstream.always = rewording()
+    flags = ("--chat-max-error", "0.2", "--chat-learning-share", "1", "--chat-open-share", "1")
+    server = start_server("--admin-port", "0", "--upstream", upstream.url, *flags)
+    browser.look(*SCREENS["light"][:2])
+    browser.open(f"{server.admin_url}/admin/")
+    teach(server, TOPICS[:20])
+
+    browser.until("document.getElementById('chat-models').textContent.includes('gpt-test')")
+    told = server.admin.get("/admin/thresholds").json()["chat"]["models"]["gpt-test"]
+    story = told["namespaces"][0]["story"].split(":")[0]
+    browser.until(f"document.getElementById('chat-models').textContent.includes({story!r})")
+    assert browser.value("document.documentElement.scrollWidth") == SCREENS["light"][0]
+    browser.screenshot(screenshots / "page-chat.png")
+    assert browser.said == []

@@ -27,7 +27,7 @@ async def test_the_master_is_killed_and_hits_return_with_the_new_one(sentinel_pa
 async def test_a_node_of_a_cluster_is_killed_and_comes_back(breakable_cluster, start_server):
     cluster = breakable_cluster
     server = await asyncio.to_thread(start_server, *FLAGS, store=cluster.url)
-    assert server.log.count("lookups by probe are off") == 1
+    assert server.log.count("the semantic tier is off") == 1
     assert server.metric("semantic_index_up") == 0
     async with SteadyLoad(server.url, await ask_without_cache(server.url)) as load:
         await load.until_hits()

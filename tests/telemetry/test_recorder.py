@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_counted_and_not_written(tmp_path):
     metrics = record(tmp_path / "a", bodies)
 
     assert len(hashes(tmp_path / "a")) == 1
-    assert count(metrics, "record_dropped", reason="unreadable") == 5
+    assert count(metrics, "unrecorded_requests", reason="unreadable") == 5
 
 
 def test_a_file_that_is_full_makes_room_for_a_new_one(tmp_path):
@@ -97,7 +97,7 @@ def test_what_does_not_fit_in_the_queue_is_dropped_and_counted(tmp_path, monkeyp
     for _ in range(25):
         recorder.put("embeddings", "00", BODY)
 
-    assert count(metrics, "record_dropped", reason="full") == 15
+    assert count(metrics, "unrecorded_requests", reason="full") == 15
 
 
 def test_an_unwritable_disk_loses_log_lines_but_fails_no_request(tmp_path, caplog):
@@ -110,8 +110,8 @@ def test_an_unwritable_disk_loses_log_lines_but_fails_no_request(tmp_path, caplo
         recorder.put("embeddings", "00", BODY)
     recorder.stop()
 
-    assert count(metrics, "record_dropped", reason="error") == 500
-    assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
+    assert count(metrics, "unrecorded_requests", reason="error") == 500
+    assert len([line for line in caplog.messages if "not recorded" in line]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The order in which upstreams are tried, and when a circuit is open."""
+"""Which upstream is asked, and when its circuit is open."""
 
 import pytest
 from upstream import Upstream, says
@@ -99,7 +99,7 @@ async def test_only_upstreams_that_have_the_model_are_asked(servers):
     await upstreams.stop()
 
 
-def test_an_upstream_with_an_open_circuit_is_probed_by_one_request_at_a_time():
+def test_an_upstream_whose_circuit_is_open_is_probed_by_one_request_at_a_time():
     now = 100.0
     settings = UpstreamSettings(base_url="http://127.0.0.1:9/v1")
     one = GuardedUpstream(
@@ -113,7 +113,7 @@ def test_an_upstream_with_an_open_circuit_is_probed_by_one_request_at_a_time():
     now += 1
     assert one.may_ask()
     assert not one.may_ask()
-    one.abandoned(began_at=now)  # who tried it has left; somebody else is to try it again
+    one.abandoned(began_at=now)  # its caller has left: the probe failed
     assert not one.may_ask()
     now += 2
     assert one.may_ask()

@@ -81,7 +81,7 @@ async def test_the_failure_of_both_is_told():
     assert str(result) == "two"
 
 
-async def test_a_first_engine_that_keeps_failing_is_skipped_and_retried_later():
+async def test_a_first_engine_that_keeps_failing_is_skipped_and_probed_later():
     now = 100.0
     first, second = Engine(InferenceFailed("broken")), Engine()
     engine = StandIn(first, second, keyed_by=first, monotonic=lambda: now)

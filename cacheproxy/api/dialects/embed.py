@@ -9,10 +9,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from cacheproxy.api.body import decode_json
+from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
 
@@ -21,7 +22,7 @@ _Texts = Annotated[list[Text], Meta(min_length=1)]
 _ALWAYS = {"const": True}
 
 
-class EmbedRequest(msgspec.Struct):
+class EmbedRequest(EmbeddingOptions, kw_only=True):
     """Texts to embed, in one of two forms. Fields that are not listed are ignored."""
 
     texts: Annotated[_Texts | None, Meta(description="The texts, in the plain form.")] = None
@@ -49,17 +50,18 @@ _OneForm = Annotated[
     EmbedRequest,
     Meta(
         extra_json_schema={
+            **ONE_SPELLING,
             "oneOf": [
                 {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
                 for name in ("texts", "inputs")
-            ]
+            ],
         }
     ),
 ]
 
 
 class EmbedResponse(msgspec.Struct):
-    """The answer to `texts`: vectors of unit length, in the order of the texts."""
+    """The answer to `texts`: vectors in the order of the texts, of unit length unless integers."""
 
     embeddings: list[list[float]]
     model: Annotated[str, Meta(description="The model's own name.")]
@@ -125,10 +127,15 @@ class EmbedDialect:
             raise BadRequest("long texts are always truncated", param="truncate")
         if (asked.texts is None) == (asked.inputs is None):
             raise BadRequest("give either 'texts' or 'inputs'", param="texts")
-        if asked.texts is not None:
-            return _PlainAsked(asked.texts, asked.model, dimensions=asked.dimensions)
+        kind = Asked if asked.texts is None else _PlainAsked
         inputs = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        return Asked(inputs or [], asked.model, dimensions=asked.dimensions)
+        return kind(
+            asked.texts or inputs or [],
+            asked.model,
+            form=asked.form(),
+            dimensions=asked.dimensions,
+            role=asked.role,
+        )
 
     def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
         """Return the body in the form in which the request was made."""

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from cacheproxy.api.body import decode_json
+from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
 
@@ -30,7 +31,7 @@ _Inputs = Annotated[
 ]
 
 
-class EmbeddingsRequest(msgspec.Struct):
+class EmbeddingsRequest(EmbeddingOptions, kw_only=True):
     """OpenAI's create-embeddings request. Fields that are not listed are ignored."""
 
     input: Annotated[
@@ -38,7 +39,9 @@ class EmbeddingsRequest(msgspec.Struct):
         Meta(
             description="What to embed: a text, texts, the token ids of one text, or lists of "
             "token ids. The settings `limits.inputs` and `limits.characters` bound their number "
-            "and length."
+            "and length. Token ids may be the model's own, or those of `cl100k_base` or "
+            "`o200k_base`, which are embedded as the text that they stand for. Ids that are of "
+            "none of these, or may be of several, are refused."
         ),
     ]
     model: Annotated[str, Meta(description="A model that `GET /v1/models` lists, or an alias.")]
@@ -57,7 +60,7 @@ class EmbeddingsRequest(msgspec.Struct):
 
 
 class Embedding(msgspec.Struct):
-    """One input's vector, of unit length."""
+    """One input's vector, of unit length unless it is of integers."""
 
     object: Literal["embedding"]
     index: Annotated[int, Meta(description="The position of the input in the request.")]
@@ -95,7 +98,7 @@ CREATE_EMBEDDINGS = Operation(
     """,
     headers=ITEM_HEADERS,
     body=Content(
-        EmbeddingsRequest,
+        Annotated[EmbeddingsRequest, Meta(extra_json_schema=ONE_SPELLING)],
         {
             "One text": {"input": "What is a cache stampede?", "model": "all-MiniLM-L6-v2"},
             "Texts, shorter vectors": {
@@ -103,6 +106,12 @@ CREATE_EMBEDDINGS = Operation(
                 "model": "all-MiniLM-L6-v2",
                 "encoding_format": "base64",
                 "dimensions": 128,
+            },
+            "A query, as integers": {
+                "input": "What is a cache stampede?",
+                "model": "all-MiniLM-L6-v2",
+                "input_type": "query",
+                "output_dtype": "int8",
             },
         },
     ),
@@ -143,8 +152,9 @@ class OpenAIDialect:
         return Asked(
             inputs=_inputs(asked.input),
             model=asked.model,
-            form=asked.encoding_format or "float",
+            form=asked.form(asked.encoding_format or "float"),
             dimensions=asked.dimensions,
+            role=asked.role,
         )
 
     def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:

@@ -109,6 +109,7 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
             "name": manifest.name,
             "aliases": list(manifest.aliases),
             "dimensions": manifest.dimensions,
+            "matryoshka": list(manifest.matryoshka),
             "max_tokens": manifest.max_tokens,
             "vocabulary_size": len(encoder.words),
             "pooling": manifest.pooling,

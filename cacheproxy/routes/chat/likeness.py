@@ -15,18 +15,15 @@ from numpy.typing import NDArray
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.probes.probe import Probe
-from cacheproxy.routes.chat.question_pair import Rarity, features_of, take_apart
 from cacheproxy.routes.chat.record import CompletionRecord
 from cacheproxy.routes.dialects.request import UserTurn
 from cacheproxy.stores.protocol import Partition
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.judged.namespaces import JudgedNamespaces
+from cacheproxy.thresholds.judged.question_pair import Rarity, features_of, take_apart
 from cacheproxy.thresholds.judged.thresholds import CANDIDATES, Pick
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
-
-_LONGEST_QUESTION = 2_000
-"""Characters; longer questions are exact-only: the probe reads 256 tokens and would cut them."""
 
 _QUARANTINED = 8_192
 """Keys of entries that were found to be wrong for other questions; some 600 kB."""
@@ -151,8 +148,6 @@ class Likeness:
         return key in self._quarantined
 
     async def _probe_of(self, question: str) -> NDArray[np.float32] | None:
-        if len(question) > _LONGEST_QUESTION:
-            return None
         (ids,) = self._tokenizer.encode([question])
         if len(ids) < self._min_tokens or self._tokenizer.is_full(ids):
             return None

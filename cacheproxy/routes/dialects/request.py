@@ -28,6 +28,10 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DEFAULT_TEMPERATURE = 1.0
 """Of a request that names none: OpenAI's and Anthropic's default."""
 
+_LONGEST_QUESTION = 2_000
+"""Characters; longer ones are exact-only. The probe, which reads 256 tokens, would cut them, and
+their signature would take time on the event loop."""
+
 
 class NamedModel(msgspec.Struct, kw_only=True):
     """What the proxy itself demands of a request for a completion."""
@@ -94,13 +98,15 @@ class CompletionRequest:
         )
 
     def user_turn(self, scope: str) -> UserTurn | None:
-        """Return the last user turn and its context; None if it is no text.
+        """Return the last user turn and its context; None if it is no text, or a long one.
 
         `scope` is what else has to be equal for two contexts to be.
         """
-        if self.divided is None or not self.divided.question.strip():
+        if self.divided is None:
             return None
         question, rest = self.divided
+        if len(question) > _LONGEST_QUESTION or not question.strip():
+            return None
         encoded = encode_fields(self.dialect, scope, _canonical(rest), signature_of(question))
         return UserTurn(question, hashlib.sha256(encoded).hexdigest())
 

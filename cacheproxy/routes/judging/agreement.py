@@ -29,6 +29,10 @@ _MOST_PIECES = 16
 """An encoder reads the first 256 tokens of a text; longer answers are compared in pieces, and ones
 that have more than so many are not the same unless they are equal."""
 
+_MOST_CHARACTERS = 16_384
+"""Of an answer: well above what so many pieces hold. Longer ones are not worth the event loop's
+time, and are not the same unless they are equal."""
+
 _WORD = re.compile(r"\w+")
 
 _FUNCTION_WORDS = frozenset(
@@ -57,10 +61,12 @@ class Comparer:
         words, other_words = _words(one), _words(other)
         if words == other_words:
             return True
-        if signature_of(one) != signature_of(other) or _is_reordered(words, other_words):
+        if max(len(one), len(other)) > _MOST_CHARACTERS:
             return False
         pieces, other_pieces = _pieces(one), _pieces(other)
         if not pieces or not other_pieces or len(pieces) + len(other_pieces) > 2 * _MOST_PIECES:
+            return False
+        if signature_of(one) != signature_of(other) or _is_reordered(words, other_words):
             return False
         rows = await self._embed([*pieces, *other_pieces])
         cosines = rows[: len(pieces)] @ rows[len(pieces) :].T

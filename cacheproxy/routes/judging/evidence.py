@@ -18,7 +18,7 @@ from cacheproxy.routes.judging.agreement import Comparer
 from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.judging.hard_pairs import inject
 from cacheproxy.routes.judging.judge import Judge, Pair
-from cacheproxy.routes.judging.mutation import mutate
+from cacheproxy.routes.judging.mutation import Rarity, mutate
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.judged.allowance import Purpose
 from cacheproxy.thresholds.judged.evidence import Kind, Outcome
@@ -45,6 +45,7 @@ class Evidence:
         comparer: Comparer,
         judge: Judge | None,
         hard_pairs: list[Pair],
+        rarity: Rarity,
         budget: Budget,
         *,
         model: str,
@@ -59,6 +60,7 @@ class Evidence:
             comparer: sees which answers are the same, without a judge.
             judge: says whether an answer answers a question; None: there is none.
             hard_pairs: shipped pairs that a judge must reject.
+            rarity: of words.
             budget: the rate of the proxy's own requests.
             model: the model's label in the metrics.
             metrics: counts.
@@ -69,6 +71,7 @@ class Evidence:
         self._comparer = comparer
         self._judge = judge
         self._hard_pairs = hard_pairs
+        self._rarity = rarity
         self._budget = budget
         self._draw = draw or random.Random()  # noqa: S311
         self._monotonic = monotonic
@@ -100,9 +103,8 @@ class Evidence:
                 await self._label_miss(namespace_id, question, answer, near, weight)
         if self._has_room and self._judge is not None:
             kind = thresholds.wants_control()
-            if kind is not None and (
-                pair := self._wrong_pair(kind, namespace_id, question, answer)
-            ):
+            if kind is not None:
+                kind, pair = self._wrong_pair(kind, namespace_id, question, answer)
                 self._tasks.start(self._control(namespace_id, kind, pair))
         self._remember(namespace_id, question)
 
@@ -126,6 +128,10 @@ class Evidence:
     def reported(self, namespace_id: str, pick: Pick) -> None:
         """Take note that a client called a semantic hit wrong."""
         self._observe(namespace_id, pick, Outcome.REJECTED, weight=1.0, served=True)
+
+    def __len__(self) -> int:
+        """Return how many judgements are under way."""
+        return len(self._tasks)
 
     async def stop(self) -> None:
         """Give up the judgements that are under way; they are no labels."""
@@ -194,14 +200,18 @@ class Evidence:
             item = self._draw.getrandbits(64)
             self._namespaces.controlled(namespace_id, kind, outcome, item=item)
 
-    def _wrong_pair(self, kind: Kind, namespace_id: str, question: str, answer: str) -> Pair | None:
-        """Return a pair that is wrong by construction; None if this question makes none."""
+    def _wrong_pair(
+        self, kind: Kind, namespace_id: str, question: str, answer: str
+    ) -> tuple[Kind, Pair]:
+        """Return a pair that is wrong by construction: a hard one if this question makes none."""
         if kind == Kind.TRAFFIC:
-            others = self._questions.get(namespace_id, ())
-            changed = mutate(question, list(others), self._draw.random)
-            return None if changed is None else Pair(changed, answer)
+            others = list(self._questions.get(namespace_id, ()))
+            changed = mutate(question, others, self._rarity, self._draw.random)
+            if changed is not None:
+                return kind, Pair(changed, answer)
+            kind = Kind.HARD
         pair = self._draw.choice(self._hard_pairs)
-        return inject(pair, self._draw.random) if kind == Kind.INJECTED else pair
+        return kind, inject(pair, self._draw.random) if kind == Kind.INJECTED else pair
 
     async def _ask(self, pair: Pair, purpose: Purpose) -> Outcome | None:
         """Return what the judge makes of a pair; None if it could not be asked."""

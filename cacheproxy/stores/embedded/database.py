@@ -1,7 +1,7 @@
-"""The SQLite file of the embedded store, which can be opened whatever state it is in.
+"""The SQLite file behind the embedded store, opened whatever state it is in.
 
-A cache must never prevent the server from starting. A file that is corrupt, of another version or
-of another program is therefore renamed, kept, and replaced by an empty one.
+A cache must never stop the server that it speeds up. So a file that is corrupt, of another version
+or of another program is renamed, kept, and replaced by an empty one.
 """
 
 import logging
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 _APPLICATION_ID = int.from_bytes(b"CPXY", "big")
 _FORMAT = 2
-"""Stored as `PRAGMA user_version`; increased whenever the schema below changes."""
+"""Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
 
 _BUSY_S = 5.0
-"""How long a write waits for another process, whose transactions take about 20 ms each."""
+"""How long a write waits for another process's lock; a transaction takes some 20 ms."""
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE entries (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of writing, never used twice
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of writing, never reused
     key BLOB NOT NULL UNIQUE,
     partition BLOB NOT NULL,
     expires_at REAL NOT NULL,
@@ -43,7 +43,7 @@ CREATE INDEX entries_by_probe ON entries (partition, probe_hash, expires_at)
 CREATE TABLE tags (tag BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (tag, key)) WITHOUT ROWID;
 CREATE INDEX tags_by_key ON tags (key);
 CREATE TABLE purges (
-    generation INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of purging, never used twice
+    generation INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of purging, never reused
     namespace_id TEXT NOT NULL,
     namespace BLOB NOT NULL,
     tag BLOB,
@@ -52,7 +52,7 @@ CREATE TABLE purges (
     is_running INTEGER NOT NULL
 );
 CREATE INDEX running_purges ON purges (namespace) WHERE is_running;
--- Without those that a purge names and has not removed yet.
+-- Without the entries that a running purge names and has not removed yet.
 CREATE VIEW standing_entries AS SELECT * FROM entries WHERE NOT EXISTS (
     SELECT 1 FROM purges
     WHERE is_running
@@ -98,8 +98,8 @@ class Database:
     """One SQLite database, in a file (mode 0600: vectors invert to text) or in memory.
 
     Attributes:
-        incarnation: increases whenever the database has been replaced by a new one: row ids from
-            another incarnation are meaningless.
+        incarnation: rises whenever the database has been replaced by a new one; row ids that were
+            read under another incarnation are meaningless.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -110,10 +110,10 @@ class Database:
         self._inode: tuple[int, int] | None = None
 
     def connect(self) -> Connection:
-        """Return a new connection; create the database, or set an unusable file aside.
+        """Return a new connection; create the database, and set aside an unusable file.
 
         Raises:
-            sqlite3.Error, OSError: no database can be created at the path.
+            sqlite3.Error, OSError: there can be no database at the path.
         """
         with self._lock:
             if self.path is None:
@@ -121,8 +121,8 @@ class Database:
                 self.incarnation += 1
             else:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                # Two processes that start on one corrupt file must not set aside each other's new
-                # one; the second checks again once it has the lock.
+                # Of two processes that start on one corrupt file, the second must not set aside the
+                # first one's new file: it checks again once it holds the lock.
                 with FileLock(f"{self.path}.lock", timeout=2 * _BUSY_S, mode=0o600):
                     connection = self._open_or_replace(self.path)
                 inode = _inode(self.path)
@@ -140,7 +140,7 @@ class Database:
             self.incarnation += 1
 
     def check_in_place(self) -> None:
-        """Reopen all connections if the file was removed or replaced."""
+        """Make all connections reopen if the file was removed or replaced."""
         with self._lock:
             if self.path is not None and _inode(self.path) != self._inode:
                 self.incarnation += 1
@@ -154,8 +154,8 @@ class Database:
             return self._open_file(path)
 
     def _open_file(self, path: Path) -> Connection:
-        # Never open and close an existing database beside SQLite: that drops this process's POSIX
-        # locks on it (sqlite.org/howtocorrupt.html, 2.2). A new one has no locks yet.
+        # Never open and close an existing database outside SQLite: closing drops this process's
+        # POSIX locks on it (sqlite.org/howtocorrupt.html, 2.2). A new file has no locks yet.
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
@@ -179,7 +179,7 @@ class Database:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Commit what the block wrote, or roll back if the block or the commit fails."""
+    """Commit what the block wrote; roll all of it back if the block or the commit fails."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -209,15 +209,15 @@ def _adopt(connection: Connection) -> None:
     if not fresh and application_id != _APPLICATION_ID:
         raise _UnusableError("belongs to another program")
     if not fresh and version != _FORMAT:
-        raise _UnusableError(f"has format {version}, and this version needs format {_FORMAT}")
+        raise _UnusableError(f"is of format {version}, and this is format {_FORMAT}")
     if fresh:
-        # A 384-d embedding and its 256-d probe make a row of 2.7 kB. A 4 kB page holds one (4.3 kB
-        # of file an entry, measured); one of 8 kB three with hardly a byte to spare; one of 16 kB
-        # always so many that little is lost: 2.9 kB an entry.
+        # A 384-d embedding and its 256-d probe make a row of 2.7 kB. A 4 kB page holds one row (4.3
+        # kB of file per entry, measured), an 8 kB page barely three, and with 16 kB pages little is
+        # wasted whatever the row size: 2.9 kB per entry.
         connection.execute("PRAGMA page_size = 16384")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
-    # With WAL a power cut may lose the last commits, never damage the file; a cache can afford it.
+    # With WAL, a power failure may lose the last commits but never damages the file.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -230,7 +230,7 @@ def _adopt(connection: Connection) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the database and its journals; return its new name."""
+    """Rename the database, and the journals that belong to it; return its new name."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.name}.set-aside-{stamp}-{os.urandom(2).hex()}")
     for suffix in ("-wal", "-shm", ""):

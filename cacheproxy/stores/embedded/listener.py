@@ -1,8 +1,8 @@
-"""Receives announcements of other processes on the same SQLite file, by polling.
+"""Polls the SQLite file for notices that other processes wrote: purges and replaced entries.
 
-Every commit changes the file's journal: while the journal is unchanged there are no announcements,
-and no thread is woken to read them. This halves the cost of polling on an idle server, to about
-0.5 % of a core (measured).
+Every commit changes the file's write-ahead log. While that is unchanged there are no notices, and
+no thread is woken to read them, which halves the cost of polling in an idle server, to some 0.5 %
+of a core (measured).
 """
 
 import asyncio
@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.notices import (
     REPLACEMENTS_KEPT_S,
     News,
@@ -20,18 +22,17 @@ from cacheproxy.stores.embedded.notices import (
     current_place,
     read_news,
 )
-from cacheproxy.stores.embedded.worker import Worker
 from cacheproxy.stores.purges import Purges
 
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.04
-"""The longest delay of an announcement while threads are not busy."""
+"""The delay with which a notice is read, at most, while the reader's thread is not busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The result of one poll, the file's incarnation, and the time (monotonic, seconds)."""
+    """What one poll read, from which incarnation of the file, and when (monotonic, seconds)."""
 
     news: News
     incarnation: int
@@ -39,9 +40,9 @@ class _Look:
 
 
 class Listener:
-    """Polls for announcements, and passes those of other processes to `purges`."""
+    """Polls for notices of other processes and passes them on to `purges`."""
 
-    def __init__(self, path: Path, reader: Worker, purges: Purges, own_id: bytes) -> None:
+    def __init__(self, path: Path, reader: DatabaseThread, purges: Purges, own_id: bytes) -> None:
         self._journal = Path(f"{path}-wal")
         self._reader = reader
         self._purges = purges
@@ -50,7 +51,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start polling; earlier announcements are known when this returns.
+        """Start polling; notices from before count as heard when this returns.
 
         Raises:
             StoreError: the database cannot be read.
@@ -61,9 +62,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Stop polling."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def _run(self) -> None:
         seen, is_new = self._journal_state(), True
@@ -72,7 +71,7 @@ class Listener:
             before, was_new = seen, is_new
             seen = self._journal_state()
             is_new = seen != before
-            # Poll once more after a change: another one may fall into the same clock tick.
+            # Read once more after a change: another one may carry the same modification time.
             if not is_new and not was_new and self._purges.is_listening:
                 self._last = replace(self._last, at=time.monotonic())
                 continue
@@ -81,9 +80,7 @@ class Listener:
                 self._purges.is_listening = True
             except StoreError as error:
                 if self._purges.is_listening:
-                    _log.warning(
-                        "announcements of purges by other processes cannot be read: %s", error
-                    )
+                    _log.warning("cannot read notices of other processes: %s", error)
                 self._purges.is_listening = False
 
     def _hear(self, look: _Look) -> None:
@@ -102,7 +99,7 @@ class Listener:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    # The rest runs on the reader's thread.
+    # What follows runs on the reader's thread.
 
     def _begin(self, connection: Connection) -> _Look:
         news = News([], [], current_place(connection))

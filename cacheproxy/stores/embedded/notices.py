@@ -1,9 +1,9 @@
-"""Announcements between processes on one SQLite file: rows about purges and replaced entries.
+"""Notices between the processes on one SQLite file: rows about purges and replaced entries.
 
-A purge first inserts a row and then removes entries in slices. While it is running, the statement
-that reads entries filters them by it (`standing_entries`). For an hour, a write of an entry whose
-work began before the purge is checked against it. Its generation is the time in microseconds, or
-one more than the last: it increases even if rows, or the file, were removed in between.
+A purge begins as a row, and then removes entries in slices. While it runs, lookups leave out the
+entries that it names (view `standing_entries`); and for an hour, a write of an entry whose work
+began before the purge is refused because of it. A purge's generation is the time in microseconds,
+or one more than the last generation: it rises even if rows, or the file, were removed in between.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
 
 _PURGES_KEPT_S = 3600.0
-"""Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
+"""The longest that work may take to reach the store: inference, and the write-back queue."""
 
 REPLACEMENTS_KEPT_S = 60.0
-"""A process that has not polled for longer than this has missed announcements."""
+"""A process that has not polled for longer may have missed a notice."""
 
 _ABANDONED_S = 60.0
-"""A running purge without progress for this long was interrupted: a slice takes about 20 ms."""
+"""A running purge that has removed nothing for so long was cut short: a slice takes some 20 ms."""
 
 _NEW_GENERATION = """
 SELECT max(?, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'purges'), 0))
@@ -54,7 +54,7 @@ RETURNING partition, probe_hash
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """A purge as stored in its row; `namespace`, `tag` and `key` are as in the other tables."""
+    """A row of `purges`; `namespace`, `tag` and `key` are as in the other tables."""
 
     generation: int
     namespace_id: str
@@ -64,13 +64,13 @@ class Purge:
 
     @property
     def subject(self) -> Scope:
-        """The scope that processes are to forget; they do not know tags by their bytes."""
+        """What processes have to forget: without the tag, whose bytes they cannot compare."""
         return Scope(self.namespace_id, key=self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a process has read: a generation, and a replacement's id."""
+    """How far a process has read: a generation, and the id of a replacement."""
 
     generation: int = 0
     replacement: int = 0
@@ -78,7 +78,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The announcements since a place; `replaced` excludes the reader's own writes."""
+    """The notices after a place; `replaced` leaves out the reader's own."""
 
     purges: list[Purge]
     replaced: list[bytes]
@@ -86,7 +86,7 @@ class News:
 
 
 def begin_purge(connection: Connection, scope: Scope, now: float) -> Purge:
-    """Announce a purge: from now on it is in force."""
+    """Put a purge into force, and return it."""
     with transaction(connection):
         (generation,) = connection.execute(_NEW_GENERATION, (int(1e6 * now),)).fetchone()
         purge = Purge(
@@ -106,9 +106,9 @@ def begin_purge(connection: Connection, scope: Scope, now: float) -> Purge:
 
 
 def remove_some(connection: Connection, purge: Purge, now: float) -> list[Removed]:
-    """Remove entries of a purge's scope, at most WRITE_ROWS; none are left once it returns none.
+    """Remove entries that a purge names, at most WRITE_ROWS; once it returns none, none are left.
 
-    Each call also records that the purge is making progress.
+    Each call also shows all processes that the purge is making progress.
     """
     partitions = purge.namespace + b"\0" * 8, purge.namespace + b"\xff" * 8
     with transaction(connection):
@@ -126,7 +126,7 @@ def remove_some(connection: Connection, purge: Purge, now: float) -> list[Remove
 
 
 def finish_purge(connection: Connection, purge: Purge) -> None:
-    """Mark a purge as finished: lookups need not filter by it any more."""
+    """Mark a purge as complete: lookups no longer check entries against it."""
     connection.execute(
         "UPDATE purges SET is_running = FALSE WHERE generation = ?", (purge.generation,)
     )
@@ -143,9 +143,9 @@ def abandoned_purges(connection: Connection, now: float) -> list[Purge]:
 
 
 def allowed(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries that no purge excludes; of equal keys, the last one.
+    """Return the entries that no purge forbids; of equal keys, the last one only.
 
-    It must run in the transaction that writes them.
+    Call it in the transaction that writes them.
     """
     latest = {entry.key: entry for entry in entries}
     oldest = min(entry.generation for entry in latest.values())
@@ -170,7 +170,7 @@ def allowed(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
 def announce_replaced(
     connection: Connection, keys: Sequence[bytes], writer: bytes, now: float
 ) -> None:
-    """Tell other processes that the entries of these keys were replaced."""
+    """Write a notice that the entries of these keys were replaced."""
     if keys:
         connection.execute(
             "INSERT INTO replacements (writer, keys, made_at) VALUES (?, ?, ?)",
@@ -179,13 +179,13 @@ def announce_replaced(
 
 
 def current_place(connection: Connection) -> Place:
-    """Return the place after all announcements so far."""
+    """Return the place after the newest notices."""
     found = dict(connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
     return Place(found.get("purges", 0), found.get("replacements", 0))
 
 
 def read_news(connection: Connection, place: Place, reader: bytes) -> News:
-    """Return the announcements since the place."""
+    """Return the notices after the place."""
     purges = [
         Purge(*row)
         for row in connection.execute(
@@ -214,7 +214,7 @@ def read_news(connection: Connection, place: Place, reader: bytes) -> News:
 
 
 def forget_old(connection: Connection, now: float) -> None:
-    """Remove announcements that no process can need any more."""
+    """Remove notices that no process can need any more."""
     with transaction(connection):
         connection.execute(
             "DELETE FROM purges WHERE NOT is_running AND made_at < ?", (now - _PURGES_KEPT_S,)

@@ -1,8 +1,8 @@
-"""The embedded store's SQL for entries, as plain functions over a connection.
+"""The embedded store's SQL for entries: plain functions over a connection.
 
-Every read returns one row: `group_concat` joins the blobs inside SQLite. The sqlite3 module
-releases the GIL for every row and must reacquire it each time; beside a busy event loop, 2,048
-records take 110 ms row by row and 16 ms joined (measured).
+However many records are read, SQLite returns one row: `group_concat` joins the blobs. The sqlite3
+module releases the GIL for every row and has to win it back each time; beside a busy event loop,
+2,048 records took 110 ms row by row and take 16 ms joined (measured).
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from cacheproxy.stores.embedded.database import Connection, transaction
 from cacheproxy.stores.protocol import Entry, Partition, unit_probe
 
 WRITE_ROWS = 256
-"""Entries per transaction of writing or removing: about 20 ms, then other work gets a turn."""
+"""Entries per transaction that writes or removes: some 20 ms, for which other jobs wait."""
 
 _FREE_PAGES_KEPT = 512
-"""Up to 8 MiB of free pages stay in the file for the next writes."""
+"""8 MiB of free pages are kept in the file for the next writes."""
 
-# Any number of keys in one parameter, 32 bytes each (KEY_BYTES), so that one statement serves all.
+# The keys are joined in one parameter, 32 bytes each (KEY_BYTES): one statement for any number.
 _GET = """
 WITH RECURSIVE position (n) AS (
     SELECT 0 UNION ALL SELECT n + 1 FROM position WHERE n + 1 < ?1
@@ -47,14 +47,14 @@ RETURNING key, partition, probe_hash
 
 
 class Removed(NamedTuple):
-    """What the vector index must know of a removed row; `probe_hash` is None if it had no probe."""
+    """What the vector index must know of a removed row; `probe_hash` is None without a probe."""
 
     partition: bytes
     probe_hash: int | None
 
 
 class Replaced(NamedTuple):
-    """A row that another one has replaced."""
+    """A row that was replaced by another one."""
 
     key: bytes
     row: Removed
@@ -62,7 +62,7 @@ class Replaced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The database's contents: entries (expired ones until they are swept) and bytes of pages."""
+    """What the database holds: entries, with expired ones not yet swept, and bytes of pages."""
 
     entries: int
     live_bytes: int
@@ -70,9 +70,9 @@ class Usage:
 
 
 def partition_id(partition: Partition, dimensions: int) -> bytes:
-    """Return 24 bytes that identify probes of one length in one partition.
+    """Return 24 bytes that identify the probes of one length in one partition.
 
-    The namespace makes up the first 16, so that one range of the index holds all of its entries.
+    The first 16 identify the namespace, so that all of its entries form one range of the index.
     """
     fields: list[str | int] = [partition.fingerprint, dimensions]
     if partition.context:
@@ -87,12 +87,12 @@ def namespace_bytes(namespace_id: str) -> bytes:
 
 
 def tag_bytes(namespace_id: str, tag: str) -> bytes:
-    """Return 32 bytes that identify a tag of one namespace; other namespaces have others."""
+    """Return 32 bytes that identify a tag in one namespace."""
     return namespace_bytes(namespace_id) + bytes.fromhex(hex_id(tag))
 
 
 def probe_hash(probe: NDArray[np.float32]) -> int:
-    """Return 63 bits that probes share if they are equal in float16, the index's precision."""
+    """Return a 63-bit hash; probes that are equal in float16, the index's precision, share it."""
     digest = blake2b(probe.astype("<f2").tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -113,7 +113,7 @@ def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]
     """Write entries of different keys, inside a transaction; return what they replaced.
 
     Raises:
-        StoreError: an entry violates the contract of `Entry`.
+        StoreError: an entry breaks a rule of `Entry`.
     """
     rows = [_row(entry) for entry in entries]
     tags = [
@@ -133,7 +133,7 @@ def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]
 
 
 def remove_expired(connection: Connection, now: float) -> list[Removed]:
-    """Remove some of the entries that have expired, at most WRITE_ROWS; return them."""
+    """Remove expired entries, at most WRITE_ROWS; return them."""
     with transaction(connection):
         rows = connection.execute(
             "DELETE FROM entries WHERE id IN (SELECT id FROM entries"
@@ -160,7 +160,7 @@ def evict(connection: Connection, max_bytes: int) -> list[Removed]:
 
 
 def measure(connection: Connection) -> Usage:
-    """Return the usage, from SQLite's counters: in constant time, correct across processes."""
+    """Return the usage, from counters that SQLite keeps: constant time, true across processes."""
     entries, page_bytes, pages, free = connection.execute(
         "SELECT entries, page_size, page_count, freelist_count FROM totals,"
         " pragma_page_size, pragma_page_count, pragma_freelist_count"
@@ -178,24 +178,24 @@ def count_namespaces(connection: Connection) -> dict[str, int]:
 
 
 def give_back_pages(connection: Connection) -> bool:
-    """Shrink the file by some of its free pages; return whether more can be released."""
+    """Shrink the file by a slice of its free pages; return whether there is more to do."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if free <= _FREE_PAGES_KEPT:
         return False
     connection.execute("PRAGMA incremental_vacuum(128)").fetchall()
     (left,) = connection.execute("PRAGMA freelist_count").fetchone()
-    # An empty file created by another program has no incremental vacuum: nothing changes there.
+    # An empty file that another program made has no incremental vacuum: it does not shrink.
     return bool(_FREE_PAGES_KEPT < left < free)
 
 
 def parse_pairs(joined: str) -> tuple[list[int], list[int]]:
-    """Return the two columns of `a:b,c:d`, the form in which rows name their places and lengths."""
+    """Return the two columns of `a:b,c:d`, as SQL gives places and lengths."""
     pairs = [pair.split(":") for pair in joined.split(",")]
     return [int(first) for first, _ in pairs], [int(second) for _, second in pairs]
 
 
 def split(joined: bytes, lengths: Sequence[int]) -> list[bytes]:
-    """Return the parts, of the given lengths in bytes, that were joined."""
+    """Return the parts of joined bytes, given their lengths."""
     return [joined[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
 
 

@@ -1,4 +1,4 @@
-"""Named states in SQLite: small data that processes share besides the entries."""
+"""Named states in SQLite: small values that processes share, such as evidence."""
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.embedded.database import Connection, transaction
@@ -15,7 +15,7 @@ def read_state(connection: Connection, name: str, now: float) -> bytes | None:
 def swap_state(
     connection: Connection, name: str, old: bytes | None, new: bytes, expires_at: float, now: float
 ) -> bool:
-    """Write a state if the current one is `old`, or if there is none and `old` is None."""
+    """Write a state if it still is `old`, or there is none and `old` is None."""
     with transaction(connection):
         if read_state(connection, name, now) != old:
             return False

@@ -1,13 +1,14 @@
-"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite.
+"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite on need.
 
-usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): float16 nodes at half
-the memory, removal that reuses their slots, the GIL released while it works. Measured on 20,000
-clustered 256-d vectors: recall@1 1.00; of 10,000, each replaced 12 times: 0.994 or more.
+usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): it has float16 nodes
+at half the memory, reuses the slots of removed nodes, and releases the GIL while it works.
+Measured: recall@1 is 1.00 on 20,000 clustered 256-d vectors, and at least 0.994 on 10,000 of them
+after each was replaced 12 times.
 
-An index only proposes candidates, which are then read from SQLite and scored. It may therefore lag
-behind the rows, or name removed rows, at the cost of a miss. Its nodes are not entries but distinct
-probes (by `probe_hash`): 500 equal probes in a graph hide one another and reduce the recall of all
-others to 0.96 (measured), and an entry that is written again need not change it.
+An index only proposes candidates, which are then read from SQLite and scored. So it may lag behind
+the rows, or name rows that are gone: that costs a miss, never a wrong answer. Its nodes are
+distinct probes (by `probe_hash`), not entries: 500 equal probes in a graph hide one another and cut
+recall for all others to 0.96 (measured), and an entry that is rewritten leaves the graph untouched.
 """
 
 import json
@@ -29,18 +30,19 @@ from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, 
 from cacheproxy.stores.protocol import Neighbour, Partition
 
 CATCH_UP_ROWS = 4
-"""Rows per slice of indexing: about 2 ms, for which a lookup may have to wait."""
+"""Rows per job of indexing: some 2 ms, for which a lookup may have to wait."""
 
 _CANDIDATES = (4, 64)
-"""Neighbours requested: a few, to skip some that are gone; if all are gone, many, once."""
+"""How many neighbours are asked for: a few, so that some may be gone; if all are, many, once."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
-"""A graph that once held 4,096 nodes and has lost three quarters is rebuilt: removed nodes stay in
-it for navigation, and a search takes four times as long if 90 % are removed (measured)."""
+"""A graph that once held 4,096 nodes and has lost three quarters of them is rebuilt: removed nodes
+stay in it and are searched through, and with 90 % removed a search takes four times as long
+(measured)."""
 
-# The live rows of the requested probes, joined into one row (see `rows`). Rows of one probe are
-# equivalent, so the one that expires last represents them.
+# The live rows of the given probes, joined into one row (see `rows`). Rows with the same probe are
+# equally near, so the one that expires last stands for them.
 _LIVE = """
 SELECT
     group_concat(hash.key || ':' || length(record)),
@@ -75,7 +77,7 @@ WHERE NOT EXISTS (SELECT 1 FROM entries WHERE partition = ?2 AND probe_hash = ha
 
 
 class _Live(NamedTuple):
-    """A candidate row; probe: float32 [d]."""
+    """A live row; probe: float32 [d]."""
 
     key: bytes
     probe: NDArray[np.float32]
@@ -86,7 +88,7 @@ class PartitionIndex:
     """The probes of one partition. One thread owns it.
 
     Attributes:
-        ready: whether it has held all rows once; before that its answers are incomplete.
+        ready: whether it has held all rows once; before that, the nearest may be missing.
     """
 
     def __init__(self, partition: bytes, dimensions: int) -> None:
@@ -99,18 +101,18 @@ class PartitionIndex:
 
     @property
     def probes(self) -> int:
-        """The number of distinct probes in the graph."""
+        """How many distinct probes the graph has."""
         return len(self._graph)
 
     @property
     def size_bytes(self) -> int:
-        """The memory that the graph uses, bytes."""
+        """The memory that the graph takes."""
         return int(self._graph.memory_usage)
 
     def catch_up(self, connection: Connection, now: float) -> bool:
         """Index a slice of the rows written since the last call; return whether none are left.
 
-        Rows are read in the order of their ids, which is the order of commits, so that none is
+        Rows are read in the order of their ids, which is the order of commits, so that no row is
         skipped, whichever process wrote it.
         """
         last_id, rows, joined = connection.execute(
@@ -137,7 +139,7 @@ class PartitionIndex:
         return bool(behind)
 
     def discard(self, connection: Connection, hashes: Collection[int]) -> None:
-        """Remove the probes that no longer occur in any row of the partition."""
+        """Remove those probes that no row of the partition has any more."""
         arguments = (json.dumps(list(hashes)), self._partition)
         (gone,) = connection.execute(_GONE, arguments).fetchone()
         self._remove(json.loads(gone))
@@ -193,7 +195,7 @@ class PartitionIndex:
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
     ) -> dict[int, _Live]:
-        """Return key, probe and record of the live probes; forget the others."""
+        """Return the live row of each probe; remove probes without one from the graph."""
         order = list(hashes)
         found, keys, probes, records = connection.execute(
             _LIVE, (json.dumps(order), self._partition, now)
@@ -222,9 +224,9 @@ class PartitionIndex:
             self.ready = False
 
     def _new_graph(self) -> Index:
-        # Not the inner product: float16 rounds lengths too, and by inner product the longest of
-        # many near-equal vectors is nearest to all. Of 500 within 1e-3 of one another, one in 500
-        # found itself; by cosine all did (measured).
+        # Not the inner product: float16 also rounds lengths, and then the longest of many
+        # near-equal vectors is the nearest to all of them. Of 500 within 1e-3 of one another, one
+        # found itself by the inner product, and all did by cosine (measured).
         return Index(
             ndim=self._dimensions,
             metric="cos",
@@ -236,10 +238,10 @@ class PartitionIndex:
 
 
 class VectorIndexes:
-    """The loaded indexes, at most `limit`; the least recently used one is evicted.
+    """The loaded indexes, at most `limit`: the least recently used one is unloaded first.
 
-    One thread owns it. Every call passes the connection: all indexes are dropped when the database
-    behind it has been replaced.
+    One thread owns it. Every call names the connection: when the database behind it has been
+    replaced, all indexes are dropped.
     """
 
     def __init__(self, limit: int) -> None:
@@ -261,16 +263,16 @@ class VectorIndexes:
 
     @property
     def probes(self) -> int:
-        """The number of distinct probes that can be found."""
+        """How many distinct probes can be found."""
         return sum(index.probes for index in self._loaded.values())
 
     @property
     def size_bytes(self) -> int:
-        """The memory that the graphs use, bytes."""
+        """The memory that the graphs take."""
         return sum(index.size_bytes for index in self._loaded.values())
 
     def discard(self, connection: Connection, removed: Iterable[Removed]) -> None:
-        """Remove the probes of removed rows from the loaded indexes."""
+        """Take the probes of removed rows out of the indexes that are loaded."""
         self._forget_replaced(connection)
         hashes: dict[bytes, set[int]] = {}
         for partition, value in removed:
@@ -288,5 +290,5 @@ class VectorIndexes:
 def _best(probe: NDArray[np.float32], alive: list[_Live]) -> Neighbour:
     scores = [float(probe @ candidate.probe) for candidate in alive]
     place = max(range(len(alive)), key=scores.__getitem__)
-    # Rounding can make the product of two unit vectors 1.0000001.
+    # Rounding may take the product of two unit vectors to 1.0000001.
     return Neighbour(alive[place].key, alive[place].record, min(1.0, max(-1.0, scores[place])))

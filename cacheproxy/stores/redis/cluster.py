@@ -1,13 +1,14 @@
-"""The store on a Redis Cluster: entries by key, spread over its nodes, without lookups by probe.
+"""The store on a Redis Cluster: entries are found by key on all nodes, and never by probe.
 
-In Redis Stack 7.4 an index covers the entries of a single node only; Redis 8 is said to search all
-nodes, but has not been tested.
+In Redis Stack 7.4 each node indexes and searches its own entries only. Redis 8 is said to search
+all nodes, but was not available for a test.
 
-A transaction cannot span nodes, so a write cannot watch the purges' floors, which are on one node.
-Instead, lookups check entries against all known purges of the last hour, and a write reads the
-floors before and after. Until the second reply the entry has a short TTL, so that an entry left by
-a killed process expires before the floor does. (If two processes write one key within the same
-millisecond, the first one's expiry may remain: the tiers use the expiry in the record.)
+A transaction cannot span nodes, so a write cannot watch the floors of purges, which are on one
+node. Instead, lookups check entries against every purge of the last hour that this process has
+heard of, and a write reads the floors before and after. Until the second reply the entry has a
+short TTL, so that an entry left by a killed process expires before its floor does. (If two
+processes write one key within the same millisecond, the first one's TTL may remain: the tiers use
+the expiry that is in the record.)
 """
 
 import logging
@@ -25,14 +26,13 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, write_commands
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
+from cacheproxy.stores.redis.notices import Purged
 from cacheproxy.stores.redis.purges import (
     FLOORS,
     FLOORS_KEPT_S,
     GENERATION,
     Floors,
-    Purged,
     RedisPurges,
-    name_of,
 )
 from cacheproxy.stores.redis.url import ClusterNodes
 
@@ -42,15 +42,15 @@ _ASK_S = 10.0
 _WRITE_ENTRIES = 64
 
 _UNCONFIRMED_S = FLOORS_KEPT_S / 2
-"""TTL of an entry until it is known that no purge intervened. Such a purge was announced after the
-write began, and writes take seconds: its floor lives longer."""
+"""TTL of an entry until the floors have been read again. A purge that intervened was announced
+after the write began, and writes take seconds: its floor outlives the entry."""
 
 _PAST_PURGES = 4_096
-"""Beyond this many remembered finished purges, those older than an hour are dropped."""
+"""Beyond so many finished purges, those older than an hour are forgotten."""
 
 
 class ClusterPurges(RedisPurges):
-    """Purges on a cluster: entries are judged by those of the last hour, finished or not."""
+    """Purges on a cluster: entries are checked against those of the last hour, finished or not."""
 
     def __init__(self, link: ClusterLink, purges: Purges, own_id: str) -> None:
         super().__init__(link, purges, own_id)
@@ -58,12 +58,12 @@ class ClusterPurges(RedisPurges):
         self._most_past = _PAST_PURGES
 
     @property
-    def are_judging(self) -> bool:
-        """Whether lookups must also read namespace and tags, to check entries against purges."""
-        return bool(self._past) or super().are_judging
+    def is_any_active(self) -> bool:
+        """Whether lookups have to read namespace and tags, to check entries against purges."""
+        return bool(self._past) or super().is_any_active
 
     async def allow(self, entries: Sequence[Entry]) -> list[bool]:
-        """Return for each entry whether no purge excludes it by now.
+        """Return for each entry whether no purge forbids it by now.
 
         Raises:
             StoreError: Redis did not answer.
@@ -72,7 +72,7 @@ class ClusterPurges(RedisPurges):
         return floors.allow(await self._ask(*floors.question))
 
     async def catch_up(self) -> None:
-        """Read the current state, because announcements may have been missed.
+        """Read the state of purges, since notices may have been missed.
 
         Raises:
             StoreError: Redis did not answer.
@@ -86,8 +86,8 @@ class ClusterPurges(RedisPurges):
         return max(self._past.get(name, 0), super()._purged_at(name))
 
     def _begun(self, notice: Purged) -> None:
-        self._judge_by(name_of(notice), notice.generation)
-        self._remember(name_of(notice), notice.generation)
+        self._activate(notice.scope_name, notice.generation)
+        self._remember(notice.scope_name, notice.generation)
 
     def _remember(self, name: str, generation: int) -> None:
         self._past[name] = max(generation, self._past.get(name, 0))
@@ -97,14 +97,14 @@ class ClusterPurges(RedisPurges):
             self._most_past = 2 * len(self._past) + _PAST_PURGES
 
     def _at_once(self, scope: Scope) -> bytes | None:
-        return None  # it is on another node than the announcement
+        return None  # the entry may be on another node than the announcement
 
 
 class ClusterStore(KeyedStore[ClusterPurges]):
     """A `Store` (see there for the methods) on a Redis Cluster; used from one event loop.
 
-    Any number of processes may share it. `open` does not need it to be there: calls raise
-    `StoreError` until it is.
+    Any number of processes may share it. `open` succeeds even while the cluster is unreachable:
+    calls raise `StoreError` until it can be reached.
     """
 
     def __init__(self, url: str, *, max_connections: int = 32) -> None:
@@ -112,7 +112,7 @@ class ClusterStore(KeyedStore[ClusterPurges]):
 
         Args:
             url: as `ClusterNodes` reads it.
-            max_connections: calls at the same time to one node; further ones wait.
+            max_connections: for each node; further calls wait.
 
         Raises:
             ConfigError: the URL cannot be read.
@@ -122,9 +122,7 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         super().__init__(link, ClusterPurges)
 
     async def _connect(self) -> bool:
-        _log.warning(
-            "lookups by probe are off, exact lookups continue: the store is a Redis Cluster"
-        )
+        _log.warning("the semantic tier is off, exact lookups work: the store is a Redis Cluster")
         return await super()._connect()
 
     async def nearest(
@@ -144,14 +142,14 @@ class ClusterStore(KeyedStore[ClusterPurges]):
             return []
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
-        """Write the entries, each atomically and without its probe; later lookups see them.
+        """Write the entries, each atomically and without its probe; later lookups find them.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
         with self._calls.one():
             latest = {entry.key: entry._replace(probe=None) for entry in entries}
             waiting = list(latest.values())
-            # All of them before the first is sent: one that is no entry is refused with its batch.
+            # Built before the first is sent: an invalid entry is refused with its whole batch.
             for entry in entries:
                 write_commands(entry)
             written = 0
@@ -161,7 +159,7 @@ class ClusterStore(KeyedStore[ClusterPurges]):
 
     async def _write(self, entries: Sequence[Entry]) -> int:
         allowed = await self._purging.allow(entries)
-        # What is refused may be there from an attempt that a lost connection ended half-way.
+        # A refused entry may exist from an attempt that a lost connection ended midway.
         stale = [entry for entry, is_new in zip(entries, allowed, strict=True) if not is_new]
         new = [entry for entry, is_new in zip(entries, allowed, strict=True) if is_new]
         until = time.time() + _UNCONFIRMED_S
@@ -195,5 +193,5 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         return replies
 
     def stats(self) -> StoreStats:
-        """Return that nothing is found by probe; entries are not counted, as Redis is shared."""
+        """Return that there is no search by probe; entries are not counted, as Redis is shared."""
         return StoreStats(math.nan, math.nan, IndexStats(is_up=False))

@@ -1,8 +1,8 @@
-"""Round trips to a Redis Cluster: each command goes to the node that holds its key, in parallel.
+"""Round trips to a Redis Cluster: each command goes to the node that holds its key, all at once.
 
-The slot map comes from the nodes; it is read again when a node redirects a command or does not
-answer. A node that does not answer fails the call; by default Redis itself considers a cluster down
-once part of its keys is unavailable.
+The nodes themselves say which node holds which keys. They are asked again when a node redirects a
+command or does not answer. A node that does not answer fails the call, just as Redis by default
+considers a cluster down that has lost a part of its keys.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, as_store_error, connect
 from cacheproxy.stores.redis.url import Address, ClusterNodes
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
 _LOOK_AGAIN_S = 0.2
-"""Minimum time between two reads of the slot map."""
+"""The least time between two queries of the cluster's layout."""
 
 _KEYLESS = ("PUBLISH", "TIME", "PING")
 
@@ -38,17 +39,17 @@ class ClusterLink:
         """Prepare the link.
 
         Args:
-            nodes: where the cluster is first looked for, and how its nodes are connected to.
-            home: key whose node holds conversations, and gets commands without a key.
-            max_connections: calls to one node beyond this wait for a connection to be given back.
+            nodes: the first addresses to try, and how to connect to nodes.
+            home: a key; its node serves conversations and commands without a key.
+            max_connections: for each node; further calls wait for a connection.
         """
         self._nodes = nodes
         self._home = key_slot(home.encode())
         self._max_connections = max_connections
-        self._links: dict[Address, RedisLink] = {}  # of gone nodes, too: they may come back
+        self._links: dict[Address, RedisLink] = {}  # also to nodes that left
         self._masters: list[Address] = []
         self._by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        self._failure: StoreError | None = StoreError("the cluster was not looked at", "connection")
+        self._failure: StoreError | None = StoreError("the cluster was not reached", "connection")
         self._from_home = weakref.WeakSet[Connection]()
         self._is_said = False
         self._looking: asyncio.Task[None] | None = None
@@ -56,16 +57,14 @@ class ClusterLink:
         self._is_closed = False
 
     async def open(self) -> bool:
-        """Return whether the cluster can be reached; if not, calls will look again."""
+        """Return whether the cluster can be reached; if not, calls try again."""
         await self._look()
         return self._failure is None
 
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        await stop_tasks(self._looking)
         for link in self._links.values():
             await link.close()
 
@@ -73,7 +72,7 @@ class ClusterLink:
         """Return if a call may be tried.
 
         Raises:
-            StoreError: the link is closed, or no node could be reached when that was last tried.
+            StoreError: the link is closed, or the last attempt to reach a node failed.
         """
         if self._is_closed:
             raise StoreError("the store is closed")
@@ -87,8 +86,8 @@ class ClusterLink:
         return [self._links[address] for address in self._masters]
 
     def make_connection(self) -> Connection:
-        """Return a new connection to the node of `home`, or where that is not known, to any."""
-        # There may be another one since; who asks for a connection has perhaps just lost it.
+        """Return a new connection to the node of `home`, or to any node if that is unknown."""
+        # The caller may just have lost its connection because the node changed.
         self._look_soon()
         address = self._by_slot[self._home] or random.choice(self._nodes.seeds)  # noqa: S311
         connection = self._nodes.make_connection(address)
@@ -98,12 +97,12 @@ class ClusterLink:
     async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
         """Return the replies to the commands, in one round trip to each node that they concern.
 
-        Each is for the node of its first argument; what stands between MULTI and EXEC is for one
-        node. A command that Redis refused has a `redis.exceptions.ResponseError` in its reply's
-        place, `AskError` where its key is on another node by now.
+        Each command goes to the node of its first argument; the commands between MULTI and EXEC
+        are for one node. A command that Redis refused has a `redis.exceptions.ResponseError` in
+        its reply's place, `AskError` if its key has moved to another node.
 
         Raises:
-            StoreError: a node could not be asked or did not answer all; some commands may have run.
+            StoreError: a node could not be asked or did not reply to all; some may have run.
         """
         self.check()
         places: dict[Address, list[int]] = {}
@@ -113,11 +112,11 @@ class ClusterLink:
             self._links[address].ask([commands[place] for place in of_node], timeout_s=timeout_s)
             for address, of_node in places.items()
         ]
-        # All to the end: what one of several began must not go on after the call.
+        # Wait for all of them, so that none continues after this call.
         try:
             answers = await asyncio.gather(*asked, return_exceptions=True)
         except asyncio.CancelledError:
-            self._look_soon()  # a deadline's way to say that a node does not answer
+            self._look_soon()  # by a deadline: a node does not answer
             raise
         replies: list[Any] = [None] * len(commands)
         for of_node, answer in zip(places.values(), answers, strict=True):
@@ -135,10 +134,10 @@ class ClusterLink:
 
     @asynccontextmanager
     async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
-        """Give a function that asks the node of `home`, always on one connection: for WATCH.
+        """Yield a function that asks the node of `home` on one connection, for WATCH.
 
         Raises:
-            StoreError: as `ask`; the time is that of the whole block.
+            StoreError: as `ask`; `timeout_s` bounds the whole block.
         """
         self.check()
         try:
@@ -165,14 +164,14 @@ class ClusterLink:
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("the slot map of the cluster could not be read: %r", error)
+            _log.warning("cannot read the layout of the cluster: %r", error)
 
     async def _look(self) -> None:
-        """Ask one node after the other who holds what, until one answers."""
+        """Ask one node after the other for the layout of the cluster, until one answers."""
         await asyncio.sleep(max(0.0, self._looked_at + _LOOK_AGAIN_S - time.monotonic()))
         self._looked_at = time.monotonic()
         known = list(dict.fromkeys([*self._masters, *self._nodes.seeds]))
-        # So that a node that is partitioned from the others is not always asked first.
+        # In random order, so that a node that is cut off is not always asked first.
         random.shuffle(known)
         for address in known:
             try:
@@ -184,7 +183,7 @@ class ClusterLink:
             await self._take(by_slot)
             return
         if not self._is_said:
-            _log.warning("cannot reach any node of the cluster; retrying: %s", failure)
+            _log.warning("cannot reach any node of the cluster, trying again: %s", failure)
         self._is_said = True
         self._failure = failure
 
@@ -201,15 +200,15 @@ class ClusterLink:
         self._is_said = False
         home = by_slot[self._home]
         for connection in list(self._from_home):
-            # A node that has left the cluster sends no announcements, but still answers commands.
+            # A node that has left the cluster answers pings, but publishes no notices.
             if connection.is_connected and (connection.host, connection.port) != home:
                 await connection.disconnect(nowait=True)
 
     async def _read_slots(self, address: Address) -> list[Address | None]:
-        """Return for each slot its master, as the node at the address has it.
+        """Return each slot's master, according to the node at the address.
 
         Raises:
-            StoreError: it does not say.
+            StoreError: the node gave no layout.
         """
         connection = self._nodes.make_connection(address)
         if error := await connect(connection):
@@ -219,11 +218,11 @@ class ClusterLink:
             reply = await connection.read_response()
             by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
             for first, last, (host, port, *_), *_ in reply:
-                # A node that does not know its own address means the one by which it was found.
+                # Without a host, the node means the address at which it was reached.
                 master = ((host or b"").decode() or address[0], int(port))
                 by_slot[first : last + 1] = [master] * (last + 1 - first)
         except Exception as error:
-            # Not only redis-py's own errors: invalid replies may raise any exception.
+            # Any exception: replies that are not Redis' protocol may raise anything.
             raise as_store_error(error) from error
         finally:
             await connection.disconnect(nowait=True)
@@ -233,7 +232,7 @@ class ClusterLink:
 
 
 def _slots(commands: Sequence[Command], home: int) -> list[int]:
-    """Return each command's slot; what belongs to a transaction has that of its first key."""
+    """Return each command's slot; a transaction has that of its first key."""
     slots: list[int] = []
     in_transaction: int | None = None
     for place, command in enumerate(commands):

@@ -1,7 +1,7 @@
 """The form of an entry in Redis: one HASH under a name made from its key, always with a TTL.
 
-The `record` field begins with the entry's generation, so that whoever reads the record can judge
-it; in a field of its own a generation would take 60 bytes an entry.
+The `record` field begins with the entry's generation, so that a reader can check it against purges;
+in a field of its own the generation would take 60 bytes per entry.
 """
 
 import math
@@ -24,7 +24,7 @@ RECORD_FIELD = "record"
 _GENERATION = struct.Struct("<Q")
 
 _probe_index = lru_cache(64)(ProbeIndex)
-"""Its names are hashes, worked out once."""
+"""Cached, because its names are hashes."""
 
 
 class Stored(NamedTuple):
@@ -42,7 +42,7 @@ def entry_name(key: bytes) -> bytes:
     """
     if len(key) != KEY_BYTES:
         raise StoreError(f"a key is not {KEY_BYTES} bytes long", "invalid")
-    # Base64, and not hex: Redis keeps each name twice, and it makes 75 bytes less an entry.
+    # Base64, not hex: Redis keeps each name twice, and this saves 75 bytes per entry.
     return ENTRY_PREFIX + b2a_base64(key, newline=False).rstrip(b"=")
 
 
@@ -54,8 +54,8 @@ def entry_key(name: bytes) -> bytes:
 def write_commands(entry: Entry) -> list[Command]:
     """Return the three commands that replace the entry, for a transaction.
 
-    HSETEX would be one command, but came with Redis 8 and gives fields a TTL, not the key; scripts
-    are what careful operators forbid.
+    HSETEX would be one command, but it came with Redis 8 and gives a TTL to fields, not to the key;
+    and some operators forbid scripts.
     """
     name = entry_name(entry.key)
     stored = _GENERATION.pack(entry.generation) + entry.record
@@ -79,37 +79,37 @@ def write_commands(entry: Entry) -> list[Command]:
 def index_of(partition: Partition, dimensions: int) -> ProbeIndex:
     """Return the index of a partition's probes of one length.
 
-    Contexts share one, in which a tag tells them apart; there may be as many as conversations.
+    All contexts share one index, with a tag for each: there may be one context per conversation.
     """
     fingerprint = partition.fingerprint
     return _probe_index(f"{fingerprint}:contexts" if partition.context else fingerprint, dimensions)
 
 
 def context_tag(context: str) -> str:
-    """Return the tag by which a search knows the entries of a context; no client can give it."""
+    """Return the tag that marks the entries of a context; clients cannot set this tag."""
     return hex_id(f"\0context:{context}")
 
 
 def read_stored(field: bytes) -> Stored:
-    """Return what a record field holds; one that is too short for it holds nothing."""
+    """Return what a record field holds; a field that is too short counts as empty."""
     if len(field) < _GENERATION.size:
         return Stored(0, b"")
     return Stored(_GENERATION.unpack_from(field)[0], field[_GENERATION.size :])
 
 
 def value_of(reply: Any) -> Any:
-    """Return the reply to a read of one HASH; None if its name holds another's value.
+    """Return the reply to a read of one HASH; None if the name holds a value of another type.
 
     Raises:
         StoreError: the reply is another error.
     """
     if isinstance(reply, exceptions.ResponseError) and str(reply).startswith("WRONGTYPE"):
-        return None  # a miss, which the next write replaces
+        return None  # a miss; the next write replaces the value
     raise_error_in(reply)
     return reply
 
 
 def used_memory(reply: Any) -> float:
-    """Return what INFO says; NaN where a user may not ask for it."""
+    """Return the bytes of memory from INFO's reply; NaN if the user may not run INFO."""
     found = re.search(rb"used_memory:(\d+)", reply) if isinstance(reply, bytes) else None
     return int(found.group(1)) if found else math.nan

@@ -1,8 +1,9 @@
 """The search indexes of a Redis: one for each model fingerprint and probe length.
 
-An index is created on first use, by one process under a lock, and recreated when it is missing. An
-existing index of its name is checked first: if its schema differs it is left unchanged, and lookups
-by probe are off until it is removed. A Redis without the Query Engine still has exact lookups.
+An index is created on first use, by one process under a lock, and created again if it disappears.
+An existing index of that name is checked first: if its definition differs, it is left alone, and
+the semantic tier is off until an operator removes it. Without the Query Engine, exact lookups still
+work.
 """
 
 import asyncio
@@ -22,13 +23,14 @@ from redisvl.index import AsyncSearchIndex
 from redisvl.schema import IndexSchema
 from redisvl.schema.fields import BaseField, BaseVectorFieldAttributes
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.redis.link import as_store_error
 
 _log = logging.getLogger(__name__)
 
 ENTRY_PREFIX = b"cp:e2:"
-"""Of every entry's key. The number is that of the entries' form, raised whenever that changes."""
+"""Prefix of every entry's name; the number rises whenever the form of entries changes."""
 
 NAMESPACE_FIELD = "namespace"
 TAGS_FIELD = "tags"
@@ -37,7 +39,7 @@ _PREPARE_S = 5.0
 _CLOSE_S = 1.0
 
 _LOCK_S = 10.0
-"""How long others leave an index to the process that is making it."""
+"""How long the lock of the process that creates an index lasts."""
 
 _LOOK_AGAIN_S = 30.0
 """Pause before an index that cannot be used or created is checked again."""
@@ -54,9 +56,9 @@ class Hnsw:
     """Parameters of the graphs.
 
     Measured in Redis 7.4 with 100,000 clustered unit vectors of 256 float16, against brute force in
-    float32: the defaults have a recall@1 of 0.998, a lookup takes 0.3 ms, and an entry with a
-    vector of 384 float32 takes 4,061 bytes, all included. `m` 16 takes 40 bytes more for a recall
-    of 1.000; `ef_runtime` 10 has one of 0.91.
+    float32: with the defaults, recall@1 is 0.998, a lookup takes 0.3 ms, and an entry with a vector
+    of 384 float32 takes 4,061 bytes in all. With `m` 16 recall is 1.000 for 40 bytes more; with
+    `ef_runtime` 10 it is 0.91.
     """
 
     m: int = 12
@@ -78,7 +80,7 @@ class ProbeIndex:
 
     @cached_property
     def field(self) -> str:
-        """The field of an entry that holds its probe, and by which the index knows its entries."""
+        """The field that holds an entry's probe; the index covers the entries that have it."""
         return f"probe_{self._id}_{self.dimensions}"
 
     @cached_property
@@ -86,7 +88,7 @@ class ProbeIndex:
         return hex_id(self.fingerprint)[:16]
 
     def schema(self, hnsw: Hnsw) -> IndexSchema:
-        """Return the schema by which the index is made and checked."""
+        """Return the schema with which the index is created and checked."""
         return IndexSchema.from_dict(
             {
                 "index": {
@@ -116,7 +118,7 @@ class ProbeIndex:
 
 @dataclass(frozen=True, slots=True)
 class IndexFigures:
-    """What Redis says of one index; `indexed_ratio` is below 1 while it is being filled."""
+    """What Redis reports of an index; `indexed_ratio` is below 1 while it is being filled."""
 
     documents: int
     failures: int
@@ -125,12 +127,12 @@ class IndexFigures:
 
 
 IsBlind = Callable[[ProbeIndex], Awaitable[bool]]
-"""Whether an index does not find an entry that is there; raises `StoreError`."""
+"""Returns whether an index fails to find an existing entry; raises `StoreError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known of an index: ready, or why not, and when to look again (monotonic, seconds)."""
+    """Whether an index is ready; if not, why, and when to check again (monotonic, seconds)."""
 
     is_ready: bool
     look_again_at: float = 0.0
@@ -138,23 +140,23 @@ class _State:
 
 
 class ProbeIndexes:
-    """Makes and checks indexes; knows which are ready."""
+    """Creates and checks indexes; knows which are ready."""
 
     def __init__(self, pool: ConnectionPool, hnsw: Hnsw) -> None:
         self._client = Redis(connection_pool=pool)
         self._hnsw = hnsw
         self._states: dict[ProbeIndex, _State] = {}
         self._preparing: dict[ProbeIndex, asyncio.Task[None]] = {}
-        self._missing: str | None = None  # what this Redis lacks to search at all
+        self._missing: str | None = None  # why this Redis cannot search at all
 
     @property
     def off_because(self) -> str | None:
-        """Why lookups by probe are off, in a sentence; None while they are not."""
+        """Why the semantic tier is off, in a sentence; None while it is not."""
         reasons = [state.reason for state in self._states.values()]
         return next((reason for reason in reasons if reason is not None), self._missing)
 
     async def look(self) -> None:
-        """Find out, and say, whether this Redis can search at all.
+        """Find out whether this Redis can search at all, and log it if not.
 
         Raises:
             StoreError: Redis did not answer.
@@ -167,40 +169,37 @@ class ProbeIndexes:
             _say_off(self._missing)
 
     async def close(self) -> None:
-        """Stop what is being prepared, and close the pool, which no one uses any more."""
-        tasks = list(self._preparing.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A frozen Redis may never take leave.
+        """Stop preparing indexes, and close the pool; no call may be in progress."""
+        await stop_tasks(*self._preparing.values())
+        # A frozen Redis may never close the socket.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._client.connection_pool.aclose()
 
     async def is_ready(self, index: ProbeIndex) -> bool:
-        """Return whether the index can be asked; where that is not known, look, or make it.
+        """Return whether the index can be searched; check it, or create it, if that is unknown.
 
         Raises:
             StoreError: Redis did not answer.
         """
         state = self._states.get(index)
         if state is None or (not state.is_ready and time.monotonic() >= state.look_again_at):
-            # In a task that all callers share, and that goes on if they are cancelled.
+            # In a task that all callers share and that outlives their cancellation.
             await asyncio.shield(self._prepare_soon(index))
             state = self._states.get(index)
         return state is not None and state.is_ready
 
     def lost(self, index: ProbeIndex) -> None:
-        """Recreate the index in the background, because a reply said that it is missing."""
+        """Create the index again in the background, after a reply said that it is gone."""
         self._states.pop(index, None)
         self._prepare_soon(index)
 
     def ready(self) -> list[ProbeIndex]:
-        """Return the indexes that are known to answer."""
+        """Return the indexes that are ready."""
         return [index for index, state in self._states.items() if state.is_ready]
 
     async def measure(self, index: ProbeIndex) -> IndexFigures | None:
-        """Return what Redis says of an index; None if there is none of its name.
+        """Return what Redis reports of an index; None if it does not exist.
 
         Raises:
             StoreError: Redis did not answer.
@@ -216,16 +215,16 @@ class ProbeIndexes:
         return IndexFigures(
             documents=int(info["num_docs"]),
             failures=int(info["hash_indexing_failures"]),
-            # The graphs are not in the total (Redis 7.4).
+            # Redis 7.4 leaves the graphs out of the total.
             size_bytes=2**20
             * (float(info["total_index_memory_sz_mb"]) + float(info["vector_index_sz_mb"])),
             indexed_ratio=float(info["percent_indexed"]),
         )
 
     async def rebuild(self, index: ProbeIndex, is_blind: IsBlind) -> bool:
-        """Make an index anew, which Redis then fills from the entries; return whether it was.
+        """Drop and create an index, which Redis then fills from the entries; return whether it did.
 
-        It is not if another process is at it, or was in time.
+        It does not if another process is rebuilding the index, or has already done so.
 
         Raises:
             StoreError: Redis did not answer.
@@ -234,9 +233,7 @@ class ProbeIndexes:
             async with asyncio.timeout(_PREPARE_S), self._lock(index) as is_ours:
                 if not is_ours or not await is_blind(index):
                     return False
-                _log.warning(
-                    "the index %s returns nothing for existing entries; rebuilding it", index.name
-                )
+                _log.warning("index %s does not find existing entries; rebuilding it", index.name)
                 await self._client.ft(index.name).dropindex()
                 await self._make(index)
         except (exceptions.RedisError, OSError) as error:
@@ -248,7 +245,7 @@ class ProbeIndexes:
         if task is None:
             task = self._preparing[index] = asyncio.create_task(self._prepare(index))
             task.add_done_callback(lambda _: self._preparing.pop(index))
-            # Nobody may be waiting for it; what went wrong is met again by the next lookup.
+            # Its error is not lost: the next lookup meets it again.
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task
 
@@ -259,7 +256,7 @@ class ProbeIndexes:
         except _UnusableError as error:
             state = self._off(str(error))
         except RedisSearchError as error:
-            # redisvl's wrapping of redis-py's error, which is its cause.
+            # redisvl wraps redis-py's error, which is the cause.
             state = self._off(_reason(error.__cause__ or error))
         except (exceptions.RedisError, OSError) as error:
             state = self._off(_reason(error))
@@ -287,12 +284,12 @@ class ProbeIndexes:
             except exceptions.ResponseError as error:
                 if not _says(error, "already exists"):
                     raise
-                return _State(False)  # somebody was faster, the lock having run out; look again
+                return _State(False)  # the lock expired and another process was faster; check again
         return _State(True)
 
     @asynccontextmanager
     async def _lock(self, index: ProbeIndex) -> AsyncIterator[bool]:
-        """Hold the lock under which one process makes an index; yield False if another does."""
+        """Hold the lock for creating an index; yield False if another process holds it."""
         lock, token = f"cp:lock:{index.name}", secrets.token_hex(8).encode()
         if not await self._client.set(lock, token, nx=True, px=int(1000 * _LOCK_S)):
             yield False
@@ -300,13 +297,13 @@ class ProbeIndexes:
         try:
             yield True
         finally:
-            # Should the lock run out between the two, another's is removed: then two processes make
-            # the index, and Redis refuses the second.
+            # If the lock expires between these two commands, another process's lock is removed.
+            # Then two processes create the index, and Redis refuses the second.
             if await self._client.get(lock) == token:
                 await self._client.delete(lock)
 
     async def _find(self, index: ProbeIndex) -> bool:
-        """Return whether there is an index of this name, checked to be as it has to be."""
+        """Return whether the index exists; raise `_UnusableError` if its definition differs."""
         try:
             found = await AsyncSearchIndex.from_existing(index.name, redis_client=self._client)
         except RedisSearchError as error:
@@ -316,21 +313,21 @@ class ProbeIndexes:
         wanted = index.schema(self._hnsw)
         if found.schema.index.prefix != wanted.index.prefix:
             raise _UnusableError(
-                f"the index {index.name} covers keys with another prefix; "
+                f"index {index.name} covers keys with another prefix; "
                 f"remove it with FT.DROPINDEX {index.name}"
             )
         for name, field in wanted.fields.items():
             is_, should_be = _kind(found.schema.fields.get(name)), _kind(field)
             if is_ != should_be:
                 raise _UnusableError(
-                    f"the field {name} of the index {index.name} is {is_}, and has to be "
+                    f"field {name} of index {index.name} is {is_}, but must be "
                     f"{should_be}; remove the index with FT.DROPINDEX {index.name}"
                 )
         return True
 
     async def _make(self, index: ProbeIndex) -> None:
-        # Not redisvl's own `create`: it knows no FILTER, without which each model's index would
-        # also list the entries of all others, and those without a probe.
+        # Not with redisvl's `create`, which has no FILTER: without it, each model's index would
+        # also list the entries of other models and those without a probe.
         definition = IndexDefinition(
             prefix=[ENTRY_PREFIX.decode()],
             filter=f"exists(@{index.field})",
@@ -338,20 +335,20 @@ class ProbeIndexes:
         )
         fields = index.schema(self._hnsw).redis_fields
         await self._client.ft(index.name).create_index(fields, definition=definition)
-        _log.info("created the index %s", index.name)
+        _log.info("created index %s", index.name)
 
 
 class _UnusableError(Exception):
-    """An index is there and cannot be used; the message says why, and what to do."""
+    """An index exists but cannot be used; the message says why, and what to do."""
 
 
 def is_gone(reply: object) -> bool:
-    """Return whether a reply says that there is no such index."""
+    """Return whether a reply says that the index does not exist."""
     return _says(reply, "no such index", "unknown index", "index not found")
 
 
 def is_useless(reply: object) -> bool:
-    """Return whether a reply says that what was found ready is gone, index or Query Engine."""
+    """Return whether a reply says that the index or the Query Engine is gone."""
     return is_gone(reply) or _says(reply, _UNKNOWN_COMMAND)
 
 
@@ -363,11 +360,11 @@ def _says(reply: object, *phrases: str) -> bool:
 
 
 def _say_off(reason: str) -> None:
-    _log.warning("lookups by probe are off, exact lookups continue: %s", reason)
+    _log.warning("the semantic tier is off, exact lookups work: %s", reason)
 
 
 def _kind(field: BaseField | None) -> str:
-    """Return a description of the properties in which two compatible fields must agree."""
+    """Describe what must be equal in two fields for them to be interchangeable."""
     if field is None:
         return "missing"
     if isinstance(field.attrs, BaseVectorFieldAttributes):

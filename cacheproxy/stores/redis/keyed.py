@@ -1,7 +1,6 @@
-"""What both Redis stores share: opening, closing, reads by key, purges, counts and states.
+"""What both stores in Redis do the same way: open, close, read by key, purge, count, share states.
 
-Writes and lookups by probe depend on whether there is one Redis (`store`) or a cluster
-(`cluster`).
+Writes and lookups by probe differ between one Redis (`store`) and a cluster (`cluster`).
 """
 
 import secrets
@@ -15,7 +14,8 @@ from cacheproxy.stores.redis.channel import Channel
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import used_memory
 from cacheproxy.stores.redis.link import RedisLink
-from cacheproxy.stores.redis.purges import CHANNEL, RedisPurges
+from cacheproxy.stores.redis.notices import CHANNEL
+from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.records import RedisRecords
 from cacheproxy.stores.redis.states import RedisStates
 from cacheproxy.stores.shielded import Shielded
@@ -26,17 +26,18 @@ _ASK_S = 10.0
 
 
 class KeyedStore(Generic[P]):
-    """A `Store` (see there for the methods) but for writes and probes; used from one event loop.
+    """A `Store` (see there) without writes and lookups by probe; used from one event loop.
 
-    Any number of processes may share one Redis. `open` does not need it to be there: calls raise
-    `StoreError` until it is.
+    Any number of processes may share one Redis. `open` succeeds even while Redis is unreachable:
+    calls raise `StoreError` until it can be reached.
     """
 
-    # Two clients are answered a third faster than with one call at a time, 32 as fast (measured).
+    # Two clients get answers a third sooner than with one call at a time; 32 get no slower ones
+    # (measured).
     lookups_at_once = 4
 
     def __init__(self, link: RedisLink | ClusterLink, purging: type[P]) -> None:
-        """Prepare what goes through the link, and the kind of purges that suits it."""
+        """Prepare a store over the link, with the kind of purges that suits it."""
         self._link = link
         self.purges = Purges()
         self._purging = purging(link, self.purges, secrets.token_hex(8))
@@ -53,7 +54,7 @@ class KeyedStore(Generic[P]):
         self._calls = Calls()
 
     async def open(self) -> None:
-        """Try to reach Redis; it may also become available later."""
+        """Try to reach Redis; if that fails, keep trying in the background."""
         self._calls.check_not_closed()
         await self._connect()
         await self._channel.start()
@@ -65,7 +66,7 @@ class KeyedStore(Generic[P]):
         return is_reached
 
     async def close(self) -> None:
-        """Let the calls in progress end, then release the connections."""
+        """Wait for the calls in progress, then release the connections."""
         if not self._calls.close():
             return
         await self._purge_tasks.cut_short()
@@ -78,21 +79,21 @@ class KeyedStore(Generic[P]):
         await self._link.close()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return each key's live record, or None: one round trip to each node that has some."""
+        """Return each key's live record, or None, in one round trip to each node concerned."""
         with self._calls.one():
             return await self._records.get_many(keys)
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
-        """Remove all entries of the scope made before now; return their number.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        Cancelling the caller does not stop it. A purge that fails or whose process is killed
-        remains in force until the scope is purged again.
+        Cancelling the caller does not stop a purge. One that fails or is killed midway stays in
+        force until the scope is purged again.
         """
         with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
 
     async def census(self) -> Census:
-        """Count every entry, in many round trips; the size is that of the whole Redis."""
+        """Count every entry, in many round trips; the size is that of all data in Redis."""
         with self._calls.one():
             namespaces = await self._purging.count_namespaces()
             size_bytes = 0.0
@@ -107,6 +108,6 @@ class KeyedStore(Generic[P]):
             return await self._states.read(name)
 
     async def swap_state(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if the current one is `old`; return whether it was."""
+        """Write a state if it still is `old`; return whether it was."""
         with self._calls.one():
             return await self._states.swap(name, old, new, expires_at)

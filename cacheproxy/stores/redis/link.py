@@ -1,17 +1,16 @@
 """Connections to one Redis: bounded, shared by all calls, and never reused with a reply pending.
 
-A call takes a connection, sends all of its commands at once, reads all replies, and returns the
-connection, or continues on it if commands depend on replies. Any interruption, including a deadline
-or a cancellation, closes the connection, so that no call can read another call's reply.
-Connections are opened in separate tasks: a caller whose deadline is shorter than a TLS handshake
-would otherwise never get one.
+A call takes a connection, sends all of its commands at once, reads all replies and gives the
+connection back; where commands depend on replies, it repeats this on the same connection. If a
+call ends early, by a deadline or a cancellation, its connection is closed, so that no reply can
+reach another call. Connections are opened in tasks of their own: otherwise a caller whose deadline
+is shorter than a TLS handshake would never get one.
 
-While Redis cannot be reached, calls fail at once and one task reconnects with growing pauses.
+While Redis cannot be reached, calls fail at once, and one task reconnects with backoff.
 """
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,9 @@ from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
+from cacheproxy.stores.redis.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +31,6 @@ Ask = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _CONNECT_S = 2.0
 """Longest time for a connection to be made, handshakes included."""
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
-"""Pauses between attempts to reach Redis double from the first to the longest."""
 
 _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     # In this order: some of redis-py's errors are also its ConnectionError.
@@ -51,13 +48,13 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.InvalidResponse, "protocol"),
     (exceptions.ConnectionError, "connection"),
     (OSError, "connection"),
-    # All other errors concern the command: outages have error classes of their own.
+    # The rest are errors of the command itself: outages have codes of their own.
     (exceptions.ResponseError, "invalid"),
 )
 
 _UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ")
-"""How replies begin that redis-py has no class for: a script that runs on, a disk that is full,
-replicas that are missing."""
+"""Beginnings of error replies without a class in redis-py: a script that does not end, a full disk,
+missing replicas."""
 
 
 def as_store_error(error: BaseException) -> StoreError:
@@ -72,7 +69,7 @@ def as_store_error(error: BaseException) -> StoreError:
 
 
 class _Conversation:
-    """Commands on one connection, which may include WATCH and EXEC."""
+    """Round trips on one connection, possibly between WATCH and EXEC."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
@@ -81,7 +78,7 @@ class _Conversation:
 
     @property
     def is_over(self) -> bool:
-        """Whether no reply is pending, and nothing watched."""
+        """Whether no reply is pending and no key is watched."""
         return self._is_answered and not self._is_watching
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -103,7 +100,7 @@ class RedisLink:
         Args:
             pool: makes the connections. The link keeps them itself: an HGET through it takes 33 us
                 of CPU, through redis-py's pool 46, through its blocking one 58 (measured).
-            max_connections: calls beyond this wait for a connection to be given back.
+            max_connections: further calls wait for a connection to be given back.
         """
         self._pool = pool
         self._max_connections = max_connections
@@ -116,17 +113,14 @@ class RedisLink:
         self._is_closed = False
 
     async def open(self) -> bool:
-        """Return whether Redis can be reached; if not, retry in the background."""
+        """Return whether Redis can be reached; if not, keep trying in the background."""
         await self._open()
         return self._failure is None
 
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        tasks = [*self._opening, *([self._recovering] if self._recovering else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(self._recovering, *self._opening)
         for connection in self._idle:
             await connection.disconnect(nowait=True)
         self._idle.clear()
@@ -134,11 +128,11 @@ class RedisLink:
 
     @property
     def parts(self) -> list["RedisLink"]:
-        """The links that each reach a part of the keys: this one reaches all."""
+        """The links that each reach a part of the keys; this one reaches all of them."""
         return [self]
 
     def make_connection(self) -> AbstractConnection:
-        """Return a new connection, which is still to connect, and is its owner's to close."""
+        """Return a new, unconnected connection; the caller connects and closes it."""
         connection: AbstractConnection = self._pool.make_connection()
         return connection
 
@@ -146,7 +140,7 @@ class RedisLink:
         """Return if a call may be tried.
 
         Raises:
-            StoreError: the link is closed, or Redis could not be reached when that was last tried.
+            StoreError: the link is closed, or the last attempt to reach Redis failed.
         """
         if self._is_closed:
             raise StoreError("the store is closed")
@@ -159,7 +153,7 @@ class RedisLink:
         A command that Redis refused has a `redis.exceptions.ResponseError` in its reply's place.
 
         Raises:
-            StoreError: Redis could not be asked or did not answer all; some commands may have run.
+            StoreError: Redis could not be asked or did not reply to all; some may have run.
         """
         self.check()
         try:
@@ -180,7 +174,7 @@ class RedisLink:
         """Yield a function like `ask` that always uses the same connection, for WATCH.
 
         Raises:
-            StoreError: as `ask`; the time is that of the whole block.
+            StoreError: as `ask`; `timeout_s` bounds the whole block.
         """
         self.check()
         try:
@@ -198,7 +192,7 @@ class RedisLink:
 
     async def _take(self) -> AbstractConnection:
         while self._idle:
-            # The most recently used one, so that surplus connections stay idle at the other end.
+            # The most recently used one, so that surplus connections stay idle.
             connection = self._idle.pop()
             if await _is_ready(connection):
                 return connection
@@ -214,7 +208,7 @@ class RedisLink:
             raise
 
     def _give(self, connection: AbstractConnection) -> None:
-        """Pass a connection without pending replies to the longest waiter, or keep it."""
+        """Hand an unused connection to the caller that has waited longest, or keep it."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -243,11 +237,11 @@ class RedisLink:
             self._alive += 1
             self._give(connection)
         elif self._alive == 0 and self._failure is None:
-            # Where others are alive (Redis may only be out of client slots), one of them will do.
+            # With other connections alive (Redis may just be out of client slots), use those.
             self._fall(error)
 
     def _fall(self, error: StoreError) -> None:
-        _log.warning("cannot reach the store; retrying: %s", error)
+        _log.warning("cannot reach Redis, reconnecting: %s", error)
         self._failure = error
         self._refuse_waiting(error)
         self._recovering = asyncio.create_task(self._recover())
@@ -259,24 +253,22 @@ class RedisLink:
                 turn.set_exception(StoreError(str(error), error.kind))
 
     async def _recover(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff()
         while True:
-            # Not all processes at the same moment.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
+            await asyncio.sleep(backoff.next_pause_s())
             connection = self.make_connection()
             error = await connect(connection)
             if error is None:
                 break
             self._failure = error
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._failure = None
         self._alive += 1
         self._give(connection)
-        _log.info("the store can be reached again")
+        _log.info("Redis can be reached again")
 
 
 async def connect(connection: AbstractConnection) -> StoreError | None:
-    """Connect, authenticate and select; return what went wrong, if anything did."""
+    """Connect, authenticate and select the database; return the error, if any."""
     try:
         async with asyncio.timeout(_CONNECT_S):
             await connection.connect()
@@ -290,14 +282,14 @@ async def connect(connection: AbstractConnection) -> StoreError | None:
 
 
 def raise_error_in(reply: Any) -> None:
-    """Raise the first error in a reply, which is one itself or the list that EXEC gives."""
+    """Raise the error that a reply is, or the first one in the list that EXEC returns."""
     for part in (reply, *reply) if isinstance(reply, list) else (reply,):
         if isinstance(part, exceptions.ResponseError):
             raise as_store_error(part) from part
 
 
 async def _is_ready(connection: AbstractConnection) -> bool:
-    """Return whether an idle connection is open and has nothing to be read."""
+    """Return whether an idle connection is open and has no unread data."""
     try:
         return connection.is_connected and not await connection.can_read()
     except exceptions.ConnectionError:
@@ -310,7 +302,7 @@ async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> l
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:
-        # Not only redis-py's own errors: invalid replies may raise any exception.
+        # Any exception: replies that are not Redis' protocol may raise anything.
         raise as_store_error(error) from error
 
 

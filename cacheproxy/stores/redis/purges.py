@@ -3,81 +3,63 @@
     cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
     cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
     cp:{shared}:running     SET: purges that are still removing entries
-    cp:notices              the channel on which purges and replaced entries are announced
 
-The braces keep them on one node of a cluster; `cluster` avoids everything that spans nodes.
+The braces keep them on one node of a cluster. A transaction cannot span nodes, so `cluster` has
+another way to keep a purge and a write apart. `notices` has the announcements.
 
 A write watches the floors, so that no write that began before a purge is executed after it. Lookups
-check what they find against the known running purges; while none is running, which is nearly
-always, they read only the record.
+check what they find against the running purges that this process knows of. Nearly always there are
+none, and then lookups read only the record.
 """
 
-import base64
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
+from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.stores.protocol import Entry, Progress
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.notices import (
+    Finished,
+    Notice,
+    Purged,
+    Replaced,
+    key_scope,
+    parse_notice,
+    publish,
+    scope_name,
+    scopes_of,
+    tag_scope,
+)
 
 _log = logging.getLogger(__name__)
-
-CHANNEL = "cp:notices"
 
 GENERATION = "cp:{shared}:generation"
 FLOORS = "cp:{shared}:floors"
 _RUNNING = "cp:{shared}:running"
 
 FLOORS_KEPT_S = 3600
-"""Longest life of work that began before a purge: inference, and the wait in a write-back queue."""
+"""The longest that work may take to reach the store: inference, and the write-back queue."""
 
-_KEPT_S = 11 * 365 * 86_400
-"""Of a purge that was cut short: longer than any entry lives (`api.control`)."""
+_KEPT_S = int(1.1 * MOST_TTL_S)
+"""How long a purge that was cut short stays in force: longer than any entry lives."""
 
 _ASK_S = 10.0
 
 _ATTEMPTS = 100
-"""Of concurrent purges only one gets its number, and the others retry."""
+"""Of several purges at the same time one gets its number, and the others try again."""
 
 _SCAN_NAMES = 512
 _REMOVE_NAMES = 4
-"""Names per round trip: removing an entry from an index costs Redis half a millisecond (measured at
-20,000 entries), and other clients get a turn in between."""
-
-
-class Purged(msgspec.Struct, frozen=True, tag="purged"):
-    """A purge is in force; `tag` is its `hex_id`."""
-
-    generation: int
-    namespace_id: str
-    tag: str | None
-    key: bytes | None
-
-
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All purges of a scope up to this generation have removed what they name."""
-
-    generation: int
-    scope: str
-
-
-class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """The entries of these keys are new."""
-
-    writer: str
-    keys: list[bytes]
-
-
-_DECODER = msgspec.json.Decoder(Purged | Finished | Replaced)
+"""Names per round trip. Removing an entry from an index takes Redis half a millisecond (measured at
+20,000 entries), and other clients wait meanwhile."""
 
 
 class _Begun(NamedTuple):
@@ -86,34 +68,34 @@ class _Begun(NamedTuple):
 
 
 class RedisPurges:
-    """Makes purges, receives those of other processes, and checks entries against them."""
+    """Makes purges, hears of those of other processes, and checks entries against both."""
 
     def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
         self._link = link
         self._purges = purges
         self._own_id = own_id
-        self._judging: dict[str, int] = {}
+        self._active: dict[str, int] = {}
         self._is_said = False
 
     @property
-    def are_judging(self) -> bool:
-        """Whether lookups must also read namespace and tags, to check entries against purges."""
-        return bool(self._judging)
+    def is_any_active(self) -> bool:
+        """Whether lookups have to read namespace and tags, to check entries against purges."""
+        return bool(self._active)
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
-        """Return whether a purge by which entries are judged names the one with these fields."""
+        """Return whether an active purge names the entry with these fields."""
         space = namespace.decode("latin-1")
-        names = [space, _key_scope(space, key)]
+        names = [space, key_scope(space, key)]
         if tags:
-            names += [_tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
+            names += [tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
         return any(self._purged_at(name) > generation for name in names)
 
     def _purged_at(self, name: str) -> int:
-        """Return the generation of the purge of a scope by which entries are judged; 0 if none."""
-        return self._judging.get(name, 0)
+        """Return the generation of the active purge of a scope; 0 if there is none."""
+        return self._active.get(name, 0)
 
     async def catch_up(self) -> None:
-        """Read the current state, because announcements may have been missed.
+        """Read the state of purges, since notices may have been missed.
 
         Raises:
             StoreError: Redis did not answer.
@@ -123,49 +105,51 @@ class RedisPurges:
         for reply in replies:
             raise_error_in(reply)
         newest, running = replies[-1]
-        self._judging.clear()
+        self._active.clear()
         for generation, name in map(_parse_member, running):
-            self._judge_by(name, generation)
+            self._activate(name, generation)
         self._purges.missed(int(newest or 0))
 
-    def _judge_by(self, name: str, generation: int) -> None:
-        self._judging[name] = max(generation, self._judging.get(name, 0))
+    def _activate(self, name: str, generation: int) -> None:
+        self._active[name] = max(generation, self._active.get(name, 0))
 
     def hear(self, message: bytes) -> None:
-        """Process a message on the channel; raises ValueError if it is malformed."""
-        notice = _DECODER.decode(message)
+        """Handle a message on the channel; raises ValueError if it is no notice."""
+        self._note(parse_notice(message))
+
+    def _note(self, notice: Notice) -> None:
         if isinstance(notice, Purged):
             self._begun(notice)
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            if self._judging.get(notice.scope, 0) <= notice.generation:
-                self._judging.pop(notice.scope, None)
+            if self._active.get(notice.scope, 0) <= notice.generation:
+                self._active.pop(notice.scope, None)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._judge_by(name_of(notice), notice.generation)
+            self._activate(notice.scope_name, notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
-        """Tell other processes of keys that were written again.
+        """Tell other processes that the entries of these keys were replaced.
 
         Raises:
             StoreError: Redis did not answer.
         """
         if not keys:
             return
-        (reply,) = await ask([_publish(Replaced(self._own_id, list(keys)))])
+        (reply,) = await ask([publish(Replaced(self._own_id, list(keys)))])
         if isinstance(reply, Exception) and not self._is_said:
-            # The entries are written, and no reason to write them again.
+            # The entries are written; this failure is no reason to write them again.
             self._is_said = True
-            _log.warning("replaced entries could not be announced to other processes: %s", reply)
+            _log.warning("cannot tell other processes of replaced entries: %s", reply)
 
     async def admit(self, ask: Ask, entries: Sequence[Entry]) -> list[bool]:
-        """Return for each entry whether no purge excludes it; from now on the floors are watched.
+        """Watch the floors, and return for each entry whether no purge forbids it.
 
-        A transaction that follows is not executed if there has been another purge meanwhile.
+        A transaction that follows on the same connection fails if another purge begins before it.
 
         Raises:
             StoreError: Redis did not answer.
@@ -176,12 +160,12 @@ class RedisPurges:
         return floors.allow(scores)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
-        """Remove all entries of the scope made before now; return their number.
+        """Remove the entries in scope whose work began before now; return how many they were.
 
-        Entries that another process computes meanwhile may be removed, too.
+        Entries that other processes compute meanwhile may be removed, too.
 
         Raises:
-            StoreError: Redis did not answer; what was announced stays in force.
+            StoreError: Redis did not answer; a purge that was announced stays in force.
         """
         removed = 0
         try:
@@ -189,17 +173,17 @@ class RedisPurges:
         except StoreError as error:
             if error.kind != "oom":
                 raise
-            # A full Redis rejects the announcement but allows removals, which make room for it.
+            # A full Redis refuses the announcement but does remove entries, which makes room.
             removed = await self._remove(scope, 0, progress)
             begun = await self._begin(scope)
         removed += begun.removed
         if self._at_once(scope) is None:
             removed = await self._remove(scope, removed, progress)
-            await self._finish(_scope_name(scope), begun.generation)
+            await self._finish(scope_name(scope), begun.generation)
         return removed
 
     def _at_once(self, scope: Scope) -> bytes | None:
-        """Return the name of the one entry that is removed as the purge is announced, if it is."""
+        """Return the name of the entry that is removed with the announcement, if there is one."""
         return None if scope.key is None else entry_name(scope.key)
 
     async def _begin(self, scope: Scope) -> _Begun:
@@ -208,10 +192,10 @@ class RedisPurges:
                 begun = await self._try_to_begin(ask, scope)
             if begun is not None:
                 return begun
-        raise StoreError("too many concurrent purges", "unavailable")
+        raise StoreError("too many purges at the same time", "unavailable")
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
-        """Return None if another purge, or a write of the same key, came between."""
+        """Return None if another purge, or a write of the same key, intervened."""
         name = self._at_once(scope)
         reads: list[Command] = [("GET", GENERATION), ("TIME",)]
         if name is None:
@@ -233,8 +217,8 @@ class RedisPurges:
         done = replies[-1]
         if done is None:
             return None
-        # Not only by the announcement: it may be that just now nothing is heard.
-        self.hear(msgspec.json.encode(_purged(scope, generation)))
+        # Noted here as well, because the subscription may be down and miss the announcement.
+        self._note(Purged.of(scope, generation))
         return _Begun(generation, done[0] if removal else 0)
 
     async def count_namespaces(self) -> Counter[str]:
@@ -263,7 +247,7 @@ class RedisPurges:
         return removed
 
     async def _entries(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the names of all entries in parts, or the one of a key; some may come twice."""
+        """Yield the names of all entries in parts, or of one key's; some may come twice."""
         if key is not None:
             yield [entry_name(key)]
             return
@@ -278,7 +262,7 @@ class RedisPurges:
                     yield list(dict.fromkeys(reply[1]))
 
     async def _named(self, names: Sequence[bytes], scope: Scope) -> list[bytes]:
-        """Return the names of those entries that the scope names."""
+        """Return the names of those entries that are in scope."""
         commands = [("HMGET", name, NAMESPACE_FIELD, TAGS_FIELD) for name in names]
         replies = await self._link.ask(commands, timeout_s=_ASK_S)
         namespace = hex_id(scope.namespace_id).encode()
@@ -301,8 +285,8 @@ class RedisPurges:
         if members:
             await self._ask("SREM", _RUNNING, *members)
         notice = Finished(generation, name)
-        await self._ask(*_publish(notice))
-        self.hear(msgspec.json.encode(notice))
+        await self._ask(*publish(notice))
+        self._note(notice)
 
     async def _ask(self, *command: str | bytes | int) -> Any:
         (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
@@ -324,7 +308,7 @@ def _parse_member(member: bytes) -> _Member:
 
 def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
     """Return the commands that put a purge into force and tell of it."""
-    name = _scope_name(scope)
+    name = scope_name(scope)
     commands: list[Command] = [
         ("SET", GENERATION, generation, "EX", _KEPT_S),
         ("ZADD", FLOORS, generation, name),
@@ -333,15 +317,15 @@ def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -
     ]
     if is_running:
         commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
-    return [*commands, _publish(_purged(scope, generation))]
+    return [*commands, publish(Purged.of(scope, generation))]
 
 
 class Floors:
-    """The command that finds out whether purges exclude entries, and its reply."""
+    """The question whether purges forbid entries, and what its answer means."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
-        self._scopes = [_scopes_of(entry) for entry in entries]
+        self._scopes = [scopes_of(entry) for entry in entries]
         self._names = sorted({name for each in self._scopes for name in each})
 
     @property
@@ -350,7 +334,7 @@ class Floors:
         return "ZMSCORE", FLOORS, *self._names
 
     def allow(self, scores: Any) -> list[bool]:
-        """Return for each entry whether no purge excludes it.
+        """Return of each entry whether no purge forbids it.
 
         Raises:
             StoreError: the answer is an error.
@@ -365,40 +349,3 @@ class Floors:
             all(floors.get(name, 0) <= entry.generation for name in each)
             for entry, each in zip(self._entries, self._scopes, strict=True)
         ]
-
-
-def name_of(notice: Purged) -> str:
-    """Return the name of a purge's scope in floors: letters, digits, `:`, `+`, `/`."""
-    namespace = hex_id(notice.namespace_id)
-    if notice.key is not None:
-        return _key_scope(namespace, notice.key)
-    return namespace if notice.tag is None else _tag_scope(namespace, notice.tag)
-
-
-def _purged(scope: Scope, generation: int) -> Purged:
-    tag = None if scope.tag is None else hex_id(scope.tag)
-    return Purged(generation, scope.namespace_id, tag, scope.key)
-
-
-def _publish(notice: Purged | Finished | Replaced) -> Command:
-    return "PUBLISH", CHANNEL, msgspec.json.encode(notice)
-
-
-def _scope_name(scope: Scope) -> str:
-    """Return the scope's name in floors and running purges: letters, digits, `:`, `+`, `/`."""
-    return name_of(_purged(scope, 0))
-
-
-def _scopes_of(entry: Entry) -> list[str]:
-    """Return the names of all scopes that an entry falls under."""
-    namespace = hex_id(entry.partition.namespace_id)
-    tags = [_tag_scope(namespace, hex_id(tag)) for tag in entry.tags]
-    return [namespace, _key_scope(namespace, entry.key), *tags]
-
-
-def _tag_scope(namespace: str, tag: str) -> str:
-    return f"{namespace}:tag:{tag}"
-
-
-def _key_scope(namespace: str, key: bytes) -> str:
-    return f"{namespace}:key:{base64.b64encode(key).decode()}"

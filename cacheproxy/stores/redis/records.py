@@ -1,4 +1,4 @@
-"""Lookups of records by key in Redis, in one round trip for any number of keys."""
+"""Lookups of records by key in Redis, in one round trip however many keys there are."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from cacheproxy.stores.redis.link import Command, RedisLink
 from cacheproxy.stores.redis.purges import RedisPurges
 
 _LOOKUP_S = 5.0
-"""Longest time for a lookup, should its caller set none."""
+"""The longest time for a lookup; callers usually set a shorter one."""
 
 
 class RedisRecords:
@@ -32,17 +32,17 @@ class RedisRecords:
         if not keys:
             return []
         commands: list[Command]
-        if not self._purging.are_judging:
+        if not self._purging.is_any_active:
             commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
             replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
             return [_record(reply) for reply in replies]
         fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
         commands = [("HMGET", entry_name(key), *fields) for key in keys]
         replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
-        return [self._judged(key, reply) for key, reply in zip(keys, replies, strict=True)]
+        return [self._checked(key, reply) for key, reply in zip(keys, replies, strict=True)]
 
-    def _judged(self, key: bytes, reply: Any) -> bytes | None:
-        """Return the record among an entry's values, unless there is none or it is purged."""
+    def _checked(self, key: bytes, reply: Any) -> bytes | None:
+        """Return an entry's record; None if there is none or a purge names it."""
         values = _value(reply)
         if values is None or None in values[:2]:
             return None
@@ -53,7 +53,7 @@ class RedisRecords:
 
 
 def _value(reply: Any) -> Any:
-    # Of a cluster: the entry is on another node by now, where the next lookup will find it.
+    # In a cluster, the entry has moved to another node, where the next lookup finds it.
     return None if isinstance(reply, exceptions.AskError) else value_of(reply)
 
 
@@ -62,5 +62,5 @@ def _record(reply: Any) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, bytes):
-        raise StoreError(f"Redis: no answer to HGET: {value!r:.50}", "protocol")
+        raise StoreError(f"Redis: unexpected reply to HGET: {value!r:.50}", "protocol")
     return read_stored(value).record

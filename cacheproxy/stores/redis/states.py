@@ -1,4 +1,4 @@
-"""Named states in Redis: small data that processes share besides the entries."""
+"""Named states in Redis: small values that processes share, such as evidence."""
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.redis.cluster_link import ClusterLink
@@ -6,7 +6,7 @@ from cacheproxy.stores.redis.entries import value_of
 from cacheproxy.stores.redis.link import RedisLink, raise_error_in
 
 _PREFIX = "cp:{shared}:s1:"
-"""The braces put them on the node of a cluster that holds conversations."""
+"""The braces put them on the node of a cluster that serves conversations."""
 
 _ASK_S = 5.0
 
@@ -24,7 +24,7 @@ class RedisStates:
         return state
 
     async def swap(self, name: str, old: bytes | None, new: bytes, expires_at: float) -> bool:
-        """Write a state if the current one is `old`; return whether it was."""
+        """Write a state if it still is `old`; return whether it was."""
         key = _PREFIX + hex_id(name)
         async with self._link.conversation(timeout_s=_ASK_S) as ask:
             watching, found = await ask([("WATCH", key), ("GET", key)])

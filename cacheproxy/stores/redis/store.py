@@ -1,13 +1,12 @@
 """The store that many processes share: entries in Redis, probes in its Query Engine.
 
-One HASH per entry, with the record, the namespace, the tags and the probe, and always with a TTL:
-it is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
-removes it from both at once. `link` has the connections, `index` the indexes, `keyed` the parts
-shared with the cluster store; this module has writes, and lookups by probe. A lookup is one round
-trip for any number of keys or probes; a write is two for every few entries, so that no purge
-intervenes unnoticed (`purges`).
+An entry is one HASH with the record, the namespace, the tags and the probe, and always with a TTL.
+It is written in one transaction, found by key with HGET and by probe with FT.SEARCH, and expiry
+removes it from both at once. `link` has the connections, `index` the indexes, `keyed` what this
+store shares with that on a cluster; this module has writes and lookups by probe. A lookup is one
+round trip; a write takes two for every few entries, so that no purge can intervene (`purges`).
 
-Texts of clients never reach a query: namespaces and tags are hashed to hex, probes are parameters.
+Clients' texts never reach a query: namespaces and tags are hashed to hex, probes are parameters.
 """
 
 import logging
@@ -40,24 +39,24 @@ _log = logging.getLogger(__name__)
 
 _LOOKUP_S = 5.0
 _WRITE_S = 10.0
-"""Longest time for a call, should its caller set none. With 100,000 entries, Redis needs 0.6 s to
-look 2,048 probes up, and some 0.1 s to write 256 entries (measured)."""
+"""The longest time for a call; callers usually set a shorter one. With 100,000 entries, Redis takes
+0.6 s to look up 2,048 probes, and some 0.1 s to write 256 entries (measured)."""
 
 _WRITE_PROBES = 8
 _WRITE_PLAIN = 64
-"""Entries per transaction. An index takes up to half a millisecond for each of those with a probe,
-and Redis turns to others only between transactions."""
+"""Entries per transaction. Indexing an entry with a probe takes up to half a millisecond, and Redis
+serves other clients only between transactions."""
 
 _WRITE_ATTEMPTS = 20
-"""Attempts per transaction: any purge in between prevents its execution."""
+"""A transaction fails if any purge intervenes, and is then tried again."""
 
 _NEIGHBOURS = (1, 32, 256)
-"""Asked for at first, and again where all of those had expired: Redis removes what has expired
-within moments, so that nearly always the first answer stands."""
+"""How many neighbours are asked for: one, and more if all of those had expired. Redis removes
+expired entries soon, so that one nearly always suffices."""
 
 
 class _Write(NamedTuple):
-    """An entry, and the commands that write it: the first one removes what is there."""
+    """An entry, and the commands that write it; the first one deletes its predecessor."""
 
     entry: Entry
     commands: list[Command]
@@ -66,8 +65,8 @@ class _Write(NamedTuple):
 class RedisStore(KeyedStore[RedisPurges]):
     """A `Store` (see there for the methods) in Redis; used from one event loop.
 
-    Any number of processes may share one Redis. `open` does not need it to be there: calls raise
-    `StoreError` until it is.
+    Any number of processes may share one Redis. `open` succeeds even while Redis is unreachable:
+    calls raise `StoreError` until it can be reached.
     """
 
     def __init__(self, url: str, *, max_connections: int = 32, hnsw: Hnsw | None = None) -> None:
@@ -75,8 +74,8 @@ class RedisStore(KeyedStore[RedisPurges]):
 
         Args:
             url: as `make_pool` reads it.
-            max_connections: calls at the same time; further ones wait.
-            hnsw: parameters of indexes that are made from now on, and of lookups.
+            max_connections: further calls wait.
+            hnsw: parameters of lookups, and of indexes that are created from now on.
 
         Raises:
             ConfigError: the URL cannot be read.
@@ -90,7 +89,7 @@ class RedisStore(KeyedStore[RedisPurges]):
 
     @property
     def semantic_off_because(self) -> str | None:
-        """Why this Redis answers no lookups by probe, in a sentence; None while it does."""
+        """Why the semantic tier is off on this Redis, in a sentence; None while it is not."""
         return self._indexes.off_because
 
     async def _connect(self) -> bool:
@@ -100,7 +99,7 @@ class RedisStore(KeyedStore[RedisPurges]):
             try:
                 await self._indexes.look()
             except StoreError as error:
-                _log.warning("the store was reached but did not answer: %s", error)
+                _log.warning("Redis was reached but did not answer: %s", error)
         return is_reached
 
     async def _disconnect(self) -> None:
@@ -113,8 +112,8 @@ class RedisStore(KeyedStore[RedisPurges]):
     ) -> list[Neighbour | None]:
         """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
 
-        All are None while the index is missing; it is then made, and filled by Redis, in the
-        background. Probes are stored as float16: scores are off by some 1e-5.
+        All are None while the index is missing; it is then created in the background, and filled by
+        Redis. Probes are stored as float16, which changes scores by some 1e-5.
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
@@ -148,7 +147,7 @@ class RedisStore(KeyedStore[RedisPurges]):
             search = Search(index, partition, self._hnsw.ef_runtime, self._purging)
             rows, expired = list(range(len(probes))), list[bytes]()
             for neighbours in depths:
-                # Redis removes an expired key when any other command than a search meets it.
+                # Redis removes an expired key when a command other than a search touches it.
                 removal: list[Command] = [("EXISTS", *expired)] if expired else []
                 searches = [search.command(probes[row], neighbours) for row in rows]
                 replies = await self._link.ask([*removal, *searches], timeout_s=_LOOKUP_S)
@@ -169,9 +168,9 @@ class RedisStore(KeyedStore[RedisPurges]):
             return found
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
-        """Write the entries, each atomically; later lookups see them.
+        """Write the entries, each atomically; later lookups find them.
 
-        Return how many keys were written: those that a purge forbids are left out.
+        Return how many keys were written; entries that a purge forbids are left out.
         """
         with self._calls.one():
             latest = {entry.key: entry for entry in entries}
@@ -183,16 +182,16 @@ class RedisStore(KeyedStore[RedisPurges]):
                 if entry.probe is not None
             }
             self._link.check()
-            # Made before the first entry, which lookups then find at once.
+            # Created before the first entry is written, so that lookups find it at once.
             ready = [index for index in indexes if await self._indexes.is_ready(index)]
-            # All of them before the first is sent: one that is no entry is refused with its batch.
+            # Built before the first is sent: an invalid entry is refused with its whole batch.
             waiting = [_Write(entry, write_commands(entry)) for entry in latest.values()]
             size = _WRITE_PROBES if indexes else _WRITE_PLAIN
             written = 0
             async with self._link.conversation(timeout_s=_WRITE_S) as ask:
                 for start in range(0, len(waiting), size):
                     written += await self._write(ask, waiting[start : start + size])
-                # A write would not notice that its index is gone; a search that finds nothing does.
+                # A write does not notice that its index is gone, but an empty search does.
                 for index, reply in zip(ready, await ask([*map(_check, ready)]), strict=True):
                     if is_useless(reply):
                         self._indexes.lost(index)
@@ -204,7 +203,7 @@ class RedisStore(KeyedStore[RedisPurges]):
             return written
 
     async def _write(self, ask: Ask, writes: Sequence[_Write]) -> int:
-        """Write the given entries that no purge excludes, and announce replaced keys."""
+        """Write those of a few entries that no purge forbids, and publish replaced keys."""
         for _ in range(_WRITE_ATTEMPTS):
             allowed = await self._purging.admit(ask, [write.entry for write in writes])
             admitted = [
@@ -223,7 +222,7 @@ class RedisStore(KeyedStore[RedisPurges]):
                 replaced = [write.entry.key for write, count in pairs if count]
                 await self._purging.tell_replaced(ask, replaced)
                 return len(admitted)
-        raise StoreError("purges come faster than entries can be written", "unavailable")
+        raise StoreError("purges intervene faster than entries can be written", "unavailable")
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
@@ -231,19 +230,19 @@ class RedisStore(KeyedStore[RedisPurges]):
         return StoreStats(math.nan, math.nan, replace(self._watch.stats, is_up=is_up))
 
     async def _is_blind(self, index: ProbeIndex) -> bool:
-        """Return whether the entry written last exists but is not found by a search."""
+        """Return whether the last entry written exists but is not found."""
         entry = self._written.get(index)
         if entry is None or entry.probe is None:
             return False
         search = Search(index, entry.partition, self._hnsw.ef_runtime, self._purging)
         commands = [search.command(entry.probe, 1), ("HGET", entry_name(entry.key), index.field)]
-        # In this order: an entry that exists after the search also existed before it.
+        # In this order: an entry that exists after the search existed during it.
         found, probe = await self._link.ask(commands, timeout_s=_LOOKUP_S)
         raise_error_in(found)
         return found[0] == 0 and probe is not None
 
 
 def _check(index: ProbeIndex) -> Command:
-    """Return a search that finds nothing, at hardly any cost, or says that the index is gone."""
+    """Return a search that finds nothing at almost no cost, or fails if the index is gone."""
     nothing = f"@{NAMESPACE_FIELD}:{{none}}"
     return "FT.SEARCH", index.name, nothing, "LIMIT", 0, 0, "DIALECT", 2

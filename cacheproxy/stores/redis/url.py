@@ -1,4 +1,4 @@
-"""What a store's URL names in Redis: one server, the one that Sentinel names, or a cluster."""
+"""Reads the URL of a store in Redis: one server, a master behind Sentinel, or a cluster."""
 
 import weakref
 from typing import Any
@@ -25,8 +25,8 @@ Address = tuple[str, int]
 """Host and port."""
 
 _SENTINEL_S = 0.5
-"""Longest wait for a Sentinel, so that two may be away and the third is still asked within the time
-that a connection has to be made."""
+"""The longest wait for a Sentinel: two may be down, and the third is still asked before the attempt
+to connect times out."""
 
 
 def make_pool(url: str) -> ConnectionPool:
@@ -34,12 +34,12 @@ def make_pool(url: str) -> ConnectionPool:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads them; or `redis+sentinel://` or
-            `rediss+sentinel://`, with Sentinels' addresses, and the service's name as the path.
+            `rediss+sentinel://` with the Sentinels' addresses and the service's name as the path.
 
     Raises:
         ConfigError: the URL cannot be read.
     """
-    # No error of redis-py's is passed on: it may quote a part of a password that was not
+    # redis-py's errors are not passed on: they may quote a part of a password that was not
     # percent-encoded.
     try:
         scheme = urlsplit(url).scheme
@@ -52,7 +52,7 @@ def make_pool(url: str) -> ConnectionPool:
 
 
 class ClusterNodes:
-    """The nodes of a cluster: where it is first looked for, and how each is connected to.
+    """The nodes of a cluster: the first addresses to try, and how to connect to each.
 
     Attributes:
         seeds: the addresses of the URL.
@@ -67,7 +67,7 @@ class ClusterNodes:
         try:
             parts = urlsplit(url)
             if parts.path.strip("/") not in ("", "0"):
-                raise ConfigError("store: a cluster has no other database than 0")
+                raise ConfigError("store: a cluster has database 0 only")
             credentials, at, hosts = parts.netloc.rpartition("@")
             self.seeds = [_address(host, _REDIS_PORT) for host in hosts.split(",")]
             scheme = _CLUSTER_SCHEMES[parts.scheme]
@@ -87,29 +87,29 @@ class ClusterNodes:
         return pool
 
     def make_connection(self, address: Address) -> Connection:
-        """Return a connection to one node, which is still to connect."""
+        """Return a new, unconnected connection to one node."""
         connection: Connection = self.make_pool(address).make_connection()
         return connection
 
 
 class SentinelPool(SentinelConnectionPool):
-    """Makes connections to the master; once there is a new one, all to the old one are closed."""
+    """Makes connections to the master; after a failover, those to the old master are closed."""
 
     def __init__(self, service: str, sentinel: Sentinel, **options: object) -> None:
         super().__init__(service, sentinel, **options)  # type: ignore[no-untyped-call]
         self._made = weakref.WeakSet[Connection]()
 
     def make_connection(self) -> Connection:
-        """Return a new connection, which asks for the master when it connects."""
+        """Return a new connection, which looks the master up when it connects."""
         connection: Connection = super().make_connection()  # type: ignore[no-untyped-call]
         self._made.add(connection)
         return connection
 
     async def get_master_address(self) -> Address:
-        """Return where the master is now.
+        """Return the address of the current master.
 
         Raises:
-            redis.exceptions.ConnectionError: no Sentinel answers, or none knows a master.
+            redis.exceptions.ConnectionError: no Sentinel answers, or none knows the master.
         """
         try:
             address: Address
@@ -117,28 +117,28 @@ class SentinelPool(SentinelConnectionPool):
         except MasterNotFoundError:
             # Not redis-py's message, which is several lines long.
             raise exceptions.ConnectionError(
-                f"no Sentinel that lets us in knows a master called {self.service_name} that is up"
+                f"no Sentinel that accepts our login knows a running master of {self.service_name}"
             ) from None
         for connection in list(self._made):
-            # An old master that is frozen would otherwise cost every one of them a deadline.
+            # Otherwise a frozen old master would cost a deadline on each of them.
             if connection.is_connected and (connection.host, connection.port) != address:
                 await connection.disconnect(nowait=True)
         return address
 
     async def aclose(self) -> None:
-        """Close the connections, those to the Sentinels too."""
+        """Close the connections, including those to the Sentinels."""
         await super().aclose()
         await self.sentinel_manager.aclose()
 
 
 def _set_up(pool: ConnectionPool) -> None:
-    # After the URL's own options, so that none of them changes what the replies look like.
+    # These override the URL's own options, which may not change the form of replies.
     pool.connection_kwargs.update(
-        # RESP3 costs half as much again (55 us of CPU for an HGET, to 34; measured) and gives
-        # nothing that the store reads.
+        # RESP3 takes 55 us of CPU for an HGET instead of 34 (measured), and adds nothing that the
+        # store reads.
         protocol=2,
         decode_responses=False,
-        # The link has its own deadlines and attempts; redis-py's would cost a task for each write.
+        # The link has its own deadlines and retries; redis-py's would cost a task per write.
         socket_timeout=None,
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
@@ -155,12 +155,12 @@ def _sentinel_pool(url: str) -> SentinelPool:
     service, _, database = parts.path.removeprefix("/").partition("/")
     if not service:
         raise ConfigError(
-            "store: a Sentinel URL names a service: redis+sentinel://HOST:PORT/SERVICE"
+            "store: a Sentinel URL must name a service: redis+sentinel://HOST:PORT/SERVICE"
         )
     if database and not database.isdecimal():
-        raise ConfigError("store: what follows the service in a Sentinel URL is a database number")
+        raise ConfigError("store: only a database number may follow the service in a Sentinel URL")
     sentinels = [_address(host, _SENTINEL_PORT) for host in hosts.split(",")]
-    # What else it says means what it means in redis-py's own URLs.
+    # The rest of the URL is read as redis-py reads its own.
     scheme = _SENTINEL_SCHEMES[parts.scheme]
     options = dict(parse_url(f"{scheme}://{credentials}{at}master/{database}?{parts.query}"))
     del options["host"]
@@ -194,9 +194,9 @@ def _address(text: str, default_port: int) -> Address:
     try:
         return parts.hostname, parts.port or default_port
     except ValueError:
-        raise ConfigError("store: an address in the URL has a port that is no number") from None
+        raise ConfigError("store: an address in the URL has an invalid port") from None
 
 
 def _no_notifications() -> MaintNotificationsConfig:
-    # With these on, redis-py goes on using idle connections that the server has closed.
+    # With notifications on, redis-py reuses idle connections that the server has closed.
     return MaintNotificationsConfig(enabled=False)

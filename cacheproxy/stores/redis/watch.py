@@ -1,4 +1,4 @@
-"""Monitors the search indexes of a Redis in the background: their size, and whether they work.
+"""Watches the search indexes of a Redis in the background: their size, and whether they work.
 
 An index that returns nothing for existing entries is rebuilt from them.
 """
@@ -9,6 +9,7 @@ import math
 import time
 from dataclasses import replace
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import IndexStats
 from cacheproxy.stores.redis.index import IsBlind, ProbeIndex, ProbeIndexes
@@ -18,14 +19,14 @@ _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 15.0
 
 _REBUILD_AGAIN_S = 600.0
-"""Limits rebuilds of an index that still returns nothing after it was rebuilt."""
+"""The least time between two rebuilds of an index that still finds nothing."""
 
 
 class IndexWatch:
     """Checks the indexes in use periodically.
 
     Attributes:
-        stats: the latest figures.
+        stats: from the last check.
     """
 
     def __init__(self, indexes: ProbeIndexes, is_blind: IsBlind) -> None:
@@ -36,14 +37,12 @@ class IndexWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start checking, in the background of the running event loop."""
+        """Start checking in the background of the running event loop."""
         self._task = asyncio.create_task(self._look_for_ever())
 
     async def close(self) -> None:
         """Stop checking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await stop_tasks(self._task)
 
     async def look(self) -> None:
         """Check every index once.
@@ -78,7 +77,7 @@ class IndexWatch:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await self.look()
-            except Exception as error:  # whatever Redis said: the next look is made
+            except Exception as error:  # of any kind: the next check follows
                 self.stats = IndexStats(rebuilds=self.stats.rebuilds)
                 level = logging.DEBUG if isinstance(error, StoreError) else logging.WARNING
-                _log.log(level, "the indexes could not be checked: %r", error)
+                _log.log(level, "cannot check the search indexes: %r", error)

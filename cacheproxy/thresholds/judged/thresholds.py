@@ -16,24 +16,18 @@ from numpy.typing import NDArray
 
 from cacheproxy.thresholds.alarm import Alarm
 from cacheproxy.thresholds.bands import BANDS, EDGES, lowest_score
-from cacheproxy.thresholds.certificate import Certificate, certify
-from cacheproxy.thresholds.judged import plan, trust
+from cacheproxy.thresholds.certificate import Certificate
+from cacheproxy.thresholds.judged import trust
 from cacheproxy.thresholds.judged.evidence import (
     CONTROL,
     LABEL,
     Evidence,
-    Items,
     Kind,
     Outcome,
 )
-from cacheproxy.thresholds.judged.learned import LearnedScore, band_of_odds, learn, odds_of_band
-from cacheproxy.thresholds.judged.limits import (
-    Counts,
-    JudgedLabels,
-    Sensitivity,
-    count,
-    texts_of,
-)
+from cacheproxy.thresholds.judged.learned import band_of_odds, odds_of_band
+from cacheproxy.thresholds.judged.limits import Sensitivity
+from cacheproxy.thresholds.judged.look import FIRST, Look, Rates, cosine_bands, look_at
 
 CANDIDATES = 4
 """Neighbours of which the best by the learned score is taken."""
@@ -47,22 +41,12 @@ _FIRST_LOOK, _MORE = 60, 1.15
 _MOST_WAIT = 160
 """Labels until the first look, times as many until the next, and at most so many more."""
 
-_LEAST_ODDS_CHANCE = 0.2
-"""So that no label weighs more than five times as much as others of its band of cosines."""
-
-_FIRST_COSINE, _FIRST_CHANCE = 0.86, 0.1
-"""Before the first look, neighbours that are nearer are labelled, and this share of others."""
-
-_BETTER = 1.1
-"""Times the cosine's hits that the learned score must certify to be used."""
-
 _HITS_TIMES = (2.0, 6.0)
-_SUSPEND, _RESUME, _REFUTED = 12.0, 2.0, 2_000.0
+_SUSPEND, _RESUME, _REFUTED = 60.0, 2.0, 5_000.0
 _MISSED_TIMES, _MISSED_REFUTED = 2.5, 60.0
 """Accepted wrong pairs: how many times as many the alarm looks for, and its height that refutes."""
 
 _NEVER = BANDS
-_UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, float("inf"))
 
 Draw = Callable[[], float]
 
@@ -108,22 +92,6 @@ class Standing(NamedTuple):
     aside: str | None
 
 
-@dataclass
-class _Scored:
-    """One score's view of the evidence."""
-
-    counts: Counts
-    certificate: Certificate
-    limits: JudgedLabels
-
-    @property
-    def hits(self) -> float:
-        """The share of traffic that it certifies."""
-        band = self.certificate.band
-        total = float(self.counts.traffic.sum())
-        return 0.0 if band is None or not total else float(self.counts.traffic[band:].sum()) / total
-
-
 class JudgedThresholds:
     """See above; the order of calls is told in the package's docstring."""
 
@@ -154,7 +122,7 @@ class JudgedThresholds:
         self._assumed = assumed
         self._news, self._offered = Evidence(), Evidence()
         self._shared_epoch: int | None = None
-        self.learned: LearnedScore | None = None
+        self._found: Look = FIRST
         self._seen = 0
         self._next_look: float = _FIRST_LOOK
         self._passed = np.zeros(BANDS)
@@ -165,20 +133,25 @@ class JudgedThresholds:
     def rank(self, features: Sequence[NDArray[np.float32]], halves: Sequence[int]) -> Pick:
         """Return the best of 1 to `CANDIDATES` neighbours; the nearest comes first."""
         best, odds_band = 0, -1
-        if self.learned is not None:
-            odds = self.learned.odds(np.stack(features), np.array(halves))
+        if (learned := self._found.learned) is not None:
+            odds = learned.odds(np.stack(features), np.array(halves))
             best = int(odds.argmax())
             odds_band = int(band_of_odds(odds[best : best + 1])[0])
-        cosine_band = _cosine_band(float(features[best][0]))
+        cosine_band = int(cosine_bands(features[best][:1])[0])
         self._passed[cosine_band] += 1
         return Pick(best, features[best], halves[best], cosine_band, odds_band)
 
     def _band(self, pick: Pick) -> int:
-        return pick.odds_band if self.uses_learned else pick.cosine_band
+        return pick.odds_band if self._found.uses_learned else pick.cosine_band
 
     def serve(self, pick: Pick) -> bool:
         """Return whether the neighbour may be served."""
         return self.is_open and self._band(pick) >= self.band
+
+    @property
+    def uses_learned(self) -> bool:
+        """Whether the learned score decides, and not the cosine."""
+        return self._found.uses_learned
 
     @property
     def is_open(self) -> bool:
@@ -194,8 +167,8 @@ class JudgedThresholds:
         """
         if pick.features[0] < EDGES[0]:
             return 0.0
-        chance = 1.0 if pick.odds_band < 0 else float(self._odds_chances[pick.odds_band])
-        of_band = float(self._chances[pick.cosine_band]) ** (1 - fullness)
+        chance = 1.0 if pick.odds_band < 0 else float(self._found.odds_chances[pick.odds_band])
+        of_band = float(self._found.chances[pick.cosine_band]) ** (1 - fullness)
         if self._draw() >= chance * of_band:
             return 0.0
         return 1 / chance
@@ -236,6 +209,7 @@ class JudgedThresholds:
         for kind, said in ((Kind.PAIR, outcome), (Kind.OWN, control)):
             if said == Outcome.UNREADABLE:
                 self._add_control(kind, said, now, item ^ (kind + 1))
+                self._judge_trust()
         if outcome > Outcome.REJECTED:
             return
         if control == Outcome.UNREADABLE:
@@ -268,12 +242,14 @@ class JudgedThresholds:
         threshold = None
         if self.band != _NEVER:
             odds = odds_of_band(self.band)
-            threshold = 1 / (1 + np.exp(-odds)) if self.uses_learned else lowest_score(self.band)
+            threshold = (
+                1 / (1 + np.exp(-odds)) if self._found.uses_learned else lowest_score(self.band)
+            )
         return Standing(
-            "learned" if self.uses_learned else "cosine",
+            "learned" if self._found.uses_learned else "cosine",
             threshold,
             self.is_suspended,
-            self.certificate,
+            self._found.certificate,
             trust.false_rejects(self.evidence.labels),
             self._sensitivity(),
             self.aside,
@@ -286,68 +262,25 @@ class JudgedThresholds:
         self.looks += 1
         self.evidence.expire(now)
         self._next_look = max(self._seen + 1, min(self._seen * _MORE, self._seen + _MOST_WAIT))
-        labels = self.evidence.labels
         self._judge_trust()
         self._settle_traffic()
-        self.learned = learn(labels)
-        bands = _cosine_bands(labels["features"][:, 0])
-        texts = texts_of(labels, bands, self.evidence.traffic)
-        cosine = best = self._score(labels, bands, texts)
-        self.uses_learned = False
-        self._chances = self._plan(cosine.counts, plan.guess_by_cosine(_COSINES))
-        if self.learned is not None:
-            odds = self.learned.odds(labels["features"], labels["half"].astype(np.int64))
-            odds_bands = band_of_odds(odds)
-            by_odds = self._score(labels, odds_bands, texts)
-            chances = self._plan(by_odds.counts, plan.guess_by_odds(_ODDS))
-            self._odds_chances = np.maximum(chances, _LEAST_ODDS_CHANCE)
-            # Of each band of cosines, the share of texts that the learned score wants labelled.
-            wanted = np.bincount(bands, texts * chances[odds_bands], BANDS)
-            share = wanted / np.maximum(np.bincount(bands, texts, BANDS), 1e-9)
-            self._chances = np.maximum(self._chances, np.minimum(1.0, 2 * share))
-            if by_odds.hits > _BETTER * cosine.hits:
-                best, self.uses_learned = by_odds, True
-        self.certificate = best.certificate
-        self.band = _NEVER if best.certificate.band is None else best.certificate.band
+        rates = Rates(
+            self.max_error,
+            self._confidence,
+            self._sensitivity(),
+            trust.false_rejects(self.evidence.labels),
+        )
+        self._found = look_at(self.evidence.labels, self.evidence.traffic, rates)
+        band = self._found.certificate.band
+        self.band = _NEVER if band is None else band
         if self.band == _NEVER:
             self._calm()
-        false = trust.false_rejects(labels)
-        rate, lower = self._sensitivity()
-        # As many are rejected where the promise is just kept.
-        self._hit_rate = max(0.002, self.max_error * rate + (1 - self.max_error) * false)
-        self._missed_rate = min(0.9, max(0.05, 1 - lower))
+        self._hit_rate, self._missed_rate = rates.rejected_at_most, rates.missed_at_most
 
     def _settle_traffic(self) -> None:
         self.evidence.add_traffic(self._passed)
         self._news.add_traffic(self._passed)
         self._passed = np.zeros(BANDS)
-
-    def _plan(self, counts: Counts, guess: NDArray[np.float64]) -> NDArray[np.float64]:
-        false = trust.false_rejects(self.evidence.labels)
-        rate = self._sensitivity().rate or 1.0
-        wrong = np.maximum(0.0, counts.rejected - false * counts.judged) / max(rate - false, 0.2)
-        return plan.plan(
-            plan.Known(guess, counts.traffic, counts.labels, wrong),
-            max_error=self.max_error,
-            sensitivity=rate,
-            false_rejects=false,
-            error=1 - self._confidence,
-        )
-
-    def _score(
-        self, labels: Items, bands: NDArray[np.int64], texts: NDArray[np.float64]
-    ) -> _Scored:
-        counts = count(labels, bands, texts)
-        limits = JudgedLabels(counts, self._sensitivity(), self._confidence)
-        certificate = certify(
-            counts.traffic.tolist(),
-            counts.labels.tolist(),
-            counts.rejected.tolist(),
-            max_error=self.max_error,
-            confidence=self._confidence,
-            limits=limits,
-        )
-        return _Scored(counts, certificate, limits)
 
     def _sensitivity(self) -> Sensitivity:
         if self._assumed is not None:
@@ -377,17 +310,13 @@ class JudgedThresholds:
         self._start_over()
 
     def _start_over(self) -> None:
-        self.learned = None
-        self.uses_learned = False
+        self._found = FIRST
         self.band = _NEVER
-        self.certificate = _UNKNOWN
         self._seen = 0
         self._next_look = _FIRST_LOOK
         self._calm()
         self._hit_rate, self._missed_rate = self.max_error, 0.3
         self._passed = np.zeros(BANDS)
-        self._odds_chances = np.ones(BANDS)
-        self._chances = np.where(_COSINES >= _FIRST_COSINE, 1.0, _FIRST_CHANCE)
 
     def _calm(self) -> None:
         self.is_suspended = False
@@ -450,17 +379,3 @@ class JudgedThresholds:
         control = np.zeros(1, CONTROL)
         control[0] = (item, now, kind, outcome)
         self._take(Evidence(0, controls=control))
-
-
-_COSINES = np.array([-1.0, *EDGES])
-_ODDS = np.array([odds_of_band(band) for band in range(BANDS)])
-
-
-def _cosine_bands(cosines: NDArray[np.floating]) -> NDArray[np.int64]:
-    bands: NDArray[np.int64] = np.searchsorted(EDGES, cosines.astype(np.float64), side="right")
-    return bands
-
-
-def _cosine_band(cosine: float) -> int:
-    # As labels are banded: what is kept of a cosine has half precision.
-    return int(_cosine_bands(np.array([np.float16(cosine)]))[0])

@@ -26,6 +26,7 @@ def manifest(*sources, **files: bytes) -> Manifest:
         max_tokens=64,
         dimensions=48,
         prefixes=Prefixes(),
+        matryoshka=(),
         files={name: hashlib.sha256(content).hexdigest() for name, content in wanted.items()},
         sources=sources,
     )

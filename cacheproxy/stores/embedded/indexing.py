@@ -1,0 +1,165 @@
+"""The embedded store's vector indexes at work: which of its jobs run when, and in which slices.
+
+All jobs run on one thread, the indexer. Each is short, so that a lookup waits for none of them
+long: a write indexes its own rows, and a graph that lags far behind is rebuilt in the background.
+`vectors` has the graphs themselves.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.errors import StoreError
+from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.database_thread import DatabaseThread
+from cacheproxy.stores.embedded.rows import Removed
+from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
+from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition
+
+_log = logging.getLogger(__name__)
+
+_LOADED_PARTITIONS = 256
+"""Graphs kept in memory, at least 56 kB each (measured). An unloaded graph that is needed again
+costs misses until it is rebuilt. Every context of chat requests has a graph, mostly a small one."""
+
+_LOAD_SLICES = 8
+"""Slices of rows that a first lookup indexes itself, so that a small partition answers at once."""
+
+_LAG_ROWS = 1024
+"""How many rows of other processes a write indexes along with its own. If there are more, all are
+indexed in the background, and the new entries are found by probe only afterwards."""
+
+_NEAREST_ROWS = 32
+"""Probes looked up in one job, which takes some 5 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    neighbours: list[Neighbour | None]
+    behind: bool
+
+
+class Indexing:
+    """Looks up probes and keeps the graphs up to date; used from one event loop."""
+
+    def __init__(self, thread: DatabaseThread, now: Callable[[], float]) -> None:
+        """Work on `thread`, which owns the graphs; `now` is Unix time, seconds."""
+        self._thread = thread
+        self._now = now
+        self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the thread only
+        self._stats = IndexStats()  # replaced on the thread only
+        self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
+        self._rebuild_turn = asyncio.Lock()
+
+    @property
+    def stats(self) -> IndexStats:
+        """What the graphs held when they were last measured."""
+        return self._stats
+
+    async def nearest(
+        self, partition: Partition, probes: NDArray[np.float32]
+    ) -> list[Neighbour | None]:
+        """Return, for each row of `probes` (float32 [n, d], C order), the nearest live entry."""
+        found: list[Neighbour | None] = []
+        for start in range(0, len(probes), _NEAREST_ROWS):
+            part = probes[start : start + _NEAREST_ROWS]
+            lookup = await self._thread.run(self._nearest, partition, part)
+            found += lookup.neighbours
+            if lookup.behind:
+                self._rebuild_soon(partition, probes.shape[1])
+        return found
+
+    async def candidates(
+        self, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> list[Neighbour]:
+        """Return up to `count` live entries nearest to a probe (float32 [d]), best first."""
+        lookup = await self._thread.run(self._candidates, partition, probe, count)
+        if lookup.behind:
+            self._rebuild_soon(partition, len(probe))
+        return [neighbour for neighbour in lookup.neighbours if neighbour is not None]
+
+    async def discard(self, removed: Sequence[Removed]) -> None:
+        """Remove the probes of removed rows from the graphs."""
+        await self._thread.run(self._indexes.discard, removed)
+
+    async def index(self, entries: Sequence[Entry]) -> None:
+        """Index the entries just written, unless the graphs lag far behind anyway."""
+        written = Counter(
+            (entry.partition, len(entry.probe)) for entry in entries if entry.probe is not None
+        )
+        for (partition, dimensions), count in written.items():
+            for _ in range((count + _LAG_ROWS) // CATCH_UP_ROWS):
+                if await self._thread.run(self._catch_up, partition, dimensions):
+                    break
+            else:
+                self._rebuild_soon(partition, dimensions)
+
+    async def measure(self) -> None:
+        """Bring `stats` up to date."""
+        await self._thread.run(self._measure)
+
+    async def stop(self) -> None:
+        """Cancel the rebuilds in the background."""
+        await stop_tasks(*self._rebuilds.values())
+
+    def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
+        """Have the graph catch up in the background, one partition at a time."""
+        key = (partition, dimensions)
+        if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
+            task = asyncio.create_task(self._rebuild(partition, dimensions))
+            self._rebuilds[key] = task
+            task.add_done_callback(lambda _: self._rebuilds.pop(key))
+
+    async def _rebuild(self, partition: Partition, dimensions: int) -> None:
+        try:
+            async with self._rebuild_turn:
+                while not await self._thread.run(self._catch_up, partition, dimensions):
+                    pass
+        except StoreError as error:
+            _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
+
+    # What follows runs on the thread.
+
+    def _nearest(
+        self, connection: Connection, partition: Partition, probes: NDArray[np.float32]
+    ) -> _Lookup:
+        index = self._load(connection, partition, probes.shape[1])
+        if not index.ready:
+            return _Lookup([None] * len(probes), behind=True)
+        found = index.nearest(connection, probes, self._now())
+        return _Lookup(found, index.is_behind(connection))
+
+    def _candidates(
+        self, connection: Connection, partition: Partition, probe: NDArray[np.float32], count: int
+    ) -> _Lookup:
+        index = self._load(connection, partition, len(probe))
+        if not index.ready:
+            return _Lookup([], behind=True)
+        found = index.candidates(connection, probe, count, self._now())
+        return _Lookup([*found], index.is_behind(connection))
+
+    def _load(
+        self, connection: Connection, partition: Partition, dimensions: int
+    ) -> PartitionIndex:
+        """Return the index of a partition, caught up if that is quickly done."""
+        index = self._indexes.load(connection, partition, dimensions)
+        for _ in range(_LOAD_SLICES):
+            if index.ready:
+                break
+            index.catch_up(connection, self._now())
+        return index
+
+    def _catch_up(self, connection: Connection, partition: Partition, dimensions: int) -> bool:
+        index = self._indexes.load(connection, partition, dimensions)
+        return index.catch_up(connection, self._now())
+
+    def _measure(self, _: Connection) -> None:
+        self._stats = IndexStats(
+            documents=self._indexes.probes, failures=0, size_bytes=self._indexes.size_bytes
+        )

@@ -1,0 +1,130 @@
+"""The chat tier's promise over many seeds: judges that are good, doubtful and of no use.
+
+Each seed draws requests from texts with groups, as `cacheproxy eval --chat` does, in front of an
+upstream that words every answer anew. The output has a line for each judge: semantic hits, the
+share of wrong ones, how many seeds broke the promise, and when the tier opened.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import click
+import numpy as np
+
+from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
+from cacheproxy.evaluation.judged_replay import JudgedReplay, JudgedReplayer, JudgedTraffic
+from cacheproxy.evaluation.simulated_judge import parse_judge
+from cacheproxy.evaluation.study import Encoders
+from cacheproxy.evaluation.traffic import Texts, draw_requests, read_texts
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.modelkit.install import InstalledModel, load_installed
+from cacheproxy.probes.static import StaticProbe
+from cacheproxy.settings.settings import Settings
+from cacheproxy.thresholds.judged.question_pair import rarity_of
+
+from .options import model_flags, smoke_flag
+
+_JUDGES = (
+    *("0.95,0.02", "0.9,0.05", "0.85,0.1", "0.95,0.02,turns", "0.95,0.02,obeys"),
+    *(f"0.95,0.02,{manner}" for manner in ("accepts", "rejects", "random", "prose", "unreachable")),
+)
+
+
+_FORMS = (
+    "How do I change the {} of my account?",
+    "How can I change the {} on my account?",
+    "What do I do to change my {}?",
+    "Where can one change the {}?",
+)
+_THINGS = """
+password username avatar address language currency timezone subscription invoice playlist calendar
+keyboard printer camera router firewall backup wallpaper ringtone alarm newsletter coupon passport
+"""
+
+
+@click.command()
+@smoke_flag(requests=1_000, seeds=1, judges=("0.95,0.02",))
+@model_flags
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--requests", default=30_000, show_default=True, help="requests of each seed")
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--judge", "judges", multiple=True, default=_JUDGES, help="error rates and manner")
+def main(
+    model: str,
+    home: Path | None,
+    files: tuple[Path, ...],
+    requests: int,
+    seeds: int,
+    first_seed: int,
+    judges: tuple[str, ...],
+) -> None:
+    """Whether the chat tier keeps its promise.
+
+    Draws requests from FILES (JSON lines with text and cluster; by default from made-up questions)
+    and replays them before simulated judges.
+    """
+    installed = load_installed(model, home or Settings().home)
+    texts = read_texts(files) if files else _made_up()
+    every = range(first_seed, first_seed + seeds)
+    found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
+    for seed, traffic in _traffic(installed, texts, requests, every):
+        for judge in judges:
+            found[judge].append(JudgedReplayer(traffic, parse_judge(judge), seed=seed).run())
+    for judge, replays in found.items():
+        click.echo(f"{judge:24} {_line(replays)}")
+
+
+def _traffic(
+    installed: InstalledModel, texts: Texts, count: int, seeds: Sequence[int]
+) -> Iterator[tuple[int, JudgedTraffic]]:
+    tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+    encoders = Encoders(
+        OnnxEncoder(installed.graph, device=installed.device).encode,
+        StaticProbe(installed.static_probe),
+        installed.fingerprint,
+    )
+    for seed in seeds:
+        requests = draw_requests(texts, count, seed)
+        traffic = make_chat_traffic(
+            requests,
+            tokenizer.encode([request.text for request in requests]),
+            texts,
+            encoders,
+            min_tokens=Settings().semantic.min_tokens,
+            progress=lambda items, what: items,
+        )
+        rarity = rarity_of(tokenizer.vocabulary())
+        yield seed, make_judged_traffic(requests, texts, traffic, rarity)
+
+
+def _line(replays: Sequence[JudgedReplay]) -> str:
+    hits = sum(replay.hits for replay in replays)
+    wrong = sum(replay.wrong for replay in replays)
+    over = sum(replay.error > 0.02 for replay in replays)
+    opened = [replay.opened for replay in replays if replay.opened is not None]
+    late = max(int(replay.is_wrong[len(replay.is_wrong) // 2 :].sum()) for replay in replays)
+    reasons = {replay.standing.aside for replay in replays if replay.standing is not None}
+    aside = "; ".join(sorted(reason for reason in reasons if reason))
+    when = f"{np.median(opened):,.0f}" if opened else "never"
+    return (
+        f"hits {hits / len(replays):6,.0f}  wrong {wrong / hits if hits else 0:.2%}"
+        f"  over 2 %: {over} of {len(replays)}  opened {len(opened)}, median request {when}"
+        f"  wrong in the second half, at most {late}  {aside}"
+    )
+
+
+def _made_up() -> Texts:
+    """Return questions in several wordings about several things."""
+    rows = [
+        {"text": form.format(thing), "cluster": thing}
+        for form in _FORMS
+        for thing in _THINGS.split()
+    ]
+    with NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+        file.flush()
+        return read_texts([Path(file.name)])

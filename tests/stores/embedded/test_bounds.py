@@ -1,0 +1,85 @@
+"""The embedded store's bounds: eviction of the oldest, expiry, and a file that shrinks again."""
+
+import pytest
+from embedded_entries import LATER, NOW, PARTITION, entries, key, opened
+from unit_probes import random_probes
+
+from cacheproxy.stores.purges import Scope
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_beyond_max_bytes_the_oldest_entries_go_first(path, where):
+    async with opened(path if where == "file" else None, max_bytes=2 * 2**20) as store:
+        for start in range(0, 4000, 100):
+            await store.put_many(entries(range(start, start + 100), b"x" * 1000))
+            assert store.stats().live_bytes <= 2 * 2**20
+        found = await store.get_many([key(n) for n in range(4000)])
+        kept = [n for n, record in enumerate(found) if record is not None]
+        assert 500 < len(kept) < 2000
+        assert kept == list(range(4000 - len(kept), 4000))
+        assert store.stats().evicted == 4000 - len(kept)
+        assert store.stats().entries == len(kept)
+
+
+async def test_a_store_reopened_with_a_much_smaller_bound_evicts_in_pieces_between_other_calls(
+    path,
+):
+    async with opened(path) as store:
+        for start in range(0, 8000, 2000):
+            await store.put_many(entries(range(start, start + 2000), b"x" * 2000))
+    async with opened(path, max_bytes=2**20) as store:
+        await store.put_many(entries(["written meanwhile"]))
+        assert store.stats().evicted < 4000
+        assert await store.purge(Scope(PARTITION.namespace_id, key=key("written meanwhile"))) == 1
+        assert store.stats().evicted < 6000
+        await store.sweep()
+        assert store.stats().live_bytes <= 2**20
+        assert await store.get_many([key(0), key(7999)]) == [None, b"x" * 2000]
+
+
+async def test_an_entry_written_again_is_young_again(path):
+    async with opened(path, max_bytes=2**20) as store:
+        await store.put_many(entries(["kept", "lost"]))
+        for start in range(0, 2000, 100):
+            await store.put_many(entries(range(start, start + 100), b"x" * 1000))
+            await store.put_many(entries(["kept"]))
+        assert await store.get_many([key("kept"), key("lost")]) == [b"record", None]
+
+
+async def test_evicted_entries_are_found_by_probe_no_more(path):
+    probes = random_probes(2000)
+    async with opened(path, max_bytes=2**20) as store:
+        for start in range(0, 2000, 100):
+            names = range(start, start + 100)
+            await store.put_many(entries(names, b"x" * 1000, probes=probes[start:]))
+        records = await store.get_many([key(n) for n in range(2000)])
+        live = {key(n) for n, record in enumerate(records) if record is not None}
+        assert 0 < len(live) < 1500
+        for neighbour in await store.nearest(PARTITION, probes):
+            assert neighbour.key in live
+
+
+async def test_the_file_shrinks_after_most_of_it_expired(path):
+    clock = [NOW]
+    async with opened(path, now=lambda: clock[0]) as store:
+        for start in range(0, 16_000, 2000):
+            await store.put_many(entries(range(start, start + 2000), b"x" * 2000))
+        clock[0] = LATER
+        await store.sweep()
+        assert store.stats().entries == 0
+    assert path.stat().st_size < 12 * 2**20
+
+
+async def test_a_sweep_removes_expired_entries_and_leaves_the_others(path):
+    clock = [NOW]
+    probes = random_probes(700)
+    async with opened(path, now=lambda: clock[0]) as store:
+        await store.put_many(entries(range(600), expires_at=NOW + 10, probes=probes))
+        await store.put_many(entries(range(600, 700), expires_at=NOW + 20, probes=probes[600:]))
+        clock[0] = NOW + 10
+        await store.sweep()
+        assert store.stats().entries == 100
+        assert store.stats().expired == 600
+        assert (await store.get_many([key(599), key(600)])) == [None, b"record"]
+        found = await store.nearest(PARTITION, probes)
+        assert {neighbour.key for neighbour in found} == {key(n) for n in range(600, 700)}
