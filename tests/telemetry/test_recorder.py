@@ -111,7 +111,7 @@ def test_an_unwritable_disk_loses_log_lines_but_fails_no_request(tmp_path, caplo
     recorder.stop()
 
     assert count(metrics, "unrecorded_requests", reason="error") == 500
-    assert len([line for line in caplog.messages if "not recorded" in line]) == 1
+    assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
 
 
 @pytest.mark.parametrize(
