@@ -1,10 +1,9 @@
 """The admin listener: figures, a page that shows them, and purges, for operators of all tenants.
 
-A page of somebody else's in a browser must not be able to use the listener. With a token it cannot,
-as it does not know the token. Without one, which is possible on loopback only, requests that a page
-has made are refused: those with an `Origin`, and those whose `Host` is a name other than this
-machine's own. The listener's own page is open to everybody: it holds no figures and asks for the
-token.
+A foreign page in an operator's browser must not be able to use the listener. If a token is set, the
+page does not know it. Without a token, which is allowed on loopback only, requests made by pages
+are refused: those with an `Origin`, and those whose `Host` is not a name of this machine. The
+listener's own page is public: it contains no figures and asks for the token.
 """
 
 import hmac
@@ -37,7 +36,7 @@ _MOST_BODY_BYTES = 256 * 1024
 
 
 class PurgeRequest(Target, kw_only=True):
-    """A namespace, and what of it is to be purged: exactly one of key, text, tag and all."""
+    """A namespace, and which of its entries to purge: exactly one of key, text, tag and all."""
 
     tenant: Annotated[str, Meta(description="The namespace's tenant; `default` without API keys.")]
     namespace: Annotated[str, Meta(description="The namespace's name, such as `default`.")]
@@ -61,15 +60,15 @@ _NamesOne = Annotated[
 
 
 class PurgeResponse(msgspec.Struct):
-    """What was done."""
+    """The result of a purge."""
 
     removed: Annotated[int, Meta(description="How many entries were removed.")]
 
 
 ADMIN = About(
     "cacheproxy, admin listener",
-    "ServerFigures and purges, for operators. The listener has a port of its own (`admin.port`).",
-    "The setting `admin.token`. Without one, only programs on the same machine are served.",
+    "Figures and purges, for operators. The listener has a port of its own (`admin.port`).",
+    "The setting `admin.token`. Without it, only clients on the same machine are served.",
 )
 
 _ERRORS = refusals(401, 403, 500)
@@ -84,7 +83,7 @@ STATS = Operation(
     id="getStats",
     tag="ServerFigures",
     summary="Get the server's figures",
-    description="What the tiers and the store hold, and how far the semantic tier is.",
+    description="The contents of the tiers and the store, and the state of the semantic tier.",
     replies={
         200: Reply("The figures.", (Content(ServerFigures),)),
         **_ERRORS,
@@ -113,7 +112,7 @@ LIVE = Operation(
     replies={
         200: Reply("The samples.", (Content(Recent),)),
         **_ERRORS,
-        **refusals(400, 503, because={503: "The other workers' metrics cannot be had."}),
+        **refusals(400, 503, because={503: "The other workers' metrics are not available."}),
     },
 )
 
@@ -122,8 +121,8 @@ PURGE = Operation(
     path="/admin/purge",
     id="purge",
     tag="Purges",
-    summary="Remove entries, from every server on the store",
-    description="The answer comes when all are gone. A purge that failed can be repeated.",
+    summary="Remove entries from all servers on the store",
+    description="The response is sent when all are removed. A failed purge can be repeated.",
     headers=(REQUEST_ID,),
     body=Content(
         _NamesOne,
@@ -133,7 +132,9 @@ PURGE = Operation(
         },
     ),
     replies={
-        200: Reply("The entries are gone.", (Content(PurgeResponse, {"Gone": {"removed": 3}}),)),
+        200: Reply(
+            "The entries were removed.", (Content(PurgeResponse, {"Gone": {"removed": 3}}),)
+        ),
         **_ERRORS,
         **refusals(
             *(400, 413, 415, 503),
@@ -158,13 +159,13 @@ def make_admin_app(
     """Return the application.
 
     Args:
-        store: what is purged.
+        store: the store to purge.
         keys_of: returns the keys of a text that is to be purged.
         describe: returns the figures; may raise `StoreError`.
         describe_thresholds: returns the semantic tier's figures, by namespace.
         recent: returns the samples taken after a time (Unix, seconds) as JSON, for the page.
         journal: logs the requests.
-        token: what callers must send, or None to serve programs on this machine only.
+        token: the token that callers must send, or None to serve clients on this machine only.
     """
 
     async def stats(_: Request) -> Response:
@@ -195,7 +196,7 @@ def make_admin_app(
         try:
             removed = [await store.purge(each) for each in order.scopes(namespace.id, keys_of)]
         except StoreError as error:
-            raise Unavailable(f"the purge is not complete, repeat it: {error}") from error
+            raise Unavailable(f"the purge is incomplete; repeat it: {error}") from error
         return _json(PurgeResponse(sum(removed)))
 
     table = [
@@ -221,18 +222,18 @@ def make_admin_app(
 
 
 def check_caller(headers: Mapping[bytes, bytes], token: str | None) -> None:
-    """Return if the caller may be served.
+    """Check that the caller may be served.
 
     Raises:
-        Unauthorized: there is a token, and the request does not have it.
-        Forbidden: there is none, and a browser's page may have made the request.
+        Unauthorized: a token is set, and the request does not carry it.
+        Forbidden: no token is set, and a page in a browser may have made the request.
     """
     if token is not None:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
-            raise Unauthorized("the admin token is needed: 'Authorization: Bearer TOKEN'")
+            raise Unauthorized("the admin token is required: 'Authorization: Bearer TOKEN'")
     elif b"origin" in headers or not _is_loopback(headers.get(b"host", b"")):
-        raise Forbidden("without an admin token, only programs on this machine may ask")
+        raise Forbidden("without an admin token, only clients on this machine are allowed")
 
 
 def _is_loopback(host: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Where the semantic tier for chat stands: figures for JSON, and a sentence for each namespace."""
+"""The state of the semantic tier for chat: figures for JSON, and a sentence for each namespace."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,10 +23,10 @@ class ChatNamespace(TypedDict):
     tenant: NotRequired[str]
     namespace: NotRequired[str]
     state: State
-    story: Annotated[str, Meta(description="Where it stands, and why, in a sentence.")]
+    story: Annotated[str, Meta(description="Its state and the reason, in a sentence.")]
     score: Annotated[str, Meta(description="What is compared: cosine, or learned.")]
     threshold: Annotated[
-        float | None, Meta(description="The least score that is served; null while closed.")
+        float | None, Meta(description="The lowest score that is served; null while closed.")
     ]
     labels: int
     labels_needed: Annotated[
@@ -44,7 +44,7 @@ class ChatNamespace(TypedDict):
 
 
 class ChatModel(TypedDict):
-    """A chat model: who judges its answers, what that has cost, and its namespaces."""
+    """A chat model: its judge, the costs of judging, and its namespaces."""
 
     judge: Annotated[str | None, Meta(description="Null: answers are compared, not judged.")]
     own_requests: Annotated[
@@ -58,11 +58,11 @@ class ChatModel(TypedDict):
 
 
 class ChatThresholds(TypedDict):
-    """What is promised of semantic hits for chat, and where each model stands."""
+    """The promise about semantic hits for chat, and the state of each model."""
 
     mode: str
     fixed_threshold: Annotated[
-        float | None, Meta(description="Set by hand; nothing is promised then.")
+        float | None, Meta(description="A threshold set by the operator; it carries no promise.")
     ]
     max_error: float
     confidence: float
@@ -70,7 +70,7 @@ class ChatThresholds(TypedDict):
 
 
 def describe_model(account: ModelAccount, named: Named, now: Callable[[], float]) -> ChatModel:
-    """Return where a model stands; `now` returns Unix time, seconds."""
+    """Return the state of a model; `now` returns Unix time, seconds."""
     allowance = account.allowance
     share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
     return {
@@ -119,7 +119,7 @@ def _state(one: JudgedAccount) -> State:
 
 
 def _story(one: JudgedAccount, judge: str | None, share: float, now: float) -> str:
-    """Return where a namespace stands, in a sentence or two."""
+    """Return the state of a namespace, in a sentence or two."""
     standing, certificate = one.standing, one.standing.certificate
     state = _state(one)
     if standing.aside is not None:

@@ -1,7 +1,7 @@
-"""What `cacheproxy stats` and `cacheproxy purge` do: on the store itself, or by way of a server.
+"""Implements `cacheproxy stats` and `cacheproxy purge`, on the store itself or through a server.
 
-A store that other processes reach is asked itself: every server on it hears of what is purged. A
-store in memory is reached through its server's admin listener only.
+A store that other processes can reach is used directly: every server on it is notified of purges. A
+store in memory can only be reached through its server's admin listener.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _ASK_S = 600.0
 
 
 class AdminError(CacheproxyError):
-    """The server's answer to a command; the message is its own."""
+    """The server refused a command; the message is the server's."""
 
 
 def fetch_stats(settings: Settings) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
 def purge(
     settings: Settings, namespace: Namespace, target: Target, progress: Progress | None
 ) -> int:
-    """Purge what is named; return how many entries that removed.
+    """Purge the named entries; return how many were removed.
 
     Raises:
         ConfigError: there is no such store.
-        BadRequest: nothing, or too much, is named.
+        BadRequest: not exactly one of key, text, tag and all is given.
         ModelError: a text is named, and its model is not installed.
         AdminError: the server refused.
         StoreError: the store did not answer; the purge has to be repeated.
@@ -95,7 +95,7 @@ def purge(
 
 
 def _probe_fingerprint(settings: Settings) -> str | None:
-    """Return what evidence is kept under; None where no evidence is looked for."""
+    """Return the fingerprint under which evidence is kept; None if no evidence is kept."""
     if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
         return None
     try:
@@ -131,7 +131,7 @@ def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
         raise ConfigError(f"store: there is no file {path}")
 
     async def run() -> T:
-        # This process is not to evict what the server keeps by a setting of its own.
+        # This process must not evict entries that the server keeps by its own settings.
         cache = settings.cache.model_copy(update={"store_bytes": _ANY_SIZE})
         store = make_store(settings.model_copy(update={"cache": cache}))
         await store.open()
@@ -144,7 +144,7 @@ def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
 
 
 def _ask_server(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the answer of the admin listener; raises ConnectionError where there is none."""
+    """Return the admin listener's answer; raises ConnectionError if no server listens."""
     admin = settings.admin
     if not admin.port:
         raise ConnectionError
@@ -156,7 +156,7 @@ def _ask_server(settings: Settings, path: str, body: dict[str, Any] | None) -> d
     )
     if admin.token is not None:
         request.add_header("Authorization", f"Bearer {admin.token.get_secret_value()}")
-    # No proxy of the environment stands between an operator and a server's own port.
+    # Proxies from the environment must not be used for the server's own port.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=_ASK_S) as response:
@@ -179,7 +179,5 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 def _unreachable(settings: Settings) -> str:
     if not settings.admin.port:
-        return (
-            "store: what a server has in memory is reached through its admin.port, which is unset"
-        )
+        return "store: a store in memory is reached through the server's admin.port, which is unset"
     return f"admin.port: no server listens on {settings.admin.host}:{settings.admin.port}"

@@ -1,7 +1,7 @@
-"""The built-in page at `/admin/`: one file, which asks the admin listener for its figures.
+"""The built-in page at `/admin/`: one file, which loads its figures from the admin listener.
 
-It is the same for everybody and holds nothing of the server. It may run what is written in it and
-ask where it came from, and nothing else: no other script, style, frame or host.
+It is static and contains no data of the server. Its Content-Security-Policy allows only its own
+script and style, and requests to its own origin: no other script, style, frame or host.
 """
 
 import base64
@@ -50,7 +50,7 @@ _PAGE = files("cacheproxy.admin").joinpath("page.html").read_text(encoding="utf-
 
 
 def _digest(tag: str) -> str:
-    """Return the Content-Security-Policy's word for what the page has in its one such element."""
+    """Return the Content-Security-Policy source of the page's only element of this name."""
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", _PAGE, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 

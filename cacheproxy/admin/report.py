@@ -1,4 +1,4 @@
-"""What operators ask of a cache, over HTTP or on the command line: figures, and purges."""
+"""Figures and purges for operators, over HTTP or on the command line."""
 
 import math
 import random
@@ -26,28 +26,28 @@ from cacheproxy.validation import convert
 _HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
 
 KeysOf = Callable[[str, str], Sequence[bytes]]
-"""Gives the keys of a text in the namespace with an id, one for each model."""
+"""Returns the keys of a text in the namespace with an id, one for each model."""
 
 
 class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What of a namespace is to be purged: exactly one of these."""
+    """The entries of a namespace to purge: exactly one of these."""
 
     key: Annotated[_HexKey | None, Meta(description="An entry's key in hex.")] = None
     text: Annotated[
-        str | None, Meta(description="The text whose entries are meant, under every model.")
+        str | None, Meta(description="The text whose entries to purge, under every model.")
     ] = None
-    tag: Annotated[str | None, Meta(description="A tag of the entries that are meant.")] = None
-    all: Annotated[bool, Meta(description="Whether every entry is meant.")] = False
+    tag: Annotated[str | None, Meta(description="A tag of the entries to purge.")] = None
+    all: Annotated[bool, Meta(description="Whether to purge every entry.")] = False
 
     def scopes(self, namespace_id: str, keys_of: KeysOf) -> list[Scope]:
         """Return the purges to be made.
 
         Raises:
-            BadRequest: nothing is named, or more than one thing, or the key is not valid.
+            BadRequest: not exactly one field is given, or the key is invalid.
         """
         named = [self.key is not None, self.text is not None, self.tag is not None, self.all]
         if sum(named) != 1:
-            raise BadRequest("name what to purge: one of key, text, tag and all")
+            raise BadRequest("exactly one of key, text, tag and all must be given")
         if self.text is not None:
             return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, self.text)]
         if self.key is not None:
@@ -57,12 +57,12 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class NamespaceThreshold(TypedDict):
-    """The semantic tier's threshold for one demanded similarity."""
+    """The semantic tier's threshold for one min_similarity."""
 
     min_similarity: float
     state: Literal["closed", "suspended", "open"]
     threshold: Annotated[
-        float | None, Meta(description="The least score that is served; null while closed.")
+        float | None, Meta(description="The lowest score that is served; null while closed.")
     ]
     labels: Annotated[float, Meta(description="Evidence, weighted by its age.")]
     error_estimate: float
@@ -79,19 +79,21 @@ class NamespaceStanding(TypedDict):
     id: Annotated[str, Meta(description="A hash of tenant and name.")]
     tenant: NotRequired[str]
     namespace: NotRequired[str]
-    is_aside: Annotated[bool, Meta(description="Whether lookups rest, as they did not pay.")]
+    is_aside: Annotated[
+        bool, Meta(description="Whether lookups are paused, because they cost more than they save.")
+    ]
     hits: int
-    spared_s: Annotated[float, Meta(description="Inference that hits have spared, seconds.")]
+    spared_s: Annotated[float, Meta(description="Inference time that hits have saved, seconds.")]
     alarms: Mapping[str, int]
     thresholds: list[NamespaceThreshold]
 
 
 class Thresholds(TypedDict):
-    """What is promised of semantic hits for embeddings, and how far each namespace is."""
+    """The promise about semantic hits for embeddings, and the state of each namespace."""
 
     mode: str
     fixed_threshold: Annotated[
-        float | None, Meta(description="Set by hand; nothing is promised then.")
+        float | None, Meta(description="A threshold set by the operator; it carries no promise.")
     ]
     max_error: float
     confidence: float
@@ -115,7 +117,9 @@ class StoreFigures(TypedDict):
     kind: str
     entries: int
     size_bytes: Annotated[int | None, Meta(description="Null if the store does not count bytes.")]
-    namespaces: Annotated[list[NamespaceEntries], Meta(description="The fullest first.")]
+    namespaces: Annotated[
+        list[NamespaceEntries], Meta(description="Those with the most entries first.")
+    ]
 
 
 class HotFigures(TypedDict):
@@ -126,10 +130,10 @@ class HotFigures(TypedDict):
 
 
 class PurgeFigures(TypedDict):
-    """What this process has heard of purges."""
+    """The purges that this process knows of."""
 
     generation: int
-    heard: Annotated[bool, Meta(description="Whether purges of other servers arrive.")]
+    heard: Annotated[bool, Meta(description="Whether purges by other servers are received.")]
 
 
 class ServerFigures(TypedDict):
@@ -138,7 +142,7 @@ class ServerFigures(TypedDict):
     version: str
     models: list[str]
     lookups: Annotated[
-        dict[str, dict[str, int]], Meta(description="Of this process, by tier and result.")
+        dict[str, dict[str, int]], Meta(description="Lookups of this process, by tier and result.")
     ]
     hot: HotFigures
     purges: PurgeFigures
@@ -151,7 +155,7 @@ _Named = dict[str, tuple[str, str]]
 
 
 def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thresholds:
-    """Return what is promised of semantic hits, and how far each namespace is."""
+    """Return the promise about semantic hits, and the state of each namespace."""
     semantic = settings.semantic
     named = _default_namespaces(settings.api_keys)
     return {
@@ -167,7 +171,7 @@ def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thre
 def describe_chat_thresholds(
     settings: Settings, accounts: Mapping[str, ModelAccount]
 ) -> ChatThresholds:
-    """Return the same of completions; `accounts` are by model."""
+    """Return the same for completions; `accounts` are by model."""
     named = _default_namespaces(settings.api_keys)
     return {
         "mode": settings.chat.semantic,
@@ -215,13 +219,13 @@ def _describe(standing: Standing) -> NamespaceThreshold:
 async def read_accounts(
     store: Store, fingerprint: str, promise: Promise, tenants: Iterable[str]
 ) -> list[Account]:
-    """Return how the default namespaces of the tenants stand by the evidence in a store.
+    """Return the state of the tenants' default namespaces, by the evidence in a store.
 
     Args:
         store: it must be open.
         fingerprint: of the model and its probe.
-        promise: what the evidence is held against.
-        tenants: besides the default one.
+        promise: the promise to which the evidence is compared.
+        tenants: the tenants besides the default one.
 
     Raises:
         StoreError: the store did not answer.
@@ -240,7 +244,7 @@ async def read_accounts(
 async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> StoreFigures:
     """Return what the store holds; the default namespaces of `tenants` have names.
 
-    Namespaces are kept as hashes, so that other names cannot be told.
+    Namespaces are stored as hashes, so other names are unknown.
 
     Raises:
         StoreError: the store did not answer.

@@ -1,4 +1,4 @@
-"""The figures of a cache as an operator reads them."""
+"""Formats the figures of a cache as text for operators."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
         yield "semantic tier: off"
         return
     if semantic["fixed_threshold"] is not None:
-        yield f"semantic tier: serves from {semantic['fixed_threshold']:g} on, without a promise"
+        yield f"semantic tier: serves from score {semantic['fixed_threshold']:g}, without a promise"
         return
     yield (
         f"semantic tier: at most {100 * semantic['max_error']:.3g} % of the hits below cosine"
@@ -49,9 +49,9 @@ def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
             yield f"    {_standing(threshold)}"
         if namespace["hits"]:
             spared_s = namespace["spared_s"]
-            yield f"    {namespace['hits']:,} hits spared {spared_s:,.1f} s of inference"
+            yield f"    {namespace['hits']:,} hits saved {spared_s:,.1f} s of inference"
         if namespace["is_aside"]:
-            yield "    steps aside: lookups cost more than they spare"
+            yield "    stepped aside: lookups cost more than they save"
         alarms = [f"{kind} {count}" for kind, count in namespace["alarms"].items() if count]
         if alarms:
             yield f"    alarms: {', '.join(alarms)}"
@@ -62,7 +62,7 @@ def _chat(chat: Mapping[str, Any]) -> Iterator[str]:
         yield "chat: semantic tier off"
         return
     if chat["fixed_threshold"] is not None:
-        yield f"chat: serves from cosine {chat['fixed_threshold']:g} upwards, without a promise"
+        yield f"chat: serves from cosine {chat['fixed_threshold']:g}, without a promise"
         return
     yield (
         f"chat: at most {100 * chat['max_error']:.3g} % of semantic hits do not answer the"
@@ -72,7 +72,7 @@ def _chat(chat: Mapping[str, Any]) -> Iterator[str]:
         judge = "no judge" if one["judge"] is None else f"judge {one['judge']}"
         requests = sum(one["own_requests"].values())
         yield (
-            f"  {model}: {judge}, {requests:,} requests of the proxy's own,"
+            f"  {model}: {judge}, {requests:,} requests by the proxy itself,"
             f" {one['own_cost_share']:.1%} of the clients' cost"
         )
         for namespace in one["namespaces"][:_MOST_NAMESPACES]:

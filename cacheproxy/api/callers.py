@@ -1,7 +1,7 @@
-"""Who calls: the API key gives the tenant, and a header the namespace inside it.
+"""Identifies callers: the API key determines the tenant, and a header the namespace within it.
 
-This is settled before any lookup. Nothing that a client sends can leave its tenant: the id of a
-namespace is a hash over tenant and name together, and the tenant comes from the key alone.
+This happens before any lookup. No request can reach another tenant's entries: a namespace's id is a
+hash over tenant and name together, and only the key determines the tenant.
 """
 
 import hashlib
@@ -21,27 +21,27 @@ NamespaceName = Annotated[str, Meta(min_length=1, max_length=256)]
 NAMESPACE = Parameter(
     "X-Cacheproxy-Namespace",
     NamespaceName,
-    "The namespace inside the caller's tenant, in UTF-8; `default` if it is not sent. Namespaces "
+    "The namespace within the caller's tenant, in UTF-8; `default` if it is absent. Namespaces "
     "share no entries.",
     example="docs",
 )
 
 API_KEY = (
-    "An API key of the server's `api_keys`, which tells the tenant. A server without `api_keys` "
-    "asks for none."
+    "An API key of the server's `api_keys`, which determines the tenant. A server without "
+    "`api_keys` requires none."
 )
 
 
 def hash_key(api_key: str) -> str:
     """Return the form in which an API key is configured.
 
-    A plain SHA-256 is enough: keys are random and long, so that no dictionary holds them.
+    A plain SHA-256 is enough: keys are long and random, so a dictionary attack is not possible.
     """
     return "sha256:" + hashlib.sha256(api_key.encode()).hexdigest()
 
 
 def named_in(tenant: str, name: str, said_in: str) -> Namespace:
-    """Return the namespace of a name inside a tenant; `said_in` is where the client named it.
+    """Return the namespace of a name within a tenant; `said_in` is where the client gave it.
 
     Raises:
         BadRequest: the name is empty or too long.
@@ -50,7 +50,7 @@ def named_in(tenant: str, name: str, said_in: str) -> Namespace:
 
 
 class Callers:
-    """The known API keys, as hashes, and their tenants; without keys everyone is one tenant."""
+    """The known API keys, as hashes, and their tenants; without keys there is one tenant."""
 
     def __init__(self, api_keys: Mapping[str, list[str]]) -> None:
         self._tenants = {hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes}
@@ -61,7 +61,7 @@ class Callers:
 
         Raises:
             Unauthorized: keys are configured, and the request has none of them.
-            BadRequest: the namespace's name is not usable.
+            BadRequest: the namespace's name is invalid.
         """
         tenant = self._tenant(headers) if self._tenants else DEFAULT_TENANT
         raw = headers.get(b"x-cacheproxy-namespace")
@@ -82,11 +82,13 @@ class Callers:
     def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
         api_key = _api_key(headers)
         if not api_key:
-            raise Unauthorized("an API key is needed: 'Authorization: Bearer KEY', or 'X-Api-Key'")
+            raise Unauthorized(
+                "an API key is required: 'Authorization: Bearer KEY', or 'X-Api-Key'"
+            )
         hashed = hash_key(api_key.strip().decode("latin-1"))
         found = None
         for known, tenant in self._tenants.items():
-            # Every key is compared, each in constant time, so that timing reveals nothing.
+            # All keys are compared, each in constant time, so that timing reveals nothing.
             if hmac.compare_digest(known, hashed):
                 found = tenant
         if found is None:

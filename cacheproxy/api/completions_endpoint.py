@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: from an HTTP request to the completions route and back.
 
-A hit is rendered here, whole or as a stream. An upstream's answer is passed on as it comes.
+A hit is rendered here, whole or as a stream. An upstream's answer is forwarded as it arrives.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _SLOW_CLIENT_S = 60.0
-"""Longest time for which a client takes nothing of its stream."""
+"""The longest time for which a client may read nothing of its stream."""
 
 _REPEAT_BYTES = 8_192
-"""Of a request that is recognised by its bytes; at most 4,096 such are remembered."""
+"""The longest request, bytes, that is recognised by its bytes; at most 4,096 are remembered."""
 
 _EVENTS = b"text/event-stream; charset=utf-8"
 
 
 class _Repeat(NamedTuple):
-    """What a request's bytes ask for: an entry's key, and the form of the answer."""
+    """What a byte-equal request asks for: an entry's key, and the form of the answer."""
 
     key: bytes
     form: str
@@ -172,7 +172,7 @@ class CompletionsEndpoint:
         await send({"type": "http.response.body", "body": body})
 
     def _render(self, cached: Cached, form: str) -> bytes:
-        """Return the completion in the form that is wanted; a hot entry keeps what was made."""
+        """Return the completion in the requested form; a hot entry keeps the rendering."""
         body = cached.record.body
         if form == "plain":
             return body
@@ -214,7 +214,7 @@ class CompletionsEndpoint:
             async for part in passed.reader.parts():
                 await self._send_part(send, part)
         except ApiError as error:
-            # The answer has begun with 200: all that is left is to say so in its own form.
+            # The response has begun with 200, so the error can only be sent as part of the stream.
             event = self._dialect.error_event(dict(error_body(error)["error"]))
             await self._send_part(send, event)
         await send({"type": "http.response.body", "body": b""})
@@ -253,7 +253,7 @@ def _cached_headers(cached: Cached, total_s: float) -> Headers:
 
 
 def _stale_status(cached: Cached) -> bytes:
-    """Return the Cache-Status of what is served instead of an upstream's error."""
+    """Return the Cache-Status of a stale entry that is served instead of an upstream's error."""
     ttl_s = cached.record.fresh_until - time.time()
     return b"cacheproxy; fwd=stale; fwd-status=%d; ttl=%d; detail=stale-if-error" % (
         cached.failed_with or 0,

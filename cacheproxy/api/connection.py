@@ -1,9 +1,9 @@
-"""Watching over exchanges: a body that does not come, a client that has left.
+"""Watches exchanges for bodies that do not arrive and for clients that disconnect.
 
-uvicorn tells of a closed connection only to who asks for the next message. Asking costs a task, so
-that it begins only when a request has taken a while: shorter work is done sooner than dropped. All
-exchanges share one timer, as most end before it rings: one of their own would cost as much as a
-whole lookup in the hot tier.
+uvicorn reports a closed connection only to a caller that awaits the next message. Awaiting it costs
+a task, so it starts only once a request has taken a while: shorter work finishes before it could be
+cancelled. All exchanges share one timer, because most end before it fires: a timer each would cost
+as much as a whole lookup in the hot tier.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
 
 _PATIENCE_S = 0.05
-"""From one look at the exchanges to the next; one that two looks have met is watched."""
+"""Interval between checks of the exchanges; an exchange seen by two checks is watched."""
 
 CLIENT_GONE = 499
-"""nginx's status for a client that did not wait for its answer."""
+"""nginx's status for a client that closed the connection before the answer."""
 
 
 class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+    """The client closed the connection before the answer."""
 
 
 class Watch:
@@ -36,7 +36,7 @@ class Watch:
         self._is_ticking = False
 
     def add(self, exchange: "Watched") -> None:
-        """Have the exchange watched if it takes a while."""
+        """Watch the exchange if it takes a while."""
         self._new.add(exchange)
         if not self._is_ticking:
             self._is_ticking = True
@@ -79,7 +79,7 @@ class Watched:
         self._owner, self._taken = "", 0
 
     def __enter__(self) -> "Watched":
-        """Begin to watch, after a while."""
+        """Register with the watch."""
         self._worker = asyncio.current_task()
         self._watch.add(self)
         return self
@@ -92,7 +92,7 @@ class Watched:
             self._taken += size
 
     def body_has_come(self) -> None:
-        """Say that the whole body has been read; from now on the client may be seen to leave."""
+        """Report that the whole body has been read; from now on a disconnect is detected."""
         self._waits = False
         if self._came is not None:
             self._came.set()
@@ -103,7 +103,7 @@ class Watched:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop watching; raise what was seen in place of the cancellation that it caused."""
+        """Stop watching; raise the detected error in place of the cancellation that it caused."""
         self._watch.remove(self)
         if self._taken and self._watch.budget is not None:
             self._watch.budget.give_back(self._owner, self._taken)
@@ -119,7 +119,7 @@ class Watched:
                 del ended, error, trace
 
     def begin(self) -> None:
-        """Watch from now on: the exchange takes a while."""
+        """Start watching, because the exchange takes a while."""
         self._watcher = asyncio.create_task(self._see())
 
     async def _see(self) -> None:
@@ -129,7 +129,7 @@ class Watched:
             try:
                 await asyncio.wait_for(self._came.wait(), timeout_s - _PATIENCE_S)
             except TimeoutError:
-                message = f"the request body did not come within {timeout_s:g} s"
+                message = f"the request body did not arrive within {timeout_s:g} s"
                 self._end(BadRequest(message, status=408))
                 return
         if (await self._receive())["type"] == "http.disconnect":

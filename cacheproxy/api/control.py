@@ -1,6 +1,6 @@
-"""Request headers that steer the cache: RFC 9111 `Cache-Control` and `X-Cacheproxy-*`.
+"""Request headers that control the cache: RFC 9111 `Cache-Control` and `X-Cacheproxy-*`.
 
-Two tables say what is understood. Requests are parsed and documented (`CONTROL_HEADERS`) from them.
+Two tables define what is understood. Parsing and documentation (`CONTROL_HEADERS`) use both.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,11 +21,11 @@ _Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 
 @dataclass(frozen=True, slots=True)
 class _Directive:
-    """A directive of Cache-Control: the field of `Control` that it sets, and to what.
+    """A directive of Cache-Control, and the field of `Control` that it sets.
 
     Attributes:
-        field: of `Control`.
-        type: of the directive's argument; None if it has none, and the field becomes true.
+        field: the field of `Control`.
+        type: the type of its argument; None if it has none, in which case the field becomes true.
         description: Markdown.
     """
 
@@ -36,31 +36,31 @@ class _Directive:
 
 _DIRECTIVES = {
     "no-cache": _Directive(
-        "no_cache", None, "look nothing up; compute the answer and refresh the entry"
+        "no_cache", None, "skip the lookup; compute the answer and refresh the entry"
     ),
-    "no-store": _Directive("no_store", None, "look nothing up and store nothing"),
+    "no-store": _Directive("no_store", None, "skip the lookup and store nothing"),
     "only-if-cached": _Directive(
-        "only_if_cached", None, "answer 504 if it is not cached; compute nothing"
+        "only_if_cached", None, "answer 504 if there is no cached answer; compute nothing"
     ),
-    "max-age": _Directive("max_age_s", Age, "accept no entry that is older, in seconds"),
+    "max-age": _Directive("max_age_s", Age, "accept no entry older than this many seconds"),
     "stale-if-error": _Directive(
         "stale_if_error_s",
         Age,
-        "if the upstream fails, accept an entry that has been stale for up to so many seconds, and "
-        "no longer than the server allows (chat only)",
+        "if the upstream fails, accept an entry that has been stale for up to this many seconds, "
+        "within the server's limit (chat only)",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _ControlHeader:
-    """A header of ours: the field of `Control` that it sets, and how its text is read.
+    """An `X-Cacheproxy-*` header, the field of `Control` that it sets, and how it is parsed.
 
     Attributes:
-        parameter: its name and type, and what it means.
-        field: of `Control`.
-        split: makes of the text what the type is checked on.
-        finish: makes of the checked value what the field becomes.
+        parameter: its name, type and meaning.
+        field: the field of `Control`.
+        split: converts the text into the value that is validated.
+        finish: converts the validated value into the field's value.
     """
 
     parameter: Parameter
@@ -70,7 +70,7 @@ class _ControlHeader:
 
 
 def _elements(text: str) -> list[str]:
-    """Return the different elements of a comma-separated list, in order."""
+    """Return the distinct elements of a comma-separated list, in order."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
@@ -81,7 +81,7 @@ _HEADERS = {
             Parameter(
                 "X-Cacheproxy-Semantic",
                 Literal["on", "off"],
-                "`off` accepts no semantic hit: only an entry of the same request may answer.",
+                "`off` accepts no semantic hit: only an entry of the same request is served.",
                 example="off",
             ),
             "semantic",
@@ -92,8 +92,8 @@ _HEADERS = {
             Parameter(
                 "X-Cacheproxy-Min-Similarity",
                 Annotated[float, Meta(ge=0, le=1)],
-                "A stricter demand on semantic hits than the server's: for embeddings, the cosine "
-                "similarity of the true vector and the served one; for chat, the least score.",
+                "A stricter limit on semantic hits than the server's: for embeddings, the cosine "
+                "similarity of the true vector and the served one; for chat, the minimum score.",
                 example=0.97,
             ),
             "min_similarity",
@@ -102,7 +102,7 @@ _HEADERS = {
             Parameter(
                 "X-Cacheproxy-TTL",
                 Ttl,
-                "How long the entries that this request makes live, in seconds.",
+                "TTL of the entries that this request creates, in seconds.",
                 example=3600,
             ),
             "ttl_s",
@@ -111,7 +111,7 @@ _HEADERS = {
             Parameter(
                 "X-Cacheproxy-Tags",
                 Annotated[list[_Tag], Meta(max_length=16)],
-                "Tags by which the entries that this request makes can be purged, separated by "
+                "Tags by which the entries that this request creates can be purged, separated by "
                 "commas.",
                 example=["docs", "release:1.2"],
             ),
@@ -147,7 +147,7 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     Unknown `Cache-Control` directives are ignored, as RFC 9111 section 5.2 demands.
 
     Raises:
-        BadRequest: a header of ours, or a directive that is honoured, has no usable value.
+        BadRequest: an `X-Cacheproxy-*` header or a supported directive has an invalid value.
     """
     if _NAMES.isdisjoint(headers):
         return DEFAULT_CONTROL

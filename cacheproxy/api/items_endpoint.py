@@ -1,7 +1,7 @@
 """The endpoint of items routes: from an HTTP request to the route and back.
 
 The caller is identified before the body is read, limits are checked before any work, and the answer
-says which tier it came from.
+names the tier that it came from.
 """
 
 import time
@@ -46,11 +46,11 @@ from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 
 class _Repeat(NamedTuple):
-    """What a request's bytes ask for.
+    """What a byte-equal request asks for.
 
     Attributes:
-        model: the model's name as it is answered.
-        key: of the entry [32 bytes].
+        model: the model's name in the answer.
+        key: the entry's key [32 bytes].
         form: how the vector is rendered.
         head, tail: the bytes of the answer before and after the vector.
     """
@@ -115,7 +115,7 @@ class ItemsEndpoint:
         try:
             body, headers = await self._answer(visit, scope, receive)
         except Exception as error:
-            # No model's name: the request may have named one that is not ours.
+            # Without a model's name: the request may have named an unknown model.
             self._requests.labels(self._name, "", status_of(error)).inc()
             raise
         await send_json(send, 200, body, headers)

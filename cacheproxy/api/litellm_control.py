@@ -1,6 +1,6 @@
-"""LiteLLM's body field `cache`: what its users ask of the cache in the body instead of headers.
+"""LiteLLM's body field `cache`, with which its users control the cache instead of headers.
 
-Where headers and field speak of the same thing, the stricter one holds.
+If headers and the field set the same control, the stricter value applies.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from cacheproxy.validation import convert
 class CacheField(
     msgspec.Struct, rename={"no_cache": "no-cache", "no_store": "no-store", "max_age": "s-maxage"}
 ):
-    """LiteLLM's cache controls. The field is taken out before a request goes to the upstream."""
+    """LiteLLM's cache controls. The field is removed before a request goes to the upstream."""
 
     ttl: Annotated[
-        Ttl | None, Meta(description="Like `X-Cacheproxy-TTL`; the shorter one holds.")
+        Ttl | None, Meta(description="Like `X-Cacheproxy-TTL`; the shorter one applies.")
     ] = None
     max_age: Annotated[
-        Age | None, Meta(description="Like `Cache-Control: max-age`; the shorter one holds.")
+        Age | None, Meta(description="Like `Cache-Control: max-age`; the shorter one applies.")
     ] = None
     no_cache: Annotated[bool | None, Meta(description="Like `Cache-Control: no-cache`.")] = None
     no_store: Annotated[bool | None, Meta(description="Like `Cache-Control: no-store`.")] = None
@@ -37,17 +37,17 @@ class CacheField(
 
 
 def read_cache_field(given: Mapping[str, Any]) -> CacheField:
-    """Return the field; members that are not known are ignored.
+    """Return the field; unknown members are ignored.
 
     Raises:
-        BadRequest: a member has no usable value.
+        BadRequest: a member has an invalid value.
     """
     field: CacheField = convert(given, CacheField, "'cache'", param="cache")
     return field
 
 
 def merge_control(control: Control, cache: CacheField) -> Control:
-    """Return what headers and body ask for together."""
+    """Return the combined controls of headers and body."""
     ages_s = [age_s for age_s in (control.max_age_s, cache.max_age) if age_s is not None]
     ttls_s = [ttl_s for ttl_s in (control.ttl_s, cache.ttl) if ttl_s is not None]
     return replace(
@@ -60,7 +60,7 @@ def merge_control(control: Control, cache: CacheField) -> Control:
 
 
 def merge_namespace(namespace: Namespace, cache: CacheField) -> Namespace:
-    """Return the namespace that the body names inside the caller's tenant."""
+    """Return the namespace that the body names within the caller's tenant."""
     if cache.namespace is None:
         return namespace
     return named_in(namespace.tenant, cache.namespace, "'cache.namespace'")

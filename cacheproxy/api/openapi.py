@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document: made from the operations that a listener serves.
+"""Generates the OpenAPI 3.1 document from the operations that a listener serves.
 
-Pure: operations in, a dict out. `operation` says how to add a route. `declared` finds the
+Pure: operations in, a dict out. `operation` explains how to add a route. `declared` finds the
 operations of a package without a server, for the command line and the documentation.
 """
 
@@ -29,12 +29,12 @@ _CONVERTER = re.compile(r":\w+}")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a listener's document says of the whole.
+    """A listener's document as a whole.
 
     Attributes:
         title: its name.
         description: Markdown.
-        key: what the bearer token is, and where it comes from.
+        key: a description of the bearer token and where it comes from.
     """
 
     title: str
@@ -44,9 +44,9 @@ class About:
 
 PUBLIC = About(
     "cacheproxy",
-    "A semantic caching proxy in front of inference. Embeddings and chat completions as OpenAI's "
-    "clients ask for them, out of a cache whose error is bounded, or else computed. Every error "
-    "has OpenAI's shape.",
+    "A semantic caching proxy in front of inference. It serves embeddings and chat completions to "
+    "OpenAI clients from a cache with a bounded error rate, and computes what is not cached. Every "
+    "error has OpenAI's format.",
     API_KEY,
 )
 
@@ -74,7 +74,7 @@ def document(
             "version": cacheproxy.__version__,
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
-        # Relative to the document's own address, so that it also holds behind another host's name.
+        # Relative to the document's own address, so that it is also valid behind another host name.
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(each.tag for each in operations)],
         "paths": paths,
@@ -101,7 +101,7 @@ def declared(package: ModuleType) -> list[Operation]:
 
 
 class _Schemas:
-    """The JSON Schema of every type that the operations name; shared ones are components."""
+    """The JSON Schema of every type that the operations use; shared ones are components."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self._types = list(_types_of(operations))

@@ -1,4 +1,4 @@
-"""What an operation of the HTTP API is: its path, what it takes, and every way in which it answers.
+"""An operation of the HTTP API: its path, its input, and all of its responses.
 
 An endpoint's module declares its operations next to the code that answers them, with the msgspec
 types that this code reads and writes.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from starlette.routing import Route
 
 Status = int | Literal["default"]
-"""Of a response; "default" stands for all that an operation does not name."""
+"""Status of a response; "default" covers all that an operation does not name."""
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -25,8 +25,8 @@ class Parameter:
     """A header, of a request or of a response, or a parameter in a request's path or query.
 
     Attributes:
-        name: as clients write it.
-        type: what msgspec validates, or what is written.
+        name: its name as clients write it.
+        type: the type that msgspec validates or that is written.
         description: one or more sentences of Markdown.
         example: a value, or None.
         is_required: whether every request or response has it.
@@ -56,7 +56,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an operation answers with one status."""
+    """An operation's response with one status."""
 
     description: str
     content: tuple[Content, ...] = ()
@@ -71,12 +71,12 @@ class Operation:
         method: the HTTP method.
         path: as Starlette writes it: `/v1/models/{id:path}`.
         id: a unique name in lower camel case; client generators name a function after it.
-        tag: the section of the reference that it belongs to.
+        tag: its section in the reference.
         summary: a few words.
         description: Markdown.
-        replies: by status.
-        body: what is sent, or None.
-        headers, query, path_parameters: what else is read of a request.
+        replies: the responses by status.
+        body: the request's body, or None.
+        headers, query, path_parameters: the request's other inputs.
         takes_key: whether the listener's credentials are checked.
     """
 
@@ -94,5 +94,5 @@ class Operation:
     takes_key: bool = True
 
     def route(self, endpoint: Any) -> Route:
-        """Return the route that gives this operation's requests to an endpoint."""
+        """Return the route that passes this operation's requests to an endpoint."""
         return Route(self.path, endpoint, methods=[self.method])

@@ -30,7 +30,14 @@ _ROUTE = "passthrough"
 _STATELESS = ("moderations", "images/", "audio/", "tokenize", "detokenize", "score", "classify")
 """Beginnings of paths whose POST leaves nothing behind that another tenant could read."""
 
-_OWN = ("embeddings", "chat/completions", "responses", "messages", "completions")
+_OWN = (
+    "embeddings",
+    "chat/completions",
+    "responses",
+    "messages",
+    "completions",
+    "cache/report",
+)
 """Paths of routes of ours, which are never passed on by another way than theirs."""
 
 _DECODER = msgspec.json.Decoder(dict[str, object])
@@ -76,7 +83,9 @@ class PassThrough:
         path = scope["path"].removeprefix("/v1/")
         if path in _OWN:
             # Served here if at all: with another method, or without an upstream that has chat.
-            raise HTTPException(404 if method == "POST" else 405)
+            raise HTTPException(404) if method == "POST" else _not_allowed("POST")
+        if path == "models" or path.startswith("models/"):
+            raise _not_allowed("GET, HEAD")
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
         with Watched(self._watch, receive) as exchange:
@@ -116,6 +125,10 @@ class PassThrough:
             await send({"type": "http.response.body", "body": b""})
         finally:
             response.close()
+
+
+def _not_allowed(methods: str) -> HTTPException:
+    return HTTPException(405, headers={"Allow": methods})
 
 
 def _model_of(headers: Mapping[bytes, bytes], body: bytes) -> str | None:

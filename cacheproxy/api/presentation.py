@@ -1,4 +1,4 @@
-"""How an answer is written: vectors as JSON, and the headers that say where the answer came from.
+"""How an answer is written: vectors as JSON, and headers that tell where the answer came from.
 
 Presentation is never part of a key. The cache holds full-size float32 vectors, which are cut and
 rendered here. A hot entry keeps its full-size renderings.
@@ -32,7 +32,7 @@ CACHE_HEADERS = (
         "Cache-Status",
         str,
         "Where the answer came from (RFC 9211). `hit` and a `detail` name the tier; `fwd` says why "
-        "the request was computed: `miss`, `request` (the client did not want a cached answer), "
+        "the answer was computed: `miss`, `request` (the client did not want a cached answer), "
         "`bypass` (such a request is never cached) or `stale`. `stored` means that the answer is "
         "on its way into the store, `collapsed` that another request for it was in flight, `ttl` "
         "how many seconds the entry remains fresh. A batch whose texts were answered by several "
@@ -124,7 +124,7 @@ def quantize(vector: NDArray[np.float32], dtype: Quantized) -> NDArray[np.int8] 
 
 
 def outcome_of(answer: EmbeddingsResult) -> str:
-    """Return the one outcome of all texts, or "mixed"."""
+    """Return the common outcome of all texts, or "mixed"."""
     if len(answer.served) == 1:
         return answer.served[0].outcome
     outcomes = {served.outcome for served in answer.served}

@@ -1,8 +1,8 @@
 """Remembers what byte-equal requests asked for, so that a repeated one need not be parsed.
 
-Clients repeat the same text in the same words, and their libraries write the same JSON. What such a
-request asks for (the key of an entry, the form of the answer) is remembered under its bytes and its
-namespace. Entries are not held here: one that has left the tiers is not found.
+Clients often repeat the same text, and their libraries write the same JSON. What such a request
+asks for (the key of an entry, the form of the answer) is remembered by its bytes and namespace.
+Entries themselves are not held here: one that was evicted from the tiers is not found.
 """
 
 from typing import Generic, TypeVar
@@ -11,11 +11,11 @@ Way = TypeVar("Way")
 
 _MOST_REQUESTS = 4_096
 _MOST_BYTES = 2_048
-"""Requests remembered, and the longest of them: 10 MB at most."""
+"""Number of requests remembered, and the longest of them: 10 MB at most."""
 
 
 class Repeats(Generic[Way]):
-    """What requests that were hits asked for; the oldest is evicted first."""
+    """Remembers what requests that were hits asked for; the oldest is evicted first."""
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._known: dict[tuple[str, bytes], Way] = {}

@@ -1,4 +1,4 @@
-"""`POST /v1/cache/report`: a client says that a hit was wrong, by the id in its answer.
+"""`POST /v1/cache/report`: a client reports a wrong hit, by the id in its answer.
 
 The id is the answer's `X-Cacheproxy-Entry`. The entry is removed at once in every server. If it was
 a semantic hit, the report is also a label. Only the caller's own namespace is searched.
@@ -34,7 +34,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReportResponse(msgspec.Struct):
-    """What was done."""
+    """The result of a report."""
 
     removed: Annotated[int, Meta(description="How many entries were removed.")]
 
@@ -52,12 +52,14 @@ REPORT = Operation(
     headers=(NAMESPACE, REQUEST_ID),
     body=Content(ReportRequest, {"A semantic hit": {"id": f"{'4f' * 32}-9812"}}),
     replies={
-        200: Reply("The entry is gone.", (Content(ReportResponse, {"Removed": {"removed": 1}}),)),
+        200: Reply(
+            "The entry was removed.", (Content(ReportResponse, {"Removed": {"removed": 1}}),)
+        ),
         **refusals(
             *(400, 401, 404, 408, 413, 415, 500, 503),
             because={
                 404: "The caller's namespace has no such entry.",
-                503: "The entry could not be removed, as the store did not answer. Try again.",
+                503: "The entry could not be removed, because the store did not answer. Try again.",
             },
         ),
     },

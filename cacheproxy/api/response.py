@@ -32,14 +32,16 @@ _JSON = (b"content-type", b"application/json")
 class ErrorDetail(TypedDict):
     """What went wrong."""
 
-    message: Annotated[str, Meta(description="For people. It repeats nothing of the request.")]
-    type: Annotated[str, Meta(description="The kind of error, in OpenAI's words.")]
+    message: Annotated[
+        str, Meta(description="A message for people. It repeats nothing of the request.")
+    ]
+    type: Annotated[str, Meta(description="The kind of error, in OpenAI's terms.")]
     param: Annotated[str | None, Meta(description="The field of the request at fault.")]
-    code: Annotated[str | None, Meta(description="A stable word for programs.")]
+    code: Annotated[str | None, Meta(description="A stable code for programs.")]
 
 
 class ErrorBody(TypedDict):
-    """OpenAI's error object. Every error of the proxy has this shape."""
+    """OpenAI's error object. Every error of the proxy has this format."""
 
     error: ErrorDetail
 
@@ -56,10 +58,10 @@ _ALWAYS_WITH_ID = Parameter(
 _RETRY_AFTER = Parameter(
     "Retry-After",
     Annotated[int, Meta(ge=1)],
-    "Seconds after which a retry may succeed, where that can be told.",
+    "Seconds after which a retry may succeed, if known.",
 )
 _WWW_AUTHENTICATE = Parameter("WWW-Authenticate", str, "`Bearer`.", is_required=True)
-_ALLOW = Parameter("Allow", str, "The methods that the path takes.", is_required=True)
+_ALLOW = Parameter("Allow", str, "The methods that the path accepts.", is_required=True)
 
 _REFUSALS: Mapping[int, tuple[str, ApiError]] = {
     400: (
@@ -67,15 +69,15 @@ _REFUSALS: Mapping[int, tuple[str, ApiError]] = {
         BadRequest("input is empty", param="input", code="empty_input"),
     ),
     401: (
-        "The server has keys configured, and the request has none of them.",
+        "The server has API keys configured, and the request carries none of them.",
         Unauthorized("the API key is not known", code="invalid_api_key"),
     ),
     403: (
-        "The caller may not ask for this.",
-        Forbidden("without an admin token, only programs on this machine may ask"),
+        "The caller is not allowed to make this request.",
+        Forbidden("without an admin token, only clients on this machine are allowed"),
     ),
     404: (
-        "What is named in the request does not exist here.",
+        "The resource that the request names does not exist.",
         BadRequest(
             "the model 'other' is not served here",
             status=404,
@@ -85,7 +87,7 @@ _REFUSALS: Mapping[int, tuple[str, ApiError]] = {
     ),
     408: (
         "The body did not arrive in time (`limits.body_timeout_s`).",
-        BadRequest("the request body did not come within 30 s", status=408),
+        BadRequest("the request body did not arrive within 30 s", status=408),
     ),
     413: (
         "The body is larger than the server accepts.",
@@ -118,14 +120,14 @@ _REFUSALS: Mapping[int, tuple[str, ApiError]] = {
         ApiError("internal error", code="internal_error"),
     ),
     502: (
-        "The upstream gave no answer, or one that cannot be passed on.",
+        "The upstream gave no answer, or one that cannot be forwarded.",
         UpstreamFailed(
             "the upstream could not be reached, or closed the connection",
             code="upstream_connect",
         ),
     ),
     503: (
-        "The server is stopping, or what it depends on cannot be asked at the moment.",
+        "The server is stopping, or a service that it depends on is unavailable.",
         Unavailable("the server is stopping", retry_after_s=1),
     ),
     504: (
@@ -134,13 +136,13 @@ _REFUSALS: Mapping[int, tuple[str, ApiError]] = {
         NotCached("1 inputs are not cached, and only cached ones are wanted"),
     ),
 }
-"""Why a status is given, with an error that is told so."""
+"""What each status means, with an example error."""
 
 _EXTRA_HEADERS = {401: _WWW_AUTHENTICATE, 405: _ALLOW, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 
 def error_body(error: ApiError) -> ErrorBody:
-    """Return an error in OpenAI's shape."""
+    """Return an error in OpenAI's format."""
     return {
         "error": {
             "message": error.message,
@@ -154,7 +156,7 @@ def error_body(error: ApiError) -> ErrorBody:
 def refusals(*statuses: int, because: Mapping[int, str] | None = None) -> dict[Status, Reply]:
     """Return the descriptions of errors with these statuses, as `send_error` writes them.
 
-    `because` says more exactly than the general sentence why a status is given.
+    `because` replaces the general description of a status by a more exact one.
     """
     return {status: _refusal(status, (because or {}).get(status)) for status in statuses}
 
@@ -185,7 +187,7 @@ def status_of(error: Exception) -> str:
 
 
 async def send_error(send: Send, error: ApiError, headers: Headers | None = None) -> None:
-    """Send an error in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+    """Send an error in OpenAI's format: {"error": {"message", "type", "param", "code"}}."""
     headers = list(headers or [])
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))

@@ -16,17 +16,17 @@ from cacheproxy.api.response import refusals
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Exposition = Callable[[], Awaitable[bytes]]
-"""Gives the metrics in the Prometheus text format."""
+"""Returns the metrics in the Prometheus text format."""
 
 
 class Alive(msgspec.Struct):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Ready(msgspec.Struct):
-    """The server takes requests."""
+    """The server accepts requests."""
 
     status: Literal["ready"] = "ready"
 
@@ -43,7 +43,7 @@ HEALTHZ = Operation(
     path="/healthz",
     id="getHealth",
     tag="Service",
-    summary="Tell whether the process is alive",
+    summary="Check whether the process is alive",
     description="For liveness probes.",
     replies={200: Reply("It is.", (Content(Alive),)), **refusals(500)},
     takes_key=False,
@@ -54,11 +54,11 @@ READYZ = Operation(
     path="/readyz",
     id="getReadiness",
     tag="Service",
-    summary="Tell whether the server takes requests",
-    description="For readiness probes and load balancers. A store that is down does not count.",
+    summary="Check whether the server accepts requests",
+    description="For readiness probes and load balancers. An unavailable store does not count.",
     replies={
         200: Reply("It does.", (Content(Ready),)),
-        503: Reply("It does not, for now.", (Content(NotReady),)),
+        503: Reply("The server does not accept new requests at the moment.", (Content(NotReady),)),
         **refusals(500),
     },
     takes_key=False,
@@ -73,7 +73,7 @@ METRICS = Operation(
     description="The Prometheus text format, over all workers.",
     replies={
         200: Reply("The metrics.", (Content(str, media_type="text/plain"),)),
-        **refusals(500, 503, because={503: "The other workers' metrics cannot be had."}),
+        **refusals(500, 503, because={503: "The other workers' metrics are not available."}),
     },
     takes_key=False,
 )

@@ -31,11 +31,11 @@ class BackgroundTasks:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many run as may."""
+        """Whether the maximum number of tasks is running."""
         return self._most is not None and len(self._tasks) >= self._most
 
     def start(self, work: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
-        """Run work; the caller has seen that there is room."""
+        """Run work; the caller has checked that there is room."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

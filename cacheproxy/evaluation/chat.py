@@ -1,6 +1,6 @@
-"""Traffic of a chat route whose upstream answers by group: every question of one has one answer.
+"""Traffic of a chat route whose upstream answers by group: a group of questions shares one answer.
 
-A question's "true vector" stands for its answer: equal for one group, and different for any two.
+A question's "true vector" represents its answer: equal within a group, different between groups.
 Questions with different signatures are never each other's neighbours, as in the real tier.
 """
 
@@ -24,7 +24,7 @@ SAME_ANSWER = 1.0
 
 
 def promise_of_chat(chat: ChatSettings) -> Promise:
-    """Return the promise of the settings, for labels that are never wrong."""
+    """Return the promise of the settings, for labels that are always correct."""
     return Promise(
         max_error=chat.max_error,
         confidence=chat.confidence,
@@ -84,6 +84,6 @@ def _answers(groups: Sequence[int]) -> np.ndarray:
     rng = np.random.default_rng(0)
     signs = rng.choice(np.array([-1, 1], np.float32), (max(groups) + 1, _BITS))
     if len(np.unique(signs, axis=0)) < len(signs):
-        raise AssertionError("two groups were drawn the same answer")
+        raise AssertionError("the same answer was drawn for two groups")
     rows: np.ndarray = signs[list(groups)] / np.float32(_BITS**0.5)
     return rows

@@ -1,4 +1,4 @@
-"""What `cacheproxy eval` does: files in, a study out."""
+"""Implements `cacheproxy eval`: reads files and produces a study."""
 
 import json
 from collections.abc import Sequence
@@ -42,20 +42,20 @@ _TOKENIZED = 10_000
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line asks for.
+    """The arguments of the command line.
 
     Attributes:
         files: texts, or a log.
-        then: texts of the second half, where traffic shifts.
-        documents: of a retriever, to show what a similarity means to it.
-        requests: how many to draw; None replays the files as they are.
-        report: where the page goes, if anywhere.
-        json_path: where the figures go, if anywhere.
-        work: where vectors are kept, if anywhere.
-        seed: of all that is drawn.
+        then: texts of the second half, to simulate a shift of traffic.
+        documents: a retriever's documents, to show what a similarity means to it.
+        requests: how many to draw; None replays the files unchanged.
+        report: path of the HTML page, or None.
+        json_path: path of the figures as JSON, or None.
+        work: folder in which vectors are kept, or None.
+        seed: the seed of all random draws.
         is_chat: whether the texts are questions to a chat model.
-        judge: a simulated judge's rates (see `parse_judge`), where the upstream is to word every
-            answer anew; None where all answers to a question are alike.
+        judge: a simulated judge's rates (see `parse_judge`) for an upstream that rewords every
+            answer; None if all answers to a question are equal.
     """
 
     files: tuple[Path, ...]
@@ -71,16 +71,16 @@ class Wanted:
 
 
 def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
-    """Return the study's table; write what is wanted.
+    """Return the study's table; write the requested files.
 
     Raises:
-        ConfigError: a file cannot be read, a report needs what is not installed, or --chat and
-            --documents are both given.
+        ConfigError: a file cannot be read, a report needs a package that is not installed, or
+            --chat and --documents are both given.
     """
     if wanted.is_chat and wanted.documents:
         raise ConfigError("--documents says nothing of a chat model: give --chat or --documents")
     if wanted.judge is not None and not wanted.is_chat:
-        raise ConfigError("--judge is for --chat")
+        raise ConfigError("--judge requires --chat")
     if wanted.report is not None:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
@@ -130,7 +130,9 @@ def _chat_traffic(
     requests: list[Request],
 ) -> Traffic:
     if not (texts.groups or texts.same):
-        raise ConfigError("--chat needs texts whose groups or pairs say what has one answer")
+        raise ConfigError(
+            "--chat needs texts with groups or pairs that tell which questions share an answer"
+        )
     return make_chat_traffic(
         requests,
         _tokenize(tokenizer, [request.text for request in requests]),

@@ -1,7 +1,7 @@
-"""Replays questions past the chat tier: an upstream that words every answer anew, and a judge.
+"""Replays questions through the chat tier, with an upstream that rewords every answer, and a judge.
 
-The decisions are the live route's: the same thresholds, features, plan and allowance. Made up are
-the upstream's answers, of which only the length matters, and the judge's replies.
+The decisions are the live route's: the same thresholds, features, plan and allowance. The
+upstream's answers, of which only the length matters, and the judge's replies are simulated.
 """
 
 import random
@@ -20,13 +20,13 @@ from cacheproxy.thresholds.judged.question_pair import Question, Rarity, feature
 from cacheproxy.thresholds.judged.thresholds import CANDIDATES, JudgedThresholds, Pick, Standing
 
 _NONE = -1.0
-"""Scores of what is no neighbour are below."""
+"""Scores below this are not neighbours."""
 
 _TASK_TOKENS = 110
-"""Of a judge's request besides question and answer."""
+"""Tokens of a judge's request besides question and answer."""
 
 _SHIPPED_TOKENS = 60
-"""Of question and answer of a shipped pair."""
+"""Tokens of question and answer of a shipped pair."""
 
 _ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
 """Median of the answers' lengths, and the standard deviation of their logarithm."""
@@ -34,7 +34,7 @@ _ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
 
 @dataclass
 class JudgedTraffic:
-    """Questions with their groups, and what is known of each pair; replays share it.
+    """Questions with their groups, and the features of each pair; replays share it.
 
     Attributes:
         traffic: the requests; `contexts` are by signature.
@@ -68,15 +68,15 @@ class JudgedTraffic:
 
 @dataclass
 class JudgedReplay:
-    """What came of it.
+    """The outcome of a replay.
 
     Attributes:
         outcomes: int8 [requests], EXACT, MISS or SEMANTIC.
         is_wrong: bool [requests], semantic hits of another group.
-        opened: the request at which something could be served for the first time, or None.
-        standing: at the end.
-        allowance: what was spent.
-        alarms: by kind.
+        opened: the request at which the tier first opened, or None.
+        standing: the state at the end.
+        allowance: the judging costs spent.
+        alarms: number of alarms by kind.
         changes: (request, score, threshold or None), whenever it changed.
     """
 
@@ -107,7 +107,7 @@ class JudgedReplay:
         """Return the figures."""
         allowance, standing = self.allowance, self.standing
         if standing is None:
-            raise ValueError("the replay has not been run")
+            raise ValueError("the replay has not run yet")
         share = allowance.spent / allowance.clients_cost if allowance.clients_cost else 0.0
         opened = "never" if self.opened is None else f"at request {self.opened:,}"
         lines = [
@@ -127,7 +127,7 @@ class JudgedReplay:
 
 
 class JudgedReplayer:
-    """One replay; `run` plays it."""
+    """One replay; `run` executes it."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class JudgedReplayer:
     def run(
         self, progress: Callable[[Sequence[int]], Sequence[int]] = lambda requests: requests
     ) -> JudgedReplay:
-        """Return what came of all requests."""
+        """Return the outcome of all requests."""
         base, result = self._traffic.traffic, self.result
         near, near_scores = base.near
         known = np.zeros(len(self._traffic.texts), np.bool_)

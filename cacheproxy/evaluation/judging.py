@@ -1,4 +1,4 @@
-"""How a judge model does on pairs of one's own: `cacheproxy judge`."""
+"""Implements `cacheproxy judge`: measures a judge model on the user's own labelled pairs."""
 
 import asyncio
 import json
@@ -31,13 +31,13 @@ class LabelledPair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge made of labelled pairs.
+    """A judge's verdicts on labelled pairs.
 
     Attributes:
         wrong, wrong_rejected: pairs whose answer is wrong, and those of them that it rejected.
-        right, right_rejected: the same of pairs whose answer is right.
-        unreadable: replies that were neither word; they count as no verdict.
-        tokens: that all of it has taken.
+        right, right_rejected: the same for pairs whose answer is right.
+        unreadable: replies that were neither verdict; they are not counted as verdicts.
+        tokens: the total number of tokens used.
     """
 
     wrong: int
@@ -55,7 +55,7 @@ class Judgement:
             f"rejected {self.wrong_rejected} of {self.wrong} wrong answers: at least {least:.1%}\n"
             f"rejected {self.right_rejected} of {self.right} right answers: at most {most:.1%}\n"
             f"unreadable replies: {self.unreadable}; tokens: {self.tokens:,}\n"
-            "a judge is of use from some 90 % and below some 5 % on"
+            "a useful judge rejects about 90 % or more of wrong and below 5 % of right answers"
         )
 
 
@@ -80,7 +80,7 @@ def read_pairs(files: Sequence[Path]) -> list[LabelledPair]:
                 pairs.append(LabelledPair(pair, bool(row["label"])))
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ConfigError(
-                    f"{path}: line {number} is no object with question, answer and label"
+                    f"{path}: line {number} is not an object with question, answer and label"
                 ) from None
     return pairs
 
@@ -88,16 +88,16 @@ def read_pairs(files: Sequence[Path]) -> list[LabelledPair]:
 def measure_judge(
     labelled: Sequence[LabelledPair], settings: Settings, *, pairs: int, seed: int
 ) -> Judgement:
-    """Ask the configured judge about at most so many pairs of each kind, one after the other.
+    """Ask the configured judge about a limited number of pairs of each kind, one after the other.
 
     Raises:
-        ConfigError: no judge is named, or no upstream has it.
-        ApiError: it could not be asked.
+        ConfigError: no judge is configured, or no upstream serves it.
+        ApiError: the judge did not answer.
     """
     model = settings.chat.judge
     upstreams = Upstreams(settings.all_upstreams, Metrics())
     if model in {"auto", "none"} or upstreams.first(model) is None:
-        raise ConfigError("chat.judge must name a model that an upstream has")
+        raise ConfigError("chat.judge must name a model that an upstream serves")
     judge = Judge(upstreams, model, Costs({}, ()))
     draw = random.Random(seed)  # noqa: S311
     shuffled = draw.sample(labelled, len(labelled))

@@ -1,6 +1,6 @@
-"""A rule to compare with: one logistic curve an entry, as published for semantic caches of chat.
+"""A rule for comparison: one logistic curve per entry, as published for semantic caches of chat.
 
-Written from the description of the method (arXiv 2502.03771), in our own way: each entry keeps the
+An own implementation of the published method (arXiv 2502.03771): each entry keeps the
 scores at which it was found and whether it was right; a curve of correctness over the score is
 fitted to them, and a neighbour is served with the probability that keeps the errors among all
 requests, not among hits, at `max_error`.
@@ -29,7 +29,7 @@ class EntryLogistic:
         self._labels: list[tuple[float, bool]] = [(0.0, False), (1.0, True)]
 
     def add(self, score: float, is_right: bool) -> None:
-        """Take a label."""
+        """Add a label."""
         self._labels.append((score, is_right))
 
     def judge(self, score: float, max_error: float, draw: Callable[[], float]) -> Verdict:

@@ -1,4 +1,4 @@
-"""How our pages look: one HTML file with nothing outside of it, tables, and plots as SVG."""
+"""The layout of reports: one self-contained HTML file with tables, and plots as SVG."""
 
 import html
 import io

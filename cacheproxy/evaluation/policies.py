@@ -1,4 +1,4 @@
-"""What decides in a replay: our thresholds, a fixed one, or a logistic curve an entry."""
+"""The policies of a replay: earned thresholds, a fixed one, or a logistic curve per entry."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,7 +10,7 @@ from cacheproxy.thresholds.promise import Promise
 
 
 class Policy(Protocol):
-    """Decides over neighbours, and learns from labels; entries are told by their numbers.
+    """Decides about neighbours, and learns from labels; entries are identified by number.
 
     Attributes:
         name: for tables and plots.
@@ -24,7 +24,7 @@ class Policy(Protocol):
         """Return whether to serve the entry at this score, and whether to check it."""
 
     def observe(self, entry: int, score: float, similarity: float) -> None:
-        """Take a label, of a miss or of a hit that was checked."""
+        """Add the label of a miss or of a checked hit."""
 
     @property
     def threshold(self) -> float | None:
@@ -32,7 +32,7 @@ class Policy(Protocol):
 
 
 class Earned:
-    """Our thresholds."""
+    """Earned thresholds."""
 
     name = "earned"
 
@@ -50,7 +50,7 @@ class Earned:
         self._kept = promise.min_similarities.index(min_similarity)
 
     def judge(self, entry: int, score: float) -> Verdict:
-        """Return what the evidence allows."""
+        """Return the verdict that the evidence allows."""
         return self._thresholds.judge(score, self._min_similarity)
 
     def observe(self, entry: int, score: float, similarity: float) -> None:
@@ -59,7 +59,7 @@ class Earned:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold that is earned now."""
+        """The currently earned threshold."""
         standing = self._thresholds.standings()[self._kept]
         return None if standing.is_suspended else standing.threshold
 
@@ -92,7 +92,7 @@ class Static:
 
 
 class PerEntryLogistic:
-    """A logistic curve an entry, which bounds errors per request."""
+    """A logistic curve per entry, which bounds errors per request."""
 
     name = "logistic an entry"
     checks_seconds = False

@@ -1,8 +1,8 @@
-"""Replays requests past the tiers, in order, under one policy.
+"""Replays requests through the tiers, in order, under one policy.
 
-Texts of equal token ids are one text. A text that is stored is an exact hit; another looks its
-nearest stored neighbour up, and the policy decides. What is inferred, on the path or to check a
-hit, is stored. Nearest is exact here, so that a replay is the same every time.
+Texts with equal token ids are one text. A stored text is an exact hit; for any other, the nearest
+stored neighbour is looked up and the policy decides. Every inferred text, on a miss or to check a
+hit, is stored. The neighbour search is exact, so that a replay is deterministic.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ EXACT, MISS, SEMANTIC = 0, 1, 2
 _NEAR = 64
 _BLOCK = 512
 _NONE = -2.0
-"""The score of what is no neighbour."""
+"""The score of a text without a neighbour."""
 
 Floats = NDArray[np.float32]
 
@@ -33,8 +33,8 @@ class Traffic:
         vectors: float32 [texts, dim] unit rows, the true ones.
         probes: float32 [texts, d] unit rows.
         is_long: bool [texts], whether the text has enough tokens to take part.
-        differ: whether two texts, by their numbers, are said to mean different things.
-        contexts: int64 [texts], what neighbours have to share; None where that is nothing.
+        differ: whether two texts, by their numbers, are labelled as different in meaning.
+        contexts: int64 [texts], equal for possible neighbours; None if all texts may be neighbours.
     """
 
     requests: NDArray[np.int64]
@@ -46,19 +46,19 @@ class Traffic:
 
     @cached_property
     def near(self) -> tuple[NDArray[np.int32], Floats]:
-        """Each text's nearest other texts, as `find_near` gives them."""
+        """Each text's nearest other texts, as returned by `find_near`."""
         return find_near(self.probes, self.contexts)
 
 
 @dataclass
 class Replay:
-    """What a policy did.
+    """The result of a replay under one policy.
 
     Attributes:
         policy: its name.
         outcomes: int8 [requests], EXACT, MISS or SEMANTIC.
-        is_wrong: bool [requests], semantic hits whose similarity is below what was asked.
-        different: semantic hits by a text that is said to mean something else.
+        is_wrong: bool [requests], semantic hits whose similarity is below the requested one.
+        different: semantic hits by a text that is labelled as different in meaning.
         scores, similarities: of every lookup that found a neighbour, in order.
         checks: hits that were checked.
         thresholds: (request, lowest score served or None), whenever it changed.
@@ -155,7 +155,7 @@ def replay(
     min_similarity: float,
     progress: Callable[[Sequence[int]], Sequence[int]] = lambda requests: requests,
 ) -> Replay:
-    """Return what the policy does with the traffic; `progress` wraps the loop over requests."""
+    """Return the policy's result for the traffic; `progress` wraps the loop over requests."""
     requests = traffic.requests.tolist()
     result = Replay(
         policy.name, np.zeros(len(requests), np.int8), np.zeros(len(requests), np.bool_)

@@ -81,7 +81,7 @@ def _range(row: Recall) -> str:
 
 
 def as_html(study: Study, title: str) -> str:
-    """Return the page, with nothing outside of it.
+    """Return the self-contained page.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -98,7 +98,7 @@ def as_html(study: Study, title: str) -> str:
         f"{study.promise.max_error:.1%} wrong ones, with {study.promise.confidence:.0%} "
         "confidence.</p>"
         "<table><tr><th>policy<th>semantic hits<th>wrong<th>wrong given hit<th>checked"
-        f"<th>requests spared beyond exact hits{_DIFFERENT * study.is_labelled}</tr>{rows}</table>"
+        f"<th>requests saved beyond exact hits{_DIFFERENT * study.is_labelled}</tr>{rows}</table>"
         f"{_recall(study)}{figures}",
     )
 

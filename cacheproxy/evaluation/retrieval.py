@@ -1,4 +1,4 @@
-"""What a served neighbour's vector is worth to a retriever.
+"""How well a served neighbour's vector works for a retriever.
 
 For texts of the traffic and their near neighbours: of the ten documents that a text's own vector
 finds first, the share that the neighbour's vector finds among its first ten, by the cosine of the

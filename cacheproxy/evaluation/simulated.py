@@ -1,7 +1,7 @@
-"""Made-up traffic for thresholds: scores and outcomes drawn from curves that are known.
+"""Simulated traffic for thresholds: scores and outcomes drawn from known curves.
 
-A third of the texts are near to one that is stored; how probable it is that a neighbour is wrong
-falls with its score along a logistic curve, the more of it the lower its middle lies.
+A third of the texts are near a stored one. The probability that a neighbour is wrong falls with its
+score along a logistic curve; the lower the middle of the curve, the more neighbours are right.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def simulate(
 ) -> Simulated:
     """Return traffic; `middle` is the score at which half of the neighbours are wrong.
 
-    With `later`, that is the middle from half-way on: the world has changed.
+    `later`, if given, is the middle for the second half, to simulate a change of traffic.
     """
     rng = np.random.default_rng(seed)
     is_near = rng.random(texts) < _NEAR
@@ -54,7 +54,7 @@ def simulate(
 
 
 def best_hits(traffic: Simulated, max_error: float) -> int:
-    """Return how many texts a fixed threshold may serve that knows every risk."""
+    """Return how many texts the best fixed threshold could serve if all risks were known."""
     order = np.argsort(-traffic.scores)
     errors = np.cumsum(traffic.risks[order]) / np.arange(1, len(order) + 1)
     kept = np.flatnonzero(errors <= max_error)

@@ -1,4 +1,4 @@
-"""A judge with known rates, and ones that are of no use: what the chat tier must be safe from."""
+"""Simulated judges: with known rates, and useless ones against which the chat tier must be safe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from cacheproxy.errors import ConfigError
 from cacheproxy.thresholds.judged.asking import Reply
 
 Manner = Literal["honest", "accepts", "rejects", "random", "prose", "unreachable", "obeys", "turns"]
-"""How a judge behaves: as its rates say; accepting or rejecting everything; by the toss of a coin;
-answering in sentences; not at all; doing what is written in what it judges; and from half-way on
-accepting everything."""
+"""How a judge behaves: by its rates; accepting or rejecting everything; at random; replying in
+sentences; not replying; obeying instructions in the judged text; and accepting everything from
+half-way on."""
 
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 
 
 def parse_judge(text: str) -> "SimulatedJudge":
-    """Return the judge that is described as `0.95,0.02`, or with a manner, as `0.95,0.02,turns`.
+    """Parse a judge such as `0.95,0.02`, or with a manner, such as `0.95,0.02,turns`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the description is invalid.
     """
     try:
         sensitivity, false_rejects, *rest = text.split(",")

@@ -37,7 +37,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Encoders:
-    """What turns token ids into vectors, and how its results are told from others'."""
+    """Encodes token ids into vectors; its name distinguishes its results from other encoders'."""
 
     model: Encode
     probe: Probe
@@ -49,12 +49,12 @@ class Study:
     """Replays of the same traffic.
 
     Attributes:
-        closed: what would have been found if nothing was ever served.
-        replays: one a policy, ours first.
+        closed: the lookups if nothing is ever served.
+        replays: one per policy, earned thresholds first.
         hindsight: by the static threshold that serves most without breaking the promise, or None.
         hindsight_threshold: that threshold.
-        is_labelled: whether some texts are said to mean different things.
-        recall: what served neighbours' vectors are worth to a retriever; None if nobody asked.
+        is_labelled: whether some texts are labelled as different in meaning.
+        recall: how well neighbours' vectors work for a retriever; None if not requested.
         wrong_if: when a semantic hit is wrong, in words.
     """
 
@@ -81,9 +81,9 @@ def make_traffic(
 ) -> Traffic:
     """Return the traffic of requests, each a list of token ids.
 
-    `differ` tells whether two requests, by their numbers, are said to mean different things.
-    With a work folder, what was embedded is kept there part by part, and a study that was
-    interrupted, or is made anew with other settings, goes on from it.
+    `differ` tells whether two requests, by their numbers, are labelled as different in meaning.
+    With a work folder, embeddings are saved there in parts; a study that was interrupted or is
+    repeated with other settings reuses them.
     """
     numbers: dict[tuple[int, ...], int] = {}
     order = [numbers.setdefault(tuple(ids), len(numbers)) for ids in requests]
@@ -161,7 +161,7 @@ def run_study(
     progress: Progress,
     checks_seconds: bool = True,
 ) -> Study:
-    """Replay the traffic under every policy; always the same for a seed."""
+    """Replay the traffic under every policy; deterministic for a seed."""
 
     def run(policy: Policy, name: str | None = None) -> Replay:
         return replay(

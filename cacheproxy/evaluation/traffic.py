@@ -1,7 +1,7 @@
 """Traffic to replay: a log as it is, or requests drawn from a list of texts.
 
-Drawn requests repeat as real ones do: a few texts often, most of them rarely (Zipf's law), some of
-them with a slip of the finger or in other words around the question. Always the same for a seed.
+Drawn requests repeat like real ones: a few texts often, most rarely (Zipf's law), some of them with
+a typo or with polite phrases around the question. Deterministic for a seed.
 """
 
 import json
@@ -16,7 +16,7 @@ from cacheproxy.errors import ConfigError
 _FIELDS = ("text", "input", "query", "prompt")
 
 EXPONENT = 0.8
-"""Of Zipf's law; logs of search engines and of assistants lie between 0.6 and 1."""
+"""Exponent of Zipf's law; logs of search engines and assistants lie between 0.6 and 1."""
 
 _SLIPS = 0.15
 _TWO_SLIPS = 0.3
@@ -30,7 +30,7 @@ _NEIGHBOURS = {
 
 
 class Request(NamedTuple):
-    """A text that is asked for, and the number of the text of a file that it comes from."""
+    """A requested text, and the number of the file's text from which it is derived."""
 
     text: str
     source: int
@@ -38,7 +38,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of files, and which of them the files say to mean different things.
+    """The texts of files, and which of them are labelled as different in meaning.
 
     Attributes:
         texts: in their order.
@@ -56,11 +56,11 @@ class Texts:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether the files say anything of what differs."""
+        """Whether the files label any texts as different."""
         return bool(self.groups or self.different)
 
     def differ(self, one: int, other: int) -> bool:
-        """Return whether two texts, by their numbers, are said to mean different things."""
+        """Return whether two texts, by their numbers, are labelled as different in meaning."""
         if (min(one, other), max(one, other)) in self.different:
             return True
         groups = self.groups.get(one), self.groups.get(other)
@@ -124,7 +124,7 @@ def read_texts(paths: Iterable[Path]) -> Texts:
                     clusters[len(texts)] = f"{path}:{group}"
                 texts.append(_text_of(row, f"{path}:{number}"))
     if not texts:
-        raise ConfigError("there are no texts in these files")
+        raise ConfigError("these files contain no texts")
     return _merged(texts, groups, clusters, different, same)
 
 
@@ -180,7 +180,7 @@ def _text_of(row: Mapping[str, Any], place: str) -> str:
         value = row.get(key)
         if isinstance(value, str) and value:
             return value
-    raise ConfigError(f"{place}: there is none of the fields {', '.join(_FIELDS)}")
+    raise ConfigError(f"{place}: none of the fields {', '.join(_FIELDS)} is present")
 
 
 def all_requests(texts: Texts) -> list[Request]:
@@ -213,14 +213,14 @@ def _vary(text: str, rng: random.Random) -> str:
 
 
 def rephrase(text: str, rng: random.Random) -> str:
-    """Return the text in other clothes, or with words of courtesy around it."""
+    """Return the text with other case or punctuation, or with polite phrases around it."""
     return rng.choice(
         (text.lower(), text.rstrip("?.!"), f"{text}?", f"{text} please", f"hi, {text}")
     )
 
 
 def slip(text: str, rng: random.Random) -> str:
-    """Return the text with a slip of the finger; as it is if it is very short."""
+    """Return the text with a typo; unchanged if it is very short."""
     if len(text) < 4:
         return text
     at = rng.randrange(1, len(text) - 1)

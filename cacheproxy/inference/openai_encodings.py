@@ -92,11 +92,20 @@ def texts_of(name: EncodingName, lists: Sequence[list[int]]) -> list[str] | None
         characters += len(decoded.text)
         if len(decoded.text) > _MOST_CHARACTERS or characters > _MOST_CHARACTERS_IN_ALL:
             return None
-        if encoding.encode_ordinary(decoded.whole_text) != decoded.whole_ids:
+        if not _is_canonical(encoding, decoded, may_be_cut=may_be_cut):
             return None
         texts.append(decoded.text)
         is_cut = decoded.is_cut
     return texts
+
+
+def _is_canonical(encoding: "tiktoken.Encoding", decoded: "_Decoded", *, may_be_cut: bool) -> bool:
+    """Return whether the text gives the same ids again."""
+    if encoding.encode_ordinary(decoded.whole_text) == decoded.whole_ids:
+        return True
+    # White space at the end is encoded in another way if more text follows, as where it was cut.
+    is_open = may_be_cut and decoded.whole_text[-1:].isspace()
+    return is_open and encoding.encode_ordinary(decoded.whole_text + "0")[:-1] == decoded.whole_ids
 
 
 class _Decoded(NamedTuple):

@@ -1,4 +1,4 @@
-"""Installed models: what start-up loads and what a build leaves behind.
+"""Installed models: written by a build and loaded at start-up.
 
 `HOME/models/NAME/` holds the graph, the tokenizer, the probes and `model.json`, which names the
 SHA-256 of each and carries one over itself. A model is loaded only if its files have those digests,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cacheproxy.modelkit.building.build import BuiltModel
 
 FORMAT = 2
-"""Of `model.json`; a model of another format is built again."""
+"""Format of `model.json`; a model of another format is rebuilt."""
 
 _GRAPH, _TOKENIZER = "model.onnx", "tokenizer.json"
 _STATIC, _SHALLOW = "static.npy", "shallow.onnx"
@@ -45,7 +45,7 @@ class InstalledModel:
 
     Attributes:
         name: the manifest's name.
-        aliases: further names under which clients ask for it.
+        aliases: other names by which clients may request it.
         fingerprint: 64 hex; equal fingerprints give equal vectors for equal ids.
         dimensions: length of its vectors.
         matryoshka: smaller dimensions that it was trained to be cut to.
@@ -85,8 +85,8 @@ def load_installed(name: str, home: Path, device: Device = "cpu") -> InstalledMo
 
     Raises:
         ModelMissing: it is not installed.
-        ModelCorrupt: its files are not what its build wrote, or were built for another class of
-            CPU or by another format; building it again helps.
+        ModelCorrupt: its files differ from what its build wrote, or were built for another class of
+            CPU or in another format; it must be rebuilt.
     """
     folder = model_folder(name, home, device)
     try:
@@ -103,12 +103,14 @@ def load_installed(name: str, home: Path, device: Device = "cpu") -> InstalledMo
 
 def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> InstalledModel:
     if record["seal"] != seal_of(record):
-        raise ModelCorrupt(f"{name}: {_RECORD} is not what its build wrote")
+        raise ModelCorrupt(f"{name}: {_RECORD} was changed after its build")
     if record["format"] != FORMAT:
         raise ModelCorrupt(f"{name} was built by another version of cacheproxy")
     isa = isa_class(device)
     if record["isa"] != isa:
-        raise ModelCorrupt(f"{name} was built for the class {record['isa']}, this is {isa}")
+        raise ModelCorrupt(
+            f"{name} was built for CPU class {record['isa']}, but this machine is {isa}"
+        )
     digests = record["sha256"]
     for file in digests:
         _verify(name, folder / file, digests[file])
@@ -136,11 +138,11 @@ def _verify(name: str, path: Path, digest: str) -> None:
     except OSError as error:
         raise ModelCorrupt(f"{name}: {path.name} cannot be read: {error.strerror}") from None
     if found != digest:
-        raise ModelCorrupt(f"{name}: {path.name} is not what its build wrote")
+        raise ModelCorrupt(f"{name}: {path.name} was changed after its build")
 
 
 def _fingerprint(record: dict[str, Any]) -> str:
-    """Return the SHA-256 over all that a vector depends on, the runtime's version included."""
+    """Return the SHA-256 over everything that a vector depends on, also the runtime version."""
     decisive = {
         "graph": record["sha256"][_GRAPH],
         "tokenizer": record["sha256"][_TOKENIZER],
@@ -166,12 +168,12 @@ def _digest_of(fields: dict[str, Any]) -> str:
 def build_model(name: str, home: Path, device: Device = "cpu") -> InstalledModel:
     """Build and install the model of that name or alias; progress goes to standard error.
 
-    Two processes never build it at the same time: the second waits, and takes what the first has
-    installed. A model that is installed already is replaced in one step, once the new one passes.
+    Two processes never build it at the same time: the second waits and uses the model that the
+    first has installed. An installed model is replaced atomically once the new one passes.
 
     Raises:
         ConfigError: ONNX Runtime cannot use the device.
-        ModelError: it is unknown, its files cannot be had, or it fails its gate.
+        ModelError: it is unknown, its files cannot be fetched, or it fails its gate.
     """
     manifest = load_manifest(name)
     folder = model_folder(manifest.name, home, device)
@@ -190,7 +192,7 @@ def build_model(name: str, home: Path, device: Device = "cpu") -> InstalledModel
 
 @contextmanager
 def _sole_builder(name: str, models: Path) -> Iterator[bool]:
-    """Hold the lock of the one process that builds a model; say whether it had to wait for it."""
+    """Hold the lock for building a model; yield whether it had to wait for the lock."""
     lock = FileLock(models / f".{name}.lock")
     waited = False
     try:
@@ -235,8 +237,8 @@ def _install(built: "BuiltModel", folder: Path) -> None:
     for file, text in reports.items():
         (scratch / file).write_text(text, encoding="utf-8")
     scratch.chmod(0o755)  # mkdtemp's 0700 would hide the model from a server of another user
-    # A folder cannot be renamed onto a full one: the old one steps aside first. Whoever looks in
-    # between finds no model, asks for a build, and so waits for this one.
+    # A folder cannot be renamed onto a non-empty one, so the old one is moved away first. A
+    # process that looks in between finds no model, requests a build, and waits for this one.
     if folder.exists():
         folder.rename(Path(tempfile.mkdtemp(prefix=part, dir=folder.parent)) / "old")
     scratch.rename(folder)

@@ -1,6 +1,6 @@
-"""Which class of CPU this is, as far as it changes the bits or the safety of INT8 arithmetic.
+"""The class of the CPU, as far as it affects the bits or the overflow safety of INT8 arithmetic.
 
-ONNX Runtime picks its kernels by the CPU's instruction set. Two CPUs of one class give the same
+ONNX Runtime selects its kernels by the CPU's instruction set. Two CPUs of one class give the same
 vectors for the same graph; across classes they may differ, so the class is part of a model's
 fingerprint. It also decides the width of weights: without VNNI, x86 multiplies u8 by s8 with
 `vpmaddubsw`, which saturates at 16 bits, unless weights keep to 7 bits (ONNX Runtime's
@@ -30,8 +30,8 @@ def isa_class(device: Device = "cpu") -> str:
 def x86_class(flags: frozenset[str]) -> str:
     """Return the class of an x86-64 CPU with these flags (the names of /proc/cpuinfo).
 
-    Where no flags can be read (macOS on Intel, Windows) the class is "x86-64": weights then keep
-    to 7 bits, which every x86 CPU multiplies exactly.
+    If no flags can be read (macOS on Intel, Windows), the class is "x86-64": weights then use 7
+    bits, which every x86 CPU multiplies exactly.
     """
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return "x86-64-avx512-vnni" if "avx512_vnni" in flags else "x86-64-avx512"

@@ -1,4 +1,4 @@
-"""What long work tells its user on standard error: bars on a terminal, a line a step elsewhere."""
+"""Progress of long work on standard error: bars on a terminal, otherwise a line per step."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ def on_terminal() -> bool:
 
 
 def steps(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items, with a bar on a terminal and one line elsewhere."""
+    """Yield the items, with a bar on a terminal, otherwise with one line."""
     if not on_terminal():
         say(what)
         yield from items
@@ -31,7 +31,7 @@ def steps(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told a rising count; it is shown on a terminal, and not elsewhere."""
+    """Yield a function that takes a rising count; it is displayed on a terminal only."""
     if not on_terminal():
         yield lambda _: None
         return

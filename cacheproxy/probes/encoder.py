@@ -1,8 +1,8 @@
-"""Probes that are a network themselves: the model's first layer, or another, smaller model.
+"""Probes that run a network: the model's first layer, or another, smaller model.
 
-The shallow one, first layer, pooled, and a linear map, takes a sixth of an inference; how it is
-made and what it is worth: `modelkit/shallow.py`. Unlike the static probe, both know the order of
-words.
+The shallow probe (first layer, pooling, and a linear map) takes a sixth of the time of an
+inference; `modelkit/building/shallow.py` explains how it is built and how good it is. Unlike the
+static probe, both are sensitive to word order.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cacheproxy.concurrency.job_thread import JobThread
 
 _GROUP_TOKENS = 256
-"""Tokens in one call: more are no faster, and keep others waiting."""
+"""Tokens in one call: larger calls are no faster and delay other requests."""
 
 
 Encode = Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -30,8 +30,8 @@ class EncoderProbe:
         Args:
             name: of the recipe.
             encode: maps int64 [n, tokens] ids of one length to float32 [n, d] unit rows.
-            translate: returns the network's ids for the model's where the two differ; none for a
-                text that is too long for the network.
+            translate: converts the model's ids to the network's if the two differ; returns none for
+                a text that is too long for the network.
         """
         self.name = name
         self._encode = encode

@@ -1,4 +1,4 @@
-"""The seam between the semantic tier and the encoders that are cheaper than inference."""
+"""The interface between the semantic tier and encoders that are cheaper than inference."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,4 +17,4 @@ class Probe(Protocol):
     name: str
 
     async def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return float32 [n, d] rows of unit length; an all-zero row where the ids say nothing."""
+        """Return float32 [n, d] rows of unit length; an all-zero row if the ids give no probe."""

@@ -1,7 +1,8 @@
 """The static probe: the mean of token vectors distilled from the model; no forward pass.
 
-Order-blind and weak, but some hundred times cheaper than inference. The table is made when the
-model is built (`modelkit/distill.py`); special tokens have zero rows there.
+It ignores word order and is less accurate, but about a hundred times cheaper than inference. The
+table is made when the model is built (`modelkit/building/distill.py`); special tokens have zero
+rows.
 """
 
 from collections.abc import Sequence

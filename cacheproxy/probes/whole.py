@@ -1,4 +1,4 @@
-"""The whole probe: the local model's own vectors, for texts whose inference is elsewhere."""
+"""The whole probe: the local model's own vectors, for texts that an upstream infers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from cacheproxy.inference.batcher import Batcher
 
 
 class WholeProbe:
-    """A `Probe` that runs the local model, beside everything else that does."""
+    """A `Probe` that runs the local model through the shared batcher."""
 
     name = "whole-1"
 

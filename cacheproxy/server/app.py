@@ -1,7 +1,7 @@
-"""Puts a server together, from settings and an installed model to ASGI applications.
+"""Assembles a server from settings and an installed model into ASGI applications.
 
-`App.start` returns when the model is warm and the store is open; if a part cannot start, those that
-have started are stopped again. `App.stop` returns when everything that was acknowledged is written.
+`App.start` returns when the model is warm and the store is open; if a part fails to start, those
+that have started are stopped again. `App.stop` returns when all acknowledged entries are written.
 """
 
 from contextlib import AsyncExitStack
@@ -36,16 +36,16 @@ from cacheproxy.telemetry.tracing import start_tracing
 from cacheproxy.tiers.hot import HotTier
 
 _WARM_UP_TOKENS = (3, 16, 64, 256)
-"""Lengths for which the session allocates before the first request."""
+"""Text lengths, tokens, that are run once as warm-up before the first request."""
 
 
 class App:
-    """A server's parts and their life.
+    """A server's parts and their life cycle.
 
     Attributes:
-        metrics: of this process.
-        asgi: serves clients.
-        admin_asgi: serves operators.
+        metrics: the metrics of this process.
+        asgi: the application for clients.
+        admin_asgi: the application for operators.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class App:
         installed: InstalledModel,
         all_metrics: MetricsSource | None = None,
     ) -> None:
-        """Make the parts; `all_metrics` gives the metrics of all workers if there are others."""
+        """Make the parts; `all_metrics` returns the metrics of all workers if there are several."""
         self._settings = settings
         self._installed = installed
         self.metrics = metrics = Metrics()
@@ -97,7 +97,7 @@ class App:
         )
 
     def _show(self) -> None:
-        """Show in the metrics what is served, and how full the queues and the hot tiers are."""
+        """Register gauges for the served models, the queues and the hot tiers."""
         metrics, installed = self.metrics, self._installed
         metrics.build_info.info(
             {
@@ -116,7 +116,7 @@ class App:
         metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
 
     async def start(self) -> None:
-        """Open the store and warm the model up; requests may come when it returns.
+        """Open the store and warm up the model; requests are accepted once it returns.
 
         Raises:
             StoreError: the store cannot be opened.
@@ -126,7 +126,9 @@ class App:
             if self._tracer is not None:
                 running.callback(self._tracer.stop)
             await self._parts.start(running)
-            await self._parts.guard.get_many([bytes(KEY_BYTES)])  # shows whether the store answers
+            await self._parts.guard.get_many(
+                [bytes(KEY_BYTES)]
+            )  # finds out whether the store answers
             for tokens in _WARM_UP_TOKENS:
                 shape = (1, min(tokens, self._installed.max_tokens))
                 self._parts.encoder.encode(np.ones(shape, np.int64))
@@ -139,12 +141,12 @@ class App:
             self._running = running.pop_all()
 
     def drain(self) -> None:
-        """Tell load balancers from now on to send requests elsewhere."""
+        """Report not ready from now on, so that load balancers send requests elsewhere."""
         self._draining = True
         self._edge.close_connections()
 
     async def stop(self) -> None:
-        """Write what is still to be stored and release everything; no request may be in flight."""
+        """Flush pending write-backs and release everything; no request may be in flight."""
         await self._running.aclose()
 
     async def _describe(self) -> ServerFigures:

@@ -1,4 +1,4 @@
-"""Puts the completions route together: one for the models of all upstreams."""
+"""Assembles the completions route, which serves the models of all upstreams."""
 
 import time
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ DIALECTS: tuple[Dialect, ...] = (
     MessagesDialect(),
     LegacyDialect(),
 )
-"""The APIs in which completions are asked for, the busiest first."""
+"""The APIs for completions, the busiest first."""
 
 _REST_S = 0.002
 """Pause between two answers that are learned from, some 5 ms of work each."""
@@ -58,14 +58,14 @@ _LABELS = 4_096
 
 
 class Completions:
-    """The completions route and what belongs to it alone.
+    """The completions route and the parts that only it uses.
 
     Attributes:
-        route: the way of the requests.
-        models: what is known of models.
-        learning: takes reports of wrong hits.
+        route: handles the requests.
+        models: the known models and their state.
+        learning: receives reports of wrong hits.
         hot: the hot tier.
-        spare_work: what is learned behind the answers.
+        spare_work: learning in the background.
     """
 
     def __init__(self, parts: Parts, installed: InstalledModel) -> None:
@@ -128,14 +128,14 @@ class Completions:
         return len(self.spare_work) + judged
 
     def accounts(self) -> dict[str, ModelAccount]:
-        """Return what each model's judging has cost, and where its namespaces stand."""
+        """Return the judging costs of each model, and the standings of its namespaces."""
         return {
             model: ModelAccount(self._judges[model], one.allowance, list(one.accounts()))
             for model, one in self._namespaces.items()
         }
 
     def start(self, running: AsyncExitStack) -> None:
-        """Start to learn in the background; `running` stops it and shares what was learned."""
+        """Start background learning; `running` stops it and shares what was learned."""
         self._evidence.start()
         running.push_async_callback(self._evidence.stop)
         self.spare_work.start()
@@ -144,7 +144,7 @@ class Completions:
         running.push_async_callback(self._refresh.stop)
 
     def _make_likeness(self, model: str) -> ModelLikeness:
-        """Return the semantic tier of a model that an upstream has answered for."""
+        """Return the semantic tier of a model for which an upstream has answered."""
         parts, chat = self._parts, self._parts.settings.chat
         first = parts.upstreams.first(model)
         who = "" if first is None else first.base_url
@@ -198,8 +198,8 @@ class Completions:
 def _judge_of(model: str, setting: str, upstreams: Upstreams) -> str | None:
     """Return the name of the model that judges answers of a model, or None.
 
-    By default it is the model itself, unless its upstream takes the callers' own keys: the proxy
-    then has none to ask with.
+    By default it is the model itself, unless its upstream uses the callers' own keys: the proxy
+    then has no key for its own calls.
     """
     if setting == "none":
         return None
@@ -211,7 +211,7 @@ def _judge_of(model: str, setting: str, upstreams: Upstreams) -> str | None:
 def _check_judge(settings: Settings, upstreams: Upstreams) -> None:
     judge = settings.chat.judge
     if judge not in {"auto", "none"} and upstreams.first(judge) is None:
-        raise ConfigError(f"chat.judge: no upstream has the model {judge}")
+        raise ConfigError(f"chat.judge: no upstream serves the model {judge}")
 
 
 def _staleness(settings: Settings) -> StalenessRules:

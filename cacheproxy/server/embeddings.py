@@ -1,4 +1,4 @@
-"""Puts the embedding routes together: one for the local model, one for each model of upstreams."""
+"""Assembles the embedding routes: one for the local model, one for each model of upstreams."""
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -29,11 +29,11 @@ from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.upstreams.embedding import UpstreamEngine
 
 _CHECKS = 1_024
-"""Semantic hits that may wait to be checked; beyond that none is served that is to be checked."""
+"""The most semantic hits that may wait for a check; further hits that need one become misses."""
 
 
 class Embeddings:
-    """The embedding routes and what they share.
+    """The embedding routes and their shared parts.
 
     Attributes:
         routes: one for each model, the local one first.
@@ -53,7 +53,7 @@ class Embeddings:
         self.routes = self._make_routes(installed)
 
     def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:
-        """Return each route under its model's name and every alias; the first one of a name."""
+        """Return the routes by model name and alias; the first route that has a name gets it."""
         return {
             name: route
             for route in reversed(self.routes)
@@ -70,7 +70,7 @@ class Embeddings:
         return len(self.spare_work)
 
     def accounts(self) -> list[Account]:
-        """Return where the namespaces of each model stand."""
+        """Return the standings of each model's namespaces."""
         return [account for one in self._thresholds for account in one.accounts()]
 
     def start(self, running: AsyncExitStack) -> None:

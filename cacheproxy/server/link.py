@@ -1,8 +1,8 @@
-"""What the supervisor and its workers say to each other, over a pair of sockets for each worker.
+"""The protocol between the supervisor and its workers, over a socket pair for each worker.
 
-A frame is its length (4 bytes, little-endian) and a message in msgpack. The first one, which tells
-a worker what to serve, is pickled instead: settings hold types of their own, and nobody else can
-write to these sockets. When one side ends, the other reads the end of the stream.
+A frame is its length (4 bytes, little-endian) and a message in msgpack. The first message, a
+worker's configuration, is pickled instead: settings contain custom types, and no other process can
+write to these sockets. When one side exits, the other reads the end of the stream.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 _LENGTH_BYTES = 4
 
 _ANSWER_S = 2.0
-"""Longest time for which a scrape waits for the supervisor, which itself waits less for workers."""
+"""How long a scrape waits for the supervisor, which itself waits less long for the workers."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to serve: the file descriptors of its listening sockets have names."""
+    """A worker's configuration, with the file descriptors of its listening sockets by name."""
 
     settings: Settings
     listeners: dict[str, int]
@@ -43,33 +43,33 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The worker cannot start, because of its settings or for want of a model."""
+    """The worker cannot start, because of its settings or because a model is missing."""
 
     because_of: Literal["settings", "model"]
     message: str
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
-    """The worker is to say what it has counted."""
+    """The supervisor requests a worker's counts."""
 
     number: int
 
 
 class Counted(msgspec.Struct, frozen=True, tag=True):
-    """What the worker had counted after it read the `Count` of this number."""
+    """The worker's counts after it read the `Count` of this number."""
 
     number: int
     families: list[Family]
 
 
 class Scrape(msgspec.Struct, frozen=True, tag=True):
-    """The worker wants the metrics of all."""
+    """The worker requests the metrics of all workers."""
 
     number: int
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
-    """The worker wants the samples of the last minutes that were taken after `since`."""
+    """The worker requests the samples of the last minutes that were taken after `since`."""
 
     number: int
     since: float
@@ -83,7 +83,7 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """The worker is to close its socket after a time, finish its requests unless at once, end."""
+    """The worker is to close its socket after a delay, finish its requests and exit."""
 
     wait_s: float
     at_once: bool
@@ -100,7 +100,7 @@ def _frame(data: bytes) -> bytes:
 
 
 class Channel:
-    """Messages in both directions over one end; belongs to one event loop."""
+    """One end of the connection, for messages in both directions; belongs to one event loop."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -108,16 +108,16 @@ class Channel:
 
     @classmethod
     async def open(cls, connection: socket.socket) -> "Channel":
-        """Return the channel over a connection, which is its own from now on."""
+        """Return the channel over a connection, which the channel then owns."""
         return cls(*await asyncio.open_unix_connection(sock=connection))
 
     def send(self, message: Message) -> None:
-        """Send a message; one that the other side no longer reads is lost."""
+        """Send a message; it is lost if the other side no longer reads."""
         self._writer.write(_frame(_encoder.encode(message)))
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether the other side has not read for so long that messages begin to pile up here."""
+        """Whether messages pile up because the other side does not read them."""
         return self._writer.transport.get_write_buffer_size() > 0
 
     def send_job(self, job: Job) -> None:
@@ -125,7 +125,7 @@ class Channel:
         self._writer.write(_frame(pickle.dumps(job)))
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield what comes until the other side has ended."""
+        """Yield messages until the other side closes."""
         try:
             while True:
                 size = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES), "little")
@@ -134,14 +134,14 @@ class Channel:
             return
 
     async def close(self) -> None:
-        """Send what is still to be sent, and close."""
+        """Send pending messages, and close."""
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
 
 class WorkerLink:
-    """A worker's end: it hears orders, says what it has counted, and asks for what all have."""
+    """A worker's end: receives orders, reports counts, and requests the totals of all workers."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -150,7 +150,7 @@ class WorkerLink:
         self._count: Count | None = None
 
     def receive_job(self) -> Job:
-        """Return what is to be served; waits for it."""
+        """Wait for the configuration and return it."""
         size = int.from_bytes(self._receive(_LENGTH_BYTES), "little")
         job: Job = pickle.loads(self._receive(size))  # noqa: S301
         return job
@@ -158,33 +158,33 @@ class WorkerLink:
     def _receive(self, size: int) -> bytes:
         data = self._connection.recv(size, socket.MSG_WAITALL)
         if len(data) < size:
-            raise SystemExit("the supervisor is gone")
+            raise SystemExit("the supervisor has exited")
         return data
 
     def say_failed(self, error: Exception) -> None:
-        """Say why this worker cannot start; no event loop may be running any more."""
+        """Report why this worker cannot start; no event loop may be running any more."""
         because_of: Literal["settings", "model"] = (
             "model" if isinstance(error, ModelError) else "settings"
         )
         self._connection.setblocking(True)
-        with suppress(ConnectionError):  # the supervisor has gone, and needs no reason
+        with suppress(ConnectionError):  # the supervisor has exited and needs no reason
             self._connection.sendall(_frame(_encoder.encode(Failed(because_of, str(error)))))
 
     async def open(self, metrics: Metrics, on_stop: Callable[[Stop], None]) -> None:
-        """Hear orders from now on; the end of the supervisor is one to stop."""
+        """Receive orders from now on; the supervisor's exit is an order to stop."""
         self._metrics = metrics
-        # A second descriptor, so that a failure can be told after the event loop's end.
+        # A second descriptor, so that a failure can be reported after the event loop has ended.
         self._channel = await Channel.open(self._connection.dup())
         self._listening = asyncio.create_task(self._listen(on_stop))
 
     async def close(self) -> None:
-        """Say for the last time what was counted."""
+        """Report the final counts."""
         self._listening.cancel()
         self._say_counted(Count(0))
         await self._channel.close()
 
     def say_ready(self) -> None:
-        """Say that connections are accepted."""
+        """Report that connections are accepted."""
         self._channel.send(Ready())
 
     async def exposition(self) -> bytes:
@@ -209,7 +209,7 @@ class WorkerLink:
         try:
             return await asyncio.wait_for(answer, _ANSWER_S)
         except TimeoutError:
-            raise Unavailable("the other workers' metrics cannot be had") from None
+            raise Unavailable("the other workers' metrics are not available") from None
         finally:
             del self._awaited[question.number]
 
@@ -224,11 +224,11 @@ class WorkerLink:
                         answer.set_result(message.text)
                 case Stop():
                     on_stop(message)
-        logger.warning("the supervisor is gone; this worker ends, too")
+        logger.warning("the supervisor has exited; this worker stops, too")
         on_stop(Stop(0, at_once=False))
 
     def _count_soon(self, count: Count) -> None:
-        """Answer once, should several have come while the event loop did not turn."""
+        """Answer once if several requests arrived while the event loop was blocked."""
         if self._count is None:
             asyncio.get_running_loop().call_soon(self._answer_count)
         self._count = count

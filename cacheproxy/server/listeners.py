@@ -1,10 +1,10 @@
-"""Listening sockets, bound before anything else is done, so that a taken port is a clear error.
+"""Listening sockets, bound before anything else is done, so that a port in use is a clear error.
 
-Several workers have a socket each on one port (SO_REUSEPORT, as Linux does it), among which the
-kernel spreads connections by their hash. On one socket that all share, the worker that happens to
-be awake takes what comes: of 32 connections made at once, two workers got 31 and 2, 13 and 20, 8
-and 25, 32 and 1; with a socket each 12 and 21, 13 and 20, 19 and 14, 13 and 20 (measured). A worker
-that dies takes with it only connections that it had not accepted yet, and no new ones come to it.
+Each worker has its own socket on the same port (SO_REUSEPORT on Linux), and the kernel distributes
+connections among them by hash. With one shared socket, whichever worker is awake accepts: of
+connections made at once, two workers got 31 and 2, 13 and 20, 8 and 25, 32 and 1; with a socket
+each 12 and 21, 13 and 20, 19 and 14, 13 and 20 (measured). If a worker dies, only the connections
+that it had not accepted yet are lost, and no new ones are routed to it.
 """
 
 import logging
@@ -39,12 +39,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Return a socket that keeps the address for those who `join` it, and does not listen itself.
+    """Return a socket that reserves the address for later `join` calls and does not listen itself.
 
     Raises:
         ConfigError: the address cannot be bound.
     """
-    # SO_REUSEPORT alone would quietly join another server of the same user.
+    # SO_REUSEPORT alone would silently join another server of the same user.
     with bind(host, port) as exclusive, _told(host, port):
         exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         return _bind_shared(exclusive.family, exclusive.getsockname())
@@ -54,24 +54,24 @@ def join(reserved: socket.socket) -> socket.socket:
     """Return a further socket bound to a reserved address; it shares connections with the others.
 
     Raises:
-        OSError: the system has no more of something.
+        OSError: the system is out of some resource.
     """
     listener = _bind_shared(reserved.family, reserved.getsockname())
-    # Inherited by connections: what lingers of them must not keep the next server from the port.
-    # Not before the address is bound: then a second server could reserve it, too.
+    # Inherited by connections: lingering ones must not block the port for the next server.
+    # Set only after binding: otherwise a second server could reserve the address, too.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return listener
 
 
 def log_ready(listeners: Mapping[str, socket.socket], by: str = "") -> None:
-    """Say in the log where there is what, for people and for programs that wait for it."""
+    """Log the addresses, for people and for programs that wait for readiness."""
     if ADMIN in listeners:
         logger.info("for operators: %s/admin", url_of(listeners[ADMIN]))
     logger.info("ready: %s/v1%s", url_of(listeners[PUBLIC]), by)
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL, without a path, at which a bound socket is reached."""
+    """Return the URL, without a path, of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -1,4 +1,4 @@
-"""The parts that all routes share, and how tiers are put together from them."""
+"""The parts that all routes share, and how tiers are assembled from them."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -35,7 +35,7 @@ from cacheproxy.upstreams.fallback import Upstreams
 R = TypeVar("R", bound=Record)
 
 _FLUSH_S = 10.0
-"""Longest time that the end of the process waits for write-backs."""
+"""How long shutdown waits for write-backs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Parts:
         return KeyedTiers(hot, exact, self.store.purges)
 
     def keeper(self, hot: HotTier[R], pack: Callable[[R], bytes]) -> Keeper[R]:
-        """Return what writes one kind of records back."""
+        """Return the write-back of one kind of records."""
         return Keeper(hot, self.writeback, pack)
 
     def semantic_tier(
@@ -86,7 +86,7 @@ class Parts:
         )
 
     def lifetimes(self, default_s: float) -> Lifetimes:
-        """Return the times to live of entries, with those of namespaces that have their own."""
+        """Return the TTLs of entries, including those of namespaces that have their own."""
         settings = self.settings
         return Lifetimes(
             default_s,
@@ -99,7 +99,7 @@ class Parts:
         )
 
     async def start(self, running: AsyncExitStack) -> None:
-        """Open the store and start the threads; `running` stops them, the last one first.
+        """Open the store and start the threads; `running` stops them in reverse order.
 
         Raises:
             StoreError: the store cannot be opened.
@@ -165,7 +165,7 @@ def _make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
 
 
 class SharedEvidence:
-    """The earned thresholds of a server's models, each with what shares it through the store."""
+    """Shares the earned thresholds of a server's models with other processes through the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -180,12 +180,12 @@ class SharedEvidence:
             sharing.start()
 
     def start(self) -> None:
-        """Begin to share, on the running event loop."""
+        """Start sharing, on the running event loop."""
         self._is_running = True
         for sharing in self._sharings:
             sharing.start()
 
     async def stop(self) -> None:
-        """Share what is left, and stop."""
+        """Share the remaining evidence, and stop."""
         for sharing in self._sharings:
             await sharing.stop()

@@ -1,7 +1,7 @@
-"""The table of what the public listener serves: each operation with its endpoint.
+"""The routes of the public listener: each operation with its endpoint.
 
-An operation is declared next to its dialect or endpoint, and says method and path. An entry here is
-all that a further one needs.
+An operation is declared next to its dialect or endpoint, with its method and path. A new operation
+only needs an entry here.
 """
 
 import time
@@ -59,7 +59,7 @@ def public_table(
     not_ready_because: Callable[[], str | None],
     exposition: Exposition,
 ) -> Table:
-    """Return the operations and what answers them, the busiest first."""
+    """Return the operations and their endpoints, the busiest first."""
     callers = Callers(parts.settings.api_keys)
     return [
         *_items(parts, embeddings, callers, watch),

@@ -1,11 +1,12 @@
 """The process's life: start, serve, drain, stop.
 
-SIGTERM: not ready at once, for `drain_s` still accepting, then the requests in flight are finished
-and the write-backs flushed, and the process ends with code 0. SIGINT skips the wait; a signal that
-comes once the socket is closed ends the process without finishing requests.
+On SIGTERM the server reports not ready at once and accepts connections for another `drain_s`. It
+then finishes the requests in flight, flushes the write-backs and exits with code 0. SIGINT skips
+the delay. A signal that arrives after the socket is closed ends the process without finishing
+requests.
 
-A worker is told by its supervisor what a single process is told by signals; signals that reach it
-as well, as from a service manager, change nothing then.
+A worker receives these orders from its supervisor. Signals that reach it as well, for example from
+a service manager, then have no effect.
 """
 
 import asyncio
@@ -35,12 +36,12 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2_048
 
 _FINISH_S = 30
-"""Longest time for which requests in flight are waited for."""
+"""How long shutdown waits for requests in flight."""
 
 _GARBAGE_THRESHOLD = 50_000
-"""New objects that outlive their request before the collector looks for cycles. Python's own 700
-is passed by the requests in flight alone, which hold no cycles: a fifth of the event loop's time
-went into looking (measured, 64 clients)."""
+"""Threshold of new objects at which the garbage collector runs. The requests in flight alone, which
+hold no cycles, exceed Python's default of 700: the collector then took a fifth of the event loop's
+time (measured, 64 clients)."""
 
 
 class _Server(uvicorn.Server):
@@ -56,7 +57,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals ourselves: uvicorn's way ends the process by the signal, not with 0."""
+        """Handle signals here: uvicorn would end the process by the signal instead of code 0."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._drain_s)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
@@ -70,11 +71,11 @@ class _Server(uvicorn.Server):
         self.stop(Stop(wait_s, at_once=self.should_exit and not self._is_worker))
 
     def stop(self, order: Stop) -> None:
-        """Be ready no more, and end as ordered; the earliest of several orders holds."""
+        """Report not ready, and stop as ordered; of several orders the earliest applies."""
         if order.at_once:
             self.should_exit = self.force_exit = True
             return
-        logger.info("draining: not ready from now on")
+        logger.info("draining: no longer ready")
         self._app.drain()
         asyncio.get_running_loop().call_later(order.wait_s, self._exit)
 
@@ -83,7 +84,7 @@ class _Server(uvicorn.Server):
 
 
 class _AdminServer(uvicorn.Server):
-    """uvicorn's server beside ours: signals are not its business."""
+    """A second uvicorn server, which does not handle signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,7 +134,7 @@ async def _live(
     if link is not None:
         await link.open(app.metrics, server.stop)
     await app.start()
-    # What start-up made lives as long as the process: the collector need not walk it again.
+    # Objects from start-up live as long as the process: the collector need not scan them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)

@@ -1,13 +1,14 @@
-"""The process above several workers: it starts them, replaces them, stops them, and adds them up.
+"""The parent of several workers: it starts, replaces and stops them, and sums their metrics.
 
-It serves nothing itself, and has neither model nor store. Workers are new processes, each on a
-socket of its own on the one port, which stays reserved here. Whoever is asked for `/metrics` asks
-the supervisor, which asks all workers and keeps what those that have ended had counted, so that no
-counter ever goes back; of a worker that is killed, the last `_COUNT_EVERY_S` may be missing.
+It serves nothing itself and has neither model nor store. Workers are separate processes, each with
+its own socket on the one port, which stays reserved here. A worker that is asked for `/metrics`
+asks the supervisor, which collects the counts of all workers. It keeps the counts of workers that
+have exited, so that no counter ever decreases; if a worker is killed, its last `_COUNT_EVERY_S` may
+be missing.
 
-Until all workers are ready for the first time, the end of one is the end of all, so that mistakes
-are told at once. Afterwards a worker that ends, or cannot start, is replaced for as long as it
-takes: the others serve.
+Until all workers are ready for the first time, the exit of one stops all, so that configuration
+errors are reported at once. Afterwards a worker that exits or cannot start is replaced, as often as
+needed, while the others serve.
 """
 
 import asyncio
@@ -42,26 +43,26 @@ logger = logging.getLogger(__name__)
 
 _COUNT_EVERY_S = 1.0
 _COUNT_DEADLINE_S = 0.2
-"""What a worker that is slower than this had counted before goes into a scrape."""
+"""If a worker takes longer than this to answer, a scrape uses its previous counts."""
 
 _DIED_SOON_S = 10.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 
 _END_S = 60.0
-"""Workers that have not ended so long after their sockets closed are killed: more than the 30 s
-that they give their requests, and the 10 s that they give their write-backs."""
+"""Workers still running this long after their sockets closed are killed. It exceeds the 30 s that
+they allow for requests plus the 10 s for write-backs."""
 
 
 def next_pause_s(last_pause_s: float, lived_s: float) -> float:
-    """Return how long to wait before a worker that lived so long is replaced."""
+    """Return the delay before a worker that lived this long is replaced, seconds."""
     if lived_s >= _DIED_SOON_S:
         return 0.0
     return min(max(2 * last_pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
 
 def supervise(settings: Settings, reserved: Mapping[str, socket.socket]) -> None:
-    """Keep `settings.workers` workers serving on the reserved addresses until a signal ends it.
+    """Keep `settings.workers` workers serving on the reserved addresses until a signal arrives.
 
     Raises:
         ConfigError: the workers cannot start with these settings.
@@ -76,8 +77,8 @@ class _Worker:
 
     Attributes:
         is_ready: whether it accepts connections.
-        failure: what it said of why it could not start.
-        counted: what it had counted when it was last asked.
+        failure: its reason for not starting, if it reported one.
+        counted: its most recent counts.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
@@ -98,7 +99,9 @@ class _Worker:
             OSError: the system has no more of something.
         """
         ours, theirs = socket.socketpair()
-        with ExitStack() as passed_on:  # the worker's alone: they close when it ends, however so
+        with (
+            ExitStack() as passed_on
+        ):  # owned by the worker alone: they close whenever and however it exits
             passed_on.enter_context(theirs)
             descriptors = {
                 name: passed_on.enter_context(join(address)).fileno()
@@ -107,7 +110,7 @@ class _Worker:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cacheproxy.server.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(), *descriptors.values()),
-                process_group=0,  # an interrupt from the terminal is the supervisor's to pass on
+                process_group=0,  # the supervisor forwards an interrupt from the terminal
             )
         channel = await Channel.open(ours)
         channel.send_job(Job(settings, descriptors))
@@ -123,7 +126,7 @@ class _Worker:
         on_ready: Callable[["_Worker"], None],
         answer: Callable[[Scrape | Look], Awaitable[bytes]],
     ) -> int:
-        """Hear what it says until it ends; return its exit status, negative for a signal."""
+        """Receive its messages until it exits; return its exit status, negative for a signal."""
         async for message in self._channel.messages():
             match message:
                 case Ready():
@@ -142,7 +145,7 @@ class _Worker:
         return await self._process.wait()
 
     def stop(self, order: Stop) -> None:
-        """Have it end by itself."""
+        """Ask it to stop."""
         self._channel.send(order)
 
     def kill(self) -> None:
@@ -151,7 +154,7 @@ class _Worker:
             self._process.kill()
 
     async def count(self) -> None:
-        """Bring `counted` up to what it is after this call."""
+        """Update `counted` to a state no older than this call."""
         self._asked += 1
         self._fresh = asyncio.get_running_loop().create_future()
         if not self._channel.is_backed_up:
@@ -186,13 +189,13 @@ class _Supervisor:
         self._closes_at = 0.0
 
     async def run(self) -> None:
-        """Keep workers running until a signal ends it; the errors are those of `supervise`."""
+        """Keep workers running until a signal arrives; raises the errors of `supervise`."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_s)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
         keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._settings.workers)]
         counting = [asyncio.create_task(self._count_for_ever())]
-        if self._settings.admin.port is not None:  # nobody else looks at it
+        if self._settings.admin.port is not None:  # no other task observes it
             counting.append(asyncio.create_task(self._remember_for_ever()))
         await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         if not self._stopping.is_set():
@@ -209,7 +212,7 @@ class _Supervisor:
         return [worker for worker in self._workers if worker.is_ready]
 
     async def _keep_one(self) -> None:
-        """Have one worker running, and another when it ends, until all are to end."""
+        """Keep one worker running and replace it whenever it exits, until shutdown."""
         pause_s = 0.0
         while not self._stopping.is_set():
             started_at = time.monotonic()
@@ -227,7 +230,7 @@ class _Supervisor:
             await self._pause(pause_s)
 
     async def _run_one(self) -> CacheproxyError:
-        """Have a worker running until it ends; return why it ended."""
+        """Run a worker until it exits; return the reason."""
         worker = await _Worker.start(self._settings, self._reserved)
         self._workers.add(worker)
         if self._stopping.is_set():
@@ -236,7 +239,7 @@ class _Supervisor:
         self._workers.remove(worker)
         self._ended = merge([self._ended, lasting(worker.counted)])
         if self._stopping.is_set() and status:
-            logger.error("worker %d did not stop as it should (%s)", worker.pid, _tell(status))
+            logger.error("worker %d did not stop cleanly (%s)", worker.pid, _tell(status))
         return _reason(worker, status)
 
     async def _pause(self, seconds: float) -> None:
@@ -266,7 +269,7 @@ class _Supervisor:
 
     def _kill(self) -> None:
         for worker in self._workers:
-            logger.error("worker %d does not end; it is killed", worker.pid)
+            logger.error("worker %d does not stop; killing it", worker.pid)
             worker.kill()
 
     async def _count_for_ever(self) -> None:
@@ -281,7 +284,7 @@ class _Supervisor:
             await asyncio.sleep(SAMPLE_EVERY_S)
 
     async def _count(self) -> None:
-        """Ask all workers what they have counted; those that do not answer in time will later."""
+        """Request the counts of all workers; those that do not answer in time will do so later."""
         asked = [asyncio.create_task(worker.count()) for worker in self._ready()]
         if asked:
             _, late = await asyncio.wait(asked, timeout=_COUNT_DEADLINE_S)
@@ -294,7 +297,7 @@ class _Supervisor:
         return await self._exposition()
 
     async def _exposition(self) -> bytes:
-        """Return the metrics of all, no older than this call."""
+        """Return the metrics of all workers, no older than this call."""
         asked_at = time.monotonic()
         async with self._collecting:
             if self._collected_at <= asked_at:

@@ -1,4 +1,4 @@
-"""Which embedding models upstreams have, and what they are to the local one."""
+"""Which embedding models upstreams serve, and how they relate to the local model."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from cacheproxy.upstreams.standin import StandIn
 
 
 def upstream_models(upstreams: Upstreams, installed: InstalledModel) -> Iterator[ModelInfo]:
-    """Yield the models that only upstreams have.
+    """Yield the models that only upstreams serve.
 
-    A fingerprint names the first upstream that has the model, for which others only stand in.
+    A fingerprint names the first upstream that serves the model; the others are its fallbacks.
     """
     for name, first in upstreams.embeddings().items():
         if name not in (installed.name, *installed.aliases):
@@ -28,10 +28,10 @@ def upstream_models(upstreams: Upstreams, installed: InstalledModel) -> Iterator
 def make_local_engine(
     local: LocalEngine, installed: InstalledModel, tokenizer: Tokenizer, upstreams: Upstreams
 ) -> tuple[Engine, str]:
-    """Return the local model's engine, and the fingerprint of what it gives.
+    """Return the local model's engine, and the fingerprint of its results.
 
-    Where an upstream has the same model, one of the two stands in for the other; entries are of the
-    one that is asked first.
+    If an upstream serves the same model, one of the two is the fallback of the other; entries come
+    from the one that is tried first.
 
     Raises:
         ConfigError: the upstream's model has other dimensions.

@@ -1,7 +1,7 @@
 """One worker process: `python -m cacheproxy.server.worker FD`, started by the supervisor.
 
-It serves as a single process would, on a socket of its own. What it is to serve, and orders, come
-over the socket with the descriptor FD; when that ends, so does the worker.
+It serves like a single process, on a socket of its own. Its configuration and its orders arrive
+over the socket with the descriptor FD; when that socket closes, the worker stops.
 """
 
 import socket
@@ -17,7 +17,7 @@ from cacheproxy.telemetry.logs import start_logging
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until ordered to stop."""
     link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
     job = link.receive_job()
     settings = job.settings

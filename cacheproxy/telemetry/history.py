@@ -1,8 +1,7 @@
-"""The figures of the last minutes, for the built-in page: small samples of the metrics, in a ring.
+"""The last minutes of metrics for the built-in page: small samples in a ring buffer.
 
-What counts since the start is kept as counted, so that a reader takes differences over any span,
-and the page can be held against `/metrics`. Of several workers it is the supervisor that keeps the
-ring, over what all of them count.
+Counters are kept as totals, so that a reader can take differences over any span and compare the
+page with `/metrics`. With several workers, the supervisor keeps the ring for their sums.
 """
 
 import asyncio
@@ -48,24 +47,24 @@ _NAMES = frozenset(
         "process_resident_memory_bytes",
     )
 )
-"""Of the samples that are read; nothing else is collected for the page."""
+"""Names of the metrics that are read; nothing else is collected for the page."""
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What all workers had counted, and how they were, at one time.
+    """The counters and gauges of all workers at one time.
 
     Attributes:
         at: Unix time, seconds.
-        requests: answered, by status.
-        durations: of those answered with 200, how many fell in each of `LATENCY_BUCKETS` and above,
-            by outcome.
-        texts: looked up, and chat requests.
-        hits: of those, by tier.
+        requests: answered requests, by status.
+        durations: number of requests answered with 200 in each of `LATENCY_BUCKETS` and above, by
+            outcome.
+        texts: texts looked up, and chat requests.
+        hits: hits among those, by tier.
         inferred: texts that the model has read, in `inference_s` seconds of its threads.
-        spared_s: inference that hits have spared, about, seconds.
-        upstream_calls: answers of upstreams; of their time hits saved `upstream_saved_s`, and of
-            their tokens `saved_tokens`.
-        breakers: state by operation: 0 closed, 1 half-open, 2 open; so for `upstreams`, by name.
+        spared_s: approximate inference time that hits have saved, seconds.
+        upstream_calls: answers of upstreams; hits saved `upstream_saved_s` seconds of their time
+            and `saved_tokens` of their tokens.
+        breakers: state by operation: 0 closed, 1 half-open, 2 open; `upstreams` likewise, by name.
         store_entries, store_bytes: None where the store keeps no count.
     """
 
@@ -97,7 +96,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Recent(msgspec.Struct, frozen=True):
-    """The samples, the oldest first, and what their parts mean."""
+    """The samples, oldest first, with the meaning of their fields."""
 
     every_s: float
     bounds_s: tuple[float, ...]
@@ -111,7 +110,7 @@ class History:
         self._samples: deque[Figures] = deque(maxlen=_SAMPLES)
 
     def add(self, figures: Figures) -> None:
-        """Keep a sample; the oldest goes."""
+        """Add a sample; the oldest is dropped."""
         self._samples.append(figures)
 
     def since(self, at: float) -> bytes:
@@ -121,10 +120,10 @@ class History:
 
 
 class MetricsSource(Protocol):
-    """Where the metrics of all workers are had; of a single process, its own."""
+    """A source of the metrics of all workers, or of a single process."""
 
     async def exposition(self) -> bytes:
-        """Return all of them in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
 
     async def recent(self, since: float) -> bytes:
         """Return the samples taken after a time (Unix, seconds), as JSON (`Recent`)."""
@@ -147,17 +146,17 @@ class OwnMetrics:
         return self._history.since(since)
 
     def start(self) -> None:
-        """Take samples from now on."""
+        """Start taking samples."""
         self._sampling = asyncio.create_task(self._sample(), name="live-samples")
 
     def stop(self) -> None:
-        """Take no more."""
+        """Stop taking samples."""
         if self._sampling is not None:
             self._sampling.cancel()
 
     async def _sample(self) -> None:
         while True:
-            # Only what a sample takes is collected.
+            # Only the metrics that a sample needs are collected.
             wanted = self._metrics.registry.restricted_registry(_NAMES)
             families = take_snapshot(wanted, self._metrics.merges)
             self._history.add(read_figures(families, time.time()))
@@ -165,7 +164,7 @@ class OwnMetrics:
 
 
 def read_figures(families: Iterable[Family], at: float) -> Figures:
-    """Return the figures out of all metrics."""
+    """Extract a sample from all metrics."""
     found = _Found(families)
     return Figures(
         at=at,
@@ -202,7 +201,7 @@ def read_figures(families: Iterable[Family], at: float) -> Figures:
 
 
 class _Found:
-    """The samples that matter, by name."""
+    """The needed samples, by name."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self.samples: dict[str, list[Sample]] = defaultdict(list)
@@ -221,14 +220,14 @@ class _Found:
         return sum(sample.value for sample in self._of(name, labels))
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, int]:
-        """Return that sum for each value of another label."""
+        """Return the same sum for each value of another label."""
         sums: dict[str, int] = defaultdict(int)
         for sample in self._of(name, labels):
             sums[sample.labels[label]] += int(sample.value)
         return dict(sums)
 
     def spared_s(self) -> float:
-        """Return the inference that hits have spared, each its model's mean, seconds."""
+        """Return the inference time that hits have saved, by each model's mean, seconds."""
         hits = self.by("model", "lookups_total", result="hit")
         texts = self.by("model", "batch_texts_sum")
         return sum(
@@ -238,7 +237,7 @@ class _Found:
         )
 
     def durations(self) -> dict[str, list[int]]:
-        """Return the counts of each bucket by outcome; Prometheus has them cumulated."""
+        """Return the count of each bucket by outcome; Prometheus reports cumulative counts."""
         cumulated: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
         for sample in self._of("request_duration_seconds_bucket", {}):
             cumulated[sample.labels["outcome"]][float(sample.labels["le"])] += sample.value

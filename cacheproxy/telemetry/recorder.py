@@ -1,15 +1,16 @@
-"""A log of requests that a load tester can replay: times, lengths and hashes, no text unless asked.
+"""Records requests for replay by a load tester: times, lengths, hashes, and texts if enabled.
 
-Off unless `record.path` is set. The event loop only puts a request's bytes aside; a thread of its
-own reads them and writes lines, so that a slow disk slows nobody: what does not fit in the queue is
-dropped, and counted. A request is one line of JSON:
+It is off unless `record.path` is set. The event loop only queues a request's bytes; a separate
+thread parses them and writes lines, so that a slow disk delays no request. Requests that do not fit
+in the queue are dropped and counted. A request is one line of JSON:
 
     {"at": Unix seconds, "route": …, "model": …, "namespace": hash, "hashes": […],
      "characters": […], "tokens": […], "form": …, "dimensions": …, "streamed": …, "texts": […]}
 
-with an entry for each input in the lists; `tokens` where the client sent token ids, `texts` only
-with `record.texts`. Hashes are keyed: whoever has the file alone cannot try out texts on it. The
-key lies beside it (`PATH.key`), so that workers and restarts give a text the same hash.
+The lists have an element for each input; `tokens` is present if the client sent token ids, `texts`
+only with `record.texts`. Hashes are keyed, so that texts cannot be guessed from the file alone. The
+key is stored next to it (`PATH.key`), so that a text has the same hash in all workers and after
+restarts.
 """
 
 import hashlib
@@ -34,16 +35,16 @@ logger = logging.getLogger(__name__)
 
 _MOST_QUEUED_BYTES = 32 * 2**20
 _MOST_QUEUED = 20_000
-"""Requests that wait to be written, and their bytes."""
+"""Bounds of the queue: requests, and their total bytes."""
 
 _PAUSE_S = 0.25
-"""Between two looks at the queue: what a crash may lose."""
+"""Interval between two writes of the queue, which is what a crash may lose."""
 
 _PART = 200
-"""Requests written at a time, so that the file grows as they come and memory does not."""
+"""Requests per write, so that memory stays bounded."""
 
 _LOCK_S = 5.0
-"""Longest wait for another worker that writes; what waits longer is dropped."""
+"""Longest wait for another worker's write; after that the requests are dropped."""
 
 _COMPLAIN_S = 60.0
 _KEY_BYTES = 32
@@ -59,10 +60,10 @@ class _Queued(NamedTuple):
 
 
 class Recorder:
-    """Writes what is put into it, from a thread of its own, into one file for all workers."""
+    """Writes recorded requests, on its own thread, into one file for all workers."""
 
     def __init__(self, path: Path, *, with_texts: bool, max_bytes: int, metrics: Metrics) -> None:
-        """Name the file; at `max_bytes` it becomes `PATH.1`, in place of the one before."""
+        """Set the file; at `max_bytes` it is renamed to `PATH.1`, replacing the previous one."""
         self._path = path
         self._with_texts = with_texts
         self._max_bytes = max_bytes
@@ -90,12 +91,12 @@ class Recorder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, and end; blocks for as long as that takes."""
+        """Write the queued requests, and stop; blocks until then."""
         self._stopping.set()
         self._thread.join()
 
     def put(self, route: str, namespace_id: str, body: bytes) -> None:
-        """Have a request recorded; never blocks, and never fails."""
+        """Queue a request for recording; never blocks and never fails."""
         with self._lock:
             is_full = (
                 len(self._queue) >= _MOST_QUEUED
@@ -131,7 +132,7 @@ class Recorder:
             if time.monotonic() - self._complained_at >= _COMPLAIN_S:
                 self._complained_at = time.monotonic()
                 logger.warning(
-                    "requests are not recorded: %s: %s", self._path, error.strerror or error
+                    "requests could not be recorded: %s: %s", self._path, error.strerror or error
                 )
         else:
             self._recorded.inc(len(lines))
@@ -173,7 +174,7 @@ class Recorder:
         return key
 
     def _append(self, data: bytes) -> None:
-        """Append to the file, nobody else doing so; begin a new one if it is full."""
+        """Append to the file under a lock; start a new one if it is full."""
         with self._locked():
             if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
                 os.replace(self._path, self._beside(".1"))

@@ -1,8 +1,8 @@
 """An alarm that a rate of errors has risen above what it was known to be.
 
 Page's CUSUM in betting form: W <- max(1, W) E, where E is the likelihood ratio of "some times
-worse" to "as it was". Each label comes with its own band's rate, so that bands that are checked
-more often need no weights. The height of W tells how sure it is; right labels bring it down.
+worse" to "unchanged". Each label comes with its own band's rate, so that bands that are checked
+more often need no weights. The larger W is, the stronger the evidence; correct labels lower it.
 """
 
 
@@ -14,7 +14,7 @@ class Alarm:
         self._times = times
 
     def label(self, is_wrong: bool, rate: float) -> None:
-        """Take a label whose band was known to err at most at `rate`, between 0 and 1."""
+        """Add a label whose band had an error rate of at most `rate`, between 0 and 1."""
         worse = min(self._times * rate, (1 + rate) / 2)
         ratio = worse / rate if is_wrong else (1 - worse) / (1 - rate)
         self.level = max(1.0, self.level) * ratio

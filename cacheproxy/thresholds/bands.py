@@ -1,6 +1,6 @@
-"""Bands of scores: the grain in which evidence is kept and thresholds are set.
+"""Bands of scores: the resolution in which evidence is kept and thresholds are set.
 
-Finer where thresholds are found: near 1, where a good probe puts what may be served.
+They are finer near 1, where a good probe scores correct neighbours and thresholds are found.
 """
 
 from bisect import bisect_right
@@ -12,7 +12,7 @@ EDGES = (
     *(round(0.96 + 0.0025 * step, 4) for step in range(16)),
     0.9995,
 )
-"""Lowest scores of the bands above the first, which takes all lower scores."""
+"""Lowest scores of all bands but the first, which contains all lower scores."""
 
 BANDS = len(EDGES) + 1
 

@@ -1,8 +1,8 @@
-"""Upper limits on a rate of errors that was sampled unevenly, and how much evidence one needs.
+"""Upper limits of an unevenly sampled error rate, and the amount of evidence that they need.
 
 The limit is Fay and Feuer's (1997, Statistics in Medicine 16:791) for a weighted sum of Poisson
-counts. It needs only that within a stratum the sampling does not depend on what is sampled for: the
-share that is sampled may differ from stratum to stratum, and over time.
+counts. It requires only that within a stratum sampling is independent of the outcome: the sampled
+share may differ between strata and over time.
 """
 
 import math
@@ -11,21 +11,21 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 _SAFETY = 1.011
-"""On Wilson and Hilferty's approximation, which lies up to 1.0 % low (checked from 2 to 2,000
-degrees of freedom, at 90 to 99.9 %)."""
+"""Correction of Wilson and Hilferty's approximation, which is up to 1.0 % too low (checked from 2
+to 2,000 degrees of freedom, at 90 to 99.9 %)."""
 
 _LOW_MARGIN = 0.05
-"""Taken off low quantiles, so that the approximation never lies above (checked from 2 to 1,000
-degrees of freedom, at 90 to 99.9 %)."""
+"""Subtracted from low quantiles, so that the approximation is never too high (checked from 2 to
+1,000 degrees of freedom, at 90 to 99.9 %)."""
 
 
 class Stratum(NamedTuple):
     """Traffic of which a part was checked.
 
     Attributes:
-        traffic: texts that came, or were weighed by their age.
-        labels: those that were checked.
-        errors: those that were found wrong.
+        traffic: number of texts, possibly weighted by age.
+        labels: the number that were checked.
+        errors: the number that were found wrong.
     """
 
     traffic: float
@@ -36,12 +36,12 @@ class Stratum(NamedTuple):
 def upper_limit(strata: Sequence[Stratum], confidence: float, *, at_worst: bool = True) -> float:
     """Return the limit under which the traffic's rate of errors lies with this confidence.
 
-    The error that was just not seen has the weight of the stratum where it weighs most, or, unless
-    `at_worst`, the weight that errors have on average where they are as frequent everywhere. The
-    second is Tiwari, Clegg and Zou's (2006, Statistical Methods in Medical Research 15:547) choice
-    in spirit: where strata are meant to be checked equally often, their weights differ by chance.
+    The one additional, unseen error has the weight of the stratum with the largest weight, or,
+    unless `at_worst`, the average weight of errors that are equally frequent everywhere. The latter
+    follows Tiwari, Clegg and Zou (2006, Statistical Methods in Medical Research 15:547): if strata
+    are meant to be checked equally often, their weights differ by chance.
 
-    At most 1, which is also the answer where traffic was never checked.
+    The limit is at most 1, and is 1 if some traffic was never checked.
     """
     total = sum(stratum.traffic for stratum in strata)
     if total <= 0:
@@ -78,8 +78,8 @@ def chi2_quantile(confidence: float, degrees: float) -> float:
 def chi2_low_quantile(confidence: float, degrees: float) -> float:
     """Return a value that is at most the chi-squared quantile of `1 - confidence`.
 
-    Wilson and Hilferty's approximation, lowered; it is exact enough from 2 degrees of freedom on,
-    which one error gives.
+    It is Wilson and Hilferty's approximation, lowered, which is accurate enough from 2 degrees of
+    freedom on; one error gives 2.
     """
     if degrees < 2:
         return 0.0
@@ -136,7 +136,7 @@ def rate_upper_limit(found: float, trials: float, confidence: float) -> float:
 
 
 def _at_least(found: int, trials: int, rate: float) -> float:
-    """Return how probable so many or more are."""
+    """Return the probability of this many or more."""
     if rate <= 0:
         return float(found <= 0)
     if rate >= 1:
@@ -156,5 +156,5 @@ def _at_least(found: int, trials: int, rate: float) -> float:
 
 
 def least_labels(max_error: float, confidence: float) -> int:
-    """Return how many labels without an error it takes to promise `max_error`."""
+    """Return how many labels without an error are needed to certify `max_error`."""
     return math.ceil(-math.log(1 - confidence) / max_error)

@@ -1,9 +1,9 @@
-"""From which score on neighbours may be served: the loosest threshold that the evidence supports.
+"""The lowest score at which neighbours may be served: the loosest threshold with enough evidence.
 
-The bands are walked from the strictest down, merged into blocks of enough labels. A threshold is
-certified if the upper limit of the error rate of all that lies above it is within the promise.
-Failures before the first success do not end the walk, three in a row after it do: stricter is not
-always safer, and the best scores may be the worst ones.
+The bands are visited from the strictest down, merged into blocks of enough labels. A threshold is
+certified if the upper limit of the error rate of everything above it is within the promise.
+Failures before the first success do not end the search, but three consecutive failures after it do:
+a stricter threshold is not always safer, and the highest scores may have the most errors.
 """
 
 import math
@@ -14,10 +14,11 @@ from cacheproxy.thresholds.bands import BANDS
 from cacheproxy.thresholds.bounds import Stratum, least_labels, rate_of, upper_limit
 
 _BLOCK_LABELS = 30
-"""Fewer say nothing of a band by itself."""
+"""Minimum labels per block: fewer say nothing about a band on its own."""
 
 _MOST_MARGINAL = 6.0
-"""Times the promised rate, of the loosest block alone: a good average must not hide a bad edge."""
+"""Limit for the loosest block alone, as a multiple of the promised rate: a good average must not
+hide a bad edge."""
 
 _FAILURES = 3
 
@@ -27,11 +28,11 @@ class Certificate(NamedTuple):
 
     Attributes:
         band: the lowest band that may be served; None while nothing may.
-        error: the estimated rate of errors above the threshold, or of the best try.
+        error: the estimated error rate above the threshold, or above the best candidate.
         upper: its upper limit.
-        labels: labels above the threshold, or of the best try.
-        pairs_needed: about how many more labels would certify a threshold; infinite where every
-            one has shown more errors than are promised.
+        labels: labels above the threshold, or above the best candidate.
+        pairs_needed: about how many more labels would certify a threshold; infinite if every
+            candidate has shown more errors than promised.
     """
 
     band: int | None
@@ -42,7 +43,7 @@ class Certificate(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Neighbouring bands whose counts are taken together, from `low` up to and without `high`."""
+    """Adjacent bands whose counts are pooled, from `low` up to but excluding `high`."""
 
     low: int
     high: int
@@ -50,7 +51,7 @@ class Block(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What blocks say of the share of wrong ones in their traffic.
+    """The error rate of some blocks' traffic.
 
     Attributes:
         error: the estimate.
@@ -62,28 +63,28 @@ class Estimate(NamedTuple):
 
 
 class Limits(Protocol):
-    """Tells from labels how many of a block's neighbours are wrong."""
+    """Estimates from labels how many of a block's neighbours are wrong."""
 
     def estimate(self, blocks: Sequence[Block]) -> Estimate:
-        """Return what is known of the traffic of all these blocks together."""
+        """Return the error rate and its limit for the traffic of all these blocks together."""
 
     def marginal(self, block: Block) -> float:
         """Return a rough estimate of one block alone, which is never 0."""
 
 
 class ExactLabels:
-    """Labels that are never mistaken, such as cosines of true vectors."""
+    """Limits for labels that are always correct, such as cosines of true vectors."""
 
     def __init__(self, confidence: float) -> None:
         self._confidence = confidence
 
     def estimate(self, blocks: Sequence[Block]) -> Estimate:
-        """Return the rate of errors, each block weighed by its traffic."""
+        """Return the error rate, each block weighted by its traffic."""
         strata = [block.stratum for block in blocks]
         return Estimate(rate_of(strata), upper_limit(strata, self._confidence))
 
     def marginal(self, block: Block) -> float:
-        """Return the block's rate, with half an error more."""
+        """Return the block's error rate with half an error added."""
         return (block.stratum.errors + 0.5) / (block.stratum.labels + 1)
 
 
@@ -98,7 +99,7 @@ def certify(
 ) -> Certificate:
     """Return the loosest certified threshold; the counts are by band, the strictest last.
 
-    `limits` says what the labels are worth; without any they are taken for exact.
+    `limits` accounts for errors of the labels; by default labels are taken as exact.
     """
     limits = limits or ExactLabels(confidence)
     needed = least_labels(max_error, confidence)

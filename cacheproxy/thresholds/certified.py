@@ -1,7 +1,7 @@
-"""The controller that keeps a promise: one namespace's earned thresholds each, and their metrics.
+"""The controller that keeps the promise: earned thresholds for each namespace, and their metrics.
 
-Namespaces share nothing: evidence of one says nothing of another, and would carry information from
-tenant to tenant.
+Namespaces share nothing: evidence from one says nothing about another, and sharing it would leak
+information between tenants.
 """
 
 import logging
@@ -28,7 +28,7 @@ from cacheproxy.thresholds.promise import Promise
 _log = logging.getLogger(__name__)
 
 _NAMESPACES = 1_000
-"""Kept at the same time, some 15 kB each; what was used longest ago starts anew later."""
+"""Namespaces kept at the same time, about 15 kB each; an evicted one later starts again."""
 
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every cosine."""
@@ -36,15 +36,15 @@ _CLOSED = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What may be told of one namespace.
+    """The figures of one namespace.
 
     Attributes:
-        namespace_id: whose account it is.
-        standings: how its thresholds stand, one for each min_similarity.
+        namespace_id: the namespace.
+        standings: the state of its thresholds, one for each min_similarity.
         alarms: how often the evidence was in doubt, by kind.
-        is_aside: whether lookups cost more than they spare.
+        is_aside: whether lookups are paused, because they cost more than they save.
         hits: semantic hits since the start of this process.
-        spared_s: the inference that they spared, about, seconds.
+        spared_s: the approximate inference time that they saved, seconds.
     """
 
     namespace_id: str
@@ -77,9 +77,9 @@ class CertifiedThresholds:
         """Start closed everywhere.
 
         Args:
-            promise: what is to be kept, in every namespace.
-            min_similarity: of requests that ask for none; one of the promise's.
-            saves_only: step aside where lookups cost more than they spare.
+            promise: the promise to keep, in every namespace.
+            min_similarity: the default for requests that set none; one of the promise's.
+            saves_only: step aside if lookups cost more than they save.
             model: the model's name, for the metrics.
             metrics: counts labels, and shows the thresholds.
             draw: uniform in [0, 1).
@@ -100,7 +100,7 @@ class CertifiedThresholds:
         self._shown: dict[str, int] = {}
 
     def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
-        """Return True, unless the namespace's lookups are not worth it: closed ones learn."""
+        """Return True unless the namespace has stepped aside; closed namespaces still learn."""
         economy = self._of(namespace_id).economy
         if economy.is_aside:
             economy.passed(texts, is_idle=is_idle())
@@ -111,7 +111,7 @@ class CertifiedThresholds:
         return self._of(namespace_id).earned.is_open
 
     def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
-        """Return what the namespace's evidence allows."""
+        """Return the verdict that the namespace's evidence allows."""
         asked = self._min_similarity if min_similarity is None else min_similarity
         earned = self._of(namespace_id).earned
         verdict = earned.judge(score, asked)
@@ -130,7 +130,7 @@ class CertifiedThresholds:
                 self._metrics.semantic_alarms.labels(self._model, kind).inc(count - before[kind])
 
     def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
-        """Add to the namespace's costs, and step aside where they are too high."""
+        """Add to the namespace's costs, and step aside if they are too high."""
         namespace = self._of(namespace_id)
         economy = namespace.economy
         economy.looked_up(seconds, texts, hits)
@@ -141,19 +141,19 @@ class CertifiedThresholds:
         economy.settle(share)
         if economy.is_aside:
             _log.info(
-                "the semantic tier steps aside in namespace %s for now: a lookup takes %.2f ms, and"
-                " would at best spare %.1f %% of the texts %.2f ms of inference",
+                "the semantic tier steps aside in namespace %s for now: a lookup takes %.2f ms and"
+                " would save at most %.1f %% of the texts %.2f ms of inference",
                 *(short_id(namespace_id), 1000 * economy.lookup_s, 100 * share),
                 1000 * economy.inference_s,
             )
         self._show(namespace_id, namespace)
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
-        """Note what the namespace's hits spare."""
+        """Record the inference time that the namespace's hits save."""
         self._of(namespace_id).economy.inferred(seconds, texts)
 
     def accounts(self) -> Iterator[Account]:
-        """Yield each namespace's account, the one used last first."""
+        """Yield each namespace's account, the most recently used first."""
         for namespace_id, namespace in reversed(self._namespaces.items()):
             yield Account(
                 namespace_id,
@@ -166,11 +166,11 @@ class CertifiedThresholds:
 
     @property
     def kind(self) -> str:
-        """What the evidence is of: the similarities that are promised."""
+        """The kind of the evidence: the similarities that are promised."""
         return self._promise.kind
 
     def with_news(self) -> list[tuple[str, EarnedThresholds]]:
-        """Return the namespaces with evidence that was not shared yet."""
+        """Return the namespaces with evidence that is not shared yet."""
         return [
             (namespace_id, namespace.earned)
             for namespace_id, namespace in self._namespaces.items()

@@ -1,12 +1,12 @@
 """The threshold that keeps a promise: P(wrong | semantic hit) <= max_error, or no semantic hits.
 
-One namespace under one model, as a pure state machine: texts and labels go in, verdicts come out;
-it counts, and knows no clock. It starts closed. Every miss with a neighbour is a free label, and a
-share of the hits is checked off the path; the evidence opens the tier, tightens it at once and
-loosens it slowly. When labels hint that the world has changed, the tier is suspended: nothing is
-served, so that every text with a neighbour becomes a label, until those have spoken for or against
-the evidence. Hints are a wrong hit, and a rise of errors among the misses just under the threshold,
-the canary, all of which are known. Evidence that is refuted is thrown away.
+One namespace under one model, as a pure state machine without a clock: its input are texts and
+labels, its output are verdicts. It starts closed. Every miss with a neighbour is a free label, and
+a share of the hits is checked in the background; the evidence opens the tier, tightens the
+threshold at once and loosens it slowly. If labels suggest that the traffic has changed, the tier is
+suspended: nothing is served, so that every text with a neighbour becomes a label, until these
+confirm or refute the evidence. Such signs are a wrong hit, and a rise of errors among the misses
+just below the threshold (the canary), all of which are labelled. Refuted evidence is discarded.
 """
 
 import math
@@ -24,20 +24,20 @@ from cacheproxy.thresholds.promise import Promise
 _CANARY_BANDS = 6
 
 _HITS_TIMES, _CANARY_TIMES = (2.0, 10.0), 3.0
-"""How much worse the alarms look for: hits for twice and for ten times the promised rate."""
+"""Error rates that the alarms over hits detect: twice and ten times the promised rate."""
 
 _SUSPEND, _RESUME, _REFUTED = 10.0, 2.0, 5_000.0
-"""Levels of the alarms over hits: suspended from the first, resumed at the second, and evidence
-that is refuted from the third."""
+"""Levels of the alarms over hits: suspension at the first, resumption at the second, and refutation
+of the evidence at the third."""
 
 _CANARY_SUSPEND = 100.0
 
 _LOOSEN_REFITS = 2
 _SURE = 3.0
-"""Times the labels that it takes to open: with fewer, only half of what is certified is served."""
+"""Multiple of the labels needed to open: with fewer, only half of what is certified is served."""
 
 _YOUNG = 6.0
-"""Times `traffic share / max_error` labels a band is checked often for."""
+"""A band is checked often until it has this multiple of `traffic share / max_error` labels."""
 
 _NEVER = BANDS
 _UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, math.inf)
@@ -45,7 +45,7 @@ _UNKNOWN = Certificate(None, 0.0, 1.0, 0.0, math.inf)
 
 @dataclass(slots=True)
 class _Threshold:
-    """The threshold of one min_similarity and what guards it."""
+    """The threshold of one min_similarity and its alarms."""
 
     band: int = _NEVER
     looser_refits: int = 0
@@ -61,13 +61,13 @@ class _Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What may be told of one threshold.
+    """The state of one threshold.
 
     Attributes:
-        min_similarity: what "right" means here.
+        min_similarity: the similarity from which a neighbour counts as right.
         threshold: the lowest score that is served, or None while closed.
-        is_suspended: whether nothing is served for the moment, as the evidence is in doubt.
-        error: the estimated rate of errors above it (or of the best try).
+        is_suspended: whether nothing is served for now, because the evidence is in doubt.
+        error: the estimated error rate above it (or above the best candidate).
         upper: its upper limit at the promised confidence.
         labels: the evidence above it, in labels.
         pairs_needed: about how many more labels would open it; 0 while open, infinite if none.
@@ -87,7 +87,7 @@ class EarnedThresholds:
 
     Attributes:
         unconfirmed: an offer, packed, whose write failed in a way that leaves open whether the
-            store applied it. Its news are held back until the state has been read again.
+            store applied it. Its new evidence is held back until the state has been read again.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class EarnedThresholds:
         """Start closed, or with the evidence of a ledger.
 
         Args:
-            promise: what is to be kept.
+            promise: the promise to keep.
             random: uniform in [0, 1); draws which hits are checked.
             ledger: evidence from before, of the promise's min_similarities.
         """
@@ -115,9 +115,9 @@ class EarnedThresholds:
         self._refit(at_once=True)
 
     def judge(self, score: float, min_similarity: float) -> Verdict:
-        """Return whether a neighbour of this score may be served to who asks for this similarity.
+        """Return whether a neighbour of this score may be served to a request with this similarity.
 
-        A similarity between two that are kept is served by the stricter one's threshold.
+        For a similarity between two that are kept, the stricter one's threshold applies.
         """
         band = band_of(score)
         self._ledger.traffic[band] += 1
@@ -134,9 +134,9 @@ class EarnedThresholds:
         return Verdict(False)
 
     def observe(self, score: float, similarity: float) -> None:
-        """Take a label: a neighbour of this score and its cosine to the true vector.
+        """Add a label: a neighbour of this score and its cosine to the true vector.
 
-        Of every miss with a neighbour, and of the hits for which `judge` wanted a check.
+        It is called for every miss with a neighbour, and for hits for which `judge` asked a check.
         """
         band = band_of(score)
         self._ledger.label(band, similarity)
@@ -146,7 +146,7 @@ class EarnedThresholds:
 
     @property
     def is_open(self) -> bool:
-        """Whether any of the thresholds lets something be served."""
+        """Whether any of the thresholds allows hits."""
         return any(
             threshold.band != _NEVER and not threshold.is_suspended
             for threshold in self._thresholds
@@ -155,7 +155,7 @@ class EarnedThresholds:
     def best_share(self, min_similarity: float) -> float:
         """Return the largest share of traffic above a threshold that seems to keep the promise.
 
-        By estimates alone: what evidence may allow one day, not what it allows now.
+        It uses estimates only: what the evidence may allow later, not what it allows now.
         """
         errors = self._ledger.errors[self.promise.min_similarities.index(min_similarity)]
         total = sum(self._ledger.traffic)
@@ -175,12 +175,12 @@ class EarnedThresholds:
 
     @property
     def was_shared(self) -> bool:
-        """Whether the evidence of other processes, and of earlier ones, was seen."""
+        """Whether the evidence of other and earlier processes has been read."""
         return self._shared_epoch is not None
 
     @property
     def has_news(self) -> bool:
-        """Whether there is evidence that was not shared yet."""
+        """Whether there is evidence that is not shared yet."""
         return (
             self._ledger.epoch != self._shared_epoch
             or any(self._news.traffic)
@@ -188,11 +188,11 @@ class EarnedThresholds:
         )
 
     def offer(self, shared: Ledger | None) -> Ledger:
-        """Return the evidence that processes share, with the news of this one added.
+        """Return the shared evidence with this process's new evidence added.
 
         Call `adopt` once the store has it, `take_back` if the store refused it, or set
         `unconfirmed` if the outcome is unknown. Evidence that was refuted, here or elsewhere, is
-        left out.
+        excluded.
         """
         self._offered, self._news = self._news, Ledger(self.promise.min_similarities)
         self._age_offered, self._age_of_news = self._age_of_news, 1.0
@@ -222,20 +222,20 @@ class EarnedThresholds:
         return Ledger.unpack(packed, self.promise.min_similarities)
 
     def take_back(self) -> None:
-        """Keep the news that the store does not have for the next offer."""
+        """Keep new evidence that the store does not have for the next offer."""
         self._news.add(self._offered)
         self._age_of_news *= self._age_offered
         self.unconfirmed = None
 
     def _start_over(self) -> None:
-        """Close all thresholds and drop the news, those on their way to the store included."""
+        """Close all thresholds and drop the new evidence, also that being written to the store."""
         self._thresholds = [_Threshold() for _ in self._thresholds]
         self._news = Ledger(self.promise.min_similarities)
         self._offered = Ledger(self.promise.min_similarities)
         self._age_of_news = self._age_offered = 1.0
 
     def standings(self) -> list[Standing]:
-        """Return how each threshold stands."""
+        """Return the state of each threshold."""
         return [
             Standing(
                 min_similarity,
@@ -286,7 +286,7 @@ class EarnedThresholds:
             self.alarms[alarm] += 1
 
     def _refute(self) -> None:
-        """Throw all evidence away: what it was gathered in is no more."""
+        """Discard all evidence, because the traffic that it describes has changed."""
         self.alarms["refuted"] += 1
         self._ledger.forget()
         self._start_over()
@@ -312,10 +312,10 @@ class EarnedThresholds:
             self._plan_checks(threshold)
 
     def _first_served(self, certificate: Certificate) -> int:
-        """Return the lowest band to serve: of what is certified by few labels, the better half.
+        """Return the lowest band to serve: if few labels certify it, only the better half.
 
-        Over the first hits, luck weighs more than the promise allows for: the errors among them are
-        few, and so are they. What is left out are free labels meanwhile.
+        Among the first hits, chance matters more than the promise allows for, because hits and
+        errors are few. The excluded neighbours yield free labels meanwhile.
         """
         if certificate.band is None:
             return _NEVER
@@ -328,10 +328,10 @@ class EarnedThresholds:
         return band
 
     def _learn_rates(self, threshold: _Threshold, errors: list[float]) -> None:
-        """Note the rate from which on errors are news, for each band.
+        """Set the expected error rate of each band, above which the alarms react.
 
-        Above the threshold: as the bands err, scaled so that all together would err as much as is
-        promised. Below it: the most that is compatible with what was seen.
+        Above the threshold it is the band's estimate, scaled so that all bands together would reach
+        the promised rate. Below it, it is the highest rate that is compatible with the labels.
         """
         promised, labels = self.promise.max_error, self._ledger.labels
         mean = max(threshold.certificate.error, 0.1 * promised)
@@ -352,7 +352,7 @@ class EarnedThresholds:
 
 
 def _wilson_limit(errors: float, labels: float) -> float:
-    """Return Wilson's upper limit of a rate at 95 %: what an alarm compares with may be rough."""
+    """Return Wilson's upper limit of a rate at 95 %, which is accurate enough for an alarm."""
     if labels <= 0:
         return 1.0
     z = 1.645

@@ -1,21 +1,22 @@
-"""Whether lookups by probe are worth their time: what they cost against the inference they spare.
+"""Decides whether lookups by probe pay off: their cost against the inference time that they save.
 
-A lookup is paid by every text that misses the exact tiers, and spares inference to those that hit.
-Where the hits that the evidence could allow at best would not pay for the lookups, the tier steps
-aside, and tries again after a while: traffic changes. A trial adds a third to what a miss takes, so
-that it waits for a time with room for it: of two cores that are busy with 1,500 requests/s it made
-a queue (p99 of 120 to 250 ms in place of 26 to 67). One namespace's, as a pure state machine.
+Every text that misses the exact tiers pays for a lookup, and every hit saves an inference. If even
+the hits that the evidence could at best allow would not pay for the lookups, the tier steps aside.
+It tries again after a while, because traffic changes. A trial adds a third to the cost of a miss,
+so it waits for spare capacity: with two cores busy at 1,500 requests/s it caused a queue (p99 of
+120 to 250 ms instead of 26 to 67). A pure state machine for one namespace.
 """
 
 _TRIAL_TEXTS = 2_000
-"""Looked up before a judgement: enough to see hits of a few in a hundred."""
+"""Texts looked up before a decision: enough to see a hit ratio of a few percent."""
 
 _REST = 10
 _LONGEST_REST = 100
-"""Times as many texts pass by before the next trial, and at most, if there never is room."""
+"""Pause before the next trial as a multiple of those texts: the minimum, and the maximum if
+there is never spare capacity."""
 
 _ROOM = 0.8
-"""Share of requests that find inference idle, from which on there is room for a trial."""
+"""Share of requests that find inference idle, from which on there is capacity for a trial."""
 
 _ROOM_MEMORY = 0.99
 """Weight of the past in that share: about the last hundred requests count."""
@@ -28,11 +29,11 @@ class Economy:
     """One namespace's account, in seconds a text.
 
     Attributes:
-        lookup_s: what a lookup costs a text, measured.
-        inference_s: what a hit spares it, measured.
+        lookup_s: the measured cost of a lookup.
+        inference_s: the measured inference time that a hit saves.
         is_aside: whether no lookups are made for now.
-        hits: texts that were spared inference.
-        spared_s: the inference that they were spared, by what it took others, seconds.
+        hits: texts that needed no inference.
+        spared_s: the inference time saved, estimated from other texts, seconds.
     """
 
     def __init__(self) -> None:
@@ -45,20 +46,20 @@ class Economy:
         self._room = 1.0
 
     def looked_up(self, seconds: float, texts: int, hits: int) -> None:
-        """Take what a request's lookups took, probes included, and how many of its texts hit."""
+        """Add the time of a request's lookups, probes included, and the number of its hits."""
         self.lookup_s = _mean(self.lookup_s, seconds / texts)
         self.hits += hits
         self.spared_s += hits * self.inference_s
         self._texts += texts
 
     def inferred(self, seconds: float, texts: int) -> None:
-        """Take what a request's inference took, waiting included."""
+        """Add the time of a request's inference, waiting included."""
         self.inference_s = _mean(self.inference_s, seconds / texts)
 
     def passed(self, texts: int, *, is_idle: bool) -> None:
-        """Take a request's texts that were not looked up, the tier being aside.
+        """Add a request's texts that were not looked up because the tier has stepped aside.
 
-        `is_idle` is whether inference had time for more.
+        `is_idle` is whether inference had spare capacity.
         """
         self._texts += texts
         self._room = _ROOM_MEMORY * self._room + (1 - _ROOM_MEMORY) * is_idle
@@ -72,7 +73,7 @@ class Economy:
         return not self.is_aside and self._texts >= _TRIAL_TEXTS
 
     def settle(self, hit_share: float) -> None:
-        """Judge by the share of looked-up texts that hit at best."""
+        """Decide by the share of looked-up texts that would hit at best."""
         self._texts = 0
         self.is_aside = hit_share * self.inference_s < self.lookup_s
 

@@ -1,6 +1,6 @@
 """The operator's own threshold: a guess, which carries no promise.
 
-`semantic_certified` stays 0; what its misses teach is counted, so that the guess can be judged.
+`semantic_certified` stays 0; labels of misses are counted, so that the guess can be assessed.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class FixedThreshold:
         self._labels[similarity >= self._min_similarity].inc()
 
     def looked_up(self, namespace_id: str, seconds: float, texts: int, hits: int) -> None:
-        """Do nothing: who sets a threshold wants it used, whatever it costs."""
+        """Do nothing: a threshold set by an operator is used whatever it costs."""
 
     def inferred(self, namespace_id: str, seconds: float, texts: int) -> None:
         """Do nothing, as above."""

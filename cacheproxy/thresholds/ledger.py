@@ -1,8 +1,8 @@
-"""The evidence of one namespace under one model: what came, what was checked, what was wrong.
+"""The evidence of one namespace under one model: counts of traffic, labels and errors.
 
 Every text that found a neighbour is traffic of its score's band. A label is a neighbour that was
-compared with the text's true vector; it counts as an error for each min_similarity that the two
-fall short of, so that one label teaches about all of them.
+compared with the text's true vector; it counts as an error for each min_similarity that the cosine
+does not reach, so one label is evidence for all of them.
 """
 
 import struct
@@ -22,11 +22,11 @@ def _zeros() -> list[float]:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts by band, weighed by their age.
+    """Counts by band, weighted by age.
 
     Attributes:
-        min_similarities: rising; what errors are counted against.
-        epoch: raised whenever the evidence was thrown away.
+        min_similarities: ascending; errors are counted for each.
+        epoch: increased whenever the evidence is discarded.
         traffic: texts with a neighbour in the band.
         labels: those that were checked.
         errors: those that were wrong, for each of `min_similarities`.
@@ -44,23 +44,23 @@ class Ledger:
             self.errors = [_zeros() for _ in self.min_similarities]
 
     def label(self, band: int, similarity: float) -> None:
-        """Take the outcome of one check."""
+        """Add the outcome of one check."""
         self.labels[band] += 1
         for errors, least in zip(self.errors, self.min_similarities, strict=True):
             errors[band] += similarity < least
 
     def age(self, factor: float) -> None:
-        """Let all counts weigh less."""
+        """Reduce the weight of all counts."""
         for counts in (self.traffic, self.labels, *self.errors):
             counts[:] = [factor * count for count in counts]
 
     def add(self, other: "Ledger") -> None:
-        """Take the counts of another ledger of the same min_similarities."""
+        """Add the counts of another ledger with the same min_similarities."""
         for counts, more in zip(self._counts(), other._counts(), strict=True):
             counts[:] = [count + extra for count, extra in zip(counts, more, strict=True)]
 
     def forget(self) -> None:
-        """Throw the evidence away, and keep a little of the traffic as a weight to start from."""
+        """Discard the evidence, and keep a little of the traffic as an initial weight."""
         self.epoch += 1
         self.traffic = [0.1 * count for count in self.traffic]
         self.labels = _zeros()
@@ -74,7 +74,7 @@ class Ledger:
 
     @classmethod
     def unpack(cls, data: bytes, min_similarities: Sequence[float]) -> "Ledger | None":
-        """Return the ledger that was packed; None if it is no ledger of these min_similarities."""
+        """Return the packed ledger; None if it is not a ledger of these min_similarities."""
         kinds = len(min_similarities)
         length = kinds + (2 + kinds) * BANDS
         if len(data) != _HEADER.size + 4 * length:

@@ -1,4 +1,4 @@
-"""What is promised of semantic hits, and how evidence is gathered for it."""
+"""The promise about semantic hits, and how evidence for it is gathered."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,23 @@ from cacheproxy.settings.sections import SemanticSettings
 from cacheproxy.thresholds.bounds import least_labels
 
 MIN_SIMILARITIES = (0.90, 0.95, 0.98)
-"""For which evidence is kept, besides what an operator asks for."""
+"""Similarities for which evidence is kept, besides the operator's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What is promised, and how evidence is gathered for it.
+    """The promise, and how evidence for it is gathered.
 
     Attributes:
         max_error: the promised P(wrong | semantic hit).
-        confidence: of the promise, at every look at the evidence.
-        min_similarities: rising; cosines of true vectors from which a neighbour is right. A request
-            picks one; evidence is kept for all.
-        least_checks: the share of hits that is checked however much is known.
-        most_checks: the share while little is known.
-        half_life: texts after which evidence weighs half.
-        fresh_labels: after so many labels of what is served, divided by `max_error`, it does, too:
-            news replaces what is old at the rate at which it comes.
+        confidence: of the promise, at every evaluation of the evidence.
+        min_similarities: ascending; cosines of true vectors from which a neighbour is right. A
+            request selects one; evidence is kept for all.
+        least_checks: the share of hits that is always checked.
+        most_checks: the share that is checked while there is little evidence.
+        half_life: texts after which evidence counts half.
+        fresh_labels: evidence also counts half after `fresh_labels / max_error` labels of served
+            neighbours, so that new labels replace old ones at the rate at which they arrive.
     """
 
     max_error: float = 0.01
@@ -35,7 +35,7 @@ class Promise:
 
     @property
     def kind(self) -> str:
-        """What evidence for this promise is of, as a part of the name that it is kept under."""
+        """The kind of evidence for this promise, as a part of its name in the store."""
         return ",".join(f"{kept:g}" for kept in self.min_similarities)
 
     @property

@@ -1,8 +1,9 @@
-"""Evidence in the store: servers share it, and a restart goes on from it.
+"""Keeps evidence in the store: servers share it, and a restarted server continues from it.
 
-Each server adds its news to what is kept, every few seconds, one namespace after the other; a state
-that another server has changed meanwhile is read again. What cannot be shared waits. A server that
-is killed loses the news of those seconds; its evidence is then older, and never looser.
+Every few seconds each server adds its new evidence to the stored evidence, one namespace after the
+other; a state that another server has changed meanwhile is read again. Evidence that cannot be
+shared yet is retried. A killed server loses the evidence of those seconds, which makes the
+remaining evidence older but never looser.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 5.0
 _NEW_ONES = 10
-"""Times more often namespaces are looked after that this server has not seen before: after a
-restart they are closed until then."""
+"""How many times more often namespaces that are new to this server are handled: after a restart
+they are closed until then."""
 
 _ATTEMPTS = 5
 _LIFE_S = 30 * 86_400.0
@@ -36,8 +37,8 @@ class Shared(Protocol):
     """The evidence of one namespace, as processes share it.
 
     Attributes:
-        was_shared: whether the evidence of other processes, and of earlier ones, was seen.
-        unconfirmed: what was offered last, packed, if its write may or may not have been applied.
+        was_shared: whether the evidence of other and earlier processes has been read.
+        unconfirmed: the last offer, packed, if it is unknown whether its write was applied.
     """
 
     unconfirmed: bytes | None
@@ -49,31 +50,31 @@ class Shared(Protocol):
         """Return the evidence that another process packed; None if it is none of this kind."""
 
     def offer(self, shared: Any) -> Any:
-        """Return what is to be shared from now on, which can `pack` itself: `shared` with the news.
+        """Return `shared` with the new evidence added, as an object that can `pack` itself.
 
-        `adopt` follows once that is kept, `take_back` if it was not, and `unconfirmed` if nobody
-        knows.
+        The caller then calls `adopt` if it was written, `take_back` if it was not, or sets
+        `unconfirmed` if the outcome is unknown.
         """
 
     def adopt(self, shared: Any) -> None:
-        """Go on from the evidence that is shared now."""
+        """Continue from the evidence that is shared now."""
 
     def take_back(self) -> None:
-        """Keep the news that was offered for the next time."""
+        """Keep the new evidence that was offered for the next offer."""
 
 
 class EvidenceSource(Protocol):
     """All namespaces of one model.
 
     Attributes:
-        kind: of evidence; one kind never meets another.
+        kind: of evidence; different kinds are never mixed.
     """
 
     @property
     def kind(self) -> str: ...
 
     def with_news(self) -> Iterable[tuple[str, Shared]]:
-        """Return the namespaces with evidence that was not shared yet."""
+        """Return the namespaces with evidence that is not shared yet."""
 
 
 class EvidenceSharing:
@@ -91,8 +92,8 @@ class EvidenceSharing:
 
         Args:
             store: where evidence is kept.
-            source: whose it is.
-            fingerprint: of the model and its probe; another one's evidence is never met.
+            source: the namespaces whose evidence is shared.
+            fingerprint: of the model and its probe; evidence of different ones is never mixed.
             now: Unix time, seconds.
         """
         self._store = store
@@ -102,7 +103,7 @@ class EvidenceSharing:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to share in the background of the running event loop."""
+        """Start sharing in the background of the running event loop."""
         self._task = asyncio.create_task(self._run(), name="evidence")
 
     async def stop(self) -> None:
@@ -114,7 +115,7 @@ class EvidenceSharing:
             _log.warning("the last evidence could not be shared in time")
 
     async def share(self, *, new_ones_only: bool = False) -> None:
-        """Share the news of every namespace that has some; what cannot be shared waits."""
+        """Share the new evidence of every namespace; evidence that cannot be shared is retried."""
         for namespace_id, earned in self._source.with_news():
             if new_ones_only and earned.was_shared:
                 continue
@@ -139,7 +140,7 @@ class EvidenceSharing:
             try:
                 is_kept = await self._store.swap_state(name, kept, packed, self._now() + _LIFE_S)
             except BaseException:
-                # The store may have applied the write and its reply been lost.
+                # The store may have applied the write although its reply was lost.
                 earned.unconfirmed = packed
                 raise
             if is_kept:

@@ -21,6 +21,9 @@ from .texts import Drawn, text_of_length
 _IDS = range(2_000, 20_000)
 """Token ids that are words in every vocabulary of BERT's kind."""
 
+_FIRST, _LAST = 101, 102
+"""Its [CLS] and [SEP], by which a server knows that ids are its model's own."""
+
 
 class Recorded(msgspec.Struct, frozen=True):
     """One line of a recording; see `cacheproxy.telemetry.recorder`."""
@@ -105,4 +108,4 @@ def _made_up(one: Recorded) -> Iterator[str | list[int]]:
             yield text_of_length(digest, max(characters, 1))
         else:
             rng = random.Random(digest)  # noqa: S311
-            yield rng.choices(_IDS, k=tokens or 1)
+            yield [_FIRST, *rng.choices(_IDS, k=max((tokens or 0) - 2, 1)), _LAST]

@@ -33,7 +33,7 @@ async def test_what_a_job_raises_is_its_caller_s_and_the_next_one_runs(thread):
     assert await thread.run(lambda: "next") == "next"
 
 
-async def test_a_job_whose_caller_has_left_before_its_turn_is_not_done(thread):
+async def test_a_job_whose_caller_was_cancelled_before_its_turn_is_not_run(thread):
     begun, release, ran = threading.Event(), threading.Event(), []
 
     def hold() -> None:

@@ -28,7 +28,7 @@ def slice_s() -> float:
     return int(line.split(":")[1]) / 1e9
 
 
-def test_who_steps_back_lets_others_go_first_and_is_the_only_one():
+def test_only_the_thread_that_steps_back_gets_a_lower_priority():
     seen = []
     before = niceness()
     in_a_thread(lambda: (step_back(), seen.append(niceness())))

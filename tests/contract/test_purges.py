@@ -58,7 +58,7 @@ async def test_a_purge_by_key_removes_that_entry_only(store, entry, finds_by_pro
     assert await store.purge(SCOPES["key"]) == 0
 
 
-async def test_a_purge_by_tag_removes_what_has_it_in_that_namespace_and_nothing_else(
+async def test_a_purge_by_tag_removes_only_that_namespaces_entries_with_the_tag(
     store, entry, finds_by_probe
 ):
     rows = probes(6)
@@ -134,7 +134,7 @@ async def test_a_purge_spares_what_is_outside_its_scope_and_still_to_be_written(
     assert await found(store, "b") == {"b"}
 
 
-async def test_writes_that_cross_a_purge_leave_nothing_that_was_begun_before_it(store, entry):
+async def test_concurrent_writes_leave_no_entry_begun_before_the_purge(store, entry):
     rows = probes(64)
     ended = False
 
@@ -193,7 +193,7 @@ of_shared_stores = pytest.mark.parametrize("opened", SHARED, indirect=True)
 
 
 @of_shared_stores
-async def test_another_process_hears_of_a_purge_and_reads_nothing_of_it(
+async def test_another_process_receives_a_purge_and_reads_no_purged_entry(
     store, others, entry, scope
 ):
     other = await others()

@@ -216,7 +216,7 @@ async def test_an_entry_is_seen_by_every_lookup_after_its_write(store, entry, fi
     await asyncio.gather(*(write_and_read(writer) for writer in range(8)))
 
 
-async def test_an_entry_is_replaced_whole_before_the_eyes_of_readers(store, score_error, entry):
+async def test_concurrent_readers_see_an_entry_replaced_atomically(store, score_error, entry):
     versions = probes(50)
     name, finished = "contested", asyncio.Event()
 
@@ -266,7 +266,7 @@ async def test_calls_that_are_cancelled_leave_entries_whole_and_the_store_workin
     assert await store.get_many([key("after")]) == [b"after"]
 
 
-async def test_what_no_store_would_take_is_told_from_a_store_that_is_not_well(store, entry):
+async def test_an_invalid_entry_is_distinguished_from_an_unhealthy_store(store, entry):
     for call in (
         store.get_many([b"short"]),
         store.put_many([entry("a")._replace(key=b"short")]),
@@ -300,7 +300,7 @@ async def test_close_lets_the_writes_in_progress_end(store, entry):
     await asyncio.gather(*writes)
 
 
-async def test_a_state_is_read_as_it_was_written_and_swapped_only_by_who_knows_it(store, clock):
+async def test_a_state_is_swapped_only_by_a_caller_that_knows_the_current_one(store, clock):
     later = clock.now() + 60
     assert await store.read_state("a name: * | { }") is None
     assert not await store.swap_state("a name: * | { }", b"other", b"new", later)

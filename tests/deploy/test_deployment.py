@@ -41,7 +41,7 @@ def test_hadolint_finds_no_fault_with_the_dockerfile():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dockerfile_copies_what_there_is_and_runs_as_somebody_who_is_not_root():
+def test_the_dockerfile_copies_existing_files_and_does_not_run_as_root():
     steps = list(instructions(DOCKERFILE))
     copied = [words for name, words in steps if name == "COPY" and "--from" not in words]
     for words in copied:

@@ -78,9 +78,7 @@ def test_labels_and_documents_add_a_column_and_a_table(model_home, tmp_path):
     assert "What a similarity means to a retriever" in report.read_text()
 
 
-def test_where_no_two_texts_are_near_each_other_that_is_told_in_place_of_the_table(
-    model_home, tmp_path
-):
+def test_without_near_texts_a_message_replaces_the_table(model_home, tmp_path):
     texts, report = tmp_path / "texts.txt", tmp_path / "page.html"
     texts.write_text("".join(f"{text}\n" for text in FAR_APART))
     done = run_eval(model_home, texts, "--documents", texts, "--report", report)

@@ -23,7 +23,7 @@ TRAFFIC = Traffic(
 )
 
 
-def test_each_request_takes_the_way_that_the_tiers_would_give_it():
+def test_each_request_gets_the_outcome_that_the_tiers_would_give():
     done = replay(TRAFFIC, Static(0.9), 0.95)
 
     assert done.outcomes.tolist() == [MISS, EXACT, SEMANTIC, SEMANTIC, MISS, SEMANTIC, SEMANTIC]

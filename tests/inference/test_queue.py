@@ -138,7 +138,7 @@ def test_requests_of_many_share_the_turns(loop):
     assert 15 <= lengths.count(16) <= 25
 
 
-def test_within_the_window_the_fuller_group_goes_first_and_after_it_the_turn_decides(loop):
+def test_the_fuller_group_goes_first_only_within_the_batching_window(loop):
     queue = make_queue(window_s=0.005)
     queue.put(texts_of(loop, 3), now=0.0)
     for _ in range(12):

@@ -8,7 +8,7 @@ import random
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -189,7 +189,10 @@ def test_the_ids_of_a_long_text_are_read_in_pieces_without_a_split_character(nam
     ids = load_encoding(name).encode_ordinary(text)
     cut = 280 + int(share * (len(ids) - 281))
 
-    first, second = texts_of(name, [ids[:cut], ids[cut:]])
+    pieces = texts_of(name, [ids[:cut], ids[cut:]])
+    # A cut may change how the rest is split into words (seen in odd mixtures of scripts): refused.
+    assume(pieces is not None)
+    first, second = pieces
 
     lost = len(text) - len(first) - len(second)
     assert lost in (0, 1)

@@ -153,7 +153,7 @@ async def test_only_if_cached_raises_rather_than_infer(start):
     assert harness.inferences == 1
 
 
-async def test_a_client_that_leaves_takes_nothing_from_one_that_stays(start):
+async def test_a_client_that_disconnects_does_not_affect_the_others(start):
     harness = start()
     leaver = asyncio.create_task(harness.embed("a b"))
     stayer = asyncio.create_task(harness.embed("a b"))
@@ -204,7 +204,7 @@ async def test_entries_of_one_request_expire_apart_and_the_answers_say_when(star
         assert harness.store.written[one.record.key].expires_at == one.record.expires_at
 
 
-async def test_a_life_that_the_client_asked_for_is_kept_to_the_second(start):
+async def test_a_ttl_requested_by_the_client_is_exact_to_the_second(start):
     harness = start()
     for one in (await harness.embed("a b", "c d", "e f", ttl_s=60.0)).served:
         assert one.record.expires_at - one.record.created_at == pytest.approx(60, abs=1e-3)
@@ -338,7 +338,7 @@ async def test_while_overloaded_the_exact_tier_is_asked_where_it_often_has_the_a
     await asyncio.gather(*accepted)
 
 
-async def test_who_wants_cached_answers_only_is_not_refused_for_an_overload(start):
+async def test_only_if_cached_requests_are_not_refused_under_overload(start):
     harness = start(max_wait_s=0.005)
     accepted = await overload(harness)
 

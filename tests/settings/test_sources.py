@@ -73,7 +73,7 @@ def test_a_key_in_the_clear_is_refused():
         load_settings({"api_keys": {"acme": ["cp-secret"]}}, None)
 
 
-def test_the_store_is_a_file_under_the_home_folder_unless_told_otherwise(tmp_path):
+def test_the_store_is_a_file_under_the_home_folder_by_default(tmp_path):
     assert load_settings({"home": tmp_path}, None).store_path == tmp_path / "cache.sqlite"
     assert load_settings({"store": "memory://"}, None).store_path is None
     assert str(load_settings({"store": "sqlite:////a/b"}, None).store_path) == "/a/b"
@@ -132,7 +132,7 @@ def test_a_share_of_a_life_is_from_0_to_below_1(jitter):
         load_settings({"cache": {"ttl_jitter": jitter}}, None)
 
 
-def test_workers_share_the_cores_out_unless_told_how_many_threads_to_use():
+def test_workers_divide_the_cores_by_default():
     cores = len(os.sched_getaffinity(0))
 
     assert load_settings({}, None).batching.threads == cores

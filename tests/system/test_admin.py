@@ -17,7 +17,7 @@ def operated(start_server):
 TOKEN = {"authorization": "Bearer geheim"}
 
 
-def test_only_who_has_the_token_is_served_and_errors_have_openais_shape(operated):
+def test_only_callers_with_the_token_are_served_and_errors_have_openais_format(operated):
     for path, given in (("/admin/stats", {}), ("/admin/nothing", {"authorization": "Bearer x"})):
         refused = operated.admin.get(path, headers=given)
         assert refused.status_code == 401

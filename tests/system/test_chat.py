@@ -192,7 +192,7 @@ def test_what_else_is_odd_is_the_upstreams_to_judge(chat, upstream, messages):
     assert status_of(response) == "cacheproxy; fwd=bypass; fwd-status=422"
 
 
-def test_the_callers_authorization_stays_here_and_ours_goes_upstream(start_server, tmp_path):
+def test_the_configured_key_is_sent_upstream_and_the_callers_is_not(start_server, tmp_path):
     upstream = Upstream()
     config = tmp_path / "cacheproxy.toml"
     config.write_text(

@@ -143,7 +143,7 @@ def test_a_damaged_model_is_never_served_but_to_be_built_again(model_home, tmp_p
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
     reason="this onnxruntime can use a GPU",
 )
-def test_a_gpu_that_cannot_be_used_is_told_in_one_line_with_exit_code_2(model_home):
+def test_an_unusable_gpu_is_reported_in_one_line_with_exit_code_2(model_home):
     refused = cacheproxy("serve", "--device", "cuda", "--home", str(model_home))
 
     assert refused.returncode == 2

@@ -87,7 +87,7 @@ def server_with_page(start_server) -> str:
     return f"{start_server('--admin-port', '0').admin_url}/admin/"
 
 
-def test_the_page_asks_for_the_token_and_only_who_has_it_sees_figures(start_server, browser):
+def test_the_page_asks_for_the_token_and_shows_no_figures_without_it(start_server, browser):
     env = {"CACHEPROXY_ADMIN_TOKEN": TOKEN}
     server = start_server("--admin-port", "0", env=env)
     for path in ("live", "thresholds", "stats"):

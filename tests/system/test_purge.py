@@ -78,9 +78,7 @@ def test_the_command_line_purges_what_servers_hold(pair, model_home, store_url):
         assert len(failed.stderr.splitlines()) == 1
 
 
-def test_while_nothing_is_heard_it_is_told_and_afterwards_the_hot_tier_is_empty(
-    start_redis, start_server
-):
+def test_missed_announcements_are_reported_and_empty_the_hot_tier(start_redis, start_server):
     redis = start_redis()
     server = start_server(store=redis.url)
     heat(server, "it is in the hot tier")

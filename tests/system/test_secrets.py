@@ -127,6 +127,7 @@ def test_a_secret_is_in_nothing_that_the_server_says(server, redis, upstream):
     )
     for status in (502, 504, 502):
         ask(status, chat(temperature=0.5, seed=status), {"cache-control": "no-store"}, CHAT)
+    upstream.plan.append(says(404, b"{}"))
     ask(404, body(), {}, f"/v1/{CANARY}?q={CANARY}")
     told.append(http.get(f"{EMBEDDINGS}?{CANARY}").text)
     told.append(raw(server, f"POST {EMBEDDINGS} HTTP/1.1 {CANARY}\r\n\r\n"))

@@ -59,7 +59,7 @@ def test_evidence_opens_the_tier_and_is_told_alike_everywhere(taught, questions)
     )
 
 
-def test_stats_shows_the_evidence_of_a_store_whose_server_is_gone(taught, model_home, tmp_path):
+def test_stats_shows_the_evidence_of_a_store_without_a_running_server(taught, model_home, tmp_path):
     assert taught.stop() == 0
     place = ("--home", str(model_home), "--store", f"sqlite:///{tmp_path / 'cache.sqlite'}")
     figures = json.loads(run("stats", *place, *PROMISE, "--json").stdout)

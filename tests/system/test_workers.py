@@ -172,7 +172,7 @@ def clients_of(pid: int) -> set[int]:
     return {int(row[2].split(":")[1], 16) for row in rows if f"socket:[{row[9]}]" in links}
 
 
-def test_a_killed_worker_is_replaced_and_no_counter_goes_back_and_no_other_is_harmed(start_server):
+def test_a_killed_worker_is_replaced_and_no_counter_decreases(start_server):
     server = start_server("--workers", "2")
     held = [Held(server) for _ in range(40)]
     assert all(one.answers() for one in held)
@@ -220,7 +220,7 @@ def test_requests_are_served_while_the_supervisor_does_not_answer_and_scrapes_fa
     assert server.metric("requests_total", status="200") == 1
 
 
-def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced_and_nothing_is_uncounted(
+def test_a_stopped_worker_finishes_its_requests_and_is_replaced_without_losing_counts(
     start_server,
 ):
     server = start_server("--workers", "2")
@@ -325,7 +325,9 @@ def test_kill_9_of_workers_that_write_leaves_entries_whole_or_absent(start_redis
         ("--workers", "2", "--store", "sqlite:////proc/no/such/folder"),  # told by a worker
     ],
 )
-def test_workers_that_cannot_be_had_are_told_in_one_line_with_exit_code_2(model_home, flags):
+def test_an_unsupported_number_of_workers_is_reported_in_one_line_with_exit_code_2(
+    model_home, flags
+):
     refused = serve("--port", "0", "--home", str(model_home), *flags)
 
     assert refused.returncode == 2
@@ -333,7 +335,7 @@ def test_workers_that_cannot_be_had_are_told_in_one_line_with_exit_code_2(model_
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_workers_have_is_told_in_one_line_with_exit_code_2(
+def test_a_port_in_use_by_workers_is_reported_in_one_line_with_exit_code_2(
     start_server, model_home, workers
 ):
     port = start_server("--workers", "2").url.rsplit(":", 1)[1]

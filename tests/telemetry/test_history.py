@@ -60,7 +60,7 @@ def test_those_of_several_workers_add_up():
     assert two.spared_s == 2 * one.spared_s
 
 
-def test_of_a_history_only_what_is_new_is_told_and_the_oldest_goes():
+def test_a_history_returns_only_new_samples_and_drops_the_oldest():
     history = History()
     for at in range(1_000):
         history.add(read_figures([], at=float(at)))

@@ -45,7 +45,7 @@ def test_of_a_sample_each_kind_has_one_a_second_which_says_how_many_it_stands_fo
     assert kinds == [("chat", 200, 0), ("chat", 429, 0), ("embed", 200, 0), ("chat", 200, 49)]
 
 
-def test_of_a_sample_probes_and_scrapes_are_told_only_if_they_fail(told):
+def test_a_sampled_log_contains_probes_and_scrapes_only_if_they_fail(told):
     visits = [("/readyz", 200, 1.0), ("/metrics", 200, 2.0), ("/readyz", 503, 3.0)]
     assert [(line["route"], line["status"]) for line in told("sampled", *visits)] == [
         ("/readyz", 503)

@@ -100,7 +100,7 @@ def test_what_does_not_fit_in_the_queue_is_dropped_and_counted(tmp_path, monkeyp
     assert count(metrics, "unrecorded_requests", reason="full") == 15
 
 
-def test_a_disk_that_takes_nothing_costs_lines_and_no_request(tmp_path, caplog):
+def test_an_unwritable_disk_loses_log_lines_but_fails_no_request(tmp_path, caplog):
     metrics = Metrics()
     recorder = make_recorder(tmp_path / "a", metrics)
     recorder.start()
@@ -111,7 +111,7 @@ def test_a_disk_that_takes_nothing_costs_lines_and_no_request(tmp_path, caplog):
     recorder.stop()
 
     assert count(metrics, "unrecorded_requests", reason="error") == 500
-    assert len([line for line in caplog.messages if "not recorded" in line]) == 1
+    assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_lookups_that_spare_more_than_they_cost_go_on():
     assert not economy.is_due()
 
 
-def test_lookups_that_cost_more_than_they_spare_rest_and_are_tried_again():
+def test_lookups_that_cost_more_than_they_save_are_paused_and_retried():
     economy = after_a_trial(lookup_s=0.001, inference_s=0.002)
     economy.settle(hit_share=0.2)
     assert economy.is_aside

@@ -67,7 +67,7 @@ def store():
     return FaultyStore()
 
 
-async def test_a_restart_goes_on_from_what_was_kept_and_is_not_looser(store):
+async def test_a_restart_continues_from_the_stored_evidence_and_is_not_looser(store):
     before = Server(store)
     before.learn(200)
     await before.sharing.share()

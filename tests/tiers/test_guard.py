@@ -148,7 +148,7 @@ async def test_each_kind_of_lookup_is_cut_off_by_itself(metrics, guard_of):
     assert value(metrics, "store_breaker_state", op="nearest") == 0
 
 
-async def test_a_store_that_is_well_again_is_found_out_without_any_request(metrics, guard_of):
+async def test_recovery_of_a_store_is_detected_without_a_request(metrics, guard_of):
     store = FaultyStore()
     await store.put_many([Entry(b"k", PARTITION, b"record", 2.0)])
     guard = guard_of(store, policy=IMPATIENT)
@@ -191,7 +191,9 @@ async def test_mistakes_in_calls_say_nothing_against_the_store(metrics, guard_of
     assert value(metrics, "store_up") == 1
 
 
-async def test_all_who_wait_when_the_store_stalls_wait_for_one_deadline_at_most(metrics, guard_of):
+async def test_lookups_that_wait_for_a_stalled_store_wait_for_one_deadline_at_most(
+    metrics, guard_of
+):
     store = FaultyStore()
     store.stall()
     guard = guard_of(store, deadline_s=0.2)

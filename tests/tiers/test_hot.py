@@ -163,7 +163,7 @@ def test_an_entry_that_is_purged_is_gone_and_its_bytes_with_it():
     assert tier.size_bytes == 0
 
 
-def test_what_began_to_be_read_before_a_purge_is_not_kept_and_costs_nothing_newer():
+def test_a_record_read_before_a_purge_is_not_kept_and_replaces_no_newer_one():
     purges = Purges()
     tier, _ = make(purges=purges)
     before = purges.moment

@@ -41,7 +41,7 @@ async def test_lookups_of_the_same_moment_as_another_share_a_call():
     assert asked.calls == [[b"a"], [b"b", b"c"]]
 
 
-async def test_those_who_wait_are_served_though_the_one_before_them_left():
+async def test_waiting_lookups_are_served_although_an_earlier_caller_left():
     asked = Asked()
     leaving, staying = await begun(lookups(asked, 1), [b"a"], [b"b"])
     leaving.cancel()

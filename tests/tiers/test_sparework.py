@@ -5,7 +5,7 @@ from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.sparework import SpareWork
 
 
-async def test_work_is_begun_in_order_one_piece_at_a_time_and_only_when_there_is_room():
+async def test_work_begins_in_order_one_piece_at_a_time_and_only_when_allowed():
     spare, begun = False, []
     work = SpareWork(lambda: spare, most=10, metrics=Metrics())
     work.start()
@@ -50,7 +50,7 @@ async def test_work_that_has_become_needless_holds_nothing_up():
     await work.stop()
 
 
-async def test_work_goes_on_after_pieces_that_raise_which_are_counted_and_logged_rarely(caplog):
+async def test_work_continues_after_failures_which_are_counted_and_rarely_logged(caplog):
     metrics, done = Metrics(), asyncio.Event()
     failures = 20
 

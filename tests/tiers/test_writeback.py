@@ -151,7 +151,7 @@ async def test_while_it_takes_none_one_entry_at_a_time_finds_out(store, metrics,
 
 
 @pytest.mark.parametrize("kind", ["invalid", "other"])
-async def test_an_entry_that_is_refused_for_itself_is_dropped_alone(store, metrics, make, kind):
+async def test_an_entry_that_is_rejected_individually_is_dropped_alone(store, metrics, make, kind):
     write = store.put_many
 
     async def put_many(entries):
@@ -203,7 +203,7 @@ async def test_the_end_tries_a_store_that_took_no_writes_once_more(store, metric
     assert len(store.written) == 1_000
 
 
-async def test_the_end_does_not_wait_for_a_store_that_takes_no_writes(store, metrics, make):
+async def test_shutdown_does_not_wait_for_a_store_that_refuses_writes(store, metrics, make):
     store.failures = 10**9
     writeback = make(policy=PATIENT)
     writeback.start()

@@ -73,7 +73,7 @@ async def test_if_the_second_cannot_be_reached_the_firsts_error_is_passed_on(ups
     assert [(await ask(upstreams)).status for _ in range(3)] == [500] * 3
 
 
-async def test_if_none_can_be_reached_they_are_let_alone_for_a_while(upstreams, servers):
+async def test_if_no_upstream_can_be_reached_their_circuits_open(upstreams, servers):
     for server in servers:
         server.vanish()
     for _ in range(5):

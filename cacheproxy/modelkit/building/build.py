@@ -67,7 +67,7 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
 
     Raises:
         ConfigError: ONNX Runtime cannot use the device.
-        ModelError: its files cannot be had or are not what they should be, or it fails its gate.
+        ModelError: its files cannot be fetched or are invalid, or it fails its gate.
     """
     files = fetch_files(manifest, home)
     tokenizer_json = files["tokenizer.json"].read_bytes()

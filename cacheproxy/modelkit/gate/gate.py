@@ -1,7 +1,7 @@
-"""The gate: what an INT8 model must show, against its float original, before it is installed.
+"""The gate: requirements that an INT8 model must meet, relative to its float original.
 
-A model that fails is not installed; the report is kept beside one that passes. `measure` has how
-the figures come about.
+A model that fails is not installed; the report of one that passes is kept with it. `measure`
+computes the figures.
 """
 
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ MOST_STS_LOSS = 0.005
 """On the shipped pairs 8 and 7 bits come within 0.0004 of float."""
 
 MOST_RECALL_LOSS = 0.05
-"""Two of some 46 queries: one may go either way by chance."""
+"""Two of about 46 queries, because one may change by chance."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model is worth to its users.
+    """The quality of a model.
 
     Attributes:
         sts: Spearman's correlation of its cosines with the pairs' scores.
-        recall_at_1, recall_at_10: share of queries whose document is the nearest, or among ten.
+        recall_at_1, recall_at_10: share of queries whose document is first, or among the first ten.
     """
 
     sts: float
@@ -38,7 +38,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What was measured; cosines are between the INT8 and the float vector of the same text.
+    """The measurements; cosines are between the INT8 and the float vector of the same text.
 
     Attributes:
         texts: number of held-out texts.
@@ -65,7 +65,7 @@ class GateReport:
     invariance_failures: int
 
     def failures(self) -> list[str]:
-        """Return one line for each demand that is not met."""
+        """Return one line for each requirement that is not met."""
         lines = [
             f"{what} {value:.4f} is below {least:.4f}"
             for what, value, least in self._demands()
@@ -90,7 +90,7 @@ class GateReport:
         return asdict(self)
 
     def as_text(self) -> str:
-        """Return the report for a reader."""
+        """Return the report as text."""
         batch = f"{self.invariance_failures} of {self.invariance_checks} vectors  (none allowed)"
         lines = [
             ("held-out texts, pairs, queries", f"{self.texts}, {self.pairs}, {self.queries}"),
@@ -108,7 +108,7 @@ def require_pass(report: GateReport, name: str) -> None:
     """Refuse a model whose report has failures.
 
     Raises:
-        ModelError: one line with every demand that is not met.
+        ModelError: one line with every requirement that is not met.
     """
     failures = report.failures()
     if failures:

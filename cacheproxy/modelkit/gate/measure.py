@@ -1,8 +1,9 @@
-"""Measures an INT8 model beside its float original, on texts that calibration never saw.
+"""Measures an INT8 model against its float original, on texts that were not used in calibration.
 
-The cosine between both models' vectors of a text; whether both find the same nearest text; how
-well each model's cosines follow people's scores of pairs (STS), and how often it finds the document
-that belongs to a query; and whether a text's vector is the same bits alone and among others.
+It measures the cosine between both models' vectors of a text, whether both find the same nearest
+text, how well each model's cosines correlate with human scores of pairs (STS), how often it finds
+the document that belongs to a query, and whether a text's vector is bit-identical alone and in a
+batch.
 """
 
 import os
@@ -27,12 +28,12 @@ Ids = Sequence[list[int]]
 
 @dataclass(frozen=True)
 class GateTexts:
-    """Token ids of what is measured on.
+    """Token ids of the texts to measure.
 
     Attributes:
-        held_out: texts that calibration never saw.
+        held_out: texts that were not used in calibration.
         firsts, seconds: pairs of texts.
-        scores: how alike each pair is.
+        scores: the similarity of each pair.
         queries, documents: of a search; the first documents belong to the queries.
     """
 
@@ -49,7 +50,7 @@ def measure(
 ) -> GateReport:
     """Return the gate's figures for two models that encode int64 [n, tokens] to unit rows.
 
-    `batch_tolerance` is by how much a vector's values may change with its batch.
+    `batch_tolerance` is how much a vector's values may change with its batch.
     """
     ours, theirs = embed(served, texts.held_out), embed(original, texts.held_out)
     cosines = np.einsum("nd,nd->n", ours.astype(np.float64), theirs.astype(np.float64))

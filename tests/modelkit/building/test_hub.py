@@ -88,7 +88,7 @@ def test_a_hub_with_other_files_is_refused(hub, tmp_path):
 def test_a_hub_without_the_files_is_passed_over(hub, tmp_path):
     hub.clear()
 
-    with pytest.raises(ModelError, match="cannot be had"):
+    with pytest.raises(ModelError, match="could not be fetched"):
         fetch_files(MANIFEST, tmp_path)
 
 
