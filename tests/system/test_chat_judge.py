@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from asking import run
+from asking import run, wait_until
 from server_process import Server
 from topics import FORMS, TOPICS, is_right, rewording, settled, teach
 from upstream import Upstream, completion
@@ -76,7 +76,8 @@ def test_a_judge_that_cannot_be_reached_makes_no_labels(start):
 
 def test_another_model_may_be_the_judge_and_none_may(start):
     server, upstream = start(is_right, "--chat-judge", "judge-1")
-    teach(server, TOPICS[:10])
+    teach(server, TOPICS[:20])
+    wait_until(lambda: any(asked.judged_pair for asked in upstream.asked))
     judged = [asked.body["model"] for asked in upstream.asked if asked.judged_pair]
     assert judged
     assert set(judged) == {"judge-1"}
