@@ -7,9 +7,8 @@ from cacheproxy.routes.dialects.completion import Completion, malformed, read_ob
 from cacheproxy.routes.dialects.request import (
     Bypass,
     CompletionRequest,
-    Divided,
-    form_of,
-    read_fields,
+    divide_messages,
+    parse_request,
     temperature_bypass,
     text_of_parts,
 )
@@ -24,19 +23,11 @@ class ChatDialect:
 
     def parse(self, body: bytes, *, max_temperature: float) -> CompletionRequest:
         """Return a request."""
-        fields, cache, body, model = read_fields(body)
-        options = fields.get("stream_options")
-        bypass = _reason_to_bypass(fields, max_temperature)
-        return CompletionRequest(
-            dialect=self.name,
-            model=model,
-            form=form_of(fields),
-            wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-            bypass=bypass,
-            body=body,
-            cache=cache,
-            fields=fields,
-            divided=None if bypass else _divide(fields),
+        return parse_request(
+            self.name,
+            body,
+            reason_to_bypass=lambda fields: _reason_to_bypass(fields, max_temperature),
+            divide=divide_messages,
         )
 
     def read(self, body: bytes) -> Completion | None:
@@ -67,14 +58,6 @@ def read_answer(body: bytes) -> dict[str, Any]:
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise malformed("its answer has no choices")
     return answer
-
-
-def _divide(fields: dict[str, Any]) -> Divided | None:
-    *earlier, last = fields["messages"]
-    text = text_of_parts(last.get("content"))
-    if last.get("role") != "user" or text is None:
-        return None
-    return Divided(text, {**fields, "messages": [*earlier, {**last, "content": None}]})
 
 
 def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:

@@ -16,8 +16,7 @@ from cacheproxy.routes.dialects.request import (
     Bypass,
     CompletionRequest,
     Divided,
-    form_of,
-    read_fields,
+    parse_request,
     temperature_bypass,
 )
 from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
@@ -34,20 +33,11 @@ class LegacyDialect:
 
     def parse(self, body: bytes, *, max_temperature: float) -> CompletionRequest:
         """Return a request."""
-        fields, cache, body, model = read_fields(body)
-        options = fields.get("stream_options")
-        bypass = _reason_to_bypass(fields, max_temperature)
-        prompt = fields.get("prompt")
-        return CompletionRequest(
-            dialect=self.name,
-            model=model,
-            form=form_of(fields),
-            wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-            bypass=bypass,
-            body=body,
-            cache=cache,
-            fields=fields,
-            divided=None if bypass else Divided(str(prompt), {**fields, "prompt": None}),
+        return parse_request(
+            self.name,
+            body,
+            reason_to_bypass=lambda fields: _reason_to_bypass(fields, max_temperature),
+            divide=_divide,
         )
 
     def read(self, body: bytes) -> Completion | None:
@@ -139,6 +129,10 @@ def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
     if choice.get("finish_reason") != "stop":
         return None
     return completion_of(body, choice.get("text"), answer.get("usage"), _USAGE)
+
+
+def _divide(fields: dict[str, Any]) -> Divided:
+    return Divided(fields["prompt"], {**fields, "prompt": None})
 
 
 def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:

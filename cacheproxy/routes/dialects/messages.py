@@ -14,9 +14,8 @@ from cacheproxy.routes.dialects.completion import (
 from cacheproxy.routes.dialects.request import (
     Bypass,
     CompletionRequest,
-    Divided,
-    form_of,
-    read_fields,
+    divide_messages,
+    parse_request,
     temperature_bypass,
     text_of_parts,
 )
@@ -37,18 +36,12 @@ class MessagesDialect:
 
     def parse(self, body: bytes, *, max_temperature: float) -> CompletionRequest:
         """Return a request; every stream of this API tells the usage."""
-        fields, cache, body, model = read_fields(body)
-        bypass = _reason_to_bypass(fields, max_temperature)
-        return CompletionRequest(
-            dialect=self.name,
-            model=model,
-            form=form_of(fields),
-            wants_usage=True,
-            bypass=bypass,
-            body=body,
-            cache=cache,
-            fields=fields,
-            divided=None if bypass else _divide(fields),
+        return parse_request(
+            self.name,
+            body,
+            reason_to_bypass=lambda fields: _reason_to_bypass(fields, max_temperature),
+            divide=divide_messages,
+            always_tells_usage=True,
         )
 
     def read(self, body: bytes) -> Completion | None:
@@ -167,14 +160,6 @@ def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
     if answer.get("type") != "message" or answer.get("stop_reason") != "end_turn":
         return None
     return completion_of(body, message_text(answer), answer.get("usage"))
-
-
-def _divide(fields: dict[str, Any]) -> Divided | None:
-    *earlier, last = fields["messages"]
-    text = text_of_parts(last.get("content"))
-    if last.get("role") != "user" or text is None:
-        return None
-    return Divided(text, {**fields, "messages": [*earlier, {**last, "content": None}]})
 
 
 def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:

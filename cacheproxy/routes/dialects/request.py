@@ -6,6 +6,7 @@ and what is asked of the cache (`cache`) are left out.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -111,17 +112,15 @@ class CompletionRequest:
         return UserTurn(question, hashlib.sha256(encoded).hexdigest())
 
 
-class Fields(NamedTuple):
-    """A body's fields, the `cache` field apart from them, and the body without it."""
-
-    fields: dict[str, Any]
-    cache: dict[str, Any]
-    body: bytes
-    model: str
-
-
-def read_fields(body: bytes) -> Fields:
-    """Return the fields of a request's body.
+def parse_request(
+    dialect: str,
+    body: bytes,
+    *,
+    reason_to_bypass: Callable[[dict[str, Any]], Bypass | None],
+    divide: Callable[[dict[str, Any]], Divided | None],
+    always_tells_usage: bool = False,
+) -> CompletionRequest:
+    """Return the request that a body makes in a dialect; only what may be kept is divided.
 
     Raises:
         BadRequest: it is not a JSON object, or names no model.
@@ -139,12 +138,29 @@ def read_fields(body: bytes) -> Fields:
         model = msgspec.convert(fields, NamedModel).model
     except msgspec.ValidationError as error:
         raise refusal(error) from None
-    return Fields(fields, cache or {}, body, model)
+    bypass = reason_to_bypass(fields)
+    options = fields.get("stream_options")
+    asks_for_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return CompletionRequest(
+        dialect=dialect,
+        model=model,
+        form="stream" if fields.get("stream") is True else "plain",
+        wants_usage=always_tells_usage or asks_for_usage,
+        bypass=bypass,
+        body=body,
+        cache=cache or {},
+        fields=fields,
+        divided=None if bypass else divide(fields),
+    )
 
 
-def form_of(fields: dict[str, Any]) -> Form:
-    """Return whether the answer is wanted whole or as a stream."""
-    return "stream" if fields.get("stream") is True else "plain"
+def divide_messages(fields: dict[str, Any]) -> Divided | None:
+    """Return the last message apart from all else; None if it is no text of a user."""
+    *earlier, last = fields["messages"]
+    text = text_of_parts(last.get("content"))
+    if last.get("role") != "user" or text is None:
+        return None
+    return Divided(text, {**fields, "messages": [*earlier, {**last, "content": None}]})
 
 
 def temperature_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:

@@ -20,8 +20,7 @@ from cacheproxy.routes.dialects.request import (
     Bypass,
     CompletionRequest,
     Divided,
-    form_of,
-    read_fields,
+    parse_request,
     temperature_bypass,
     text_of_parts,
 )
@@ -43,18 +42,12 @@ class ResponsesDialect:
 
     def parse(self, body: bytes, *, max_temperature: float) -> CompletionRequest:
         """Return a request; every stream of this API tells the usage."""
-        fields, cache, body, model = read_fields(body)
-        bypass = _reason_to_bypass(fields, max_temperature)
-        return CompletionRequest(
-            dialect=self.name,
-            model=model,
-            form=form_of(fields),
-            wants_usage=True,
-            bypass=bypass,
-            body=body,
-            cache=cache,
-            fields=fields,
-            divided=None if bypass else _divide(fields),
+        return parse_request(
+            self.name,
+            body,
+            reason_to_bypass=lambda fields: _reason_to_bypass(fields, max_temperature),
+            divide=_divide,
+            always_tells_usage=True,
         )
 
     def read(self, body: bytes) -> Completion | None:
