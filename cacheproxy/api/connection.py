@@ -61,7 +61,7 @@ class Watched:
 
     It ends with `BadRequest` (408) when the body takes longer than the watch's `body_timeout_s`,
     and with `ClientGone` when the client leaves after `body_has_come`. What its body has taken of
-    the budget is given back at its end.
+    the budget, on the account of `owner`, is given back at its end.
     """
 
     __slots__ = (
@@ -69,14 +69,15 @@ class Watched:
         *("_watch", "_watcher", "_worker"),
     )
 
-    def __init__(self, watch: Watch, receive: Receive) -> None:
+    def __init__(self, watch: Watch, receive: Receive, owner: str = "") -> None:
         self._watch = watch
         self._receive = receive
+        self._owner = owner
         self._waits = True
         self._came: asyncio.Event | None = None
         self._ended: Exception | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._owner, self._taken = "", 0
+        self._taken = 0
 
     def __enter__(self) -> "Watched":
         """Register with the watch."""
@@ -84,11 +85,10 @@ class Watched:
         self._watch.add(self)
         return self
 
-    def take(self, owner: str, size: int) -> None:
-        """Take bytes for the body from the budget, on an owner's account; raises `ApiError`."""
+    def take(self, size: int) -> None:
+        """Take bytes for the body from the budget; raises `ApiError`."""
         if self._watch.budget is not None:
-            self._watch.budget.take(owner, size)
-            self._owner = owner
+            self._watch.budget.take(self._owner, size)
             self._taken += size
 
     def body_has_come(self) -> None:

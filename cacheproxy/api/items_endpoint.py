@@ -125,14 +125,10 @@ class ItemsEndpoint:
         namespace = self._callers.identify(headers)
         visit.namespace_id = namespace.id
         control = parse_control(headers)
-        with Watched(self._watch, receive) as exchange:
+        owner = self._callers.owner_of(namespace, scope["client"])
+        with Watched(self._watch, receive, owner) as exchange:
             body = await read_body(
-                headers,
-                receive,
-                max_bytes=self._max_body_bytes,
-                reserve=lambda size: exchange.take(
-                    self._callers.owner_of(namespace, scope["client"]), size
-                ),
+                headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
             exchange.body_has_come()
             started = time.perf_counter()

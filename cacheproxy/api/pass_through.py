@@ -88,14 +88,10 @@ class PassThrough:
             raise _not_allowed("GET, HEAD")
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
-        with Watched(self._watch, receive) as exchange:
+        owner = self._callers.owner_of(namespace, scope["client"])
+        with Watched(self._watch, receive, owner) as exchange:
             body = await read_body(
-                headers,
-                receive,
-                max_bytes=self._max_body_bytes,
-                reserve=lambda size: exchange.take(
-                    self._callers.owner_of(namespace, scope["client"]), size
-                ),
+                headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
             exchange.body_has_come()
             upstream = self._upstreams.any_for(_model_of(headers, body))

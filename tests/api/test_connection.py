@@ -119,9 +119,9 @@ async def test_the_budget_gets_its_bytes_back_at_the_end_of_an_exchange():
     watch = Watch(body_timeout_s=60, budget=budget)
 
     async def fail() -> None:
-        with Watched(watch, Client().receive) as exchange:
-            exchange.take("a", 20)
-            exchange.take("a", 30)
+        with Watched(watch, Client().receive, "a") as exchange:
+            exchange.take(20)
+            exchange.take(30)
             assert budget.taken_bytes == 50
             raise KeyError
 
