@@ -92,7 +92,7 @@ class CompletionsEndpoint:
             namespace = self._callers.identify(headers)
             visit.namespace_id = namespace.id
             control = parse_control(headers)
-            owner = self._callers.owner_of(namespace, scope["client"])
+            owner = self._callers.owner_of(namespace, scope.get("client"))
             with Watched(self._watch, receive, owner) as exchange:
                 body = await read_body(
                     headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take

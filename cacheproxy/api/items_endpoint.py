@@ -125,7 +125,7 @@ class ItemsEndpoint:
         namespace = self._callers.identify(headers)
         visit.namespace_id = namespace.id
         control = parse_control(headers)
-        owner = self._callers.owner_of(namespace, scope["client"])
+        owner = self._callers.owner_of(namespace, scope.get("client"))
         with Watched(self._watch, receive, owner) as exchange:
             body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take

@@ -88,7 +88,7 @@ class PassThrough:
             raise _not_allowed("GET, HEAD")
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
-        owner = self._callers.owner_of(namespace, scope["client"])
+        owner = self._callers.owner_of(namespace, scope.get("client"))
         with Watched(self._watch, receive, owner) as exchange:
             body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
