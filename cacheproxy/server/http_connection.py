@@ -13,16 +13,19 @@ would lose its answer.
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import msgspec
 from prometheus_client import Counter
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cacheproxy.api.response import error_body
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
+from cacheproxy.server.http_exchange import HttpExchange
 from cacheproxy.settings.limits import LimitSettings
 
 _DISCARD_S = 5.0
@@ -68,6 +71,7 @@ class HttpConnection(HttpToolsProtocol):
         self._is_deaf = False
         self.is_ending = False
         self._timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
 
     # Called by the event loop.
 
@@ -89,16 +93,15 @@ class HttpConnection(HttpToolsProtocol):
         """Parse what has arrived; refuse it where it breaks a rule or a limit."""
         if self._is_deaf:
             return
-        self._unset_keepalive_if_required()
         try:
-            if self._in_head and len(data) > self._head_left:
+            if not self._in_head or len(data) <= self._head_left:
+                self._feed(data)
+            else:
                 rest = memoryview(data)
                 while rest:
                     most = max(1, self._head_left) if self._in_head else len(rest)
                     self._feed(rest[:most])
                     rest = rest[most:]
-            else:
-                self._feed(data)
         except httptools.HttpParserUpgrade:
             # No other protocol is spoken here. The request is answered, and what follows it is in
             # a protocol that only the client knows.
@@ -139,25 +142,33 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_PIPELINED:
             message = f"more than {_MOST_PIPELINED} requests wait for earlier ones on a connection"
             raise self._breaks(Unavailable(message, code="too_many_pipelined", retry_after_s=1))
-        super().on_headers_complete()
+        self._serve()
         self.headers = []  # of the trailer, which is not merged into the head (RFC 9110, 6.5.1)
         self._in_head, self._has_got_content, self._without_content = False, True, 0
         self._cancel_timer()
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body for the application to read."""
         self._has_got_content = True
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Be ready for the next head."""
-        super().on_message_complete()
+        if len(self.headers) > self._most_headers:  # of the trailer
+            raise self._breaks(self._too_large())
         self._in_head, self._has_begun = True, False
         self._head_left = self._most_head_bytes
         self._messages += 1
-        if self.cycle.response_complete and not self.is_ending:
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+        elif not self.is_ending:
             self._cancel_timer()
             self._wait_for_next()
 
@@ -165,18 +176,20 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; drop what is left of this one."""
-        is_last = not self.pipeline
-        super().on_response_complete()
-        if self.cycle.response_complete:
-            self.cycle.body = bytearray()
-        if self.is_ending or self.transport.is_closing():
+        self.server_state.total_requests += 1
+        newest = self.cycle
+        if newest.response_complete and newest.body:
+            newest.body = bytearray()
+        if self.transport.is_closing():
             return
-        if self._refusal is not None:
-            if is_last:
-                self._unset_keepalive_if_required()
-                self._send_refusal(self._refusal)
-        elif not self._in_head and self.cycle.response_complete:
-            self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._in_head:
+            self._wait_for_next()
+        else:
             self._set_timer(_DISCARD_S, self.transport.close)
 
     # Called by the server.
@@ -205,12 +218,47 @@ class HttpConnection(HttpToolsProtocol):
 
     # Within.
 
+    def _serve(self) -> None:
+        """Serve the request whose head is complete, or queue it (as uvicorn's protocol does)."""
+        parser, scope, newest = self.parser, self.scope, self.cycle
+        version = parser.get_http_version()
+        scope["http_version"] = version
+        scope["method"] = parser.get_method().decode("ascii")
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        self.cycle = HttpExchange(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            # No other protocol is spoken here than HTTP.
+            keep_alive=version != "1.0"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade(),
+            on_response=self.on_response_complete,
+        )
+        if newest is None or newest.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head
         self._has_got_content = False
         self.parser.feed_data(part)
         if self._in_head:
-            if self._has_begun and self._messages == messages:
+            if not self._has_begun:
+                return
+            if self._messages == messages:
                 self._head_left -= len(part)
                 if self._head_left <= 0:
                     raise self._breaks(self._too_large())
@@ -221,7 +269,7 @@ class HttpConnection(HttpToolsProtocol):
                 raise self._breaks(self._too_large())
         else:
             self._without_content = 0
-        if self.headers is not None and len(self.headers) > self._most_headers:
+        if len(self.headers) > self._most_headers:
             raise self._breaks(self._too_large())
 
     def _too_large(self) -> ApiError:
@@ -281,10 +329,26 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _wait_for_next(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        # One timer serves many requests: to cancel it and to set another costs as much as to parse
+        # a head.
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for so long; else look again in time."""
+        self.timeout_keep_alive_task = None
+        if self.is_ending or self._has_begun or not self._in_head or not self._is_idle():
+            return  # when it is idle again, it waits anew
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left_s, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.close()
 
     def _abort(self, unsent_bytes: int) -> None:
         """Cut the connection off unless its client is still reading."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import NamedTuple, TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 from starlette.types import Receive
@@ -39,34 +39,27 @@ async def read_body(
         raise _too_large(max_bytes)
     if reserved > _FREE_BYTES and reserve is not None:
         reserve(reserved)
-    body = await _receive_part(receive)
-    if not body.more and len(body.part) <= max_bytes:
-        return body.part
-    # One buffer that grows: a list of parts would leave the heap in pieces that stay.
-    buffer, size = BytesIO(), 0
+    buffer: BytesIO | None = None
+    size = 0
     while True:
-        size += len(body.part)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
         if size > max_bytes:
             raise _too_large(max_bytes)
         if size > max(reserved, _FREE_BYTES) and reserve is not None:
             reserve(size - reserved)
             reserved = size
-        buffer.write(body.part)
-        if not body.more:
+        if buffer is None:
+            if not more:
+                return cast(bytes, part)
+            # One buffer that grows: a list of parts would leave the heap in pieces that stay.
+            buffer = BytesIO()
+        buffer.write(part)
+        if not more:
             return buffer.getvalue()
-        body = await _receive_part(receive)
-
-
-class _Part(NamedTuple):
-    part: bytes
-    more: bool
-
-
-async def _receive_part(receive: Receive) -> _Part:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    return _Part(message.get("body", b""), message.get("more_body", False))
 
 
 def _too_large(max_bytes: int) -> BadRequest:
