@@ -18,13 +18,19 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 from prometheus_client import Counter
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from cacheproxy.api.response import error_body
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
+from cacheproxy.server.ending_transport import EndingTransport
 from cacheproxy.server.http_exchange import HttpExchange
 from cacheproxy.settings.limits import LimitSettings
 
@@ -77,7 +83,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection if there are too many."""
-        super().connection_made(_EndingTransport(transport, self))
+        super().connection_made(EndingTransport(transport, self))
         beyond = len(self.connections) - self._limits.connections
         if beyond > 0:
             self._shed.labels("connections").inc()
@@ -229,7 +235,7 @@ class HttpConnection(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
-        self.cycle = HttpExchange(
+        self.cycle = exchange = HttpExchange(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -245,11 +251,15 @@ class HttpConnection(HttpToolsProtocol):
             and not parser.should_upgrade(),
             on_response=self.on_response_complete,
         )
+        exchange.tasks = self.tasks
         if newest is None or newest.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(exchange, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((exchange, self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.tasks.add(self.loop.create_task(cycle.run_asgi(app)))
 
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head
@@ -366,35 +376,3 @@ class HttpConnection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _EndingTransport(asyncio.Transport):
-    """A transport whose `close` asks the connection how to end."""
-
-    __slots__ = ("_connection", "_transport", "write")
-
-    def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
-        self._transport = transport
-        self._connection = connection
-        self.write = transport.write  # type: ignore[method-assign]  # two calls an answer
-
-    def close(self) -> None:
-        self._connection.end(self._transport)
-
-    def is_closing(self) -> bool:
-        return self._connection.is_ending or self._transport.is_closing()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)

@@ -5,11 +5,12 @@ of what a hit in the hot tier costs. Here names that were found to be valid are 
 values are looked at together. What is sent is the same.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import cast
 
 from starlette.types import Message
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -27,6 +28,17 @@ _valid_names: set[bytes] = set()
 
 class HttpExchange(RequestResponseCycle):
     """uvicorn's request and answer, one of each."""
+
+    tasks: set[asyncio.Task[None]]
+    """The server's requests in flight, of which this is one while it runs."""
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        """Run the application."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            # A done callback of the task would take another turn of the loop.
+            self.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def receive(self) -> Message:  # type: ignore[override]
         """Return the next part of the body, or wait for it or for the client to leave."""

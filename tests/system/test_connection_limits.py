@@ -54,6 +54,17 @@ def test_a_head_or_trailer_beyond_the_limits_is_refused(server, sent, status, si
     assert server.metric("shed_total", reason="head") == before + 1
 
 
+def test_a_connection_that_is_used_is_kept_and_an_idle_one_closed(quick):
+    with Connection(quick.url) as connection:
+        for _ in range(4):
+            assert connection.send(GET).read().status == 200
+            time.sleep(0.6)  # less than it may be idle; all together more
+        connection.send(GET).read()
+        started = time.monotonic()
+        assert connection.read_all() == []
+        assert 0.9 < time.monotonic() - started < 10
+
+
 def test_a_head_within_the_limits_is_served(server):
     lines = b"".join(b"X-%d: %b\r\n" % (i, b"a" * 300) for i in range(98))
     with Connection(server.url) as connection:
