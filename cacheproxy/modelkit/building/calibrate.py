@@ -29,13 +29,13 @@ class TokenGroups:
         parts = [words[ids] + offsets[: ids.shape[1]] for ids in self.ids]
         return normalize(np.concatenate([part.reshape(-1, words.shape[1]) for part in parts]), norm)
 
-    def turn(self, x: Floats, rotary: Rotary, heads: int) -> Floats:
-        """Return the stream of a query or a key turned by each token's position."""
+    def rotate(self, x: Floats, rotary: Rotary, heads: int) -> Floats:
+        """Return the stream of a query or a key, rotated by the position of each token."""
         positions = np.concatenate([np.tile(np.arange(ids.shape[1]), len(ids)) for ids in self.ids])
         cosines, sines = rotary.cosines[positions, None], rotary.sines[positions, None]
         first, second = np.split(x.reshape(len(x), heads, -1), 2, axis=2)
-        turned = [first * cosines - second * sines, second * cosines + first * sines]
-        return np.concatenate(turned, axis=2).reshape(x.shape)
+        rotated = [first * cosines - second * sines, second * cosines + first * sines]
+        return np.concatenate(rotated, axis=2).reshape(x.shape)
 
     def attend(self, query: Floats, key: Floats, value: Floats, heads: int) -> Floats:
         """Return the attention's context, a stream, for the streams of query, key and value."""

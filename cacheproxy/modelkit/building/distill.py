@@ -1,9 +1,9 @@
-"""The static probe: one vector a token of the vocabulary, distilled from the model itself.
+"""The static probe: one vector per token of the vocabulary, distilled from the model itself.
 
-Each token is embedded alone between the special tokens, the vectors are centred and turned to
-their 256 principal axes, and each is weighted by log(1 + rank): vocabularies are ordered by
-frequency, so that frequent words, which say little, count little (the recipe of model2vec, after
-Zipf's law). A text's probe is then the normalised mean of its tokens' rows: no forward pass.
+Each token is embedded alone between the special tokens. The vectors are centred, projected onto
+their 256 principal axes, and weighted by log(1 + rank): vocabularies are ordered by frequency, so
+frequent words, which carry little meaning, get little weight (the recipe of model2vec, after Zipf's
+law). The probe of a text is the normalised mean of its tokens' rows, and needs no forward pass.
 """
 
 import os
@@ -27,12 +27,12 @@ def distill_probe(
     around: tuple[int, int],
     special: Sequence[int],
 ) -> NDArray[np.float16]:
-    """Return the table float16 [vocabulary, 256]; special tokens have zero rows.
+    """Return the table, float16 [vocabulary, 256]; the rows of special tokens are zero.
 
     Args:
-        encode: int64 [n, 3] ids to float32 [n, dim] unit rows.
+        encode: returns unit rows, float32 [n, dim], for ids, int64 [n, 3].
         vocabulary_size: number of tokens.
-        around: the special tokens in front of and behind a text.
+        around: the special tokens before and after a text.
         special: all special tokens.
     """
     first, last = around

@@ -1,12 +1,12 @@
-"""Writes an encoder down as one ONNX graph: token ids of one length in, unit vectors out.
+"""Writes an encoder as one ONNX graph, from token ids of one length to unit vectors.
 
 `input_ids` int64 [batch, tokens] -> `embedding` float32 [batch, hidden]. There is no mask and no
-padding: the batcher groups texts by exact length, so attention always takes one path (the flash
-kernel, which ONNX Runtime uses only without a mask) and a vector never depends on its batch-mates.
+padding: the batcher groups texts by exact length. So attention always takes one path (the flash
+kernel, which ONNX Runtime uses only without a mask), and a vector never depends on its batch-mates.
 Mean pooling is a product with a row of ones: unlike ReduceSum and ReduceMean, its order of
 summation does not change with the batch size (measured bitwise, batches 1 to 64, lengths 3 to 256).
-The float graph and the INT8 graph, of every architecture, are written by the same code: graphs of
-one model differ in their products only.
+The same code writes the float graph and the INT8 graph of every architecture; the graphs of one
+model differ only in their products.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _MICROSOFT = "com.microsoft"
 
 
 def float_graph(encoder: Encoder) -> bytes:
-    """Return the float32 model: what the INT8 model is measured against."""
+    """Return the float32 model, against which the INT8 model is measured."""
     return _write(encoder, _FloatProducts(encoder))
 
 
@@ -41,9 +41,10 @@ def int8_graph(encoder: QuantizedEncoder) -> bytes:
 
 
 def features_graph(encoder: Encoder | QuantizedEncoder) -> bytes:
-    """Return the model of what a shallow probe sees: float32 [batch, features_of(encoder)].
+    """Return the model that computes a shallow probe's features, float32 [batch, features].
 
-    Mean, largest and least of what enters the first layer, and of what leaves it.
+    They are the mean, the maximum and the minimum over the tokens of the first layer's input, and
+    of its output; `features_of` gives their number.
     """
     writer = _Writer()
     features = _write_features(writer, encoder)
@@ -51,10 +52,10 @@ def features_graph(encoder: Encoder | QuantizedEncoder) -> bytes:
 
 
 def shallow_graph(encoder: Encoder | QuantizedEncoder, weight: Floats, bias: Floats) -> bytes:
-    """Return the model of a shallow probe: unit vectors, its features turned by a linear map.
+    """Return the model of a shallow probe: a linear map of its features, normalised.
 
     Args:
-        encoder: the model whose first layer it runs.
+        encoder: the model whose first layer the probe runs.
         weight: float32 [features, dimensions].
         bias: float32 [dimensions].
     """
@@ -66,12 +67,12 @@ def shallow_graph(encoder: Encoder | QuantizedEncoder, weight: Floats, bias: Flo
 
 
 def features_of(encoder: Encoder | QuantizedEncoder) -> int:
-    """Return how many features a shallow probe sees."""
+    """Return the number of a shallow probe's features."""
     return 6 * int(encoder.offsets.shape[1])
 
 
 class _Writer:
-    """Collects nodes and constants; every value gets a name of its own."""
+    """Collects nodes and constants, and names every value."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -163,7 +164,7 @@ def _write_layers(
     for index, layer in enumerate(layers):
         query, key, value = products.project(writer, index, "qkv", hidden)
         if rotation is not None:
-            query, key = rotation.turn(writer, query), rotation.turn(writer, key)
+            query, key = rotation.rotate(writer, query), rotation.rotate(writer, key)
         context = writer.node(
             "MultiHeadAttention", query, key, value, domain=_MICROSOFT, num_heads=encoder.heads
         )
@@ -200,15 +201,15 @@ def _write_norm(writer: _Writer, norm: Norm, x: str) -> str:
 
 
 class _Rotation:
-    """Turns queries and keys; all layers share its tables."""
+    """Rotates queries and keys by their positions (RoPE); all layers share its tables."""
 
     def __init__(self, writer: _Writer, rotary: Rotary, heads: int, dtype: np.dtype[Any]) -> None:
         tables = rotary.cosines.astype(dtype), rotary.sines.astype(dtype)
-        start = np.array([0])  # positions are counted from here
+        start = np.array([0])  # the position of the first token
         self._tables = [writer.constant(value) for value in (start, *tables)]
         self._heads = heads
 
-    def turn(self, writer: _Writer, x: str) -> str:
+    def rotate(self, writer: _Writer, x: str) -> str:
         return writer.node(
             "RotaryEmbedding", x, *self._tables, domain=_MICROSOFT, num_heads=self._heads
         )
@@ -229,7 +230,7 @@ def _write_pooling(
     zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
     ones = writer.constant(np.ones((1, encoder.max_tokens), np.float32))
     row = writer.node("Slice", ones, zero, tokens, one, one)
-    # The sum stands for the mean: the normalisation that follows takes any factor away.
+    # The sum serves as the mean: the normalisation that follows removes any factor.
     return writer.node("Squeeze", writer.node("MatMul", row, hidden), one)
 
 
@@ -257,7 +258,7 @@ class _FloatProducts:
 
 
 class _HalfProducts(_FloatProducts):
-    """Everything between two norms in float16."""
+    """Computes everything between two norms in float16."""
 
     dtype: np.dtype[Any] = np.dtype(np.float16)
 

@@ -1,11 +1,11 @@
-"""An INT8 encoder as data: what `quantize` makes and `graph` writes down.
+"""An INT8 encoder as data: `quantize` makes it, and `graph` writes it as ONNX.
 
 A site is a place where one activation meets its matrices. Its activation x becomes u8 with one
 constant scale and zero point, q = round(x / scale) + zero_point, so that a text's vector never
-depends on its batch-mates; its matrices are s8 with one scale per output. Sites fed by a layer
-normalisation take it smoothed: the normalisation gives (x - shift) / stretch, the matrices hold
-the inverse, and the residual branch, which needs x, multiplies by `stretch` again (its shift is
-in the bias of the product that it is added to).
+depends on its batch-mates; its matrices are s8 with one scale per output. Where a site is fed by a
+layer normalisation, its input is smoothed: the normalisation computes (x - shift) / stretch, and
+the matrices hold the inverse. The residual branch needs x itself: it is multiplied by `stretch`,
+and `shift` is part of the bias of the product to which the branch is added.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,13 @@ class Site:
     """An activation and the products that share it.
 
     Attributes:
-        scale: of the activation's u8 values.
-        zero_point: the u8 value that stands for 0.
+        scale: the scale of the activation's u8 values.
+        zero_point: the u8 value that represents 0.
         products: query, key, value, or the feed-forward's up and gate, where there are several.
-        squeeze: float32 [inputs], multiplied into the activation before it is quantised, or None
-            where whatever computes the activation has that factor already.
-        stretch: float32 [inputs] that turns the activation into the residual branch, or None.
+        squeeze: float32 [inputs], by which the activation is multiplied before it is quantised;
+            None if the factor is folded into what computes the activation.
+        stretch: float32 [inputs], by which the activation is multiplied for the residual branch;
+            None if there is nothing to undo.
     """
 
     scale: float
@@ -60,7 +61,7 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class QuantizedWords:
-    """The word table: int8 [vocabulary, hidden], and float32 [vocabulary, 1], a scale a row."""
+    """The word table: int8 [vocabulary, hidden], and its scales, float32 [vocabulary, 1]."""
 
     rows: NDArray[np.int8]
     scales: Floats
@@ -68,7 +69,7 @@ class QuantizedWords:
 
 @dataclass(frozen=True)
 class QuantizedEncoder:
-    """`weights.Encoder` in INT8: fields of the same name say the same."""
+    """`weights.Encoder` in INT8; fields of the same name have the same meaning."""
 
     words: QuantizedWords
     offsets: Floats

@@ -1,8 +1,9 @@
-"""Moves and stretches the channels of an activation, so that all of them fill one u8 range.
+"""Moves and stretches the channels of an activation so that all of them fill one u8 range.
 
-A constant scale must hold the widest channel of its activation; the others then use a few of the
-256 steps. What x / stretch takes from the activation the weights take on, exactly (SmoothQuant:
-Xiao et al. 2023, arXiv 2211.10438; moving channels, too: Wei et al. 2023, arXiv 2304.09145).
+A constant scale must cover the widest channel of its activation, and the other channels then use
+only a few of the 256 steps. Dividing the activation by `stretch` and multiplying the weights by it
+changes no result (SmoothQuant: Xiao et al. 2023, arXiv 2211.10438; with a shift of the channels:
+Wei et al. 2023, arXiv 2304.09145).
 """
 
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ import numpy as np
 from cacheproxy.modelkit.building.weights import Floats, Linear, Norm
 
 _LEAST_REACH = 1.0
-"""Of a channel, relative to the site's median. Some channels answer to one subject only; where
-calibration meets none of its words, they look idle, and without a floor their weights would round
-to nothing. Measured on MiniLM, with error-compensating rounding: the worst of 732 texts on
-football teams and other subjects that calibration lacks came to cosine 0.86 without a floor, 0.983
-with 0.7, 0.997 with 1; more than 1 loses elsewhere."""
+"""The least reach that is assumed of a channel, relative to the site's median. Some channels answer
+to a single subject. If calibration has no text about it, they look idle, and without a floor their
+weights would round to zero. Measured on MiniLM, with error-compensating rounding, over 732 texts on
+football teams and other subjects that calibration lacks: the worst cosine was 0.86 without a floor,
+0.983 with 0.7, and 0.997 with 1. More than 1 loses elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Smoothing:
         return (x - self.shift) / self.stretch
 
     def linear(self, linear: Linear) -> Linear:
-        """Return the linear that gives for the smoothed x what the given one gives for x."""
+        """Return the linear whose output for the smoothed x is that of the given one for x."""
         return Linear(
             linear.weight * self.stretch[:, None], linear.bias + self.shift @ linear.weight
         )
 
     def norm(self, norm: Norm) -> Norm:
-        """Return the norm that gives x smoothed."""
+        """Return the norm whose output is smoothed."""
         shift = (norm.shift - self.shift) / self.stretch
         return Norm(norm.scale / self.stretch, shift, norm.epsilon)
 
@@ -46,7 +47,7 @@ def choose_smoothing(x: Floats, strength: float, *, moves: bool = True) -> Smoot
     """Return the smoothing for an activation like x, float32 [tokens, width].
 
     Args:
-        x: what calibration found there.
+        x: the activation during calibration.
         strength: how much of a channel's reach is smoothed away, from 0 (none) to 1 (all).
         moves: whether channels are also centred.
     """
