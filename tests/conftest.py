@@ -19,19 +19,31 @@ from cacheproxy.modelkit.install import load_installed
 Started = TypeVar("Started")
 
 MODEL = "all-MiniLM-L6-v2"
+SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def home_with(model: str) -> Path:
+    """Return the tests' home folder, in which a model is installed, built on first use."""
+    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
+    try:
+        load_installed(model, home)
+    except ModelError:
+        command = [sys.executable, "-m", "cacheproxy", "model", "build", model, "--home", str(home)]
+        subprocess.run(command, check=True)
+    return home
 
 
 @pytest.fixture(scope="session")
 def model_home() -> Path:
-    """A home folder in which the default model is installed, built on first use."""
-    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
-    try:
-        load_installed(MODEL, home)
-    except ModelError:
-        command = [sys.executable, "-m", "cacheproxy", "model", "build", MODEL, "--home", str(home)]
-        subprocess.run(command, check=True)
-    return home
+    """A home folder in which the default model is installed."""
+    return home_with(MODEL)
+
+
+@pytest.fixture(scope="session")
+def small_model_home(model_home) -> Path:
+    """The same, in which a smaller model is installed beside it."""
+    return home_with(SMALL_MODEL)
 
 
 @pytest.fixture(scope="session")

