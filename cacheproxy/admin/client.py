@@ -55,9 +55,9 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
 
     async def describe(store: Store) -> dict[str, Any]:
         accounts: list[Account] = []
-        if (fingerprint := _probe_fingerprint(settings)) is not None:
-            promise = promise_of(settings.semantic)
-            accounts = await read_accounts(store, fingerprint, promise, settings.api_keys)
+        promise = promise_of(settings.semantic)
+        for fingerprint in _probe_fingerprints(settings):
+            accounts += await read_accounts(store, fingerprint, promise, settings.api_keys)
         return {
             "store": await describe_store(store, settings.store_kind, settings.api_keys),
             "semantic": describe_thresholds(settings, accounts),
@@ -94,35 +94,41 @@ def purge(
     return _on_store(settings, purge_all)
 
 
-def _probe_fingerprint(settings: Settings) -> str | None:
-    """Return the fingerprint under which evidence is kept; None if no evidence is kept."""
+def _probe_fingerprints(settings: Settings) -> list[str]:
+    """Return the fingerprints under which evidence is kept: of all local models, or none."""
     if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
-        return None
+        return []
     try:
         from cacheproxy.modelkit.probing import make_probe
 
-        installed = _installed(settings)
-        return f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+        return [
+            f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+            for installed in _installed(settings)
+        ]
     except ModelError:
-        return None
+        return []
 
 
-def _installed(settings: Settings) -> "InstalledModel":
+def _installed(settings: Settings) -> "list[InstalledModel]":
     # Imported only where they are needed: models are heavy.
     from cacheproxy.modelkit.install import load_installed
-    from cacheproxy.modelkit.manifest import load_manifest
+    from cacheproxy.modelkit.manifest import load_manifests
 
-    name = load_manifest(settings.model).name
-    return load_installed(name, settings.home, settings.device)
+    return [
+        load_installed(manifest.name, settings.home, settings.device)
+        for manifest in load_manifests(settings.model)
+    ]
 
 
 def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
     from cacheproxy.inference.tokenizer import Tokenizer
     from cacheproxy.routes.form import embedding_key
 
-    installed = _installed(settings)
-    tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-    return [embedding_key(tokenizer, installed.fingerprint, namespace_id, text)]
+    keys = []
+    for installed in _installed(settings):
+        tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+        keys.append(embedding_key(tokenizer, installed.fingerprint, namespace_id, text))
+    return keys
 
 
 def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:

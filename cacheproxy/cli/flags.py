@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
@@ -28,7 +28,15 @@ def settings_flags(*names: str) -> Callable[[F], F]:
                 continue
             flag = "--" + "-".join(path).replace("_", "-")
             shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
-            if field.annotation is bool:
+            if get_origin(field.annotation) is tuple:
+                option = click.option(
+                    flag,
+                    metavar="VALUE",
+                    multiple=True,
+                    default=None,
+                    help=f"{field.description} [{', '.join(field.default)}]",
+                )
+            elif field.annotation is bool:
                 option = click.option(flag, is_flag=True, default=None, help=field.description)
             else:
                 option = click.option(flag, metavar="VALUE", help=f"{field.description}{shown}")
@@ -50,7 +58,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     nested: dict[str, Any] = {}
     for path, _ in setting_fields():
         value = flags.get("_".join(path))
-        if value is not None:
+        if value is not None and value != ():
             *sections, name = path
             place = nested.setdefault(sections[0], {}) if sections else nested
             place[name] = value

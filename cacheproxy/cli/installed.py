@@ -1,4 +1,4 @@
-"""The installed model that a command needs, built first where it is missing or damaged."""
+"""The installed models that a command needs, built first where they are missing or damaged."""
 
 import subprocess
 import sys
@@ -7,13 +7,24 @@ import click
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.install import InstalledModel, load_installed
-from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.modelkit.manifest import load_manifests
 from cacheproxy.settings.device import Device
 from cacheproxy.settings.settings import Settings
 
 
 def installed_model(settings: Settings) -> InstalledModel:
-    """Return the installed model, building it, or its probe, where it is missing or damaged."""
+    """Return the installed default model, as below."""
+    return installed_models(settings.model_copy(update={"model": settings.model[:1]}))[0]
+
+
+def installed_models(settings: Settings) -> list[InstalledModel]:
+    """Return the installed models, building them, or their probe, where missing or damaged.
+
+    Raises:
+        ConfigError: ONNX Runtime cannot use the device.
+        ModelError: a model is unknown, is named twice, or cannot be built.
+    """
+    manifests = load_manifests(settings.model)
     if settings.device != "cpu":
         # Imported late, and told before anything is built in vain.
         from cacheproxy.inference.session import require_device
@@ -23,7 +34,7 @@ def installed_model(settings: Settings) -> InstalledModel:
 
     if (probe := probe_model(settings)) is not None:
         _load_or_build(probe, settings, "cpu")
-    return _load_or_build(load_manifest(settings.model).name, settings, settings.device)
+    return [_load_or_build(manifest.name, settings, settings.device) for manifest in manifests]
 
 
 def _load_or_build(name: str, settings: Settings, device: Device) -> InstalledModel:

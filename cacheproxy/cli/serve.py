@@ -9,7 +9,7 @@ import click
 
 from cacheproxy.cli.failures import EXIT_NO_MODEL, EXIT_UNAVAILABLE, EXIT_USAGE, end
 from cacheproxy.cli.flags import load, settings_flags
-from cacheproxy.cli.installed import installed_model
+from cacheproxy.cli.installed import installed_models
 from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
 from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
 from cacheproxy.settings.settings import Settings
@@ -41,14 +41,14 @@ def _serve_by_itself(settings: Settings) -> None:
     from cacheproxy.server.serve import serve as serve_app
 
     listeners = _claim(settings, bind)
-    serve_app(App(settings, installed_model(settings)), listeners, settings)
+    serve_app(App(settings, installed_models(settings)), listeners, settings)
 
 
 def _serve_by_workers(settings: Settings) -> None:
     from cacheproxy.server.supervisor import supervise
 
     reserved = _claim(settings, reserve)
-    installed_model(settings)  # built once, not by each worker
+    installed_models(settings)  # built once, not by each worker
     supervise(settings, reserved)
 
 

@@ -1,13 +1,11 @@
-"""Threads that take groups of texts from the queue and run them through the session.
+"""One model's texts, from their admission to their vectors; threads that all models share run them.
 
-Each thread takes its next group itself, so that a busy event loop leaves no core idle. A group
-that fails is halved until the faulty text is isolated: one bad text never fails its batch-mates. A
-vector that is not finite or has length zero is an error and is never delivered.
+A group that fails is halved until the faulty text is isolated: one bad text never fails its
+batch-mates. A vector that is not finite or has length zero is an error and is never delivered.
 """
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.concurrency.gil import GilYield
-from cacheproxy.concurrency.time_slices import step_back
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.records import is_usable
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -54,14 +52,14 @@ class _Done:
 
 
 class Batcher:
-    """Runs texts through a model, `threads` groups at a time."""
+    """Runs texts through one model; a lane of the threads."""
 
     def __init__(
         self,
         encode: Encode,
         *,
         model: str,
-        threads: int,
+        threads: InferenceThreads,
         queue: TextQueue,
         max_wait_s: float,
         metrics: Metrics,
@@ -70,13 +68,8 @@ class Batcher:
         self._queue = queue
         self._admission = Admission(max_wait_s)
         self._tokens_per_s = _FIRST_RATE
-        self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        self._ready = threading.Condition()
-        self._stopping = False
-        self._running = 0
+        self._threads = threads
+        self._lock = threads.lock
         self._batch_texts = metrics.batch_texts.labels(model)
         self._batch_tokens = metrics.batch_tokens.labels(model)
         self._inference_duration = metrics.inference_duration.labels(model)
@@ -85,25 +78,11 @@ class Batcher:
         self._shed = metrics.shed
         self._model = model
         metrics.queue_depth.labels(model).set_function(lambda: len(queue))
+        threads.add(self)
 
-    def start(self) -> None:
-        """Start the threads; results are delivered on the running event loop."""
-        self._loop = asyncio.get_running_loop()
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Finish the queued texts that are still wanted, then end the threads; this blocks."""
-        with self._ready:
-            self._stopping = True
-            self._ready.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def has_spare(self) -> bool:
-        """Return whether a thread is idle and nothing waits: more work would delay no request."""
-        with self._ready:
-            return not len(self._queue) and self._running < len(self._threads)
+    def __len__(self) -> int:
+        """Return how many texts wait."""
+        return len(self._queue)
 
     @property
     def is_overloaded(self) -> bool:
@@ -120,15 +99,15 @@ class Batcher:
             Overloaded: the request would wait too long.
             Unavailable: the batcher is stopping.
         """
-        with self._ready:
-            if self._stopping:
+        with self._lock:
+            if self._threads.is_stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
             self._admit(tokens)
             return self._queue.begin(tokens)
 
     def end(self, reservation: Reservation) -> None:
         """Release the part of a request that was not submitted."""
-        with self._ready:
+        with self._lock:
             self._queue.end(reservation)
 
     def submit(
@@ -146,11 +125,12 @@ class Batcher:
         reservation = reservation or self.begin(sum(len(ids) for ids in texts))
         futures: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queued = [QueuedText(ids, future) for ids, future in zip(texts, futures, strict=True)]
-        with self._ready:
-            if self._stopping:
+        with self._lock:
+            if self._threads.is_stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
-            self._queue.put(queued, time.monotonic(), reservation)
-            self._ready.notify(len(queued))
+            now = time.monotonic()
+            self._queue.put(queued, now, reservation)
+            self._threads.notify(self, len(queued), now)
         gil_yield = GilYield.of_running_loop()
         for future in futures:
             gil_yield.begin_job()
@@ -158,9 +138,9 @@ class Batcher:
         return futures
 
     def _admit(self, tokens: int) -> None:
-        rate = self._tokens_per_s * len(self._threads)
-        wait_s = self._queue.tokens_ahead(tokens) / rate
-        retry_after_s = self._admission.refuse(wait_s, tokens / rate)
+        ahead = self._queue.tokens_ahead(tokens)
+        wait_s = self._seconds(ahead) + self._threads.others_busy_s(self, ahead + tokens)
+        retry_after_s = self._admission.refuse(wait_s, self._seconds(tokens))
         if retry_after_s is not None:
             self._shed.labels("queue").inc()
             raise Overloaded(
@@ -169,37 +149,40 @@ class Batcher:
                 retry_after_s=retry_after_s,
             )
 
-    def _work(self) -> None:
-        step_back()
-        ran = 0
-        while (taken := self._take(ran)) is not None:
-            ran = 1
-            done = _Done()
-            for text in taken.expired:
-                error = Unavailable("the text waited too long for inference", retry_after_s=1)
-                done.outcomes.append((text, error))
-            if taken.expired:
-                self._shed.labels("timeout").inc(len(taken.expired))
-            if taken.group:
-                now = time.monotonic()
-                done.waits_s = [now - text.enqueued_at for text in taken.group]
-                done.outcomes += zip(taken.group, self._run(taken.group, done), strict=True)
+    def _seconds(self, tokens: float) -> float:
+        """Return how long all threads need for this many tokens."""
+        return tokens / (self._tokens_per_s * self._threads.count)
+
+    def busy_s(self, tokens: float) -> float:
+        """Return how long all threads need for the texts that wait, at most this many tokens."""
+        return self._seconds(min(tokens, self._queue.tokens))
+
+    def share(self, now: float) -> None:
+        """Make small groups for a while: another model has work, too."""
+        self._queue.share(now)
+
+    def ran_empty(self) -> None:
+        """Record that a thread found nothing to do here: an overload is over."""
+        self._admission.ran_empty()
+
+    def take(self, now: float) -> Taken:
+        """Remove and return the next group."""
+        return self._queue.take(now)
+
+    def run(self, taken: Taken) -> None:
+        """Infer a group; its vectors are delivered on the event loop that waits for them."""
+        done = _Done()
+        for text in taken.expired:
+            error = Unavailable("the text waited too long for inference", retry_after_s=1)
+            done.outcomes.append((text, error))
+        if taken.expired:
+            self._shed.labels("timeout").inc(len(taken.expired))
+        if taken.group:
+            now = time.monotonic()
+            done.waits_s = [now - text.enqueued_at for text in taken.group]
+            done.outcomes += zip(taken.group, self._run(taken.group, done), strict=True)
+        if done.outcomes:
             self._hand_over(done)
-
-    def _take(self, ran: int) -> Taken | None:
-        """Wait for the next group and return it; None once the batcher has stopped.
-
-        `ran` is 1 for a thread that has just run a group.
-        """
-        with self._ready:
-            self._running -= ran
-            while not len(self._queue):
-                if self._stopping:
-                    return None
-                self._admission.ran_empty()
-                self._ready.wait()
-            self._running += 1
-            return self._queue.take(time.monotonic())
 
     def _run(self, group: Sequence[QueuedText], done: _Done) -> list[Vector | ApiError]:
         ids = np.array([text.ids for text in group], dtype=np.int64)
@@ -229,7 +212,8 @@ class Batcher:
 
     def _hand_over(self, done: _Done) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._deliver, done)
+            loop = done.outcomes[0][0].future.get_loop()
+            loop.call_soon_threadsafe(self._deliver, done)
         except RuntimeError:
             # The event loop has ended, and all waiters with it.
             logger.warning(

@@ -95,6 +95,15 @@ class TextQueue:
     def __len__(self) -> int:
         return self._texts
 
+    @property
+    def tokens(self) -> int:
+        """The tokens of all texts that wait."""
+        return self._tokens
+
+    def share(self, now: float) -> None:
+        """Make small groups for a while, as if two requests were in this queue together."""
+        self._shared_until = now + _SHARED_S
+
     def tokens_ahead(self, tokens: int) -> int:
         """Return how many queued tokens would run before a new request of this many tokens is done.
 
@@ -129,7 +138,7 @@ class TextQueue:
             self._kept_by_request[reservation.request] = kept
         before = self._tokens_by_request.get(reservation.request, 0)
         if len(self._tokens_by_request) > bool(before):
-            self._shared_until = now + _SHARED_S
+            self.share(now)
         self._tokens_by_request[reservation.request] = before + tokens
         self._tokens += tokens
         self._texts += len(texts)

@@ -8,7 +8,7 @@ later has to ask whether a field makes sense.
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
@@ -139,6 +139,23 @@ def load_manifest(name_or_alias: str) -> Manifest:
             return manifest
     known = ", ".join(manifest.name for manifest in manifests)
     raise ModelError(f"no model is called {name_or_alias!r}; known models: {known}")
+
+
+def load_manifests(names: Iterable[str]) -> list[Manifest]:
+    """Return the manifests of the models that are to be served together, in that order.
+
+    Raises:
+        ModelError: one is unknown, or two names mean the same model.
+    """
+    found: dict[str, str] = {}
+    manifests = []
+    for name in names:
+        manifest = load_manifest(name)
+        if manifest.name in found:
+            raise ModelError(f"{name} is the same model as {found[manifest.name]}; name it once")
+        found[manifest.name] = name
+        manifests.append(manifest)
+    return manifests
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -1,13 +1,14 @@
-"""Assembles a server from settings and an installed model into ASGI applications.
+"""Assembles a server from settings and installed models into ASGI applications.
 
-`App.start` returns when the model is warm and the store is open; if a part fails to start, those
-that have started are stopped again. `App.stop` returns when all acknowledged entries are written.
+A new `App` has its models warm. `App.start` returns when the store is open; if a part fails to
+start, those that have started are stopped again. `App.stop` returns when all acknowledged entries
+are written.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import numpy as np
 from starlette.types import ASGIApp
 
 import cacheproxy
@@ -35,9 +36,6 @@ from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.tracing import start_tracing
 from cacheproxy.tiers.hot import HotTier
 
-_WARM_UP_TOKENS = (3, 16, 64, 256)
-"""Text lengths, tokens, that are run once as warm-up before the first request."""
-
 
 class App:
     """A server's parts and their life cycle.
@@ -51,21 +49,27 @@ class App:
     def __init__(
         self,
         settings: Settings,
-        installed: InstalledModel,
+        installed: Sequence[InstalledModel],
         all_metrics: MetricsSource | None = None,
     ) -> None:
-        """Make the parts; `all_metrics` returns the metrics of all workers if there are several."""
+        """Make the parts and load the models, of which the first is the default one.
+
+        `all_metrics` returns the metrics of all workers if there are several.
+
+        Raises:
+            ConfigError: ONNX Runtime cannot use the device.
+            ModelError: the probe's model is not installed.
+        """
         self._settings = settings
-        self._installed = installed
         self.metrics = metrics = Metrics()
         self._own_metrics = OwnMetrics(metrics)
         self._all_metrics = all_metrics or self._own_metrics
         self._draining = False
         self._running = AsyncExitStack()
         self._parts = make_parts(settings, installed, metrics)
-        self._embeddings = Embeddings(self._parts, installed)
+        self._embeddings = Embeddings(self._parts)
         has_chat = self._parts.upstreams.have_chat
-        self._completions = Completions(self._parts, installed) if has_chat else None
+        self._completions = Completions(self._parts) if has_chat else None
         self._show()
         self._tracer = start_tracing()
         watch = make_watch(self._parts)
@@ -98,13 +102,14 @@ class App:
 
     def _show(self) -> None:
         """Register gauges for the served models, the queues and the hot tiers."""
-        metrics, installed = self.metrics, self._installed
+        metrics = self.metrics
+        installed = [model.installed for model in self._parts.models]
         metrics.build_info.info(
             {
                 "version": cacheproxy.__version__,
-                "model": installed.name,
-                "fingerprint": installed.fingerprint,
-                "device": installed.device,
+                "model": ",".join(one.name for one in installed),
+                "fingerprint": ",".join(one.fingerprint for one in installed),
+                "device": self._settings.device,
             }
         )
         kinds: list[Embeddings | Completions] = [self._embeddings]
@@ -116,7 +121,7 @@ class App:
         metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
 
     async def start(self) -> None:
-        """Open the store and warm up the model; requests are accepted once it returns.
+        """Open the store and start the threads; requests are accepted once it returns.
 
         Raises:
             StoreError: the store cannot be opened.
@@ -129,9 +134,6 @@ class App:
             await self._parts.guard.get_many(
                 [bytes(KEY_BYTES)]
             )  # finds out whether the store answers
-            for tokens in _WARM_UP_TOKENS:
-                shape = (1, min(tokens, self._installed.max_tokens))
-                self._parts.encoder.encode(np.ones(shape, np.int64))
             self._embeddings.start(running)
             if self._completions is not None:
                 self._completions.start(running)

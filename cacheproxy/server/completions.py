@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
-from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import Likeness
@@ -58,7 +56,7 @@ _LABELS = 4_096
 
 
 class Completions:
-    """The completions route and the parts that only it uses.
+    """The completions route and the parts that only it uses; the default model is its probe.
 
     Attributes:
         route: handles the requests.
@@ -68,12 +66,12 @@ class Completions:
         spare_work: learning in the background.
     """
 
-    def __init__(self, parts: Parts, installed: InstalledModel) -> None:
+    def __init__(self, parts: Parts) -> None:
         settings, store, upstreams = parts.settings, parts.store, parts.upstreams
         self._parts = parts
-        self._installed = installed
-        self._tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-        self._probe = WholeProbe(parts.batcher)
+        self._local = local = parts.models[0]
+        self._tokenizer = local.tokenizer
+        self._probe = WholeProbe(local.batcher)
         self._reader = RecordReader(unpack, parts.metrics)
         self._comparer = Comparer(self._embed)
         self._rarity = rarity_of(self._tokenizer.vocabulary())
@@ -83,7 +81,7 @@ class Completions:
         _check_judge(settings, upstreams)
         self._evidence = SharedEvidence(store)
         self.spare_work = SpareWork(
-            parts.batcher.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
+            parts.threads.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
         )
         self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
@@ -148,7 +146,7 @@ class Completions:
         parts, chat = self._parts, self._parts.settings.chat
         first = parts.upstreams.first(model)
         who = "" if first is None else first.base_url
-        fingerprint = f"chat:{who}:{self._installed.fingerprint}"
+        fingerprint = f"chat:{who}:{self._local.installed.fingerprint}"
         name = _judge_of(model, chat.judge, parts.upstreams)
         costs = Costs(parts.settings.prices, (model,) if name is None else (model, name))
         self._judges[model] = name

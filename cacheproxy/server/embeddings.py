@@ -1,22 +1,22 @@
-"""Assembles the embedding routes: one for the local model, one for each model of upstreams."""
+"""Assembles the embedding routes: one for each local model, and for each model of upstreams."""
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
 from cacheproxy.concurrency.job_thread import JobThread
-from cacheproxy.inference.engine import Engine, LocalEngine
+from cacheproxy.inference.engine import Engine
 from cacheproxy.inference.inputs import InputReader, Role
 from cacheproxy.inference.token_ids import TokenIds
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.modelkit.install import InstalledModel
-from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.records import EmbeddingRecord, pack, unpack
 from cacheproxy.routes.exchange import ModelInfo
 from cacheproxy.routes.form import EMBEDDINGS
 from cacheproxy.routes.items import ItemsRoute
+from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.server.upstream_models import make_local_engine, upstream_models
 from cacheproxy.thresholds.certified import Account, CertifiedThresholds
@@ -36,21 +36,21 @@ class Embeddings:
     """The embedding routes and their shared parts.
 
     Attributes:
-        routes: one for each model, the local one first.
+        routes: one for each model, local ones first, and of those the default one.
         hot: their hot tier.
         spare_work: their background checks.
         readers: what reads the inputs for each model, by its name.
     """
 
-    def __init__(self, parts: Parts, installed: InstalledModel) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._thresholds: list[CertifiedThresholds] = []
         self._evidence = SharedEvidence(parts.store)
         self.hot = HotTier[EmbeddingRecord](parts.settings.cache.hot_bytes, parts.store.purges)
-        self.spare_work = SpareWork(parts.batcher.has_spare, most=_CHECKS, metrics=parts.metrics)
+        self.spare_work = SpareWork(parts.threads.has_spare, most=_CHECKS, metrics=parts.metrics)
         self._token_ids = JobThread("cacheproxy-token-ids")
         self.readers: dict[str, InputReader] = {}
-        self.routes = self._make_routes(installed)
+        self.routes = [*map(self._make_local_route, parts.models), *self._make_upstream_routes()]
 
     def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:
         """Return the routes by model name and alias; the first route that has a name gets it."""
@@ -81,36 +81,36 @@ class Embeddings:
         self.spare_work.start()
         running.push_async_callback(self.spare_work.stop)
 
-    def _make_routes(self, installed: InstalledModel) -> list[ItemsRoute[EmbeddingRecord]]:
-        parts = self._parts
-        tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-        local_engine = LocalEngine(parts.batcher, tokenizer)
-        engine, fingerprint = make_local_engine(local_engine, installed, tokenizer, parts.upstreams)
-        local = ModelInfo(
+    def _make_local_route(self, local: LocalModel) -> ItemsRoute[EmbeddingRecord]:
+        installed = local.installed
+        engine, fingerprint = make_local_engine(local, self._parts.upstreams)
+        model = ModelInfo(
             name=installed.name,
-            aliases=(*installed.aliases, *self._aliases(installed.name, *installed.aliases)),
+            aliases=(*installed.aliases, *self._aliases(*local.names)),
             fingerprint=fingerprint,
             dimensions=installed.dimensions,
             matryoshka=installed.matryoshka,
             max_tokens=installed.max_tokens,
         )
-        self.readers[local.name] = self._make_reader(installed, tokenizer)
-        probe = make_probe(parts.settings, installed)
-        routes = [self._make_route(local, tokenizer, engine, probe)]
-        whole = WholeProbe(parts.batcher)
-        for model in upstream_models(parts.upstreams, installed):
-            model = replace(model, aliases=self._aliases(model.name))
-            theirs = UpstreamEngine(parts.upstreams, model.name, model.dimensions, tokenizer)
-            routes.append(self._make_route(model, tokenizer, theirs, whole))
-            self.readers[model.name] = InputReader()
-        return routes
+        self.readers[model.name] = self._make_reader(local)
+        return self._make_route(model, local.tokenizer, engine, local.probe)
 
-    def _make_reader(self, installed: InstalledModel, tokenizer: Tokenizer) -> InputReader:
+    def _make_upstream_routes(self) -> Iterator[ItemsRoute[EmbeddingRecord]]:
+        """Yield routes of models that only upstreams serve; their probe is the default model."""
+        upstreams, default = self._parts.upstreams, self._parts.models[0]
+        whole = WholeProbe(default.batcher)
+        for model in upstream_models(upstreams, self._parts.models):
+            model = replace(model, aliases=self._aliases(model.name))
+            self.readers[model.name] = InputReader()
+            engine = UpstreamEngine(upstreams, model.name, model.dimensions, default.tokenizer)
+            yield self._make_route(model, default.tokenizer, engine, whole)
+
+    def _make_reader(self, local: LocalModel) -> InputReader:
         vocabulary = self._parts.settings.embeddings.token_ids
         token_ids = TokenIds(
-            tokenizer, self._token_ids, None if vocabulary == "auto" else vocabulary
+            local.tokenizer, self._token_ids, None if vocabulary == "auto" else vocabulary
         )
-        prefixes = installed.prefixes
+        prefixes = local.installed.prefixes
         by_role: dict[Role, str] = {"query": prefixes.query, "document": prefixes.document}
         return InputReader(by_role if any(by_role.values()) else {}, token_ids)
 

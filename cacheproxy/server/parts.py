@@ -1,18 +1,17 @@
 """The parts that all routes share, and how tiers are assembled from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
-from cacheproxy.inference.batcher import Batcher
-from cacheproxy.inference.queue import TextQueue
-from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
+from cacheproxy.server.local_models import LocalModel, load_models
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.gauges import show_store
@@ -40,15 +39,15 @@ _FLUSH_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one server."""
+    """The parts of one server; the first of the models is the default one."""
 
     settings: Settings
     metrics: Metrics
     store: Store
     guard: StoreGuard
     writeback: WriteBack
-    encoder: OnnxEncoder
-    batcher: Batcher
+    threads: InferenceThreads
+    models: tuple[LocalModel, ...]
     tokenizing: JobThread
     upstreams: Upstreams
     recorder: Recorder | None
@@ -116,39 +115,30 @@ class Parts:
         running.push_async_callback(self.writeback.stop, _FLUSH_S)
         self.upstreams.start()
         running.push_async_callback(self.upstreams.stop)
-        self.batcher.start()
-        running.callback(self.batcher.stop)
+        self.threads.start()
+        running.callback(self.threads.stop)
 
 
-def make_parts(settings: Settings, installed: InstalledModel, metrics: Metrics) -> Parts:
-    """Return the parts; nothing is started or opened yet."""
+def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics: Metrics) -> Parts:
+    """Return the parts, with the models loaded; nothing is started or opened yet.
+
+    Raises:
+        ConfigError: ONNX Runtime cannot use the device.
+        ModelError: the probe's model is not installed.
+    """
     store = make_store(settings)
     show_store(store, metrics)
     batching = settings.batching
     metrics.batch_window.set(batching.window_ms / 1000)
-    encoder = OnnxEncoder(installed.graph, device=installed.device)
-    batcher = Batcher(
-        encoder.encode,
-        model=installed.name,
-        threads=batching.threads,
-        queue=TextQueue(
-            window_s=batching.window_ms / 1000,
-            max_group_tokens=batching.max_tokens,
-            shared_group_tokens=batching.shared_tokens,
-            timeout_s=batching.timeout_s,
-            workers=batching.threads,
-        ),
-        max_wait_s=batching.max_wait_ms / 1000,
-        metrics=metrics,
-    )
+    threads = InferenceThreads(batching.threads)
     return Parts(
         settings=settings,
         metrics=metrics,
         store=store,
         guard=StoreGuard(store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics),
         writeback=WriteBack(store, max_entries=settings.cache.writeback_entries, metrics=metrics),
-        encoder=encoder,
-        batcher=batcher,
+        threads=threads,
+        models=load_models(settings, installed, threads, metrics),
         tokenizing=JobThread("cacheproxy-tokenize"),
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),

@@ -1,34 +1,32 @@
-"""Which embedding models upstreams serve, and how they relate to the local model."""
+"""Which embedding models upstreams serve, and how they relate to the local models."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.engine import Engine, LocalEngine
-from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import encode_fields
-from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.routes.exchange import ModelInfo
+from cacheproxy.server.local_models import LocalModel
 from cacheproxy.upstreams.embedding import UpstreamEngine
 from cacheproxy.upstreams.fallback import Upstreams
 from cacheproxy.upstreams.standin import StandIn
 
 
-def upstream_models(upstreams: Upstreams, installed: InstalledModel) -> Iterator[ModelInfo]:
+def upstream_models(upstreams: Upstreams, models: Sequence[LocalModel]) -> Iterator[ModelInfo]:
     """Yield the models that only upstreams serve.
 
     A fingerprint names the first upstream that serves the model; the others are its fallbacks.
     """
+    local = {name for model in models for name in model.names}
     for name, first in upstreams.embeddings().items():
-        if name not in (installed.name, *installed.aliases):
+        if name not in local:
             dimensions = first.embeddings[name]
             yield ModelInfo(name, (), _fingerprint(first.base_url, name, dimensions), dimensions)
 
 
-def make_local_engine(
-    local: LocalEngine, installed: InstalledModel, tokenizer: Tokenizer, upstreams: Upstreams
-) -> tuple[Engine, str]:
-    """Return the local model's engine, and the fingerprint of its results.
+def make_local_engine(model: LocalModel, upstreams: Upstreams) -> tuple[Engine, str]:
+    """Return a local model's engine, and the fingerprint of its results.
 
     If an upstream serves the same model, one of the two is the fallback of the other; entries come
     from the one that is tried first.
@@ -36,8 +34,9 @@ def make_local_engine(
     Raises:
         ConfigError: the upstream's model has other dimensions.
     """
-    having = upstreams.embeddings()
-    name = next((name for name in (installed.name, *installed.aliases) if name in having), None)
+    installed, having = model.installed, upstreams.embeddings()
+    local = LocalEngine(model.batcher, model.tokenizer)
+    name = next((name for name in model.names if name in having), None)
     if name is None:
         return local, installed.fingerprint
     first = having[name]
@@ -45,7 +44,7 @@ def make_local_engine(
         raise ConfigError(
             f"upstreams: {name} has {installed.dimensions} dimensions, not {first.embeddings[name]}"
         )
-    theirs = UpstreamEngine(upstreams, name, installed.dimensions, tokenizer)
+    theirs = UpstreamEngine(upstreams, name, installed.dimensions, model.tokenizer)
     if not first.before_local:
         return StandIn(local, theirs, keyed_by=local), installed.fingerprint
     fingerprint = _fingerprint(first.base_url, name, installed.dimensions, installed.fingerprint)

@@ -9,7 +9,7 @@ import sys
 
 from cacheproxy.errors import ConfigError, ModelError, StoreError
 from cacheproxy.modelkit.install import load_installed
-from cacheproxy.modelkit.manifest import load_manifest
+from cacheproxy.modelkit.manifest import load_manifests
 from cacheproxy.server.app import App
 from cacheproxy.server.link import WorkerLink
 from cacheproxy.server.serve import serve
@@ -24,8 +24,10 @@ def main() -> None:
     start_logging(settings.log.level, settings.log.format, process_id=True)
     listeners = {name: socket.socket(fileno=fd) for name, fd in job.listeners.items()}
     try:
-        name = load_manifest(settings.model).name
-        installed = load_installed(name, settings.home, settings.device)
+        installed = [
+            load_installed(manifest.name, settings.home, settings.device)
+            for manifest in load_manifests(settings.model)
+        ]
         serve(App(settings, installed, link), listeners, settings, link)
     except (ConfigError, StoreError, ModelError) as error:
         link.say_failed(error)

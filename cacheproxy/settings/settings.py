@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_settings import NoDecode
 
 from cacheproxy.settings.device import Device
 from cacheproxy.settings.limits import LimitSettings
@@ -55,6 +63,16 @@ KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """Of a tenant, or of a namespace in it."""
 
+
+def _names(given: object) -> object:
+    """Return names that stand in one text, with commas between them, as a list."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
+Models = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1)], ...], NoDecode, BeforeValidator(_names)
+]
+
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -73,7 +91,12 @@ class Settings(BaseModel):
         None,
         description=f"{_STORES}; default: a file under the home folder",
     )
-    model: str = Field("all-MiniLM-L6-v2", description="embedding model to serve")
+    model: Models = Field(
+        ("all-MiniLM-L6-v2",),
+        min_length=1,
+        description="embedding models to serve, the default one first; in the file a list, in the "
+        "variable names with commas between them, the flag may be given several times",
+    )
     device: Device = Field("cpu", description="cpu (INT8) or cuda (float16 on an NVIDIA GPU)")
     allow_anonymous: bool = Field(
         False, description="allow listening beyond loopback without API keys"

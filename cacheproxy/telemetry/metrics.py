@@ -115,6 +115,13 @@ class Metrics:
 
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 
+        self.model_memory = gauge(
+            "model_memory_bytes",
+            "Memory that loading a local model took in one process",
+            "model",
+            merge="max",
+        )
+
         self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
         self.request_duration = loop_histogram(
             "request_duration_seconds",

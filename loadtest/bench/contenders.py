@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.building.weights import Encoder, read_encoder
 from cacheproxy.modelkit.install import InstalledModel
@@ -54,10 +55,11 @@ class Ours:
             timeout_s=600,
             workers=threads,
         )
+        self._threads = InferenceThreads(threads)
         self._batcher = Batcher(
             OnnxEncoder(model.graph).encode,
             model=model.name,
-            threads=threads,
+            threads=self._threads,
             queue=queue,
             max_wait_s=600,
             metrics=Metrics(),
@@ -66,7 +68,7 @@ class Ours:
         self._loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
-        self._batcher.start()
+        self._threads.start()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts."""

@@ -75,7 +75,7 @@ async def _compare(
     settings: Settings, installed: InstalledModel, body: bytes, rounds: int
 ) -> tuple[float, float]:
     """Return the least seconds of a hot hit in the application, with and without counting."""
-    app = App(settings, installed)
+    app = App(settings, [installed])
     await app.start()
     await _ask(app, body, _REQUESTS)
     counting, silent = [], []

@@ -1,7 +1,7 @@
 """Draws and encodes all requests of a phase before the clock starts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -118,6 +118,9 @@ class Planner:
         return iter(sorted(moments))
 
     def _write(self, stream: Stream, texts: Sequence[str]) -> bytes:
+        target = self._target
+        if stream.model is not None:
+            target = replace(target, model=stream.model)
         if stream.route == "chat":
-            return self._target.chat(user_message("\n".join(texts)), streamed=stream.streamed)
-        return self._target.embeddings(texts)
+            return target.chat(user_message("\n".join(texts)), streamed=stream.streamed)
+        return target.embeddings(texts)

@@ -52,6 +52,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: shown in the report.
         mix: shares of the kinds of texts.
         route: the API that is called.
+        model: the model that is asked for; by default the run's own (`--model`).
         streamed: whether chat answers are streamed.
         batch: number of texts in one request.
         words: least and most words of a made-up text.
@@ -66,6 +67,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     mix: Mix = Mix(unseen=1.0)
     route: Route = "embeddings"
+    model: str | None = None
     streamed: bool = False
     batch: int = 1
     words: tuple[int, int] = (6, 15)

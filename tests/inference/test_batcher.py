@@ -7,6 +7,7 @@ import pytest
 from cacheproxy.errors import InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.telemetry.metrics import Metrics
 
 POISON = 666
@@ -39,16 +40,21 @@ def recorder():
 
 
 @pytest.fixture
-async def batcher(recorder):
-    batcher = make_batcher(recorder)
-    batcher.start()
+def threads():
+    return InferenceThreads(1)
+
+
+@pytest.fixture
+async def batcher(recorder, threads):
+    batcher = make_batcher(recorder, threads)
+    threads.start()
     yield batcher
     recorder.may_run.set()
-    await asyncio.to_thread(batcher.stop)
+    await asyncio.to_thread(threads.stop)
 
 
-def make_batcher(encode, **changes):
-    settings = {"max_wait_s": 5.0, "timeout_s": 60.0, "threads": 1} | changes
+def make_batcher(encode, threads, **changes):
+    settings = {"max_wait_s": 5.0, "timeout_s": 60.0, "threads": threads} | changes
     queue = TextQueue(
         window_s=0.005,
         max_group_tokens=64,
@@ -115,9 +121,9 @@ async def test_a_text_whose_waiters_left_is_not_inferred(batcher, recorder):
     assert [[2]] not in recorder.groups
 
 
-async def test_a_queue_that_is_too_long_refuses_with_a_time_to_retry(recorder):
-    batcher = make_batcher(recorder, max_wait_s=0.001)
-    batcher.start()
+async def test_a_queue_that_is_too_long_refuses_with_a_time_to_retry(recorder, threads):
+    batcher = make_batcher(recorder, threads, max_wait_s=0.001)
+    threads.start()
     recorder.may_run.clear()
     accepted = []
 
@@ -132,26 +138,26 @@ async def test_a_queue_that_is_too_long_refuses_with_a_time_to_retry(recorder):
     assert refused.value.status == 429
     assert refused.value.retry_after_s >= 1
     await asyncio.gather(*accepted)
-    await asyncio.to_thread(batcher.stop)
+    await asyncio.to_thread(threads.stop)
 
 
-async def test_an_accepted_text_that_waits_too_long_is_told_so(recorder):
-    batcher = make_batcher(recorder, timeout_s=0.0)
+async def test_an_accepted_text_that_waits_too_long_is_told_so(recorder, threads):
+    batcher = make_batcher(recorder, threads, timeout_s=0.0)
     recorder.may_run.clear()
     (future,) = batcher.submit([[1]])
-    batcher.start()
+    threads.start()
 
     with pytest.raises(Unavailable):
         await future
     recorder.may_run.set()
-    await asyncio.to_thread(batcher.stop)
+    await asyncio.to_thread(threads.stop)
 
 
-async def test_stopping_finishes_what_is_queued_and_refuses_what_comes_after(recorder):
-    batcher = make_batcher(recorder)
+async def test_stopping_finishes_what_is_queued_and_refuses_what_comes_after(recorder, threads):
+    batcher = make_batcher(recorder, threads)
     futures = batcher.submit([[i] for i in range(1, 20)])
-    batcher.start()
-    await asyncio.to_thread(batcher.stop)
+    threads.start()
+    await asyncio.to_thread(threads.stop)
 
     assert [vector[0] for vector in await asyncio.gather(*futures)] == list(range(1, 20))
     with pytest.raises(Unavailable):

@@ -8,6 +8,7 @@ import pytest
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
 from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.telemetry.metrics import Metrics
 
 COMPOSITIONS = 500
@@ -28,16 +29,17 @@ async def test_a_text_has_the_same_bits_in_every_composition(installed, threads)
     queue = TextQueue(
         window_s=0.005, max_group_tokens=256, shared_group_tokens=64, timeout_s=600, workers=threads
     )
+    pool = InferenceThreads(threads)
     batcher = Batcher(
         encoder.encode,
         model=installed.name,
-        threads=threads,
+        threads=pool,
         queue=queue,
         max_wait_s=600,
         metrics=Metrics(),
     )
     rng = np.random.default_rng(threads)
-    batcher.start()
+    pool.start()
 
     async def compose() -> None:
         chosen = rng.integers(0, len(texts), rng.integers(1, 30))
@@ -48,4 +50,4 @@ async def test_a_text_has_the_same_bits_in_every_composition(installed, threads)
     # Several requests at once, so that groups are also made of texts of different requests.
     for _ in range(COMPOSITIONS // 5):
         await asyncio.gather(*(compose() for _ in range(5)))
-    await asyncio.to_thread(batcher.stop)
+    await asyncio.to_thread(pool.stop)

@@ -13,7 +13,7 @@ async def start():
     def make(**settings):
         harness = Harness(**settings)
         harness.writeback.start()
-        harness.batcher.start()
+        harness.threads.start()
         harness.spare_work.start()
         started.append(harness)
         return harness
@@ -21,6 +21,6 @@ async def start():
     yield make
     for harness in started:
         await harness.spare_work.stop()
-        await asyncio.to_thread(harness.batcher.stop)
+        await asyncio.to_thread(harness.threads.stop)
         await harness.writeback.stop(timeout_s=0)
         await harness.guard.close()

@@ -13,6 +13,7 @@ from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.engine import LocalEngine
 from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import Namespace
 from cacheproxy.probes.static import StaticProbe
@@ -84,17 +85,18 @@ class Harness:
         self.guard = guard = StoreGuard(self.store, deadline_s=deadline_s, metrics=self.metrics)
         self.writeback = WriteBack(self.store, max_entries=queue_entries, metrics=self.metrics)
         self.hot = HotTier(hot_bytes, self.store.purges)
+        self.threads = InferenceThreads(1)
         self.batcher = Batcher(
             self._encode,
             model="m",
-            threads=1,
+            threads=self.threads,
             queue=TextQueue(
                 window_s=0.005, max_group_tokens=64, shared_group_tokens=64, timeout_s=60, workers=2
             ),
             max_wait_s=max_wait_s,
             metrics=self.metrics,
         )
-        self.spare_work = SpareWork(self.batcher.has_spare, most=most_checks, metrics=self.metrics)
+        self.spare_work = SpareWork(self.threads.has_spare, most=most_checks, metrics=self.metrics)
         reader = RecordReader(partial(unpack, dimensions=DIMENSIONS), self.metrics)
         purges = self.store.purges
         self.route = ItemsRoute(

@@ -1,0 +1,103 @@
+"""The models that this process infers, loaded, warmed up and measured."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.threads import InferenceThreads
+from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.probing import make_probe
+from cacheproxy.probes.probe import Probe
+from cacheproxy.settings.settings import Settings
+from cacheproxy.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP_TOKENS = (3, 16, 64, 256)
+"""Text lengths, tokens, that are run once as warm-up before the first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model in this process; its batcher shares the threads with the other models'."""
+
+    installed: InstalledModel
+    tokenizer: Tokenizer
+    batcher: Batcher
+    probe: Probe
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.installed.name, *self.installed.aliases)
+
+
+def load_models(
+    settings: Settings,
+    all_installed: Sequence[InstalledModel],
+    threads: InferenceThreads,
+    metrics: Metrics,
+) -> tuple[LocalModel, ...]:
+    """Return the models, ready to infer once the threads run; says what memory each one takes.
+
+    Raises:
+        ConfigError: ONNX Runtime cannot use the device.
+        ModelError: another model is the probe, and is not installed.
+    """
+    return tuple(_load(settings, installed, threads, metrics) for installed in all_installed)
+
+
+def _load(
+    settings: Settings, installed: InstalledModel, threads: InferenceThreads, metrics: Metrics
+) -> LocalModel:
+    batching = settings.batching
+    before = _resident_bytes()
+    encoder = OnnxEncoder(installed.graph, device=installed.device)
+    model = LocalModel(
+        installed,
+        Tokenizer(installed.tokenizer_json, installed.max_tokens),
+        Batcher(
+            encoder.encode,
+            model=installed.name,
+            threads=threads,
+            queue=TextQueue(
+                window_s=batching.window_ms / 1000,
+                max_group_tokens=batching.max_tokens,
+                shared_group_tokens=batching.shared_tokens,
+                timeout_s=batching.timeout_s,
+                workers=batching.threads,
+            ),
+            max_wait_s=batching.max_wait_ms / 1000,
+            metrics=metrics,
+        ),
+        make_probe(settings, installed),
+    )
+    for tokens in _WARM_UP_TOKENS:
+        encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
+    taken = max(0, _resident_bytes() - before)
+    metrics.model_memory.labels(installed.name).set(taken)
+    logger.info(
+        "model %s loaded: %.0f MB of memory, %d dimensions, at most %d tokens",
+        installed.name,
+        taken / 1e6,
+        installed.dimensions,
+        installed.max_tokens,
+    )
+    return model
+
+
+def _resident_bytes() -> int:
+    """Return this process's resident memory; 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
