@@ -115,13 +115,6 @@ class Metrics:
 
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
 
-        self.model_memory = gauge(
-            "model_memory_bytes",
-            "Memory that loading a local model took in one process",
-            "model",
-            merge="max",
-        )
-
         self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
         self.request_duration = loop_histogram(
             "request_duration_seconds",
@@ -143,6 +136,12 @@ class Metrics:
             "stage_duration_seconds", "Time of one request in one stage", "stage"
         )
 
+        self.model_memory = gauge(
+            "model_memory_bytes",
+            "Memory that loading a local model took in one process",
+            "model",
+            merge="max",
+        )
         self.batch_texts = loop_histogram(
             "batch_texts",
             "Texts in one inference; the sum counts the texts that were inferred",

@@ -77,7 +77,7 @@ def _labels_of(family: Metric) -> tuple[str, ...]:
 
 _GROUPS = {
     "Requests and lookups": ("requests", "request_", "lookups", "collapsed", "stage_", "build"),
-    "Inference": ("batch_", "queue_", "inference_", "truncated_", "shed"),
+    "Inference": ("model_", "batch_", "queue_", "inference_", "truncated_", "shed"),
     "Search index": ("semantic_index_",),
     "Semantic tier": ("semantic_",),
     "Store, purges and write-back": ("store_", "undecodable_", "purge", "hot_", "writeback_"),

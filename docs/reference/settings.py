@@ -119,7 +119,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if default is None:
         return "not set"
     if isinstance(default, dict | tuple):
-        return "none" if not default else code(str(default))
+        return ", ".join(map(code, default)) or "none"
     return code(str(default).lower() if isinstance(default, bool) else str(default))
 
 

@@ -44,8 +44,8 @@ def flags_of(model_home, empty_redis_url, wrk) -> Callable[[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", scenario_names())
-def test_a_scenario_runs(name, model_home):
-    done = loadtest("run", "--serve", "--smoke", "--scenario", name, "--home", model_home)
+def test_a_scenario_runs(name, small_model_home):
+    done = loadtest("run", "--serve", "--smoke", "--scenario", name, "--home", small_model_home)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Truth check: clients and server agree" in done.stdout

@@ -32,6 +32,24 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(monkeyp
     assert settings.limits.inputs == 2_048
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [('"a"', ("a",)), ('["a", "b"]', ("a", "b")), ('"a, b"', ("a", "b"))]
+)
+def test_models_may_be_one_name_a_list_or_names_with_commas(tmp_path, monkeypatch, text, found):
+    (tmp_path / "cacheproxy.toml").write_text(f"model = {text}\n")
+
+    assert load_settings({}, None).model == found
+    monkeypatch.setenv("CACHEPROXY_MODEL", "x,y")
+    assert load_settings({}, None).model == ("x", "y")
+    assert load_settings({"model": ("one",)}, None).model == ("one",)
+
+
+@pytest.mark.parametrize("given", ["", "a,,b", []])
+def test_a_model_without_a_name_is_a_mistake(given):
+    with pytest.raises(ConfigError, match="model"):
+        load_settings({"model": given}, None)
+
+
 def test_every_mistake_has_its_own_line_that_names_the_setting(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(

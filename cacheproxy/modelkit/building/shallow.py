@@ -71,8 +71,9 @@ def make_pieces(
     """Return pieces of the texts with some of their tokens replaced; deterministic."""
     rng = np.random.default_rng(_SEED)
     vocabulary = np.array(words)
-    chances = 1 / (np.arange(len(vocabulary)) + _RARITY)
-    chances /= chances.sum()
+    # As `rng.choice` draws with such weights, which would sum them up anew for each text.
+    chances = np.cumsum(1 / (np.arange(len(vocabulary)) + _RARITY))
+    chances /= chances[-1]
     bodies = [np.array(text[1:-1]) for text in texts if len(text) > 2]
     pieces = []
     for _ in range(count):
@@ -81,7 +82,8 @@ def make_pieces(
         start = rng.integers(len(body) - length + 1)
         piece = body[start : start + length].copy()
         replaced = rng.random(length) < rng.uniform(0, _MOST_REPLACED)
-        piece[replaced] = rng.choice(vocabulary, int(replaced.sum()), p=chances)
+        drawn = rng.random(int(replaced.sum()))
+        piece[replaced] = vocabulary[chances.searchsorted(drawn, side="right")]
         first, last = texts[0][0], texts[0][-1]
         pieces.append([first, *piece.tolist(), last])
     return pieces
