@@ -25,15 +25,22 @@ def both(small_model_home):
     assert server.stop() == 0, server.log
 
 
-def embed(server, model: str, texts: list[str]) -> np.ndarray:
-    answer = server.client().embeddings.create(model=model, input=texts)
-    return np.array([one.embedding for one in answer.data], np.float32)
+@pytest.fixture(scope="module")
+def embed(both):
+    """Return a function that embeds a text: float32 [dimensions]."""
+    client = both.client()
+
+    def embed_one(model: str, text: str) -> np.ndarray:
+        answer = client.embeddings.create(model=model, input=text)
+        return np.array(answer.data[0].embedding, np.float32)
+
+    return embed_one
 
 
-def test_vectors_are_bit_for_bit_those_of_each_model_alone(both, small_model_home):
+def test_vectors_are_bit_for_bit_those_of_each_model_alone(embed, small_model_home):
     with ThreadPoolExecutor(8) as pool:  # at the same time, so that the threads are shared
-        asked = [(name, [text]) for text in TEXTS for name in (LARGE, SMALL)]
-        found = list(pool.map(lambda one: embed(both, *one)[0], asked))
+        asked = [(name, text) for text in TEXTS for name in (LARGE, SMALL)]
+        found = list(pool.map(lambda one: embed(*one), asked))
 
     for first, name in enumerate((LARGE, SMALL)):
         installed = load_installed(name, small_model_home)
@@ -44,11 +51,11 @@ def test_vectors_are_bit_for_bit_those_of_each_model_alone(both, small_model_hom
         assert [one.tobytes() for one in served] == [one.tobytes() for one in alone]
 
 
-def test_equal_texts_of_two_models_are_two_entries_and_counted_apart(both):
-    embed(both, LARGE, ["a text that both are asked for"])
+def test_equal_texts_of_two_models_are_two_entries_and_counted_apart(both, embed):
+    embed(LARGE, "a text that both are asked for")
     before = {name: both.metric("batch_texts_sum", model=name) for name in (LARGE, SMALL)}
 
-    vectors = [embed(both, name, ["a text that both are asked for"]) for name in (LARGE, SMALL)]
+    vectors = [embed(name, "a text that both are asked for") for name in (LARGE, SMALL)]
 
     after = {name: both.metric("batch_texts_sum", model=name) for name in (LARGE, SMALL)}
     assert not np.array_equal(*vectors)
@@ -70,14 +77,14 @@ def test_the_first_model_answers_where_none_is_named(both):
     assert answer["model"] == LARGE
 
 
-def test_a_model_that_is_not_served_is_told_which_are(both):
+def test_a_model_that_is_not_served_is_told_which_are(embed):
     with pytest.raises(openai.NotFoundError, match=f"served: {LARGE}, {SMALL}"):
-        embed(both, "bge-small-en-v1.5", ["anything"])
+        embed("bge-small-en-v1.5", "anything")
 
 
-def test_purging_a_text_purges_it_for_all_models(both):
+def test_purging_a_text_purges_it_for_all_models(both, embed):
     for name in (LARGE, SMALL):
-        embed(both, name, ["purge me"])
+        embed(name, "purge me")
 
     order = {"tenant": "default", "namespace": "default", "text": "purge me"}
 

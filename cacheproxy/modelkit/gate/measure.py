@@ -22,6 +22,9 @@ _GROUP_SIZES = (2, 3, 7, 16, 64)
 _GROUP_TOKENS = 2048
 """Largest group in the check of invariance: several times what the batcher ever forms."""
 
+_CALL_TOKENS = 2048
+"""Tokens in one call: what lies between two layers then stays in the caches."""
+
 Encode = Callable[[NDArray[np.int64]], Floats]
 Ids = Sequence[list[int]]
 
@@ -74,7 +77,11 @@ def measure(
 def embed(encode: Encode, texts: Ids) -> Floats:
     """Return float32 [texts, dim] rows in the order of the texts."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    groups = group_by_length(texts[i] for i in order)
+    groups = [
+        part
+        for ids in group_by_length(texts[i] for i in order)
+        for part in np.array_split(ids, -(-ids.size // _CALL_TOKENS))
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = np.concatenate(list(pool.map(encode, groups)))
     result: Floats = np.empty_like(rows)
