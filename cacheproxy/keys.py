@@ -22,6 +22,12 @@ DEFAULT_NAMESPACE = "default"
 SCHEMA_VERSION = 1
 """Part of every key: raised whenever a stored record or a key changes its meaning."""
 
+NAMESPACE_ID_CHARACTERS = 32
+
+_TENANT_CHARACTERS = 12
+"""48 bits: operators choose the names of tenants, not clients. Ids of two tenants whose first
+characters were equal would still differ in the rest, a hash over tenant and name."""
+
 _SCOPES = 4_096
 """Scopes whose hashed prefix is remembered, some 2 MB."""
 
@@ -55,9 +61,26 @@ class Namespace:
 
     @cached_property
     def id(self) -> str:
-        """32 hex characters; the only form of a namespace that stores and metrics see."""
+        """32 hex characters; the only form of a namespace that stores and metrics see.
+
+        The first 12 are the tenant's (`tenant_id`), so that what a namespace takes can be put on
+        its tenant's account wherever the id is known.
+        """
         encoded = encode_fields("namespace", self.tenant, self.name)
-        return hashlib.sha256(encoded).hexdigest()[:32]
+        own = hashlib.sha256(encoded).hexdigest()
+        return tenant_id(self.tenant) + own[: NAMESPACE_ID_CHARACTERS - _TENANT_CHARACTERS]
+
+
+@lru_cache(4_096)
+def tenant_id(tenant: str) -> str:
+    """Return the 12 hex characters with which the ids of a tenant's namespaces begin."""
+    encoded = encode_fields("tenant", tenant)
+    return hashlib.sha256(encoded).hexdigest()[:_TENANT_CHARACTERS]
+
+
+def owner_of(namespace_id: str) -> str:
+    """Return whose a namespace is: the `tenant_id` in its id."""
+    return namespace_id[:_TENANT_CHARACTERS]
 
 
 class KeyScope:

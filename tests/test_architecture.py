@@ -30,7 +30,7 @@ LAYERS = [
     {"stores"},
     {"telemetry"},
     {"settings"},
-    {"concurrency"},
+    {"concurrency", "fairness"},
     {"errors", "keys", "records", "validation", ""},
 ]
 """From the top to the leaves; a module imports only from its own layer or from below."""

@@ -2,10 +2,14 @@
 
 Clients often repeat the same text, and their libraries write the same JSON. What such a request
 asks for (the key of an entry, the form of the answer) is remembered by its bytes and namespace.
-Entries themselves are not held here: one that was evicted from the tiers is not found.
+Entries themselves are not held here: one that was evicted from the tiers is not found. Tenants divide
+the memory (`fairness.shelves`).
 """
 
 from typing import Generic, TypeVar
+
+from cacheproxy.fairness.shelves import Shelves
+from cacheproxy.keys import owner_of
 
 Way = TypeVar("Way")
 
@@ -15,10 +19,11 @@ _MOST_BYTES = 2_048
 
 
 class Repeats(Generic[Way]):
-    """Remembers what requests that were hits asked for; the oldest is evicted first."""
+    """Remembers what requests that were hits asked for; a tenant's oldest is evicted first."""
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._known: dict[tuple[str, bytes], Way] = {}
+        self._shelves = Shelves[tuple[str, bytes], None]()
         self._most_bytes = most_bytes
 
     def get(self, namespace_id: str, body: bytes) -> Way | None:
@@ -29,6 +34,14 @@ class Repeats(Generic[Way]):
         """Remember what a body asks for, unless it is long."""
         if len(body) > self._most_bytes:
             return
-        if len(self._known) >= _MOST_REQUESTS:
-            del self._known[next(iter(self._known))]
-        self._known[namespace_id, body] = way
+        request = namespace_id, body
+        if request not in self._known:
+            shelf = self._shelves.of(owner_of(namespace_id))
+            shelf.things[request] = None
+            self._shelves.grow(shelf, 1)
+        self._known[request] = way
+        if len(self._known) > _MOST_REQUESTS:
+            fullest = self._shelves.fullest()
+            oldest, _ = fullest.things.popitem(last=False)
+            self._shelves.grow(fullest, -1)
+            del self._known[oldest]

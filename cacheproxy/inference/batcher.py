@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.concurrency.gil import GilYield
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
+from cacheproxy.fairness.owner import current_owner
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
 from cacheproxy.inference.threads import InferenceThreads
@@ -90,7 +91,7 @@ class Batcher:
         return self._admission.is_overloaded
 
     def begin(self, tokens: int) -> Reservation:
-        """Admit a request of this many tokens; its texts may then be submitted in parts.
+        """Admit a request of the current owner; its texts may then be submitted in parts.
 
         The request keeps its place: for later requests all of its tokens count as waiting until
         they are submitted or the reservation ends.
@@ -102,8 +103,9 @@ class Batcher:
         with self._lock:
             if self._threads.is_stopping:
                 raise Unavailable("the server is stopping", retry_after_s=1)
-            self._admit(tokens)
-            return self._queue.begin(tokens)
+            owner = current_owner()
+            self._admit(tokens, owner)
+            return self._queue.begin(tokens, owner)
 
     def end(self, reservation: Reservation) -> None:
         """Release the part of a request that was not submitted."""
@@ -137,10 +139,10 @@ class Batcher:
             future.add_done_callback(lambda _: gil_yield.end_job())
         return futures
 
-    def _admit(self, tokens: int) -> None:
-        ahead = self._queue.tokens_ahead(tokens)
+    def _admit(self, tokens: int, owner: str) -> None:
+        ahead = self._queue.tokens_ahead(tokens, owner)
         wait_s = self._seconds(ahead) + self._threads.others_busy_s(self, ahead + tokens)
-        retry_after_s = self._admission.refuse(wait_s, self._seconds(tokens))
+        retry_after_s = self._admission.refuse(wait_s, self._seconds(tokens), owner)
         if retry_after_s is not None:
             self._shed.labels("queue").inc()
             raise Overloaded(
@@ -163,10 +165,11 @@ class Batcher:
 
     def ran_empty(self) -> None:
         """Record that a thread found nothing to do here: an overload is over."""
-        self._admission.ran_empty()
+        self._admission.settle(self._queue.is_waiting)
 
     def take(self, now: float) -> Taken:
         """Remove and return the next group."""
+        self._admission.settle(self._queue.is_waiting)
         return self._queue.take(now)
 
     def run(self, taken: Taken) -> None:

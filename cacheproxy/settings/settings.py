@@ -37,10 +37,11 @@ from cacheproxy.settings.sections import (
     TtlS,
     UpstreamSettings,
 )
+from cacheproxy.settings.tenants import ApiKeys, Name, TenantSettings
 
 TABLES = (
     *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
-    *("upstreams", "prices"),
+    *("upstreams", "prices", "tenants"),
 )
 """Settings whose keys are the user's own words."""
 
@@ -58,10 +59,6 @@ _GPU_BATCH = {"threads": 2, "max_tokens": 16_384, "shared_tokens": 16_384}
 that fills a GPU."""
 
 _MOST_WORKERS = 256
-
-KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-"""Of a tenant, or of a namespace in it."""
 
 
 def _names(given: object) -> object:
@@ -141,8 +138,14 @@ class Settings(BaseModel):
     )
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
-    api_keys: dict[Name, list[KeyHash]] = Field(
-        default_factory=dict, description="hashes of API keys by tenant"
+    api_keys: ApiKeys = Field(default_factory=dict, description="hashes of API keys by tenant")
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of further API keys, in the form of [api_keys]; a change is read within "
+        "seconds",
+    )
+    tenants: dict[Name, TenantSettings] = Field(
+        default_factory=dict, description="what each tenant may take"
     )
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="other names for served models, name to model"
@@ -159,6 +162,11 @@ class Settings(BaseModel):
         if store not in (None, _MEMORY) and not (store or "").startswith(schemes):
             raise ValueError(f"must be {_STORES}")
         return store
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @property
     def all_upstreams(self) -> dict[str, UpstreamSettings]:

@@ -101,7 +101,7 @@ def _check_exposure(settings: Settings) -> None:
         raise ConfigError(
             f"admin.host: listening on {admin.host} without admin.token lets anybody purge"
         )
-    if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.needs_key or settings.allow_anonymous or _is_loopback(settings.host):
         return
     raise ConfigError(
         f"host: listening on {settings.host} without API keys lets anybody in; "
@@ -110,10 +110,13 @@ def _check_exposure(settings: Settings) -> None:
 
 
 def _check_tenants(settings: Settings) -> None:
+    if settings.api_keys_file is not None:
+        return  # tenants come and go with it
     known = settings.api_keys or {DEFAULT_TENANT}
     tables: dict[str, Iterable[str]] = {
         "namespace_ttl_s": settings.namespace_ttl_s,
         "namespace_stale_s": settings.namespace_stale_s,
+        "tenants": settings.tenants,
     }
     unknown = [
         f"{name}.{tenant}: there is no such tenant"

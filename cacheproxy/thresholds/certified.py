@@ -6,11 +6,11 @@ information between tenants.
 
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.keys import short_id
+from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.keys import owner_of, short_id
 from cacheproxy.telemetry.metrics import (
     SEMANTIC_ASIDE,
     SEMANTIC_CERTIFIED,
@@ -28,7 +28,8 @@ from cacheproxy.thresholds.promise import Promise
 _log = logging.getLogger(__name__)
 
 _NAMESPACES = 1_000
-"""Namespaces kept at the same time, about 15 kB each; an evicted one later starts again."""
+"""Namespaces kept at the same time, about 15 kB each; an evicted one later starts again. Tenants
+divide them: one that makes namespaces without end pushes out its own."""
 
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every cosine."""
@@ -88,7 +89,9 @@ class CertifiedThresholds:
         self._min_similarity = min_similarity
         self._saves_only = saves_only
         self._draw = draw
-        self._namespaces: OrderedDict[str, _Namespace] = OrderedDict()
+        self._namespaces = FairMap[str, _Namespace](
+            _NAMESPACES, owner_of, forgotten=self._forget
+        )
         self._labels = {
             right: metrics.semantic_labels.labels(model, "right" if right else "wrong")
             for right in (True, False)
@@ -153,8 +156,8 @@ class CertifiedThresholds:
         self._of(namespace_id).economy.inferred(seconds, texts)
 
     def accounts(self) -> Iterator[Account]:
-        """Yield each namespace's account, the most recently used first."""
-        for namespace_id, namespace in reversed(self._namespaces.items()):
+        """Yield each namespace's account, a tenant's most recently used first."""
+        for namespace_id, namespace in self._namespaces.items():
             yield Account(
                 namespace_id,
                 namespace.earned.standings(),
@@ -185,7 +188,7 @@ class CertifiedThresholds:
         threshold = _CLOSED if standing.threshold is None else standing.threshold
         self._metrics.semantic_namespaces.set(
             self._model,
-            short_id(namespace_id),
+            namespace_id,
             {
                 SEMANTIC_THRESHOLD: threshold if is_open else _CLOSED,
                 SEMANTIC_CERTIFIED: is_open,
@@ -199,14 +202,10 @@ class CertifiedThresholds:
     def _of(self, namespace_id: str) -> _Namespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
-            if len(self._namespaces) >= _NAMESPACES:
-                self._forget(next(iter(self._namespaces)))
             namespace = _Namespace(EarnedThresholds(self._promise, random=self._draw))
-            self._namespaces[namespace_id] = namespace
-        self._namespaces.move_to_end(namespace_id)
+            self._namespaces.put(namespace_id, namespace)
         return namespace
 
     def _forget(self, namespace_id: str) -> None:
-        del self._namespaces[namespace_id]
         self._shown.pop(namespace_id, None)
-        self._metrics.semantic_namespaces.forget(self._model, short_id(namespace_id))
+        self._metrics.semantic_namespaces.forget(self._model, namespace_id)

@@ -4,15 +4,19 @@ It finds an entry by its key, or by the raw text that a client sent, which avoid
 also keeps rendered parts of responses, so that a repeated hit only joins bytes. The event loop owns
 it; nothing here waits.
 
+Tenants divide the memory (`fairness.shelves`): what one reads or writes evicts nothing of another
+that holds less than its part.
+
 Once this process learns that an entry was purged or replaced, lookups no longer return it. Its
 memory is released at the next lookup or by eviction.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from cacheproxy.fairness.shelves import Share, Shelf, Shelves, equal
+from cacheproxy.keys import owner_of
 from cacheproxy.records import Record
 from cacheproxy.stores.purges import Purges
 
@@ -35,9 +39,20 @@ class HotEntry(Generic[R]):
     `since` is the latest moment (`Purges`) at which it is known not to be purged or replaced.
     """
 
-    __slots__ = ("_tier", "expires_at", "record", "rendered", "since", "size_bytes", "text_keys")
+    __slots__ = (
+        *("_tier", "expires_at", "record", "rendered", "shelf", "since", "size_bytes"),
+        "text_keys",
+    )
 
-    def __init__(self, tier: "HotTier[R]", record: R, expires_at: float, since: int) -> None:
+    def __init__(
+        self,
+        tier: "HotTier[R]",
+        shelf: "Shelf[bytes, HotEntry[R]]",
+        record: R,
+        expires_at: float,
+        since: int,
+    ) -> None:
+        self.shelf = shelf
         self.record = record
         self.expires_at = expires_at
         self.since = since
@@ -53,20 +68,22 @@ class HotEntry(Generic[R]):
 
 
 class HotTier(Generic[R]):
-    """A least-recently-used map of entries within `max_bytes`; 0 disables it."""
+    """Entries within `max_bytes`, of which the least recently used go first; 0 disables it."""
 
     def __init__(
         self,
         max_bytes: int,
         purges: Purges,
         *,
+        share: Share = equal,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """Prepare; `share` returns a tenant's share of the memory, relative to the others'."""
         self._max_bytes = max_bytes
         self._purges = purges
-        self._size_bytes = 0
-        self._entries: OrderedDict[bytes, HotEntry[R]] = OrderedDict()
+        self._shelves = Shelves[bytes, HotEntry[R]](share)
+        self._entries: dict[bytes, HotEntry[R]] = {}
         self._keys_by_text: dict[bytes, bytes] = {}
         self._monotonic = monotonic
         self._now = now
@@ -78,7 +95,7 @@ class HotTier(Generic[R]):
     @property
     def size_bytes(self) -> int:
         """The memory that the entries occupy, bytes."""
-        return self._size_bytes
+        return self._shelves.size
 
     def get(self, key: bytes) -> HotEntry[R] | None:
         """Return the live entry of a key."""
@@ -89,7 +106,7 @@ class HotTier(Generic[R]):
         if is_touched or entry.expires_at <= self._monotonic():
             self._drop(key)
             return None
-        self._entries.move_to_end(key)
+        entry.shelf.things.move_to_end(key)
         return entry
 
     def get_by_text(self, text_key: bytes) -> HotEntry[R] | None:
@@ -110,11 +127,12 @@ class HotTier(Generic[R]):
         if ttl_s <= 0:
             return None
         # A later step of the wall clock must not change the entry's lifetime.
-        entry = HotEntry(self, record, self._monotonic() + ttl_s, self._purges.moment)
+        shelf = self._shelves.of(owner_of(record.namespace_id))
+        entry = HotEntry(self, shelf, record, self._monotonic() + ttl_s, self._purges.moment)
         if entry.size_bytes > self._max_bytes:
             return None
-        self._entries[record.key] = entry
-        self._size_bytes += entry.size_bytes
+        self._entries[record.key] = shelf.things[record.key] = entry
+        self._shelves.grow(shelf, entry.size_bytes)
         self._make_room()
         return entry
 
@@ -132,7 +150,7 @@ class HotTier(Generic[R]):
         if self._entries.get(entry.record.key) is not entry:
             return
         entry.size_bytes += more_bytes
-        self._size_bytes += more_bytes
+        self._shelves.grow(entry.shelf, more_bytes)
         self._make_room()
 
     def _stands(self, entry: HotEntry[R]) -> bool:
@@ -143,13 +161,14 @@ class HotTier(Generic[R]):
         return True
 
     def _make_room(self) -> None:
-        while self._size_bytes > self._max_bytes:
-            self._drop(next(iter(self._entries)))
+        while self._shelves.size > self._max_bytes:
+            self._drop(next(iter(self._shelves.fullest().things)))
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        self._size_bytes -= entry.size_bytes
+        del entry.shelf.things[key]
+        self._shelves.grow(entry.shelf, -entry.size_bytes)
         for text_key in entry.text_keys:
             del self._keys_by_text[text_key]

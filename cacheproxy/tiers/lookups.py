@@ -3,14 +3,16 @@
 Each call costs CPU and several acquisitions of the interpreter lock, for which it competes with
 inference. Lookups that arrive while the maximum number of calls is in flight therefore wait for the
 next call and share it. Long lookups run one at a time, separately from all others, so that a lookup
-of one text never waits for one of 2,048.
+of one text never waits for one of 2,048. Tenants take turns.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from cacheproxy.fairness.owner import current_owner, work_for
+from cacheproxy.fairness.turns import Turns
 
 Found = list[bytes | None]
 Ask = Callable[[Sequence[bytes], float], Awaitable[Found | None]]
@@ -52,7 +54,7 @@ class _Lane:
         self._ask = ask
         self._calls_at_once = calls_at_once
         self._most_keys = most_keys
-        self._waiting: deque[_Asked] = deque()
+        self._waiting = Turns[_Asked]()
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector
 
@@ -61,7 +63,7 @@ class _Lane:
         if not self._calls:
             return await self._find_alone(keys, at)
         found: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(keys, at, found))
+        self._waiting.put(current_owner(), _Asked(keys, at, found))
         self._start()
         return await found
 
@@ -89,11 +91,19 @@ class _Lane:
         finally:
             self._calls -= 1
 
+    def _next(self) -> _Asked:
+        owner, asked = self._waiting.pop()
+        self._waiting.charge(owner, len(asked.keys))
+        work_for(owner)
+        return asked
+
     async def _ask_once(self) -> None:
-        together = [self._waiting.popleft()]
+        together = [self._next()]
         keys = list(together[0].keys)
-        while self._waiting and len(keys) + len(self._waiting[0].keys) <= self._most_keys:
-            together.append(self._waiting.popleft())
+        while (
+            self._waiting and len(keys) + len(self._waiting.peek().thing.keys) <= self._most_keys
+        ):
+            together.append(self._next())
             keys += together[-1].keys
         answer = await self._ask(keys, together[0].at)
         start = 0

@@ -39,6 +39,15 @@ def test_bulk_work_stays_patient(admission):
 
 def test_a_queue_that_ran_empty_takes_bursts_again(admission):
     admission.refuse(5.0, WORK_S)
-    admission.ran_empty()
+    admission.settle(lambda owner: True)
+    assert admission.refuse(1.9, WORK_S) is not None
 
+    admission.settle(lambda owner: False)
     assert admission.refuse(1.9, WORK_S) is None
+
+
+def test_a_flood_of_one_owner_takes_no_patience_from_another(admission):
+    admission.refuse(5.0, WORK_S, "hostile")
+
+    assert admission.refuse(1.0, WORK_S, "hostile") is not None
+    assert admission.refuse(1.0, WORK_S, "other") is None

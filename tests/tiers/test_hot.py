@@ -147,7 +147,7 @@ def test_the_accounted_size_is_the_entries_own_and_never_above_the_bound(steps):
             entry.remember("float", b"x" * number)
         elif step == "wait":
             clocks.monotonic_s += number
-        assert tier._size_bytes == sum(e.size_bytes for e in tier._entries.values()) <= 12_000
+        assert tier.size_bytes == sum(e.size_bytes for e in tier._entries.values()) <= 12_000
         linked = {text for e in tier._entries.values() for text in e.text_keys}
         assert linked == set(tier._keys_by_text)
 

@@ -8,11 +8,13 @@ requests cost (`thresholds.judged.allowance`). Without a judge, answers are comp
 import logging
 import random
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 from cacheproxy.concurrency.background import BackgroundTasks
 from cacheproxy.errors import ApiError
+from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.keys import owner_of
 from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.judging.agreement import Comparer
 from cacheproxy.routes.judging.budget import Budget
@@ -76,7 +78,7 @@ class Evidence:
         self._draw = draw or random.Random()  # noqa: S311
         self._monotonic = monotonic
         self._tasks = BackgroundTasks(_AT_ONCE)
-        self._questions: OrderedDict[str, deque[str]] = OrderedDict()
+        self._questions = FairMap[str, deque[str]](_NAMESPACES, owner_of)
         self._complained_at = -_COMPLAIN_S
         self._model = model
         self._requests = metrics.own_requests
@@ -205,7 +207,7 @@ class Evidence:
     ) -> tuple[Kind, Pair]:
         """Return a pair that is wrong by construction: a hard one if this question makes none."""
         if kind == Kind.TRAFFIC:
-            others = list(self._questions.get(namespace_id, ()))
+            others = list(self._questions.get(namespace_id) or ())
             changed = mutate(question, others, self._rarity, self._draw.random)
             if changed is not None:
                 return kind, Pair(changed, answer)
@@ -254,8 +256,8 @@ class Evidence:
         )
 
     def _remember(self, namespace_id: str, question: str) -> None:
-        questions = self._questions.setdefault(namespace_id, deque(maxlen=_QUESTIONS))
+        questions = self._questions.get(namespace_id)
+        if questions is None:
+            questions = deque(maxlen=_QUESTIONS)
+            self._questions.put(namespace_id, questions)
         questions.append(question)
-        self._questions.move_to_end(namespace_id)
-        if len(self._questions) > _NAMESPACES:
-            self._questions.popitem(last=False)

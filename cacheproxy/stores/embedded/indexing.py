@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
+from cacheproxy.fairness.owner import current_owner
+from cacheproxy.fairness.pool import FairPool
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.rows import Removed
@@ -55,7 +57,8 @@ class Indexing:
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the thread only
         self._stats = IndexStats()  # replaced on the thread only
         self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
-        self._rebuild_turn = asyncio.Lock()
+        self._rebuild_places = FairPool(_LOADED_PARTITIONS)
+        self._rebuild_turns: dict[str, asyncio.Lock] = {}  # as many as there are tenants
 
     @property
     def stats(self) -> IndexStats:
@@ -109,16 +112,22 @@ class Indexing:
         await stop_tasks(*self._rebuilds.values())
 
     def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
-        """Have the graph catch up in the background, one partition at a time."""
-        key = (partition, dimensions)
-        if key not in self._rebuilds and len(self._rebuilds) < _LOADED_PARTITIONS:
-            task = asyncio.create_task(self._rebuild(partition, dimensions))
-            self._rebuilds[key] = task
-            task.add_done_callback(lambda _: self._rebuilds.pop(key))
+        """Have the graph catch up in the background, one of a tenant's partitions at a time."""
+        key, owner = (partition, dimensions), current_owner()
+        if key in self._rebuilds or not self._rebuild_places.take(owner):
+            return
+
+        def done(_: asyncio.Task[None]) -> None:
+            del self._rebuilds[key]
+            self._rebuild_places.give_back(owner)
+
+        task = asyncio.create_task(self._rebuild(partition, dimensions))
+        self._rebuilds[key] = task
+        task.add_done_callback(done)
 
     async def _rebuild(self, partition: Partition, dimensions: int) -> None:
         try:
-            async with self._rebuild_turn:
+            async with self._rebuild_turns.setdefault(current_owner(), asyncio.Lock()):
                 while not await self._thread.run(self._catch_up, partition, dimensions):
                     pass
         except StoreError as error:

@@ -12,7 +12,6 @@ recall for all others to 0.96 (measured), and an entry that is rewritten leaves 
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
@@ -24,7 +23,8 @@ import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
 from usearch.index import Index
 
-from cacheproxy.keys import KEY_BYTES
+from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.keys import KEY_BYTES, owner_of
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
@@ -240,13 +240,17 @@ class PartitionIndex:
 class VectorIndexes:
     """The loaded indexes, at most `limit`: the least recently used one is unloaded first.
 
+    Tenants divide the limit (`fairness.shelves`): one with contexts without end unloads its own.
+
     One thread owns it. Every call names the connection: when the database behind it has been
     replaced, all indexes are dropped.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._loaded: OrderedDict[bytes, PartitionIndex] = OrderedDict()
+        self._loaded: dict[bytes, PartitionIndex] = {}
+        self._used = FairMap[tuple[str, bytes], None](
+            limit, lambda key: key[0], forgotten=lambda key: self._loaded.pop(key[1])
+        )
         self._incarnation = 0
 
     def load(self, connection: Connection, partition: Partition, dimensions: int) -> PartitionIndex:
@@ -256,9 +260,7 @@ class VectorIndexes:
         index = self._loaded.get(key)
         if index is None:
             index = self._loaded[key] = PartitionIndex(key, dimensions)
-            if len(self._loaded) > self._limit:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(key)
+        self._used.put((owner_of(partition.namespace_id), key), None)
         return index
 
     @property
@@ -284,6 +286,7 @@ class VectorIndexes:
     def _forget_replaced(self, connection: Connection) -> None:
         if connection.incarnation != self._incarnation:
             self._loaded.clear()
+            self._used.clear()
             self._incarnation = connection.incarnation
 
 

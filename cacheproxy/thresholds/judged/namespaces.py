@@ -5,11 +5,11 @@ from tenant to tenant.
 """
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.keys import short_id
+from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.keys import owner_of
 from cacheproxy.telemetry.metrics import (
     SEMANTIC_ASIDE,
     SEMANTIC_CERTIFIED,
@@ -26,7 +26,7 @@ from cacheproxy.thresholds.judged.thresholds import JudgedThresholds, Pick, Stan
 
 _NAMESPACES = 200
 """Namespaces of a model with evidence in memory, up to 0.3 MB each; the one that was used longest
-ago is dropped, and read from the store again."""
+ago is dropped, and read from the store again. Tenants divide them (`fairness.shelves`)."""
 
 _CLOSED = 2.0
 """Exported as the threshold while closed: above every score."""
@@ -161,7 +161,11 @@ class JudgedNamespaces:
         self._now = now
         self._model = model
         self._metrics = metrics
-        self._namespaces: OrderedDict[str, JudgedNamespace] = OrderedDict()
+        self._namespaces = FairMap[str, JudgedNamespace](
+            _NAMESPACES,
+            owner_of,
+            forgotten=lambda oldest: metrics.semantic_namespaces.forget(model, oldest),
+        )
         self._labels = {
             outcome: metrics.semantic_labels.labels(model, name)
             for outcome, name in (
@@ -225,8 +229,8 @@ class JudgedNamespaces:
         self.show(namespace_id)
 
     def accounts(self) -> Iterator[JudgedAccount]:
-        """Yield each namespace's account, the one used last first."""
-        for namespace_id, namespace in reversed(self._namespaces.items()):
+        """Yield each namespace's account, a tenant's one used last first."""
+        for namespace_id, namespace in self._namespaces.items():
             thresholds = namespace.thresholds
             yield JudgedAccount(
                 namespace_id,
@@ -262,7 +266,7 @@ class JudgedNamespaces:
         threshold = standing.threshold if thresholds.is_open else None
         self._metrics.semantic_namespaces.set(
             self._model,
-            short_id(namespace_id),
+            namespace_id,
             {
                 SEMANTIC_THRESHOLD: _CLOSED if threshold is None else float(threshold),
                 SEMANTIC_CERTIFIED: thresholds.is_open,
@@ -276,9 +280,6 @@ class JudgedNamespaces:
     def _of(self, namespace_id: str) -> JudgedNamespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
-            if len(self._namespaces) >= _NAMESPACES:
-                oldest, _ = self._namespaces.popitem(last=False)
-                self._metrics.semantic_namespaces.forget(self._model, short_id(oldest))
             thresholds = JudgedThresholds(
                 max_error=self._max_error,
                 confidence=self._confidence,
@@ -286,6 +287,5 @@ class JudgedNamespaces:
                 assumed=self._assumed,
             )
             namespace = JudgedNamespace(thresholds, self._now)
-            self._namespaces[namespace_id] = namespace
-        self._namespaces.move_to_end(namespace_id)
+            self._namespaces.put(namespace_id, namespace)
         return namespace

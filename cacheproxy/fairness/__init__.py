@@ -1,0 +1,1 @@
+"""How tenants divide what they share: memory, places in queues, and time."""
