@@ -139,7 +139,7 @@ def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     async def run() -> T:
         # This process must not evict entries that the server keeps by its own settings.
         cache = settings.cache.model_copy(update={"store_bytes": _ANY_SIZE})
-        store = make_store(settings.model_copy(update={"cache": cache}))
+        store = make_store(settings.model_copy(update={"cache": cache, "tenants": {}}))
         await store.open()
         try:
             return await work(store)

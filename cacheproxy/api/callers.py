@@ -4,19 +4,26 @@ This happens before any lookup. No request can reach another tenant's entries: a
 hash over tenant and name together, and only the key determines the tenant.
 """
 
-import hashlib
-import hmac
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from msgspec import Meta
 
+from cacheproxy.api.access.key_ring import Grant, KeyRing
 from cacheproxy.api.operation import Parameter
-from cacheproxy.errors import BadRequest, Unauthorized
-from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace
+from cacheproxy.errors import BadRequest, Forbidden, Unauthorized
+from cacheproxy.fairness.meters import Meter, Meters
+from cacheproxy.fairness.owner import work_for
+from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace, owner_of
+from cacheproxy.routes.exchange import Control
 from cacheproxy.validation import convert
 
 NamespaceName = Annotated[str, Meta(min_length=1, max_length=256)]
+
+_REMEMBERED = 256
+"""Namespaces whose callers are remembered for each key: making one costs 3 us."""
 
 NAMESPACE = Parameter(
     "X-Cacheproxy-Namespace",
@@ -32,14 +39,6 @@ API_KEY = (
 )
 
 
-def hash_key(api_key: str) -> str:
-    """Return the form in which an API key is configured.
-
-    A plain SHA-256 is enough: keys are long and random, so a dictionary attack is not possible.
-    """
-    return "sha256:" + hashlib.sha256(api_key.encode()).hexdigest()
-
-
 def named_in(tenant: str, name: str, said_in: str) -> Namespace:
     """Return the namespace of a name within a tenant; `said_in` is where the client gave it.
 
@@ -49,54 +48,127 @@ def named_in(tenant: str, name: str, said_in: str) -> Namespace:
     return Namespace(tenant, convert(name, NamespaceName, said_in))
 
 
-class Callers:
-    """The known API keys, as hashes, and their tenants; without keys there is one tenant."""
+class Caller:
+    """Who makes a request, and what it may do.
 
-    def __init__(self, api_keys: Mapping[str, list[str]]) -> None:
-        self._tenants = {hashed: tenant for tenant, hashes in api_keys.items() for hashed in hashes}
-        self._default = Namespace(DEFAULT_TENANT, DEFAULT_NAMESPACE)
+    Attributes:
+        namespace: the request's.
+        owner: its tenant's `keys.tenant_id`.
+        grant: what its key allows.
+        is_free: whether it may use the cache as it likes.
+        meter: counts what its tenant takes, or None if nothing limits that.
+    """
 
-    def identify(self, headers: Mapping[bytes, bytes]) -> Namespace:
-        """Return the caller's namespace.
+    __slots__ = ("grant", "is_free", "meter", "namespace", "owner")
+
+    def __init__(self, namespace: Namespace, grant: Grant, meter: Meter | None = None) -> None:
+        self.namespace = namespace
+        self.owner = owner_of(namespace.id)
+        self.grant = grant
+        self.is_free = grant.scopes >= _USE
+        self.meter = meter
+
+    def restrict(self, control: Control) -> Control:
+        """Return what a request may ask of the cache.
+
+        Without `read` it gets no cached answer. Without `write` nothing of it is kept, neither as
+        an entry nor as evidence, so it gets no hit that evidence would have to watch.
 
         Raises:
-            Unauthorized: keys are configured, and the request has none of them.
-            BadRequest: the namespace's name is invalid.
+            Forbidden: the key allows neither.
         """
-        tenant = self._tenant(headers) if self._tenants else DEFAULT_TENANT
+        scopes = self.grant.scopes
+        if scopes.isdisjoint(_USE):
+            raise _forbidden("read or write")
+        if "write" not in scopes:
+            return replace(control, read_only=True, semantic=False)
+        return control if "read" in scopes else replace(control, no_cache=True)
+
+    def need(self, scope: str) -> None:
+        """Check that the key has a scope; raises `Forbidden`."""
+        if scope not in self.grant.scopes:
+            raise _forbidden(scope)
+
+
+_USE = frozenset(("read", "write"))
+
+
+def _forbidden(scope: str) -> Forbidden:
+    return Forbidden(f"the API key does not have the scope {scope}", code="missing_scope")
+
+
+class Callers:
+    """Recognises callers by their API keys; without keys there is one tenant."""
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        meters: Meters | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; `meters` hold the limits of tenants."""
+        self.keys = keys
+        self._meters = meters or Meters({})
+        self._monotonic = monotonic
+        # What everyone may do where no keys are configured.
+        self._anybody = Grant(DEFAULT_TENANT, "", _USE | {"purge"})
+        self._default = self._make(self._anybody, None)
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Return the caller; from now on the current task works for its tenant.
+
+        Raises:
+            Unauthorized: keys are needed, and the request has no valid one.
+            BadRequest: the namespace's name is invalid.
+            Overloaded: its tenant has made too many requests.
+        """
         raw = headers.get(b"x-cacheproxy-namespace")
-        if raw is None:
-            if tenant == DEFAULT_TENANT:
-                return self._default
-            return Namespace(tenant, DEFAULT_NAMESPACE)
-        try:
-            name = raw.decode()
-        except UnicodeDecodeError:
-            raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
-        return named_in(tenant, name, "X-Cacheproxy-Namespace")
+        keys = self.keys
+        if keys.is_needed:
+            grant = self._grant(headers)
+            caller = grant.remembered.get(raw)
+            if caller is None:
+                caller = self._make(grant, raw)
+            if keys.has_several_tenants:
+                work_for(caller.owner)
+        else:
+            caller = self._default if raw is None else self._make(self._anybody, raw)
+        if caller.meter is not None:
+            caller.meter.request(self._monotonic())
+        return caller
 
-    def owner_of(self, namespace: Namespace, client: tuple[str, int] | None) -> str:
+    def account_of(self, caller: Caller, client: tuple[str, int] | None) -> str:
         """Return whose memory a request takes: its tenant's, or its address's without API keys."""
-        return namespace.tenant if self._tenants or client is None else client[0]
+        return caller.owner if self.keys.is_needed or client is None else client[0]
 
-    def _tenant(self, headers: Mapping[bytes, bytes]) -> str:
-        api_key = _api_key(headers)
+    def _make(self, grant: Grant, raw: bytes | None) -> Caller:
+        name = DEFAULT_NAMESPACE
+        if raw is not None:
+            try:
+                name = raw.decode()
+            except UnicodeDecodeError:
+                raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
+        namespace = named_in(grant.tenant, name, "X-Cacheproxy-Namespace")
+        caller = Caller(namespace, grant, self._meters.of(owner_of(namespace.id)))
+        if len(grant.remembered) >= _REMEMBERED:
+            grant.remembered.clear()
+        grant.remembered[raw] = caller
+        return caller
+
+    def _grant(self, headers: Mapping[bytes, bytes]) -> Grant:
+        api_key = bearer_of(headers)
         if not api_key:
             raise Unauthorized(
                 "an API key is required: 'Authorization: Bearer KEY', or 'X-Api-Key'"
             )
-        hashed = hash_key(api_key.strip().decode("latin-1"))
-        found = None
-        for known, tenant in self._tenants.items():
-            # All keys are compared, each in constant time, so that timing reveals nothing.
-            if hmac.compare_digest(known, hashed):
-                found = tenant
-        if found is None:
+        grant = self.keys.find(api_key.strip().decode("latin-1"))
+        if grant is None:
             raise Unauthorized("the API key is not known", code="invalid_api_key")
-        return found
+        return grant
 
 
-def _api_key(headers: Mapping[bytes, bytes]) -> bytes:
+def bearer_of(headers: Mapping[bytes, bytes]) -> bytes:
     """Return the key of OpenAI's clients (Authorization) or of Anthropic's (X-Api-Key)."""
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and bearer.strip():

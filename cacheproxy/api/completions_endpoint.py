@@ -89,11 +89,14 @@ class CompletionsEndpoint:
         visit.route = self._dialect.name
         headers = visit.headers
         try:
-            namespace = self._callers.identify(headers)
+            caller = self._callers.identify(headers)
+            namespace = caller.namespace
             visit.namespace_id = namespace.id
             control = parse_control(headers)
-            owner = self._callers.owner_of(namespace, scope.get("client"))
-            with Watched(self._watch, receive, owner) as exchange:
+            if not caller.is_free:
+                control = caller.restrict(control)
+            account = self._callers.account_of(caller, scope.get("client"))
+            with Watched(self._watch, receive, account, caller.meter) as exchange:
                 body = await read_body(
                     headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
                 )

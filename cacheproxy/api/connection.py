@@ -13,6 +13,7 @@ from starlette.types import Receive
 
 from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.errors import BadRequest
+from cacheproxy.fairness.meters import Meter
 
 _PATIENCE_S = 0.05
 """Interval between checks of the exchanges; an exchange seen by two checks is watched."""
@@ -61,16 +62,20 @@ class Watched:
 
     It ends with `BadRequest` (408) when the body takes longer than the watch's `body_timeout_s`,
     and with `ClientGone` when the client leaves after `body_has_come`. What its body has taken of
-    the budget, on the account of `owner`, is given back at its end.
+    the budget, on the account of `owner`, is given back at its end. A tenant's `meter` counts it as
+    in flight, and may refuse it (`Overloaded`).
     """
 
     __slots__ = (
-        *("_came", "_ended", "_owner", "_receive", "_taken", "_waits"),
+        *("_came", "_ended", "_meter", "_owner", "_receive", "_taken", "_waits"),
         *("_watch", "_watcher", "_worker"),
     )
 
-    def __init__(self, watch: Watch, receive: Receive, owner: str = "") -> None:
+    def __init__(
+        self, watch: Watch, receive: Receive, owner: str = "", meter: Meter | None = None
+    ) -> None:
         self._watch = watch
+        self._meter = meter
         self._receive = receive
         self._owner = owner
         self._waits = True
@@ -81,6 +86,8 @@ class Watched:
 
     def __enter__(self) -> "Watched":
         """Register with the watch."""
+        if self._meter is not None:
+            self._meter.enter()
         self._worker = asyncio.current_task()
         self._watch.add(self)
         return self
@@ -105,6 +112,8 @@ class Watched:
     ) -> None:
         """Stop watching; raise the detected error in place of the cancellation that it caused."""
         self._watch.remove(self)
+        if self._meter is not None:
+            self._meter.leave()
         if self._taken and self._watch.budget is not None:
             self._watch.budget.give_back(self._owner, self._taken)
         if self._watcher is not None:

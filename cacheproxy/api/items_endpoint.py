@@ -22,6 +22,7 @@ from cacheproxy.api.presentation import (
     hit_headers,
     outcome_of,
     render_vector,
+    render_vectors,
     timing_of,
 )
 from cacheproxy.api.repeats import Repeats
@@ -122,11 +123,14 @@ class ItemsEndpoint:
 
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[bytes, Headers]:
         headers = visit.headers
-        namespace = self._callers.identify(headers)
+        caller = self._callers.identify(headers)
+        namespace = caller.namespace
         visit.namespace_id = namespace.id
         control = parse_control(headers)
-        owner = self._callers.owner_of(namespace, scope.get("client"))
-        with Watched(self._watch, receive, owner) as exchange:
+        if not caller.is_free:
+            control = caller.restrict(control)
+        account = self._callers.account_of(caller, scope.get("client"))
+        with Watched(self._watch, receive, account, caller.meter) as exchange:
             body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
@@ -159,8 +163,9 @@ class ItemsEndpoint:
             visit.texts = counts_of(answer.served)
         if outcome in {"hot", "exact"} and control is DEFAULT_CONTROL:
             self._remember(namespace, body, asked, answer, model)
+        vectors = await render_vectors(answer, asked.form, asked.dimensions)
         return (
-            self._dialect.render(asked, answer, model, total_s),
+            self._dialect.render(asked, answer, vectors, model, total_s),
             cache_headers(answer, outcome, control, total_s) + warnings,
         )
 

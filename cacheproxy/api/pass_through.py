@@ -52,15 +52,14 @@ class PassThrough:
         callers: Callers,
         *,
         mode: Literal["auto", "on"],
-        tenants: int,
         max_body_bytes: int,
         watch: Watch,
         metrics: Metrics,
     ) -> None:
-        """Prepare; `tenants` is how many there are."""
+        """Prepare."""
         self._upstreams = upstreams
         self._callers = callers
-        self._is_shared = mode == "auto" and tenants > 1
+        self._mode = mode
         self._max_body_bytes = max_body_bytes
         self._watch = watch
         self._requests = metrics.requests
@@ -78,8 +77,9 @@ class PassThrough:
 
     async def _pass(self, scope: Scope, visit: Visit, receive: Receive, send: Send) -> None:
         headers, method = visit.headers, scope["method"]
-        namespace = self._callers.identify(headers)
-        visit.namespace_id = namespace.id
+        caller = self._callers.identify(headers)
+        visit.namespace_id = caller.namespace.id
+        caller.need("write")
         path = scope["path"].removeprefix("/v1/")
         if path in _OWN:
             # Served here if at all: with another method, or without an upstream that has chat.
@@ -88,15 +88,16 @@ class PassThrough:
             raise _not_allowed("GET, HEAD")
         if ".." in path.split("/"):
             raise BadRequest("the path must not contain '..'")
-        owner = self._callers.owner_of(namespace, scope.get("client"))
-        with Watched(self._watch, receive, owner) as exchange:
+        account = self._callers.account_of(caller, scope.get("client"))
+        with Watched(self._watch, receive, account, caller.meter) as exchange:
             body = await read_body(
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
             exchange.body_has_come()
             upstream = self._upstreams.any_for(_model_of(headers, body))
             is_stateless = method == "POST" and path.startswith(_STATELESS)
-            if self._is_shared and not (is_stateless or upstream.settings.pass_authorization):
+            is_shared = self._mode == "auto" and self._callers.keys.has_several_tenants
+            if is_shared and not (is_stateless or upstream.settings.pass_authorization):
                 raise Forbidden(
                     "several tenants share the upstream's key, so that this call could reach "
                     "what others have stored there; upstream_passthrough = 'on' allows it"

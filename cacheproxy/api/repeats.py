@@ -2,8 +2,8 @@
 
 Clients often repeat the same text, and their libraries write the same JSON. What such a request
 asks for (the key of an entry, the form of the answer) is remembered by its bytes and namespace.
-Entries themselves are not held here: one that was evicted from the tiers is not found. Tenants divide
-the memory (`fairness.shelves`).
+Entries themselves are not held here: one that was evicted from the tiers is not found. Tenants
+divide the memory (`fairness.shelves`).
 """
 
 from typing import Generic, TypeVar
@@ -23,7 +23,7 @@ class Repeats(Generic[Way]):
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._known: dict[tuple[str, bytes], Way] = {}
-        self._shelves = Shelves[tuple[str, bytes], None]()
+        self._shelves = Shelves[tuple[str, bytes], None](_MOST_REQUESTS)
         self._most_bytes = most_bytes
 
     def get(self, namespace_id: str, body: bytes) -> Way | None:
@@ -35,13 +35,14 @@ class Repeats(Generic[Way]):
         if len(body) > self._most_bytes:
             return
         request = namespace_id, body
-        if request not in self._known:
-            shelf = self._shelves.of(owner_of(namespace_id))
-            shelf.things[request] = None
-            self._shelves.grow(shelf, 1)
+        is_new = request not in self._known
         self._known[request] = way
-        if len(self._known) > _MOST_REQUESTS:
-            fullest = self._shelves.fullest()
-            oldest, _ = fullest.things.popitem(last=False)
-            self._shelves.grow(fullest, -1)
+        if not is_new:
+            return
+        shelf = self._shelves.of(owner_of(namespace_id))
+        shelf.things[request] = None
+        self._shelves.grow(shelf, 1)
+        if over := self._shelves.over(shelf):
+            oldest, _ = over.things.popitem(last=False)
+            self._shelves.grow(over, -1)
             del self._known[oldest]

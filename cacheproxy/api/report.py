@@ -86,9 +86,12 @@ class ReportEndpoint:
         """Answer one request; raises `ApiError` before anything was sent."""
         visit: Visit = scope[VISIT]
         visit.route, headers = "report", visit.headers
-        namespace = self._callers.identify(headers)
+        caller = self._callers.identify(headers)
+        namespace = caller.namespace
         visit.namespace_id = namespace.id
-        with Watched(self._watch, receive) as exchange:
+        caller.need("purge")
+        account = self._callers.account_of(caller, scope.get("client"))
+        with Watched(self._watch, receive, account, caller.meter) as exchange:
             body = await read_body(headers, receive, max_bytes=_MOST_BODY_BYTES)
             exchange.body_has_come()
         report = decode_json(_DECODER, body)

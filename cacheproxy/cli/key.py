@@ -5,7 +5,7 @@ import secrets
 
 import click
 
-from cacheproxy.api.callers import hash_key
+from cacheproxy.api.access.key_ring import hash_key
 
 
 @click.command()

@@ -21,13 +21,17 @@ class FairPool:
         self.taken = 0
         self._taken_by: dict[str, int] = {}
 
+    def has_room(self, owner: str) -> bool:
+        """Return whether an owner may take a place: whether it has fewer than are free."""
+        free = self._size - self.taken
+        return free > (0 if owner == NOBODY else self._taken_by.get(owner, 0))
+
     def take(self, owner: str) -> bool:
-        """Take a place for an owner, unless it has as many as are free; return whether it did."""
-        own, free = self._taken_by.get(owner, 0), self._size - self.taken
-        if free <= (0 if owner == NOBODY else own):
+        """Take a place for an owner, if it may; return whether it did."""
+        if not self.has_room(owner):
             return False
         self.taken += 1
-        self._taken_by[owner] = own + 1
+        self._taken_by[owner] = self._taken_by.get(owner, 0) + 1
         return True
 
     def give_back(self, owner: str) -> None:

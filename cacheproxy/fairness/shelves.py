@@ -3,33 +3,50 @@
 Each owner has a shelf with its things in order of use. If the bound is exceeded, the owner that
 holds the most, in proportion to its share, loses what it used longest ago. So an owner that holds
 less than its part of the bound loses nothing, whatever the others do; alone, an owner may use all
-of it. Without a second owner this is a plain least-recently-used order.
+of it, up to a bound of its own where one is set. Without a second owner this is a plain
+least-recently-used order.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Share = Callable[[str], float]
-"""Returns the share of an owner, relative to the others', greater than 0."""
+
+class Terms(NamedTuple):
+    """What an owner may hold.
+
+    Attributes:
+        share: its part, relative to the others', greater than 0.
+        most: the most that it may hold, whatever is free.
+    """
+
+    share: float = 1.0
+    most: float = math.inf
 
 
-def equal(_: str) -> float:
-    """Return the same share for every owner."""
-    return 1.0
+TermsOf = Callable[[str], Terms]
+"""Returns the terms of an owner."""
+
+_EQUAL = Terms()
+
+
+def equal(_: str) -> Terms:
+    """Return the same terms for every owner."""
+    return _EQUAL
 
 
 class Shelf(Generic[K, V]):
     """What one owner holds: its things, the one used longest ago first, and their size."""
 
-    __slots__ = ("owner", "share", "size", "things")
+    __slots__ = ("most", "owner", "share", "size", "things")
 
-    def __init__(self, owner: str, share: float) -> None:
+    def __init__(self, owner: str, terms: Terms) -> None:
         self.owner = owner
-        self.share = share
+        self.share, self.most = terms
         self.size = 0
         self.things: OrderedDict[K, V] = OrderedDict()
 
@@ -41,15 +58,17 @@ class Shelves(Generic[K, V]):
         size: of all things together.
     """
 
-    def __init__(self, share: Share = equal) -> None:
+    def __init__(self, most: float, terms: TermsOf = equal) -> None:
+        """Hold things of at most this size together."""
         self.size = 0
-        self._share = share
+        self._most = most
+        self._terms = terms
         self._shelves: dict[str, Shelf[K, V]] = {}
 
     def of(self, owner: str) -> Shelf[K, V]:
         """Return an owner's shelf; a new one counts once something was put there."""
         shelf = self._shelves.get(owner)
-        return Shelf(owner, self._share(owner)) if shelf is None else shelf
+        return Shelf(owner, self._terms(owner)) if shelf is None else shelf
 
     def grow(self, shelf: Shelf[K, V], size: int) -> None:
         """Account for things that were put on a shelf or, with a negative size, taken from it."""
@@ -60,10 +79,14 @@ class Shelves(Generic[K, V]):
         else:
             self._shelves.pop(shelf.owner, None)
 
-    def fullest(self) -> Shelf[K, V]:
-        """Return the shelf whose oldest thing goes first; there must be one."""
+    def over(self, grown: Shelf[K, V]) -> Shelf[K, V] | None:
+        """Return the shelf whose oldest thing has to go now that one has grown, or None."""
+        if grown.size > grown.most:
+            return grown
+        if self.size <= self._most:
+            return None
         if len(self._shelves) == 1:
-            return next(iter(self._shelves.values()))
+            return grown
         return max(self._shelves.values(), key=lambda shelf: shelf.size / shelf.share)
 
     def __iter__(self) -> Iterator[Shelf[K, V]]:
@@ -80,12 +103,14 @@ class FairMap(Generic[K, V]):
         owner_of: Callable[[K], str],
         *,
         forgotten: Callable[[K], object] = lambda _: None,
+        terms: TermsOf = equal,
     ) -> None:
         """Keep at most `most` things; `forgotten` hears the key of each that had to go."""
         self._most = most
+        self._terms = terms
         self._owner_of = owner_of
         self._forgotten = forgotten
-        self._shelves = Shelves[K, V]()
+        self._shelves = Shelves[K, V](most, terms)
 
     def __len__(self) -> int:
         """Return how many things there are."""
@@ -112,10 +137,9 @@ class FairMap(Generic[K, V]):
             shelf.things.move_to_end(key)
             return
         self._shelves.grow(shelf, 1)
-        if len(self) > self._most:
-            fullest = self._shelves.fullest()
-            oldest, _ = fullest.things.popitem(last=False)
-            self._shelves.grow(fullest, -1)
+        if over := self._shelves.over(shelf):
+            oldest, _ = over.things.popitem(last=False)
+            self._shelves.grow(over, -1)
             self._forgotten(oldest)
 
     def items(self) -> Iterator[tuple[K, V]]:
@@ -125,4 +149,4 @@ class FairMap(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything."""
-        self._shelves = Shelves()
+        self._shelves = Shelves(self._most, self._terms)

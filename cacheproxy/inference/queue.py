@@ -28,7 +28,7 @@ from itertools import chain, count
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.fairness.shelves import Share, equal
+from cacheproxy.fairness.shelves import TermsOf, equal
 
 _SHARED_S = 1.0
 """How long the queue counts as shared after two requests were in it together."""
@@ -58,7 +58,7 @@ class QueuedText:
 
 @dataclass(slots=True)
 class Reservation:
-    """One request's place in the queue: its number, the virtual start of its next text, its owner."""
+    """One request's place in the queue: its number, its next text's virtual start, its owner."""
 
     request: int
     start: float
@@ -146,14 +146,14 @@ class TextQueue:
         shared_group_tokens: int,
         timeout_s: float,
         workers: int,
-        share: Share = equal,
+        terms: TermsOf = equal,
     ) -> None:
         self._window_s = window_s
         self._shared_group_tokens = shared_group_tokens
         self._workers = workers
         self._max_group_tokens = max_group_tokens
         self._timeout_s = timeout_s
-        self._share = share
+        self._terms = terms
         self._owners: dict[str, _Owner] = {}  # as many as there are tenants
         self._busy: dict[str, _Owner] = {}  # those with texts or reservations
         self._tokens = 0
@@ -189,7 +189,7 @@ class TextQueue:
         """
         own = self._busy.get(owner)
         ahead = 0 if own is None else sum(min(of_one, tokens) for of_one in _by_request(own))
-        share = self._share(owner) if own is None else own.share
+        share = self._terms(owner).share if own is None else own.share
         per_share = (ahead + tokens) / share
         return ahead + sum(
             min(sum(_by_request(other)), int(per_share * other.share))
@@ -275,7 +275,7 @@ class TextQueue:
         if owner is None:
             owner = self._owners.get(name)
             if owner is None:
-                owner = self._owners[name] = _Owner(self._share(name))
+                owner = self._owners[name] = _Owner(self._terms(name).share)
             self._busy[name] = owner
         return owner
 

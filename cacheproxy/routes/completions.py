@@ -99,6 +99,8 @@ class CompletionsRoute:
             state.key = key_scope(namespace.id, request.dialect, scope).of_text(request.canonical())
             if cached := await self._from_tiers(state, repeated):
                 return cached
+            if control.read_only:
+                state.key = b""  # so that its answer is neither kept nor shared
         if control.only_if_cached:
             raise NotCached("the answer is not cached, and only a cached one is allowed")
         return await self._from_upstream(state)
@@ -109,10 +111,11 @@ class CompletionsRoute:
         if state.control.reads:
             cached = self._from_hot(state)
             cached = cached or await self._from_exact(state, repeated)
-            cached = cached or self._from_stale(state)
+            if cached is None and state.control.keeps:
+                cached = self._from_stale(state)
             if cached is not None:
                 return cached
-        return await self._from_semantic(state)
+        return await self._from_semantic(state) if state.control.keeps else None
 
     def is_fresh(self, record: CompletionRecord) -> bool:
         """Return whether a record answers a stream without usage."""

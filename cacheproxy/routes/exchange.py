@@ -55,6 +55,7 @@ class Control:
         min_similarity: least score of a semantic hit, 0 to 1, on top of the threshold.
         ttl_s: time to live of the entries that this request makes, seconds.
         tags: names under which those entries can be purged.
+        read_only: store nothing, though cached entries may answer; the caller's key says so.
     """
 
     no_cache: bool = False
@@ -66,6 +67,12 @@ class Control:
     min_similarity: float | None = None
     ttl_s: float | None = None
     tags: tuple[str, ...] = ()
+    read_only: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is computed for the request may be stored, and shared with others."""
+        return not (self.no_store or self.read_only)
 
     @property
     def reads(self) -> bool:

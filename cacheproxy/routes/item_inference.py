@@ -173,7 +173,7 @@ class ItemInference(Generic[R]):
         self, item: Item[R], future: asyncio.Future[Any], state: ItemsState[R]
     ) -> FutureFlight[Any]:
         flight = FutureFlight(future, self._purges)
-        if state.control.no_store:
+        if not state.control.keeps:
             return flight
         self._flights.add(flight, item.key)
 

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.errors import NotCached
+from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.engine import Engine, Given
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.keys import KeyScope, key_scope
+from cacheproxy.keys import KeyScope, key_scope, owner_of
 from cacheproxy.records import Record
 from cacheproxy.routes.early_refusal import EarlyRefusal, least_tokens
 from cacheproxy.routes.exchange import Control, ItemsRequest, ItemsResult, ModelInfo, Served
@@ -66,12 +67,14 @@ class ItemsRoute(Generic[R]):
         tokenizing: JobThread,
         lifetimes: Lifetimes,
         metrics: Metrics,
+        meters: Meters | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Prepare; a model of an upstream has the local model's tokenizer, for its probes.
 
-        `now` returns Unix time, seconds.
+        `meters` count the tokens of tenants; `now` returns Unix time, seconds.
         """
+        self._meters = meters or Meters({})
         self.model = model
         self._form = form
         self._tokenizer = tokenizer
@@ -216,13 +219,19 @@ class ItemsRoute(Generic[R]):
 
     def _reserve(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         """Take a place in the queue before any probe is paid for; raises `Overloaded`."""
-        if state.reservation is None and not state.control.only_if_cached:
-            new = (item for item in items if not self._inference.in_flight(item, state))
-            state.reservation = self._engine.begin(sum(len(item.ids) for item in new))
+        if state.control.only_if_cached:
+            return
+        new = (item for item in items if not self._inference.in_flight(item, state))
+        tokens = sum(len(item.ids) for item in new)
+        meter = self._meters.of(owner_of(state.namespace_id))
+        if meter is not None:
+            meter.infer(time.monotonic(), tokens)
+        if state.reservation is None:
+            state.reservation = self._engine.begin(tokens)
 
     async def _from_semantic(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         control, namespace_id, stages_s = state.control, state.namespace_id, state.stages_s
-        if control.no_store:
+        if not control.keeps:
             return items
         is_idle = self._spare_work.may_begin
         if not self._semantic.is_active(namespace_id, len(items), is_idle=is_idle):

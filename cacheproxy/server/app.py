@@ -20,6 +20,9 @@ from cacheproxy.admin.report import (
     describe_store,
     describe_thresholds,
 )
+from cacheproxy.api.access.key_file import KeyFile
+from cacheproxy.api.access.key_ring import KeyRing
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import described_routes
@@ -73,18 +76,26 @@ class App:
         self._show()
         self._tracer = start_tracing()
         watch = make_watch(self._parts)
+        keys = KeyRing(settings.api_keys, is_needed=settings.needs_key)
+        self._key_file = (
+            None
+            if settings.api_keys_file is None
+            else KeyFile(settings.api_keys_file, keys, metrics.key_reloads)
+        )
+        callers = Callers(keys, self._parts.meters)
         table = public_table(
             self._parts,
             self._embeddings,
             self._completions,
+            callers,
             watch,
             not_ready_because=lambda: "draining" if self._draining else None,
             exposition=self._all_metrics.exposition,
         )
         self._edge = Edge(
             [
-                *described_routes(PUBLIC, table, needs_key=bool(settings.api_keys)),
-                *pass_through(self._parts, watch),
+                *described_routes(PUBLIC, table, needs_key=settings.needs_key),
+                *pass_through(self._parts, callers, watch),
             ],
             Journal(settings.log.requests, self._tracer),
         )
@@ -134,6 +145,9 @@ class App:
             await self._parts.guard.get_many(
                 [bytes(KEY_BYTES)]
             )  # finds out whether the store answers
+            if self._key_file is not None:
+                self._key_file.start()
+                running.push_async_callback(self._key_file.stop)
             self._embeddings.start(running)
             if self._completions is not None:
                 self._completions.start(running)

@@ -83,7 +83,9 @@ class Completions:
         self.spare_work = SpareWork(
             parts.threads.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
         )
-        self.hot = HotTier[CompletionRecord](settings.chat.hot_bytes, store.purges)
+        self.hot = HotTier[CompletionRecord](
+            settings.chat.hot_bytes, store.purges, terms=parts.tenants.hot_terms
+        )
         is_on = settings.chat.semantic == "on" and not settings.is_cluster
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         tiers = parts.keyed_tiers(self.hot, self._reader)
@@ -106,6 +108,7 @@ class Completions:
             most_bytes=settings.chat.max_answer_bytes,
             dialects={dialect.name: dialect for dialect in DIALECTS},
             metrics=parts.metrics,
+            meters=parts.meters,
         )
         self._refresh = Refresh(calls, self.hot)
         self.route = CompletionsRoute(
@@ -157,6 +160,7 @@ class Completions:
                 max_error=chat.max_error,
                 confidence=chat.confidence,
                 assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if name is None else None,
+                terms=parts.tenants.namespace_terms,
                 model=model,
                 metrics=parts.metrics,
                 now=time.time,

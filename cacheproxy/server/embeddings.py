@@ -46,7 +46,9 @@ class Embeddings:
         self._parts = parts
         self._thresholds: list[CertifiedThresholds] = []
         self._evidence = SharedEvidence(parts.store)
-        self.hot = HotTier[EmbeddingRecord](parts.settings.cache.hot_bytes, parts.store.purges)
+        self.hot = HotTier[EmbeddingRecord](
+            parts.settings.cache.hot_bytes, parts.store.purges, terms=parts.tenants.hot_terms
+        )
         self.spare_work = SpareWork(parts.threads.has_spare, most=_CHECKS, metrics=parts.metrics)
         self._token_ids = JobThread("cacheproxy-token-ids")
         self.readers: dict[str, InputReader] = {}
@@ -140,6 +142,7 @@ class Embeddings:
             tokenizing=parts.tokenizing,
             lifetimes=parts.lifetimes(parts.settings.cache.ttl_s),
             metrics=parts.metrics,
+            meters=parts.meters,
         )
 
     def _make_controller(self, model: str) -> Controller:
@@ -156,6 +159,7 @@ class Embeddings:
             promise_of(semantic),
             min_similarity=semantic.min_similarity,
             saves_only=mode == "auto",
+            terms=self._parts.tenants.namespace_terms,
             model=model,
             metrics=metrics,
         )

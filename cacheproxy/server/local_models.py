@@ -17,6 +17,7 @@ from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.probe import Probe
 from cacheproxy.settings.settings import Settings
+from cacheproxy.settings.tenants import Tenants
 from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def _load(
                 shared_group_tokens=batching.shared_tokens,
                 timeout_s=batching.timeout_s,
                 workers=batching.threads,
+                terms=Tenants(settings.tenants).terms,
             ),
             max_wait_s=batching.max_wait_ms / 1000,
             metrics=metrics,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
@@ -13,6 +14,7 @@ from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
 from cacheproxy.server.local_models import LocalModel, load_models
 from cacheproxy.settings.settings import Settings
+from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.gauges import show_store
 from cacheproxy.stores.protocol import Store
@@ -51,6 +53,8 @@ class Parts:
     tokenizing: JobThread
     upstreams: Upstreams
     recorder: Recorder | None
+    tenants: Tenants
+    meters: Meters
 
     def keyed_tiers(self, hot: HotTier[R], reader: RecordReader[R]) -> KeyedTiers[R]:
         """Return the hot and the exact tier of one kind of records."""
@@ -126,6 +130,7 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         ConfigError: ONNX Runtime cannot use the device.
         ModelError: the probe's model is not installed.
     """
+    tenants = Tenants(settings.tenants)
     store = make_store(settings)
     show_store(store, metrics)
     batching = settings.batching
@@ -142,6 +147,8 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         tokenizing=JobThread("cacheproxy-tokenize"),
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),
+        tenants=tenants,
+        meters=Meters(tenants.limits()),
     )
 
 

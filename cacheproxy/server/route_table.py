@@ -54,13 +54,13 @@ def public_table(
     parts: Parts,
     embeddings: Embeddings,
     completions: Completions | None,
+    callers: Callers,
     watch: Watch,
     *,
     not_ready_because: Callable[[], str | None],
     exposition: Exposition,
 ) -> Table:
     """Return the operations and their endpoints, the busiest first."""
-    callers = Callers(parts.settings.api_keys)
     return [
         *_items(parts, embeddings, callers, watch),
         *(_completions(parts, completions, callers, watch) if completions else ()),
@@ -148,7 +148,7 @@ def _completions(parts: Parts, completions: Completions, callers: Callers, watch
     ]
 
 
-def pass_through(parts: Parts, watch: Watch) -> list[Route]:
+def pass_through(parts: Parts, callers: Callers, watch: Watch) -> list[Route]:
     """Return the route of all other paths under /v1, if there is an upstream to pass them to."""
     settings = parts.settings
     mode = settings.upstream_passthrough
@@ -156,9 +156,8 @@ def pass_through(parts: Parts, watch: Watch) -> list[Route]:
         return []
     endpoint = PassThrough(
         parts.upstreams,
-        Callers(settings.api_keys),
+        callers,
         mode=mode,
-        tenants=len(settings.api_keys),
         max_body_bytes=settings.limits.chat_body_bytes,
         watch=watch,
         metrics=parts.metrics,

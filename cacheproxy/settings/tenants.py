@@ -1,15 +1,18 @@
 """What a tenant is known by, and what it may take: `[api_keys]` and `[tenants]`."""
 
+import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from cacheproxy.fairness.meters import Limits
+from cacheproxy.fairness.shelves import Terms
+from cacheproxy.keys import tenant_id
 from cacheproxy.settings.section import Section
 
-SCOPES = ("read", "write", "purge", "admin")
-
-KeyScopeName = Literal["read", "write", "purge", "admin"]
+Scope = Literal["read", "write", "purge", "admin"]
 
 KeyHash = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -32,9 +35,7 @@ class ApiKey(Section):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="its name in the log; default: the first 8 digits of the hash",
     )
-    scopes: tuple[KeyScopeName, ...] = Field(
-        ("read", "write", "purge"), description="what it allows"
-    )
+    scopes: tuple[Scope, ...] = Field(("read", "write", "purge"), description="what it allows")
     expires_at: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
         None, description="when it stops being valid"
     )
@@ -78,3 +79,39 @@ class TenantSettings(Section):
     namespaces: int | None = Field(
         None, ge=1, description="most namespaces of each model with evidence in memory"
     )
+
+
+_ANY = TenantSettings()
+
+
+class Tenants:
+    """The tenants' settings by `keys.tenant_id`, in the forms that the parts of a server need."""
+
+    def __init__(self, tenants: Mapping[str, TenantSettings]) -> None:
+        self._by_id = {tenant_id(name): settings for name, settings in tenants.items()}
+
+    def of(self, owner: str) -> TenantSettings:
+        """Return a tenant's settings, or the defaults."""
+        return self._by_id.get(owner, _ANY)
+
+    def terms(self, owner: str) -> Terms:
+        """Return a tenant's share, without a bound."""
+        return Terms(self.of(owner).share)
+
+    def hot_terms(self, owner: str) -> Terms:
+        """Return its share of a hot tier, and its most bytes there."""
+        settings = self.of(owner)
+        most = settings.hot_bytes
+        return Terms(settings.share, math.inf if most is None else most)
+
+    def namespace_terms(self, owner: str) -> Terms:
+        """Return the number of its namespaces that are kept in memory."""
+        most = self.of(owner).namespaces
+        return Terms(most=math.inf if most is None else most)
+
+    def limits(self) -> dict[str, Limits]:
+        """Return the tenants' limits by their ids."""
+        return {
+            owner: Limits(each.requests_per_minute, each.tokens_per_minute, each.in_flight)
+            for owner, each in self._by_id.items()
+        }

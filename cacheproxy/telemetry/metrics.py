@@ -172,6 +172,11 @@ class Metrics:
         self.truncated_texts = loop_counter(
             "truncated_texts", "Inputs truncated to the model's most tokens", "model"
         )
+        self.key_reloads = counter(
+            "key_reloads",
+            "Readings of the file of API keys after a change (done, failed)",
+            "result",
+        )
         self.shed = counter("shed", "Requests refused to protect the rest", "reason")
 
         self.semantic_score = loop_histogram(

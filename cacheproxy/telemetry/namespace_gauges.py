@@ -2,8 +2,8 @@
 
 A client can name any number of namespaces, and neither a scrape nor Prometheus may grow with them.
 Of each tenant the first ones seen are shown, and tenants take turns until the bound is reached, so
-that one with many namespaces hides no other. `other` shows the worst value of the rest, so that an alert misses none. The same rule merges the
-values of several processes.
+that one with many namespaces hides no other. `other` shows the worst value of the rest, so that an
+alert misses none. The same rule merges the values of several processes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,9 @@ class NamespaceGauges:
         for gauge in self._gauges:
             family = GaugeMetricFamily(gauge.name, gauge.text, labels=("model", "namespace"))
             for model, owners in self._values.items():
-                in_turns = chain.from_iterable(zip_longest(*(one.items() for one in owners.values())))
+                in_turns = chain.from_iterable(
+                    zip_longest(*(one.items() for one in owners.values()))
+                )
                 values = [(one[0], float(one[1][gauge.name])) for one in in_turns if one]
                 for name, value in values[:SHOWN]:
                     family.add_metric((model, name), value)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.fairness.shelves import FairMap, TermsOf, equal
 from cacheproxy.keys import owner_of, short_id
 from cacheproxy.telemetry.metrics import (
     SEMANTIC_ASIDE,
@@ -73,6 +73,7 @@ class CertifiedThresholds:
         saves_only: bool,
         model: str,
         metrics: Metrics,
+        terms: TermsOf = equal,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Start closed everywhere.
@@ -83,6 +84,7 @@ class CertifiedThresholds:
             saves_only: step aside if lookups cost more than they save.
             model: the model's name, for the metrics.
             metrics: counts labels, and shows the thresholds.
+            terms: how many namespaces of a tenant are kept.
             draw: uniform in [0, 1).
         """
         self._promise = promise
@@ -90,7 +92,7 @@ class CertifiedThresholds:
         self._saves_only = saves_only
         self._draw = draw
         self._namespaces = FairMap[str, _Namespace](
-            _NAMESPACES, owner_of, forgotten=self._forget
+            _NAMESPACES, owner_of, forgotten=self._forget, terms=terms
         )
         self._labels = {
             right: metrics.semantic_labels.labels(model, "right" if right else "wrong")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from cacheproxy.fairness.shelves import Share, Shelf, Shelves, equal
+from cacheproxy.fairness.shelves import Shelf, Shelves, TermsOf, equal
 from cacheproxy.keys import owner_of
 from cacheproxy.records import Record
 from cacheproxy.stores.purges import Purges
@@ -75,14 +75,14 @@ class HotTier(Generic[R]):
         max_bytes: int,
         purges: Purges,
         *,
-        share: Share = equal,
+        terms: TermsOf = equal,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; `share` returns a tenant's share of the memory, relative to the others'."""
+        """Prepare; `terms` returns what of the memory a tenant may have."""
         self._max_bytes = max_bytes
         self._purges = purges
-        self._shelves = Shelves[bytes, HotEntry[R]](share)
+        self._shelves = Shelves[bytes, HotEntry[R]](max_bytes, terms)
         self._entries: dict[bytes, HotEntry[R]] = {}
         self._keys_by_text: dict[bytes, bytes] = {}
         self._monotonic = monotonic
@@ -129,11 +129,11 @@ class HotTier(Generic[R]):
         # A later step of the wall clock must not change the entry's lifetime.
         shelf = self._shelves.of(owner_of(record.namespace_id))
         entry = HotEntry(self, shelf, record, self._monotonic() + ttl_s, self._purges.moment)
-        if entry.size_bytes > self._max_bytes:
+        if entry.size_bytes > min(self._max_bytes, shelf.most):
             return None
         self._entries[record.key] = shelf.things[record.key] = entry
         self._shelves.grow(shelf, entry.size_bytes)
-        self._make_room()
+        self._make_room(shelf)
         return entry
 
     def link_text(self, text_key: bytes, key: bytes) -> None:
@@ -151,7 +151,7 @@ class HotTier(Generic[R]):
             return
         entry.size_bytes += more_bytes
         self._shelves.grow(entry.shelf, more_bytes)
-        self._make_room()
+        self._make_room(entry.shelf)
 
     def _stands(self, entry: HotEntry[R]) -> bool:
         record = entry.record
@@ -160,9 +160,9 @@ class HotTier(Generic[R]):
         entry.since = self._purges.moment
         return True
 
-    def _make_room(self) -> None:
-        while self._shelves.size > self._max_bytes:
-            self._drop(next(iter(self._shelves.fullest().things)))
+    def _make_room(self, grown: Shelf[bytes, HotEntry[R]]) -> None:
+        while over := self._shelves.over(grown):
+            self._drop(next(iter(over.things)))
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)

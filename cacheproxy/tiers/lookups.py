@@ -100,9 +100,7 @@ class _Lane:
     async def _ask_once(self) -> None:
         together = [self._next()]
         keys = list(together[0].keys)
-        while (
-            self._waiting and len(keys) + len(self._waiting.peek().thing.keys) <= self._most_keys
-        ):
+        while self._waiting and len(keys) + len(self._waiting.peek().thing.keys) <= self._most_keys:
             together.append(self._next())
             keys += together[-1].keys
         answer = await self._ask(keys, together[0].at)

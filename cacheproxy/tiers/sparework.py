@@ -1,5 +1,7 @@
 """Background work, such as checks of semantic hits, done while inference is idle.
 
+Tenants take turns, and none takes all the places in the queue.
+
 No request waits for it. A piece of work that fails is counted and logged, and the next one follows:
 hits that went unchecked for good would leave the promised error rate unguarded.
 """
@@ -8,11 +10,13 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.fairness.owner import current_owner, work_for
+from cacheproxy.fairness.pool import FairPool
+from cacheproxy.fairness.turns import Turns
 from cacheproxy.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -50,9 +54,9 @@ class SpareWork:
         """
         self._rest_s = rest_s
         self.may_begin = may_begin
-        self._most = most
+        self._places = FairPool(most)
         self._errors = metrics.semantic_check_errors
-        self._waiting: deque[Begin] = deque()
+        self._waiting = Turns[Begin]()
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_busy = False
@@ -60,12 +64,12 @@ class SpareWork:
 
     def __len__(self) -> int:
         """Return how many pieces are waiting or being done."""
-        return len(self._waiting) + self._is_busy
+        return self._places.taken + self._is_busy
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for more."""
-        return len(self._waiting) >= self._most
+        """Whether there is no room for more from the current owner."""
+        return not self._places.has_room(current_owner())
 
     def start(self) -> None:
         """Begin to work in the background of the running event loop."""
@@ -80,7 +84,9 @@ class SpareWork:
 
         The caller has checked that there is room.
         """
-        self._waiting.append(begin)
+        owner = current_owner()
+        self._places.take(owner)
+        self._waiting.put(owner, begin)
         self._came.set()
 
     async def _run(self) -> None:
@@ -98,7 +104,11 @@ class SpareWork:
         if not self.may_begin():
             await asyncio.sleep(_LOOK_S)
             return
-        begun = self._waiting.popleft()()
+        owner, begin = self._waiting.pop()
+        self._waiting.charge(owner, 1)
+        self._places.give_back(owner)
+        work_for(owner)
+        begun = begin()
         if begun is None:
             return
         self._is_busy = True

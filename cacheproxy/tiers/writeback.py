@@ -1,6 +1,7 @@
 """The write-back queue: entries of answered requests that are still to be stored.
 
-The queue is bounded. An entry that does not fit is dropped and counted, and costs a later miss.
+The queue is bounded, and no tenant takes all of it (`fairness.pool`). An entry that does not fit is
+dropped and counted, and costs a later miss.
 Until the store has an entry, the exact tier reads it from the queue, so that a repeated request is
 not computed again.
 
@@ -18,6 +19,8 @@ from typing import NamedTuple
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
+from cacheproxy.fairness.owner import current_owner
+from cacheproxy.fairness.pool import FairPool
 from cacheproxy.stores.protocol import Entry, Store
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.breaker import BreakerPolicy
@@ -44,10 +47,11 @@ _OF_THE_ENTRY: tuple[StoreErrorKind, ...] = ("invalid", "other")
 
 
 class _Pending(NamedTuple):
-    """An entry, and the moment (`Purges`) at which the work that made it began."""
+    """An entry, the moment (`Purges`) at which the work for it began, and for whom that was."""
 
     entry: Entry
     since: int
+    owner: str
 
 
 class WriteBack:
@@ -63,7 +67,7 @@ class WriteBack:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._max_entries = max_entries
+        self._places = FairPool(max_entries)
         self._now = now
         self._pending: dict[bytes, _Pending] = {}
         self._arrived = asyncio.Event()
@@ -106,14 +110,15 @@ class WriteBack:
         it is purged, and the store decides whether it is written.
         """
         known = self._pending.get(entry.key)
-        if known is None and len(self._pending) >= self._max_entries:
+        owner = current_owner() if known is None else known.owner
+        if known is None and not self._places.take(owner):
             self._dropped.labels("full").inc()
             return False
         if known is not None and known.entry.generation > entry.generation:
             # Its work began before a purge: it must not replace an entry from after the purge.
             self._dropped.labels("purged").inc()
             return True
-        self._pending[entry.key] = _Pending(entry, since)
+        self._pending[entry.key] = _Pending(entry, since, owner)
         self._idle.clear()
         self._arrived.set()
         return True
@@ -216,3 +221,4 @@ class WriteBack:
             # A newer entry of the same key may have arrived meanwhile, and is still to be written.
             if self._pending.get(pending.entry.key) is pending:
                 del self._pending[pending.entry.key]
+                self._places.give_back(pending.owner)

@@ -12,7 +12,10 @@ from functools import partial
 
 import aiohttp
 
-from cacheproxy.errors import UpstreamFailed
+from cacheproxy.errors import Overloaded, UpstreamFailed
+from cacheproxy.fairness.meters import LIMIT_CODE
+from cacheproxy.fairness.owner import NOBODY, current_owner
+from cacheproxy.fairness.pool import FairPool
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.request_trace import current_visit
@@ -44,6 +47,10 @@ _MOST_BYTES = 64 * 2**20
 """Of an answer that is not a stream."""
 
 
+_RETRY_S = 1.0
+"""When a tenant may come again that has too many requests at an upstream."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The beginning of an answer.
@@ -68,10 +75,18 @@ class Head:
 class UpstreamResponse:
     """An answer whose body is still to be read; it must be closed."""
 
-    def __init__(self, response: aiohttp.ClientResponse, head: Head, idle_timeout_s: float) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        head: Head,
+        idle_timeout_s: float,
+        closed: Callable[[], None],
+    ) -> None:
+        """Prepare; `closed` is called once, when it is closed."""
         self.head = head
         self._response = response
         self._idle_timeout_s = idle_timeout_s
+        self._closed: Callable[[], None] | None = closed
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes.
@@ -95,6 +110,9 @@ class UpstreamResponse:
     def close(self) -> None:
         """Release the connection, or drop it if the body was not read to its end."""
         self._response.close()
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()
 
     async def _next(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
@@ -118,6 +136,7 @@ class Upstream:
         key = settings.api_key
         self._key = key.get_secret_value() if key else None
         self._session: aiohttp.ClientSession | None = None
+        self._places = FairPool(settings.connections)
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
 
@@ -182,12 +201,43 @@ class Upstream:
         client: Mapping[bytes, bytes],
         more: Mapping[str, str] | None = None,
     ) -> UpstreamResponse:
+        """Return the head of the answer to a request.
+
+        A tenant that has as many connections as are free gets no more, so that others need not wait
+        for one; work of nobody in particular waits for its turn.
+        """
         if self._session is None:
             raise UpstreamFailed("the upstream is not connected", code="upstream_connect")
+        owner = current_owner()
+        if owner == NOBODY:
+            return await self._answer(self._session, method, path, body, client, more, _nothing)
+        if not self._places.take(owner):
+            raise Overloaded(
+                "this tenant has too many requests in flight at the upstream",
+                code=LIMIT_CODE,
+                retry_after_s=_RETRY_S,
+            )
+        leave = partial(self._places.give_back, owner)
+        try:
+            return await self._answer(self._session, method, path, body, client, more, leave)
+        except BaseException:
+            leave()
+            raise
+
+    async def _answer(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        client: Mapping[bytes, bytes],
+        more: Mapping[str, str] | None,
+        closed: Callable[[], None],
+    ) -> UpstreamResponse:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout_s):
-                response = await self._send(self._session, method, path, body, client, more or {})
+                response = await self._send(session, method, path, body, client, more or {})
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamFailed(
                 "the upstream could not be reached in time", code="upstream_connect"
@@ -203,7 +253,7 @@ class Upstream:
         self._responses.labels(self.name, str(response.status)).inc()
         content_type = response.headers.get("content-type", "").encode("latin-1", "replace")
         head = Head(response.status, content_type, _kept(response), self.name)
-        return UpstreamResponse(response, head, self.settings.idle_timeout_s)
+        return UpstreamResponse(response, head, self.settings.idle_timeout_s, closed)
 
     async def _send(
         self,
@@ -251,6 +301,10 @@ class Upstream:
         if header == "auto":
             header = "x-api-key" if path == _ANTHROPIC_PATH else "authorization"
         return {header: key if header == "x-api-key" else f"Bearer {key}"}
+
+
+def _nothing() -> None:
+    return
 
 
 def _kept(response: aiohttp.ClientResponse) -> Headers:

@@ -4,7 +4,9 @@ from importlib import import_module
 
 import click
 
-BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics")
+BENCHMARKS = (
+    *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "tenants"),
+)
 
 
 class _Benchmarks(click.Group):

@@ -2,11 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.api.callers import Callers, hash_key
+from cacheproxy.api.access.key_ring import KeyRing, hash_key
+from cacheproxy.api.callers import Callers
 from cacheproxy.errors import BadRequest, Unauthorized
 from cacheproxy.keys import Namespace
 
-KEYED = Callers({"acme": [hash_key("cp-acme"), hash_key("cp-acme-2")], "zeta": [hash_key("cp-z")]})
+KEYED = Callers(
+    KeyRing({"acme": [hash_key("cp-acme"), hash_key("cp-acme-2")], "zeta": [hash_key("cp-z")]})
+)
 
 
 def bearer(key: bytes) -> dict[bytes, bytes]:
@@ -14,14 +17,16 @@ def bearer(key: bytes) -> dict[bytes, bytes]:
 
 
 def test_without_keys_everyone_is_the_default_tenant_whatever_they_send():
-    assert Callers({}).identify(bearer(b"anything")) == Namespace("default", "default")
+    caller = Callers(KeyRing({})).identify(bearer(b"anything"))
+
+    assert caller.namespace == Namespace("default", "default")
 
 
 @pytest.mark.parametrize(
     ("key", "tenant"), [(b"cp-acme", "acme"), (b"cp-acme-2", "acme"), (b"cp-z", "zeta")]
 )
 def test_a_known_key_gives_its_tenant(key, tenant):
-    assert KEYED.identify(bearer(key)) == Namespace(tenant, "default")
+    assert KEYED.identify(bearer(key)).namespace == Namespace(tenant, "default")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def test_anything_but_a_known_key_is_refused(headers):
 def test_no_namespace_header_leaves_the_tenant_of_the_key(raw):
     headers = {**bearer(b"cp-acme"), b"x-cacheproxy-namespace": raw}
     try:
-        namespace = KEYED.identify(headers)
+        namespace = KEYED.identify(headers).namespace
     except BadRequest:
         return
     assert namespace.tenant == "acme"

@@ -122,7 +122,7 @@ def test_a_report_of_what_is_not_there_is_a_404(chat):
 
 
 def test_nobody_can_report_anothers_answer_away(start_server, upstream, tmp_path):
-    from cacheproxy.api.callers import hash_key
+    from cacheproxy.api.access.key_ring import hash_key
 
     config = tmp_path / "cacheproxy.toml"
     config.write_text(

@@ -180,7 +180,7 @@ def test_bodies_have_a_budget_and_leave_no_memory_behind(start_server, upstream)
 
 
 def test_one_tenant_s_bodies_leave_room_for_another_s(start_server, upstream, tmp_path):
-    from cacheproxy.api.callers import hash_key
+    from cacheproxy.api.access.key_ring import hash_key
 
     config = tmp_path / "keys.toml"
     config.write_text(f'[api_keys]\na = ["{hash_key("ka")}"]\nb = ["{hash_key("kb")}"]\n')

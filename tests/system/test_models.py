@@ -8,7 +8,7 @@ from asking import wait_until
 from server_process import Server
 from upstream import Upstream, says
 
-from cacheproxy.api.callers import hash_key
+from cacheproxy.api.access.key_ring import hash_key
 
 MODEL = "all-MiniLM-L6-v2"
 LIST = {

@@ -7,7 +7,7 @@ import pytest
 from chatting import ask
 from upstream import says
 
-from cacheproxy.api.callers import hash_key
+from cacheproxy.api.access.key_ring import hash_key
 
 FLAGGED = {
     "id": "modr-1",

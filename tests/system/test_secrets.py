@@ -9,7 +9,7 @@ from asking import MODEL, wait_until
 from server_process import Server
 from upstream import says
 
-from cacheproxy.api.callers import hash_key
+from cacheproxy.api.access.key_ring import hash_key
 
 CANARY = "canary7c1e9b"
 SECRET = f"the patient {CANARY} has asked how to reset the password of the account"

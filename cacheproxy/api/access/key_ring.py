@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cacheproxy.settings.tenants import ApiKey
 
@@ -42,7 +43,7 @@ class Grant:
     key_id: str
     scopes: frozenset[str] = EVERYTHING
     expires_at: float = math.inf
-    remembered: dict[bytes | None, object] = field(default_factory=dict, compare=False)
+    remembered: dict[bytes | None, Any] = field(default_factory=dict, compare=False)
 
 
 Keys = Mapping[str, Sequence[str | ApiKey]]

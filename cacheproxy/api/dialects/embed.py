@@ -4,6 +4,7 @@
 {"inputs": "…" or […]}    -> [[…], …]
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import Meta
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.presentation import CACHE_HEADERS
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
@@ -137,15 +138,20 @@ class EmbedDialect:
             role=asked.role,
         )
 
-    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
+    def render(
+        self,
+        asked: Asked,
+        answer: EmbeddingsResult,
+        vectors: Sequence[bytes],
+        model: str,
+        total_s: float,
+    ) -> bytes:
         """Return the body in the form in which the request was made."""
-        vectors = b",".join(
-            render_vector(served, asked.form, asked.dimensions) for served in answer.served
-        )
+        joined = b",".join(vectors)
         if not isinstance(asked, _PlainAsked):
-            return b"[%b]" % vectors
+            return b"[%b]" % joined
         return b'{"embeddings":[%b],"model":%b,"latency_ms":%.3f}' % (
-            vectors,
+            joined,
             msgspec.json.encode(model),
             total_s * 1000,
         )

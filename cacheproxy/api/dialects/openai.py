@@ -1,5 +1,6 @@
 """`POST /v1/embeddings` as the official OpenAI clients speak it."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -8,7 +9,7 @@ from msgspec import Meta
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.presentation import CACHE_HEADERS
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.routes.exchange import EmbeddingsResult
@@ -141,6 +142,7 @@ _DECODER = msgspec.json.Decoder(EmbeddingsRequest)
 
 _HEAD = b'{"object":"list","data":['
 _ITEM = b'{"object":"embedding","index":%d,"embedding":'
+_NEXT_ITEM = b"}," + _ITEM
 
 
 class OpenAIDialect:
@@ -157,14 +159,21 @@ class OpenAIDialect:
             role=asked.role,
         )
 
-    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
+    def render(
+        self,
+        asked: Asked,
+        answer: EmbeddingsResult,
+        vectors: Sequence[bytes],
+        model: str,
+        total_s: float,
+    ) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
-        data, tokens = [], 0
-        for i, served in enumerate(answer.served):
-            vector = render_vector(served, asked.form, asked.dimensions)
-            data.append(_ITEM % i + vector)
-            tokens += served.record.tokens
-        return _HEAD + b"},".join(data) + _tail(model, tokens)
+        tokens = sum(served.record.tokens for served in answer.served)
+        # Joined once: the vectors of a large batch take 16 MB, and a copy of them 10 ms.
+        parts = [_HEAD]
+        for i, vector in enumerate(vectors):
+            parts += (_ITEM % i if i == 0 else _NEXT_ITEM % i, vector)
+        return b"".join((*parts, _tail(model, tokens)))
 
     def frame(self, model: str, tokens: int) -> tuple[bytes, bytes]:
         """Return the bytes before and after the vector in the answer to one input."""

@@ -47,8 +47,15 @@ class Dialect(Protocol):
     def parse(self, body: bytes) -> Asked:
         """Return what is asked; raises `BadRequest`."""
 
-    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
-        """Return the answer's JSON body."""
+    def render(
+        self,
+        asked: Asked,
+        answer: EmbeddingsResult,
+        vectors: Sequence[bytes],
+        model: str,
+        total_s: float,
+    ) -> bytes:
+        """Return the answer's JSON body; `vectors` are rendered already, in the order of inputs."""
 
     def frame(self, model: str, tokens: int) -> tuple[bytes, bytes] | None:
         """Return the bytes before and after the vector in the answer to one input of `tokens`.

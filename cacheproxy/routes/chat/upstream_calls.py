@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from cacheproxy.errors import ApiError, BadRequest, UpstreamFailed
-from cacheproxy.keys import encode_fields
+from cacheproxy.fairness.meters import Meters
+from cacheproxy.keys import encode_fields, owner_of
 from cacheproxy.routes.chat.state import CompletionState, Passed
 from cacheproxy.routes.dialects.completion import Completion, malformed
 from cacheproxy.routes.dialects.dialect import Dialect
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _LAST_BYTES_S = 1.0
 """Time for an upstream to end its stream after the last event, so that its connection is reused."""
+
+_BYTES_A_TOKEN = 4
 
 Call = StreamFlight[Head]
 
@@ -47,11 +50,13 @@ class UpstreamCalls:
         most_bytes: int,
         dialects: Mapping[str, Dialect],
         metrics: Metrics,
+        meters: Meters | None = None,
     ) -> None:
         """Prepare; answers of up to `most_bytes` are held whole, and handed to `keep`.
 
-        `dialects` are by name.
+        `dialects` are by name; `meters` count the tokens of tenants.
         """
+        self._meters = meters or Meters({})
         self._upstreams = upstreams
         self._purges = purges
         self._keep = keep
@@ -146,6 +151,7 @@ class UpstreamCalls:
         started = time.perf_counter()
 
         def keep(completion: Completion | None) -> None:
+            self._count_tokens(completion, state)
             if completion is None or not state.key or len(completion.body) > self._most_bytes:
                 return
             self._keep(completion, time.perf_counter() - started, call, state)
@@ -175,6 +181,19 @@ class UpstreamCalls:
             self._flights.remove(call, state.key, request.form)
             if response is not None:
                 response.close()
+
+    def _count_tokens(self, completion: Completion | None, state: CompletionState) -> None:
+        """Put the tokens of an answer on its tenant's account; those that are not told, by size."""
+        meter = self._meters.of(owner_of(state.namespace_id))
+        if meter is None:
+            return
+        tokens = len(state.request.body) // _BYTES_A_TOKEN
+        if completion is not None:
+            told = completion.prompt_tokens + completion.completion_tokens
+            tokens = (
+                told if completion.has_usage else tokens + len(completion.body) // _BYTES_A_TOKEN
+            )
+        meter.used(tokens)
 
     async def _pass_stream(
         self,

@@ -18,7 +18,7 @@ from filelock import FileLock
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID = int.from_bytes(b"CPXY", "big")
-_FORMAT = 2
+_FORMAT = 3
 """Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
 
 _BUSY_S = 5.0
@@ -30,6 +30,7 @@ CREATE TABLE entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of writing, never reused
     key BLOB NOT NULL UNIQUE,
     partition BLOB NOT NULL,
+    owner TEXT NOT NULL,
     expires_at REAL NOT NULL,
     generation INTEGER NOT NULL,
     record BLOB NOT NULL,
@@ -37,6 +38,7 @@ CREATE TABLE entries (
     probe BLOB
 );
 CREATE INDEX entries_by_expiry ON entries (expires_at);
+CREATE INDEX entries_by_owner ON entries (owner);  -- and by id: the oldest of an owner first
 CREATE INDEX entries_by_partition ON entries (partition);
 CREATE INDEX entries_by_probe ON entries (partition, probe_hash, expires_at)
     WHERE probe_hash IS NOT NULL;
@@ -70,13 +72,18 @@ CREATE TABLE replacements (
     made_at REAL NOT NULL
 );
 CREATE TABLE states (name BLOB PRIMARY KEY, state BLOB NOT NULL, expires_at REAL NOT NULL);
-CREATE TABLE totals (entries INTEGER NOT NULL);
-INSERT INTO totals VALUES (0);
+-- What each owner has; size: bytes of its records and probes.
+CREATE TABLE totals (
+    owner TEXT PRIMARY KEY, entries INTEGER NOT NULL, size INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
-    UPDATE totals SET entries = entries + 1;
+    INSERT INTO totals VALUES (NEW.owner, 1, length(NEW.record) + coalesce(length(NEW.probe), 0))
+    ON CONFLICT DO UPDATE SET entries = entries + 1, size = size + excluded.size;
 END;
 CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
-    UPDATE totals SET entries = entries - 1;
+    UPDATE totals SET
+        entries = entries - 1, size = size - length(OLD.record) - coalesce(length(OLD.probe), 0)
+    WHERE owner = OLD.owner;
     DELETE FROM tags WHERE key = OLD.key;
 END;
 """

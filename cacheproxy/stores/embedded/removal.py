@@ -14,6 +14,7 @@ from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
+from cacheproxy.stores.embedded.shares import StoreShares
 from cacheproxy.stores.protocol import Progress, StoreStats
 
 
@@ -21,11 +22,11 @@ from cacheproxy.stores.protocol import Progress, StoreStats
 class EmbeddedStats(StoreStats):
     """What the store holds, as of its last write or sweep, and what it has removed since `open`.
 
-    `live_bytes` are SQLite pages in use, which `max_bytes` bounds.
+    `live_bytes` are SQLite pages in use, which a bound of the store limits.
 
     Attributes:
         free_bytes: pages of the file that wait for the next writes.
-        evicted: entries removed to stay within `max_bytes`.
+        evicted: entries removed to stay within the bounds, of all and of single tenants.
         expired: entries removed after their time.
     """
 
@@ -47,7 +48,7 @@ class Removal:
         writer: DatabaseThread,
         indexing: Indexing,
         *,
-        max_bytes: int,
+        shares: StoreShares,
         now: Callable[[], float],
     ) -> None:
         """Prepare.
@@ -56,14 +57,14 @@ class Removal:
             database: behind the threads.
             writer: removes rows.
             indexing: drops the probes of removed rows.
-            max_bytes: beyond this, the entries that were written first are evicted.
+            shares: finds whose entries are evicted, those that were written first.
             now: Unix time, seconds.
         """
         self.stats = EmbeddedStats()
         self._database = database
         self._writer = writer
         self._indexing = indexing
-        self._max_bytes = max_bytes
+        self._shares = shares
         self._now = now
 
     async def sweep(self) -> None:
@@ -116,7 +117,7 @@ class Removal:
         return removed
 
     def _evict_some(self, connection: Connection) -> list[Removed]:
-        evicted = rows.evict(connection, self._max_bytes)
+        evicted = rows.evict(connection, self._shares.find_excess)
         self.measure(connection, evicted=len(evicted))
         return evicted
 

@@ -31,6 +31,7 @@ from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
+from cacheproxy.stores.embedded.shares import StoreShares, StoreTermsOf, equal
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
@@ -71,13 +72,20 @@ class EmbeddedStore:
     lookups_at_once = 1  # one thread does them all
 
     def __init__(
-        self, path: Path | None, *, max_bytes: int, now: Callable[[], float] = time.time
+        self,
+        path: Path | None,
+        *,
+        max_bytes: int,
+        terms: StoreTermsOf = equal,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Prepare a store in the file at `path`, or in memory if that is None.
 
         Args:
             path: created, with its folders, by `open`.
-            max_bytes: beyond this, the entries that were written first are evicted.
+            max_bytes: beyond this, entries are evicted: of the tenant that has the most, those that
+                were written first.
+            terms: what of it a tenant may have.
             now: Unix time, seconds.
         """
         self.purges = Purges()
@@ -90,7 +98,11 @@ class EmbeddedStore:
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now)
         self._removal = Removal(
-            self._database, self._writer, self._indexing, max_bytes=max_bytes, now=now
+            self._database,
+            self._writer,
+            self._indexing,
+            shares=StoreShares(max_bytes, terms),
+            now=now,
         )
         self._calls = Calls()
         self._listener = Listener(path, self._reader, self.purges, self._id) if path else None

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cacheproxy.fairness.shelves import FairMap
+from cacheproxy.fairness.shelves import FairMap, TermsOf, equal
 from cacheproxy.keys import owner_of
 from cacheproxy.telemetry.metrics import (
     SEMANTIC_ASIDE,
@@ -142,6 +142,7 @@ class JudgedNamespaces:
         model: str,
         metrics: Metrics,
         now: Callable[[], float],
+        terms: TermsOf = equal,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Start closed everywhere.
@@ -153,6 +154,7 @@ class JudgedNamespaces:
             model: the model's label in the metrics.
             metrics: counts labels and shows the thresholds.
             now: Unix time, seconds.
+            terms: how many namespaces of a tenant are kept.
             draw: uniform in [0, 1).
         """
         self.allowance = allowance
@@ -165,6 +167,7 @@ class JudgedNamespaces:
             _NAMESPACES,
             owner_of,
             forgotten=lambda oldest: metrics.semantic_namespaces.forget(model, oldest),
+            terms=terms,
         )
         self._labels = {
             outcome: metrics.semantic_labels.labels(model, name)

@@ -88,7 +88,7 @@ async def assert_whole(path: Path, acknowledged: range) -> None:
         "SELECT count(*) FROM entries WHERE key NOT IN (SELECT key FROM tags)"
     ).fetchone()
     (miscounted,) = connection.execute(
-        "SELECT entries - (SELECT count(*) FROM entries) FROM totals"
+        "SELECT sum(entries) - (SELECT count(*) FROM entries) FROM totals"
     ).fetchone()
     connection.close()
     assert (probeless, untagged, miscounted) == (0, 0, 0)
