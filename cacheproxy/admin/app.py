@@ -2,13 +2,13 @@
 
 A foreign page in an operator's browser must not be able to use the listener. If a token is set, the
 page does not know it. Without a token, which is allowed on loopback only, requests made by pages
-are refused: those with an `Origin`, and those whose `Host` is not a name of this machine. The
-listener's own page is public: it contains no figures and asks for the token.
+are refused: those with an `Origin`, and those whose `Host` is not a name of this machine
+(`operators`). The listener's own page is public: it contains no figures and asks for the token. So
+are the probes of liveness and readiness: they are answered here when the public listener has all
+the connections that it may have.
 """
 
-import hmac
-from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
+from cacheproxy.admin.operators import Operator, Operators
 from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
 from cacheproxy.admin.report import KeysOf, ServerFigures, Target, Thresholds
 from cacheproxy.api.edge import Edge
@@ -24,15 +25,26 @@ from cacheproxy.api.openapi import About
 from cacheproxy.api.operation import Content, Operation, Parameter, Reply
 from cacheproxy.api.request.body import decode_json, read_body
 from cacheproxy.api.response import REQUEST_ID, refusals
-from cacheproxy.api.service import OPENAPI, described_routes
-from cacheproxy.errors import BadRequest, Forbidden, StoreError, Unauthorized, Unavailable
-from cacheproxy.keys import Namespace
+from cacheproxy.api.service import (
+    HEALTHZ,
+    OPENAPI,
+    READYZ,
+    described_routes,
+    healthz,
+    readyz_endpoint,
+)
+from cacheproxy.errors import ApiError, BadRequest, StoreError, Unavailable
+from cacheproxy.keys import Namespace, short_id
 from cacheproxy.stores.protocol import Store
+from cacheproxy.telemetry.admin_log import tell_action
 from cacheproxy.telemetry.history import Recent
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 256 * 1024
+
+_OPERATOR = "cacheproxy.operator"
+"""Key of the operator in a request's ASGI scope."""
 
 
 class PurgeRequest(Target, kw_only=True):
@@ -68,7 +80,8 @@ class PurgeResponse(msgspec.Struct):
 ADMIN = About(
     "cacheproxy, admin listener",
     "Figures and purges, for operators. The listener has a port of its own (`admin.port`).",
-    "The setting `admin.token`. Without it, only clients on the same machine are served.",
+    "The setting `admin.token`, or an API key with the scope `admin` (to purge the entries of its "
+    "own tenant: `purge`). Without any of these, only clients on the same machine are served.",
 )
 
 _ERRORS = refusals(401, 403, 500)
@@ -154,7 +167,9 @@ def make_admin_app(
     recent: Callable[[float], Awaitable[bytes]],
     journal: Journal,
     *,
-    token: str | None,
+    operators: Operators,
+    not_ready_because: Callable[[], str | None],
+    needs_key: bool,
 ) -> ASGIApp:
     """Return the application.
 
@@ -165,7 +180,9 @@ def make_admin_app(
         describe_thresholds: returns the semantic tier's figures, by namespace.
         recent: returns the samples taken after a time (Unix, seconds) as JSON, for the page.
         journal: logs the requests.
-        token: the token that callers must send, or None to serve clients on this machine only.
+        operators: recognises who may use it.
+        not_ready_because: returns why the server should get no new requests, or None.
+        needs_key: whether the document says that a token is needed.
     """
 
     async def stats(_: Request) -> Response:
@@ -193,11 +210,19 @@ def make_admin_app(
         order = decode_json(_DECODER, body)
         namespace = Namespace(order.tenant, order.namespace)
         visit.namespace_id = namespace.id
+        operator: Operator = request.scope[_OPERATOR]
+        facts = {"tenant": order.tenant, "namespace": short_id(namespace.id), "what": order.kind}
         try:
-            removed = [await store.purge(each) for each in order.scopes(namespace.id, keys_of)]
+            operator.check(purges=order.tenant)
+            removed = sum([await store.purge(one) for one in order.scopes(namespace.id, keys_of)])
         except StoreError as error:
+            tell_action("purge", operator.id, "incomplete", **facts)
             raise Unavailable(f"the purge is incomplete; repeat it: {error}") from error
-        return _json(PurgeResponse(sum(removed)))
+        except ApiError:
+            tell_action("purge", operator.id, "refused", **facts)
+            raise
+        tell_action("purge", operator.id, "done", **facts, removed=removed)
+        return _json(PurgeResponse(removed))
 
     table = [
         (TO_PAGE, to_page),
@@ -206,6 +231,8 @@ def make_admin_app(
         (STATS, stats),
         (THRESHOLDS, thresholds),
         (PURGE, purge),
+        (HEALTHZ, healthz),
+        (READYZ, readyz_endpoint(not_ready_because)),
     ]
 
     open_paths = {
@@ -215,36 +242,18 @@ def make_admin_app(
     }
 
     def check(scope: Scope) -> None:
-        if scope["path"] not in open_paths:
-            check_caller(scope[VISIT].headers, token)
+        if scope["path"] in open_paths:
+            return
+        try:
+            operator = scope[_OPERATOR] = operators.identify(scope[VISIT].headers)
+            if scope["path"] != PURGE.path:
+                operator.check()
+        except ApiError:
+            if scope["method"] != "GET":
+                tell_action(scope["method"], "unknown", "refused")
+            raise
 
-    return Edge(described_routes(ADMIN, table, needs_key=token is not None), journal, check)
-
-
-def check_caller(headers: Mapping[bytes, bytes], token: str | None) -> None:
-    """Check that the caller may be served.
-
-    Raises:
-        Unauthorized: a token is set, and the request does not carry it.
-        Forbidden: no token is set, and a page in a browser may have made the request.
-    """
-    if token is not None:
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
-            raise Unauthorized("the admin token is required: 'Authorization: Bearer TOKEN'")
-    elif b"origin" in headers or not _is_loopback(headers.get(b"host", b"")):
-        raise Forbidden("without an admin token, only clients on this machine are allowed")
-
-
-def _is_loopback(host: bytes) -> bool:
-    name = host.decode("latin-1")
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    if name == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return Edge(described_routes(ADMIN, table, needs_key=needs_key), journal, check)
 
 
 def _json(value: Any) -> Response:

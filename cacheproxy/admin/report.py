@@ -39,6 +39,12 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     tag: Annotated[str | None, Meta(description="A tag of the entries to purge.")] = None
     all: Annotated[bool, Meta(description="Whether to purge every entry.")] = False
 
+    @property
+    def kind(self) -> str:
+        """What names the entries, in a word, and nothing of their names."""
+        named = {"key": self.key, "text": self.text, "tag": self.tag}
+        return next((word for word, value in named.items() if value is not None), "all")
+
     def scopes(self, namespace_id: str, keys_of: KeysOf) -> list[Scope]:
         """Return the purges to be made.
 

@@ -119,6 +119,7 @@ class CompletionsEndpoint:
                         cached = Cached(record, "exact", entry, repeated.stages_s)
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
+                exchange.take_parsed(body)
                 await self._answer(visit, namespace, control, body, started, send, repeated)
         except Exception as error:
             if not visit.outcome:  # else it is counted: a stream that has begun has its status

@@ -12,6 +12,7 @@ from types import TracebackType
 from starlette.types import Receive
 
 from cacheproxy.api.request.body_budget import BodyBudget
+from cacheproxy.api.request.json_weight import SMALL_BYTES, parsed_bytes
 from cacheproxy.errors import BadRequest
 from cacheproxy.fairness.meters import Meter
 
@@ -29,7 +30,15 @@ class ClientGone(Exception):
 class Watch:
     """Watches over the exchanges of one event loop; `budget` is what their bodies may take."""
 
-    def __init__(self, *, body_timeout_s: float, budget: BodyBudget | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        body_timeout_s: float,
+        budget: BodyBudget | None = None,
+        json_elements: int = 1_000_000,
+    ) -> None:
+        """Prepare; `json_elements` is how many elements the JSON of a body may have."""
+        self.json_elements = json_elements
         self.body_timeout_s = body_timeout_s
         self.budget = budget
         self._new: set[Watched] = set()
@@ -97,6 +106,13 @@ class Watched:
         if self._watch.budget is not None:
             self._watch.budget.take(self._owner, size)
             self._taken += size
+
+    def take_parsed(self, body: bytes) -> None:
+        """Take from the budget what a body of JSON needs once it is parsed; raises `ApiError`."""
+        if len(body) > SMALL_BYTES:
+            size = parsed_bytes(body, most_elements=self._watch.json_elements)
+            if size:
+                self.take(size)
 
     def body_has_come(self) -> None:
         """Report that the whole body has been read; from now on a disconnect is detected."""

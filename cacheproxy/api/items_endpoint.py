@@ -148,6 +148,7 @@ class ItemsEndpoint:
                 if repeated.is_hit and repeated.found is not None:
                     served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
+            exchange.take_parsed(body)
             asked = self._dialect.parse(body)
             self._limits.check(asked)
             route = self._route_of(asked)

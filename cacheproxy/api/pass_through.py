@@ -94,6 +94,8 @@ class PassThrough:
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
             exchange.body_has_come()
+            if headers.get(b"content-type", b"").startswith(b"application/json"):
+                exchange.take_parsed(body)
             upstream = self._upstreams.any_for(_model_of(headers, body))
             is_stateless = method == "POST" and path.startswith(_STATELESS)
             is_shared = self._mode == "auto" and self._callers.keys.has_several_tenants

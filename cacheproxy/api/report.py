@@ -16,6 +16,7 @@ from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.request.body import decode_json, read_body
 from cacheproxy.api.response import REQUEST_ID, refusals, send_json
 from cacheproxy.routes.chat.learning import Learning
+from cacheproxy.telemetry.admin_log import tell_action
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 _MOST_BODY_BYTES = 4_096
@@ -101,4 +102,5 @@ class ReportEndpoint:
         removed = await self._learning.report(
             namespace, bytes.fromhex(key), int(score) / _SCORE_UNIT if score else None
         )
+        tell_action("report", caller.grant.key_id or "anybody", "done", removed=removed)
         await send_json(send, 200, msgspec.json.encode(ReportResponse(removed)), [])

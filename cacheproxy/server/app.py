@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
+from cacheproxy.admin.operators import Operators
 from cacheproxy.admin.report import (
     ServerFigures,
     Thresholds,
@@ -89,7 +90,7 @@ class App:
             self._completions,
             callers,
             watch,
-            not_ready_because=lambda: "draining" if self._draining else None,
+            not_ready_because=self._not_ready_because,
             exposition=self._all_metrics.exposition,
         )
         self._edge = Edge(
@@ -108,8 +109,13 @@ class App:
             self._describe_thresholds,
             self._all_metrics.recent,
             Journal(settings.log.requests),
-            token=token.get_secret_value() if token else None,
+            operators=Operators(token.get_secret_value() if token else None, keys),
+            not_ready_because=self._not_ready_because,
+            needs_key=token is not None,
         )
+
+    def _not_ready_because(self) -> str | None:
+        return "draining" if self._draining else None
 
     def _show(self) -> None:
         """Register gauges for the served models, the queues and the hot tiers."""

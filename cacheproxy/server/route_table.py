@@ -80,7 +80,9 @@ def make_watch(parts: Parts) -> Watch:
         shed=parts.metrics.shed,
         freed=FreedMemory().freed,
     )
-    return Watch(body_timeout_s=limits.body_timeout_s, budget=budget)
+    return Watch(
+        body_timeout_s=limits.body_timeout_s, budget=budget, json_elements=limits.json_elements
+    )
 
 
 def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:

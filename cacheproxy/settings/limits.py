@@ -14,11 +14,17 @@ class LimitSettings(Section):
     chat_body_bytes: int = Field(
         16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
     )
+    json_elements: int = Field(
+        1_000_000, ge=1_024, description="most elements and members in the JSON of a request"
+    )
     body_timeout_s: float = Field(
         10, gt=0, description="longest time for a body to arrive, seconds"
     )
     all_bodies_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="most bytes in all bodies over 64 KiB, for each process"
+        256 * 2**20,
+        ge=2**20,
+        description="most bytes in all bodies over 64 KiB, and in what they are parsed to, of a "
+        "process",
     )
     caller_bodies_bytes: int = Field(
         128 * 2**20,

@@ -1,9 +1,9 @@
 """What a hostile tenant does to another on the same server: latency, hits, evidence, memory.
 
 One tenant asks at a steady rate: questions that are cached, and new ones. It does so alone, and
-then under each attack (`attacks`) of a second tenant, which begins on a quiet server each time. The store
-and the hot tier are small, so that what the attacks write has to be evicted. Percentiles are the
-medians over rounds.
+then under each attack (`attacks`) of a second tenant, which begins on a quiet server each time. The
+store and the hot tier are small, so that what the attacks write has to be evicted. Percentiles are
+medians over the rounds.
 """
 
 import json

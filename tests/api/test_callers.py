@@ -5,11 +5,19 @@ from hypothesis import strategies as st
 from cacheproxy.api.access.key_ring import KeyRing, hash_key
 from cacheproxy.api.callers import Callers
 from cacheproxy.errors import BadRequest, Unauthorized
+from cacheproxy.fairness.owner import NOBODY, work_for
 from cacheproxy.keys import Namespace
 
 KEYED = Callers(
     KeyRing({"acme": [hash_key("cp-acme"), hash_key("cp-acme-2")], "zeta": [hash_key("cp-z")]})
 )
+
+
+@pytest.fixture(autouse=True)
+def _for_nobody_afterwards():
+    """`identify` says for whom the task works, which outside a request is the whole process."""
+    yield
+    work_for(NOBODY)
 
 
 def bearer(key: bytes) -> dict[bytes, bytes]:
