@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.fairness.owner import work_for
 
 
 @pytest.fixture
@@ -78,3 +80,21 @@ async def test_what_was_asked_before_the_end_is_done():
     thread.close()
     await asyncio.gather(*asked)
     assert ran == list(range(5))
+
+
+async def test_one_owner_s_job_does_not_wait_behind_another_s_hundred(thread):
+    ran: list[str] = []
+
+    async def ask(owner: str, count: int) -> None:
+        work_for(owner)
+
+        def job() -> None:
+            time.sleep(0.001)
+            ran.append(owner)
+
+        await asyncio.gather(*(thread.run(job) for _ in range(count)))
+
+    await asyncio.gather(
+        asyncio.create_task(ask("hostile", 100)), asyncio.create_task(ask("quiet", 3))
+    )
+    assert max(i for i, owner in enumerate(ran) if owner == "quiet") < 20

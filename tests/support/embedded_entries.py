@@ -25,8 +25,8 @@ def entries(names, record=b"record", *, expires_at=LATER, partition=PARTITION, p
 
 
 @asynccontextmanager
-async def opened(path: Path | None, *, max_bytes: int = 2**30, now=lambda: NOW):
-    store = EmbeddedStore(path, max_bytes=max_bytes, now=now)
+async def opened(path: Path | None, *, max_bytes: int = 2**30, now=lambda: NOW, **more):
+    store = EmbeddedStore(path, max_bytes=max_bytes, now=now, **more)
     await store.open()
     try:
         yield store

@@ -2,6 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cacheproxy.fairness.shelves import Terms
+from cacheproxy.keys import Namespace
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.tiers.hot import HotTier
@@ -181,3 +183,29 @@ def test_entries_of_other_namespaces_outlive_a_purge():
     purges.purged(Scope("1" * 32), 1)
 
     assert tier.get(entry.record.key) is entry
+
+
+def test_what_one_tenant_puts_evicts_nothing_of_another_that_holds_less_than_its_half():
+    tier, _ = make(max_bytes=20_000)
+
+    def put(tenant: str, number: int) -> bytes:
+        namespace_id = Namespace(tenant, f"n{number}").id
+        key = f"{tenant}{number}".encode().ljust(32)
+        tier.put(EmbeddingRecord(namespace_id, key, 1_000_000.0, 1_000_060.0, 3, b"v" * 16), 0)
+        return key
+
+    kept = [put("quiet", number) for number in range(8)]
+    for number in range(100):
+        put("hostile", number)
+
+    assert all(tier.get(key) for key in kept)
+    assert tier.size_bytes <= 20_000
+
+
+def test_a_tenant_s_own_bound_holds_while_there_is_room():
+    terms = Terms(most=3_000)
+    tier = HotTier(1_000_000, Purges(), terms=lambda _: terms, now=lambda: 1_000_000.0)
+    for number in range(50):
+        tier.put(record(b"%d" % number), 0)
+
+    assert 0 < tier.size_bytes <= 3_000

@@ -1,9 +1,7 @@
 """A budget of bytes for the request bodies of a process, in all and for each caller.
 
 A body is counted before it is read, by its `Content-Length`, and until its request is answered. So
-the memory that bodies take is bounded however many connections send one at the same time. While
-others have taken some, a caller may take as much as is left free, so that the next one finds room
-(dynamic thresholds, see `fairness.pool`).
+the memory that bodies take is bounded however many connections send one at the same time.
 """
 
 from collections.abc import Callable
@@ -48,11 +46,7 @@ class BodyBudget:
             Unavailable: other bodies have taken them (503).
         """
         taken = self._taken_by.get(caller, 0)
-        others = self._taken - taken
-        allowed = self._caller_bytes
-        if others:
-            allowed = min(allowed, (self._all_bytes - others) // 2)
-        if taken + size <= allowed and self._taken + size <= self._all_bytes:
+        if taken + size <= self._caller_bytes and self._taken + size <= self._all_bytes:
             self._taken += size
             self._taken_by[caller] = taken + size
             return
@@ -61,7 +55,7 @@ class BodyBudget:
         if size > most:
             message = f"the request body is larger than {most} bytes"
             raise BadRequest(message, status=413, code="request_too_large")
-        whose = "this caller" if taken + size > allowed else "all callers"
+        whose = "this caller" if taken + size > self._caller_bytes else "all callers"
         raise Unavailable(
             f"the request bodies of {whose} take all the memory that they may",
             code="bodies_full",

@@ -33,9 +33,7 @@ def test_the_bytes_taken_stay_within_both_limits(steps):
             refused += 1
             of_caller = sum(taken for who, taken in held if who == caller)
             fits = sum(taken for _, taken in held) + size <= ALL_BYTES
-            others = sum(taken for who, taken in held if who != caller)
-            allowed = min(CALLER_BYTES, (ALL_BYTES - others) // 2) if others else CALLER_BYTES
-            assert not (fits and of_caller + size <= allowed)
+            assert not (fits and of_caller + size <= CALLER_BYTES)
         assert budget.taken_bytes == sum(taken for _, taken in held) <= ALL_BYTES
         for one in "abc":
             assert sum(taken for who, taken in held if who == one) <= CALLER_BYTES

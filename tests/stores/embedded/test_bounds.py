@@ -4,7 +4,12 @@ import pytest
 from embedded_entries import LATER, NOW, PARTITION, entries, key, opened
 from unit_probes import random_probes
 
+from cacheproxy.keys import Namespace, tenant_id
+from cacheproxy.stores.embedded.shares import StoreTerms
+from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Scope
+
+QUIET, HOSTILE = (Partition(Namespace(name, "n").id, "model") for name in ("quiet", "hostile"))
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
@@ -83,3 +88,49 @@ async def test_a_sweep_removes_expired_entries_and_leaves_the_others(path):
         assert (await store.get_many([key(599), key(600)])) == [None, b"record"]
         found = await store.nearest(PARTITION, probes)
         assert {neighbour.key for neighbour in found} == {key(n) for n in range(600, 700)}
+
+
+async def test_one_tenant_s_churn_evicts_nothing_of_another_below_its_half(path):
+    async with opened(path, max_bytes=4 * 2**20) as store:
+        await store.put_many(entries(range(500), b"q" * 1000, partition=QUIET))
+        for start in range(1_000, 11_000, 250):
+            names = range(start, start + 250)
+            await store.put_many(entries(names, b"h" * 1000, partition=HOSTILE))
+
+        found = await store.get_many([key(n) for n in range(500)])
+        assert found == [b"q" * 1000] * 500
+        assert store.stats().live_bytes <= 4 * 2**20
+        assert store.stats().evicted > 5_000
+
+
+async def test_a_tenant_that_holds_more_than_its_half_gives_way_to_another(path):
+    async with opened(path, max_bytes=4 * 2**20) as store:
+        for partition, first in ((HOSTILE, 0), (QUIET, 10_000)):
+            for start in range(first, first + 3_500, 250):
+                await store.put_many(
+                    entries(range(start, start + 250), b"x" * 1000, partition=partition)
+                )
+        kept = [
+            sum(found is not None for found in await store.get_many([key(n) for n in names]))
+            for names in (range(3_500), range(10_000, 13_500))
+        ]
+        assert kept[0] + kept[1] == store.stats().entries
+        assert 0.8 < kept[0] / kept[1] < 1.25
+
+
+async def test_a_tenant_s_own_bounds_hold_while_there_is_room(path):
+    bounds = {
+        tenant_id("hostile"): StoreTerms(most_entries=300),
+        tenant_id("quiet"): StoreTerms(most_bytes=2**20),
+    }
+    async with opened(path, terms=bounds.__getitem__) as store:
+        for start in range(0, 2_000, 250):
+            for partition, first in ((HOSTILE, 0), (QUIET, 10_000)):
+                names = range(first + start, first + start + 250)
+                await store.put_many(entries(names, b"x" * 1000, partition=partition))
+        await store.sweep()
+
+        found = await store.get_many([key(n) for n in range(2_000)])
+        assert [n for n, record in enumerate(found) if record] == list(range(1_700, 2_000))
+        found = await store.get_many([key(n) for n in range(10_000, 12_000)])
+        assert 600 < sum(record is not None for record in found) < 1_000

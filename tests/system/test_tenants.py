@@ -1,0 +1,248 @@
+"""Tenants on one server: what keys allow, what limits refuse, and what one can do to another."""
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from raw_http import Connection
+from server_process import Server
+
+from cacheproxy.api.access.key_ring import hash_key
+
+MODEL = "all-MiniLM-L6-v2"
+
+SETTINGS = """
+[tenants.rated]
+requests_per_minute = 60
+
+[tenants.wordy]
+tokens_per_minute = 600
+
+[tenants.narrow]
+in_flight = 1
+"""
+
+
+def key_lines(**tenants: str) -> str:
+    return "".join(f"{tenant} = [{keys}]\n" for tenant, keys in tenants.items())
+
+
+def plain(*keys: str) -> str:
+    return ", ".join(f'"{hash_key(key)}"' for key in keys)
+
+
+def scoped(key: str, *scopes: str, more: str = "") -> str:
+    listed = ", ".join(f'"{scope}"' for scope in scopes)
+    return f'{{hash = "{hash_key(key)}", id = "id-of-{key}", scopes = [{listed}]{more}}}'
+
+
+KEYS = key_lines(
+    acme=", ".join(
+        (
+            plain("acme"),
+            scoped("reader", "read"),
+            scoped("writer", "write"),
+            scoped("purger", "purge"),
+            scoped("late", "read", "write", more=", expires_at = 2020-01-01T00:00:00Z"),
+        )
+    ),
+    ops=scoped("ops", "admin"),
+    **{tenant: plain(tenant) for tenant in ("zeta", "rated", "wordy", "narrow")},
+)
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("keys") / "keys.toml"
+    file.write_text(KEYS)
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(model_home, keys_file):
+    config = keys_file.with_name("cacheproxy.toml")
+    config.write_text(SETTINGS)
+    server = Server(
+        *(model_home, "memory://", "--drain-s", "0", "--admin-port", "0"),
+        *("--config", str(config), "--api-keys-file", str(keys_file), "--log-format", "json"),
+        *("--limits-connections", "20"),
+    )
+    yield server
+    assert server.stop() == 0, server.log
+
+
+def ask(server, key: str, text="a text", **headers):
+    return server.http.post(
+        "/v1/embeddings",
+        json={"model": MODEL, "input": text},
+        headers={"Authorization": f"Bearer {key}", **headers},
+    )
+
+
+def status_of(server, key: str, text: str) -> str:
+    answer = ask(server, key, text)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["cache-status"]
+
+
+def eventually(is_so) -> None:
+    deadline = time.monotonic() + 15
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def replace(file, text: str) -> None:
+    file.with_suffix(".new").write_text(text)
+    os.replace(file.with_suffix(".new"), file)
+
+
+def test_keys_come_and_go_without_a_restart_and_a_broken_file_changes_nothing(server, keys_file):
+    assert ask(server, "rotated").status_code == 401
+    replace(keys_file, KEYS.replace(plain("zeta"), plain("zeta", "rotated")))
+    eventually(lambda: ask(server, "rotated").status_code == 200)
+
+    replace(keys_file, "zeta = [")
+    eventually(lambda: server.metric("key_reloads_total", result="failed") == 1)
+    assert ask(server, "rotated").status_code == 200
+
+    replace(keys_file, KEYS)
+    eventually(lambda: ask(server, "rotated").status_code == 401)
+    assert ask(server, "zeta").status_code == 200
+    assert "API keys stay as they are" in server.log
+
+
+def test_a_key_is_valid_until_it_expires(server):
+    refused = ask(server, "late")
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_a_key_that_may_only_read_gets_hits_and_leaves_nothing_behind(server):
+    assert "fwd=miss" in status_of(server, "reader", "what a reader asks for first")
+    assert "fwd=miss" in status_of(server, "reader", "what a reader asks for first")
+    assert "fwd=miss" in status_of(server, "acme", "what a reader asks for first")
+    assert "hit" in status_of(server, "reader", "what a reader asks for first")
+
+
+def test_a_key_that_may_only_write_gets_no_cached_answer(server):
+    assert "fwd=request" in status_of(server, "writer", "what a writer writes")
+    assert "fwd=request" in status_of(server, "writer", "what a writer writes")
+    assert "hit" in status_of(server, "acme", "what a writer writes")
+
+
+def test_a_key_without_read_and_write_cannot_ask(server):
+    refused = ask(server, "purger")
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "missing_scope")
+
+
+def purge(server, key: str, tenant: str, **what):
+    return server.admin.post(
+        "/admin/purge",
+        json={"tenant": tenant, "namespace": "default", **what},
+        headers={"Authorization": f"Bearer {key}"},
+    )
+
+
+def test_purges_need_a_scope_and_are_logged_with_the_key_s_id_and_without_texts(server):
+    secret = "a text that no log may hold"
+    ask(server, "acme", secret)
+    ask(server, "zeta", secret)
+
+    assert purge(server, "zeta", "acme", text=secret).status_code == 403
+    assert purge(server, "purger", "zeta", all=True).status_code == 403
+    assert purge(server, "reader", "acme", all=True).status_code == 401
+    assert server.admin.get("/admin/stats").status_code == 401
+    assert purge(server, "purger", "acme", text=secret).json() == {"removed": 1}
+    assert purge(server, "ops", "zeta", text=secret).json() == {"removed": 1}
+    authorization = {"Authorization": "Bearer ops"}
+    assert server.admin.get("/admin/stats", headers=authorization).status_code == 200
+
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    actions = [line for line in lines if line["logger"] == "cacheproxy.admin_actions"]
+    done = [
+        (line["by"], line["tenant"], line["what"], line["removed"])
+        for line in actions
+        if line["action"] == "purge" and line["result"] == "done"
+    ]
+    assert done == [("id-of-purger", "acme", "text", 1), ("id-of-ops", "zeta", "text", 1)]
+    refused = [line for line in actions if line["result"] == "refused"]
+    assert [line["by"] for line in refused] == [hash_key("zeta")[7:15], "id-of-purger", "unknown"]
+    assert secret not in server.log
+    assert "purger" not in server.log.replace("id-of-purger", "")
+
+
+def test_requests_beyond_a_tenant_s_rate_get_429_and_nobody_else_notices(server):
+    answers = [ask(server, "rated") for _ in range(8)]
+
+    assert [answer.status_code for answer in answers[:6]] == [200] * 6
+    refused = answers[-1]
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert ask(server, "zeta").status_code == 200
+
+
+def test_tokens_beyond_a_tenant_s_rate_get_429_but_hits_cost_none(server):
+    words = " ".join(["word"] * 50)
+    assert ask(server, "wordy", words).status_code == 200
+    assert ask(server, "wordy", words + " more").status_code == 429
+    for _ in range(20):
+        assert ask(server, "wordy", words).status_code == 200
+
+
+def test_requests_in_flight_beyond_a_tenant_s_limit_get_429(server):
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer narrow\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    )
+    with Connection(server.url) as waiting:
+        waiting.send(head)
+        eventually(lambda: ask(server, "narrow").status_code == 429)
+        assert ask(server, "zeta").status_code == 200
+    eventually(lambda: ask(server, "narrow").status_code == 200)
+
+
+def test_probes_are_answered_by_the_admin_listener_when_no_more_connections_are(server):
+    server.http.close()
+    del server.http
+    with ExitStack() as open_connections:
+        for _ in range(20):
+            open_connections.enter_context(Connection(server.url))
+        with Connection(server.url) as one_more:
+            assert one_more.read().status == 503
+        for path in ("/healthz", "/readyz"):
+            assert server.admin.get(path).status_code == 200
+
+
+def test_json_that_swells_when_it_is_parsed_is_refused_before_it_is(server):
+    body = b'{"model": "m", "input": [' + b"[]," * 600_000 + b"[]]}"
+    refused = server.http.post(
+        "/v1/embeddings", content=body, headers={"Authorization": "Bearer zeta"}
+    )
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_flood_of_names_takes_neither_hits_nor_evidence_from_another_tenant(server):
+    known = [f"what is the price of the {number}th ticket to the harbour" for number in range(40)]
+    for text in known:
+        ask(server, "acme", text, **{"X-Cacheproxy-Namespace": "shop"})
+    series = server.metric("semantic_pairs_needed")
+
+    def flood(number: int) -> int:
+        texts = [f"{text} {number}" for text in known[:4]]
+        headers = {"X-Cacheproxy-Namespace": f"n{number}", "X-Cacheproxy-Tags": f"t{number}"}
+        return ask(server, "zeta", texts, **headers).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(flood, range(100))) == {200}
+    assert series
+    for text in known:
+        answer = ask(server, "acme", text, **{"X-Cacheproxy-Namespace": "shop"})
+        assert "hit" in answer.headers["cache-status"]
