@@ -149,16 +149,16 @@ def purge(server, key: str, tenant: str, **what):
 
 
 def test_purges_need_a_scope_and_are_logged_with_the_key_s_id_and_without_texts(server):
-    secret = "a text that no log may hold"
-    ask(server, "acme", secret)
-    ask(server, "zeta", secret)
+    private = "a text that no log may hold"
+    ask(server, "acme", private)
+    ask(server, "zeta", private)
 
-    assert purge(server, "zeta", "acme", text=secret).status_code == 403
+    assert purge(server, "zeta", "acme", text=private).status_code == 403
     assert purge(server, "purger", "zeta", all=True).status_code == 403
     assert purge(server, "reader", "acme", all=True).status_code == 401
     assert server.admin.get("/admin/stats").status_code == 401
-    assert purge(server, "purger", "acme", text=secret).json() == {"removed": 1}
-    assert purge(server, "ops", "zeta", text=secret).json() == {"removed": 1}
+    assert purge(server, "purger", "acme", text=private).json() == {"removed": 1}
+    assert purge(server, "ops", "zeta", text=private).json() == {"removed": 1}
     authorization = {"Authorization": "Bearer ops"}
     assert server.admin.get("/admin/stats", headers=authorization).status_code == 200
 
@@ -172,7 +172,7 @@ def test_purges_need_a_scope_and_are_logged_with_the_key_s_id_and_without_texts(
     assert done == [("id-of-purger", "acme", "text", 1), ("id-of-ops", "zeta", "text", 1)]
     refused = [line for line in actions if line["result"] == "refused"]
     assert [line["by"] for line in refused] == [hash_key("zeta")[7:15], "id-of-purger", "unknown"]
-    assert secret not in server.log
+    assert private not in server.log
     assert "purger" not in server.log.replace("id-of-purger", "")
 
 

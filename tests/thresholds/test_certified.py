@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from cacheproxy.keys import short_id
+from cacheproxy.keys import Namespace, short_id
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.namespace_gauges import OTHER, SHOWN
 from cacheproxy.thresholds.certified import _NAMESPACES, CertifiedThresholds
@@ -102,3 +102,24 @@ def test_where_lookups_do_not_pay_the_tier_steps_aside(metrics, caplog):
     assert not controller.is_active("n", 1, is_idle=lambda: True)
     assert controller.is_active("other", 1, is_idle=lambda: True)
     assert "steps aside" in caplog.text
+
+
+def test_a_tenant_s_namespaces_without_end_push_out_no_evidence_of_another(metrics):
+    controller = make(metrics)
+    quiet = [Namespace("quiet", f"n{number}").id for number in range(3)]
+    for namespace_id in quiet:
+        teach(controller, namespace_id, 0.99)
+    before = {one: standings(controller)[one] for one in quiet}
+    for number in range(_NAMESPACES + 100):
+        teach(controller, Namespace("hostile", f"n{number}").id, 0.10, count=1)
+
+    assert len(list(controller.accounts())) == _NAMESPACES
+    assert {one: standings(controller)[one] for one in quiet} == before
+    assert all(before[one][0].threshold is not None for one in quiet)
+    shown = [
+        metrics.registry.get_sample_value(
+            "cacheproxy_semantic_certified", {"model": "m", "namespace": short_id(one)}
+        )
+        for one in quiet
+    ]
+    assert shown == [1, 1, 1]
