@@ -23,10 +23,13 @@ class ApiError(CacheproxyError):
         code: OpenAI's `error.code`, a stable word for programs, or None.
         param: the request field at fault, or None.
         retry_after_s: seconds after which a retry may succeed, or None.
+        delay_s: seconds for which it is held back, so that a client that does not wait before it
+            comes again cannot keep the server busy with refusals.
     """
 
     status = 500
     kind = "api_error"
+    delay_s = 0.0
 
     def __init__(
         self,

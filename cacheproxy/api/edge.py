@@ -1,5 +1,6 @@
 """The outermost ASGI application: routes, ids, and every error as an OpenAI-shaped body."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -68,6 +69,8 @@ class Edge:
             visit.status = CLIENT_GONE
             without_frames(error)
         except ApiError as error:
+            if error.delay_s:
+                await asyncio.sleep(error.delay_s)
             await send_error(answer, error)
             without_frames(error)
         except HTTPException as error:

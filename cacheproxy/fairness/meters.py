@@ -1,12 +1,14 @@
 """What single tenants may take in a minute and at the same time, where an operator has said so.
 
 Rates are token buckets that hold a tenth of a minute's worth: a request takes one from the first,
-tokens are taken from the second once their number is known, which may leave it in debt. Pure: the
-time is an argument, monotonic, in seconds.
+tokens are taken from the second once their number is known, which may leave it in debt. Refusals
+are held back the longer the more of them come in a row: a client that floods then has all its
+connections waiting, and costs next to nothing. Pure: the time is an argument, monotonic, in
+seconds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cacheproxy.errors import Overloaded
@@ -16,6 +18,9 @@ _BURST_S = 6.0
 
 LIMIT_CODE = "rate_limit_exceeded"
 """OpenAI's code for it."""
+
+_DELAY_S, _LONGEST_DELAY_S = 0.01, 1.0
+"""How much longer each further refusal is held back, and the longest time."""
 
 _ONE_MORE_S = 1.0
 """When to come again if too many requests are in flight: how long these take is not known."""
@@ -56,11 +61,14 @@ class Bucket:
 class Meter:
     """One tenant's account in one process; belongs to one event loop."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, refused: Callable[[], object] = lambda: None) -> None:
+        """Start with full buckets; `refused` is called for each request that is refused."""
+        self._count_refused = refused
         self._most_in_flight = limits.in_flight
         rates = limits.requests_per_minute, limits.tokens_per_minute
         self._requests, self._tokens = (None if rate is None else Bucket(rate) for rate in rates)
         self._in_flight = 0
+        self._refused = 0
 
     def request(self, now_s: float) -> None:
         """Take note of a request.
@@ -68,11 +76,18 @@ class Meter:
         Raises:
             Overloaded: it is one too many, or earlier ones have used too many tokens.
         """
-        if self._tokens is not None:
-            _check(self._tokens, now_s, 1.0, "tokens")
-        if self._requests is not None:
-            _check(self._requests, now_s, 1.0, "requests")
-            self._requests.take(1.0)
+        try:
+            if self._tokens is not None:
+                _check(self._tokens, now_s, 1.0, "tokens")
+            if self._requests is not None:
+                _check(self._requests, now_s, 1.0, "requests")
+                self._requests.take(1.0)
+        except Overloaded as error:
+            self._count_refused()
+            error.delay_s = min(_LONGEST_DELAY_S, self._refused * _DELAY_S)
+            self._refused += 1
+            raise
+        self._refused = 0
 
     def infer(self, now_s: float, tokens: int) -> None:
         """Take the tokens that a request is about to have inferred.
@@ -81,7 +96,11 @@ class Meter:
             Overloaded: there are not so many left.
         """
         if self._tokens is not None:
-            _check(self._tokens, now_s, tokens, "tokens")
+            try:
+                _check(self._tokens, now_s, tokens, "tokens")
+            except Overloaded:
+                self._count_refused()
+                raise
             self._tokens.take(tokens)
 
     def used(self, tokens: int) -> None:
@@ -92,6 +111,7 @@ class Meter:
     def enter(self) -> None:
         """Take note that a request begins; raises `Overloaded`."""
         if self._most_in_flight is not None and self._in_flight >= self._most_in_flight:
+            self._count_refused()
             raise Overloaded(
                 f"this tenant has {self._in_flight} requests in flight, its limit",
                 code=LIMIT_CODE,
@@ -117,8 +137,13 @@ def _check(bucket: Bucket, now_s: float, size: float, what: str) -> None:
 class Meters:
     """The meters of the tenants that have limits, by `keys.tenant_id`."""
 
-    def __init__(self, limits: Mapping[str, Limits]) -> None:
-        self._meters = {owner: Meter(each) for owner, each in limits.items() if each != Limits()}
+    def __init__(
+        self, limits: Mapping[str, Limits], refused: Callable[[], object] = lambda: None
+    ) -> None:
+        """Make a meter for each tenant with limits; `refused` counts what they refuse."""
+        self._meters = {
+            owner: Meter(each, refused) for owner, each in limits.items() if each != Limits()
+        }
 
     def of(self, owner: str) -> Meter | None:
         """Return a tenant's meter; None if nothing limits it."""

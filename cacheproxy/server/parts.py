@@ -148,7 +148,7 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),
         tenants=tenants,
-        meters=Meters(tenants.limits()),
+        meters=Meters(tenants.limits(), metrics.shed.labels("tenant").inc),
     )
 
 

@@ -139,6 +139,7 @@ class Upstream:
         self._places = FairPool(settings.connections)
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
+        self._shed = metrics.shed
 
     def has(self, model: str, path: str) -> bool:
         """Return whether the upstream has a model behind a path: `embeddings`, or completions'."""
@@ -212,6 +213,7 @@ class Upstream:
         if owner == NOBODY:
             return await self._answer(self._session, method, path, body, client, more, _nothing)
         if not self._places.take(owner):
+            self._shed.labels("tenant").inc()
             raise Overloaded(
                 "this tenant has too many requests in flight at the upstream",
                 code=LIMIT_CODE,

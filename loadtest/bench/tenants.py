@@ -40,8 +40,8 @@ _KNOWN = 200
 
 _NEW_SHARE = 0.25
 _WARM_UP_S = 0.5
-_PAUSE_S = 1.0
-"""After an attack, until what it has queued is done."""
+_SETTLE_S = 60.0
+"""The longest that is waited after an attack until what it has queued is done."""
 
 _HOT_BYTES, _STORE_BYTES = 4 * 2**20, 24 * 2**20
 
@@ -94,7 +94,7 @@ def main(
                     time.sleep(_WARM_UP_S)
                     figures[attack].seen.append(steady.ask(seconds))
                     figures[attack].memory_bytes.append(_memory_bytes(url))
-                time.sleep(_PAUSE_S)
+                _settle(url)
     _show(figures)
     if json_path:
         json_path.write_text(json.dumps(_as_json(figures), indent=1) + "\n")
@@ -161,6 +161,17 @@ class _Steady:
             path = httpx.URL(self._url).path
             raise NotAnswered(f"{path} answered {answer.status_code}: {answer.text[:200]}")
         return "; hit" in answer.headers["cache-status"]
+
+
+def _settle(url: str) -> None:
+    """Wait until nothing that an attack has queued is left."""
+    end = time.monotonic() + _SETTLE_S
+    while time.monotonic() < end:
+        found = scrape(url)
+        queues = ("queue_depth", "writeback_queue_entries", "semantic_checks_waiting")
+        if not sum(found.value(f"cacheproxy_{name}") for name in queues):
+            return
+        time.sleep(0.1)
 
 
 def _memory_bytes(url: str) -> float:

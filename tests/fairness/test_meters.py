@@ -65,3 +65,17 @@ def test_a_tenant_without_limits_has_no_meter():
     assert meters.of("a") is None
     assert meters.of("c") is None
     assert meters.of("b") is not None
+
+
+def test_refusals_in_a_row_are_held_back_longer_and_longer_up_to_a_second():
+    meter = Meter(Limits(requests_per_minute=60))
+    for _ in range(6):
+        meter.request(0.0)
+
+    delays = [refused(meter.request, 0.0).delay_s for _ in range(300)]
+    assert delays[0] == 0
+    assert delays == sorted(delays)
+    assert delays[-1] == 1
+
+    meter.request(1.0)
+    assert refused(meter.request, 1.0).delay_s == 0

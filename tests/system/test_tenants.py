@@ -11,6 +11,7 @@ from raw_http import Connection
 from server_process import Server
 
 from cacheproxy.api.access.key_ring import hash_key
+from cacheproxy.keys import Namespace, short_id
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -185,6 +186,7 @@ def test_requests_beyond_a_tenant_s_rate_get_429_and_nobody_else_notices(server)
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert int(refused.headers["retry-after"]) >= 1
+    assert server.metric("shed_total", reason="tenant") >= 1
     assert ask(server, "zeta").status_code == 200
 
 
@@ -233,7 +235,8 @@ def test_a_flood_of_names_takes_neither_hits_nor_evidence_from_another_tenant(se
     known = [f"what is the price of the {number}th ticket to the harbour" for number in range(40)]
     for text in known:
         ask(server, "acme", text, **{"X-Cacheproxy-Namespace": "shop"})
-    series = server.metric("semantic_pairs_needed")
+    shop = short_id(Namespace("acme", "shop").id)
+    needed = server.metric("semantic_pairs_needed", namespace=shop)
 
     def flood(number: int) -> int:
         texts = [f"{text} {number}" for text in known[:4]]
@@ -242,7 +245,41 @@ def test_a_flood_of_names_takes_neither_hits_nor_evidence_from_another_tenant(se
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(flood, range(100))) == {200}
-    assert series
+    assert server.metric("semantic_pairs_needed", namespace=shop) == needed > 0
     for text in known:
         answer = ask(server, "acme", text, **{"X-Cacheproxy-Namespace": "shop"})
         assert "hit" in answer.headers["cache-status"]
+
+
+def test_a_tenant_whose_requests_hang_at_the_upstream_leaves_connections_to_others(
+    start_server, upstream, tmp_path
+):
+    config = tmp_path / "cacheproxy.toml"
+    keys = key_lines(acme=plain("acme"), zeta=plain("zeta"))
+    upstreams = f'[upstreams.u]\nbase_url = "{upstream.url}"\nconnections = 4\n'
+    config.write_text(f"[api_keys]\n{keys}{upstreams}")
+    server = start_server("--config", str(config))
+
+    def chat(key: str, text: str) -> int:
+        return server.http.post(
+            "/v1/chat/completions",
+            json={"model": "m", "messages": [{"role": "user", "content": text}]},
+            headers={"Authorization": f"Bearer {key}"},
+        ).status_code
+
+    async def hangs(exchange) -> None:
+        await exchange.left.wait()
+
+    upstream.plan.extend([hangs, hangs])
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer zeta\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    with ExitStack() as hanging:
+        for number in range(2):
+            body = b'{"model":"m","messages":[{"role":"user","content":"hang %d"}]}' % number
+            hanging.enter_context(Connection(server.url)).send(head % len(body) + body)
+        eventually(lambda: not upstream.plan)
+        assert chat("zeta", "one more") == 429
+        assert chat("acme", "a question") == 200
+    eventually(lambda: chat("zeta", "again") == 200)
