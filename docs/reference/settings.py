@@ -10,6 +10,7 @@ from tables import code, table
 from cacheproxy.settings.sections import PriceSettings, StaleSettings, UpstreamSettings
 from cacheproxy.settings.settings import TABLES, Settings, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX
+from cacheproxy.settings.tenants import ApiKey, TenantSettings
 
 _INTRO = f"""\
 # Settings
@@ -43,9 +44,11 @@ _UNITS = {
 _USER_TABLES: dict[str, tuple[str, type[BaseModel] | None, str]] = {
     "api_keys": (
         "[api_keys]",
-        None,
-        "Each key is a tenant, each value a list of hashes as `cacheproxy key` prints them.",
+        ApiKey,
+        "Each key is a tenant, each value a list of hashes as `cacheproxy key` prints them, or of "
+        "tables of these settings.",
     ),
+    "tenants": ("[tenants.TENANT]", TenantSettings, "One table for each tenant."),
     "model_aliases": ("[model_aliases]", None, "Each key is a further name, each value a model."),
     "namespace_ttl_s": (
         "[namespace_ttl_s.TENANT]",

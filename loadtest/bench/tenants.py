@@ -1,9 +1,9 @@
 """What a hostile tenant does to another on the same server: latency, hits, evidence, memory.
 
 One tenant asks at a steady rate: questions that are cached, and new ones. It does so alone, and
-then under each attack (`attacks`) of a second tenant, which begins on a quiet server each time. The
-store and the hot tier are small, so that what the attacks write has to be evicted. Percentiles are
-medians over the rounds.
+then under each attack of a second tenant (`traffic.attacks`), which begins on a quiet server each
+time. The store and the hot tier are small, so that what the attacks write has to be evicted.
+Percentiles are medians over the rounds.
 """
 
 import json
@@ -28,8 +28,8 @@ from cacheproxy.api.access.key_ring import hash_key
 from ..errors import NotAnswered
 from ..results.scrape import scrape
 from ..servers.processes import free_port, running, serve_command
+from ..traffic.attacks import ATTACKS, sentence, under
 from ..traffic.target import endpoint
-from .attacks import ATTACKS, sentence, under
 from .options import PATH, model_flags, settings_of, smoke_flag
 
 _KEYS = {"steady": "cp-steady-tenant", "hostile": "cp-hostile-tenant"}

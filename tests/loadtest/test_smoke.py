@@ -23,6 +23,7 @@ SHOWN = {
     "thresholds": ("5%, steady", "us for a text"),
     "judged": ("over 2 %", "opened"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
+    "tenants": ("names without end", "hits lost"),
 }
 """What the output of each benchmark must contain."""
 
