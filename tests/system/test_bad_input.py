@@ -15,17 +15,18 @@ def body(**fields) -> bytes:
     return json.dumps({"model": MODEL, "input": "x", **fields}).encode()
 
 
-DEEP = b"[" * 10**6
+DEEP = b"[" * 500_000
 
 CASES = {
     "an empty body": (b"", 400, "empty"),
     "broken JSON": (b'{"input": ', 400, "not valid JSON"),
     "trailing characters": (body() + b"x", 400, "not valid JSON"),
     "not an object": (b'["x"]', 400, "object"),
-    "a million nested brackets": (DEEP, 400, "object"),
+    "half a million nested brackets": (DEEP, 400, "object"),
     "nested brackets in the input": (b'{"input":' + DEEP, 400, "input"),
     "nested brackets in an unknown field": (b'{"model":"m","x":' + DEEP, 400, "nested"),
     "nested objects in an unknown field": (b'{"x":' * 10**5, 400, "nested"),
+    "more elements than are allowed": (b'{"input":[' + b"0," * 1_000_001, 413, "elements"),
     "bytes that are not UTF-8": (b'{"model":"m","input":"\xff"}', 400, "JSON"),
     "a lone surrogate": (b'{"model":"m","input":"\\ud800 and more"}', 400, "surrogate"),
     "NaN": (b'{"model":"m","input":NaN}', 400, "not valid JSON"),
