@@ -1,12 +1,14 @@
 """Replays questions through the chat tier, with an upstream that rewords every answer, and a judge.
 
-The decisions are the live route's: the same thresholds, features, plan and allowance. The
-upstream's answers, of which only the length matters, and the judge's replies are simulated.
+The decisions are the live route's: the same thresholds, features, plan and allowance, and the same
+requests to the judge, with references and what they cost. The upstream's answers, of which only the
+length matters, and the judge's replies are simulated.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,8 @@ _NONE = -1.0
 _TASK_TOKENS = 110
 """Tokens of a judge's request besides question and answer."""
 
-_SHIPPED_TOKENS = 60
-"""Tokens of question and answer of a shipped pair."""
+_SHIPPED_TOKENS, _SHIPPED_ANSWER_TOKENS = 60, 40
+"""Tokens of question and answer of a shipped pair, and of its reference."""
 
 _ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
 """Median of the answers' lengths, and the standard deviation of their logarithm."""
@@ -126,6 +128,29 @@ class JudgedReplay:
         return "\n".join(lines)
 
 
+class _Reference(NamedTuple):
+    """Another answer, for a second opinion: its tokens, and what it costs to have it generated."""
+
+    tokens: float
+    cost: float = 0.0
+
+
+class _Judged(NamedTuple):
+    """What the judge is asked about.
+
+    Attributes:
+        is_wrong: the truth.
+        is_injected: whether it tells the judge to accept it.
+        tokens: of question and answer.
+        reference: for a second opinion, or None.
+    """
+
+    is_wrong: bool
+    is_injected: bool
+    tokens: float
+    reference: _Reference | None
+
+
 class JudgedReplayer:
     """One replay; `run` executes it."""
 
@@ -215,13 +240,19 @@ class JudgedReplayer:
     def _label(
         self, text: int, neighbour: int, pick: Pick, is_wrong: bool, weight: float, served: bool
     ) -> None:
-        is_injected = self._is_injected[text] or self._is_injected[neighbour]
-        tokens = self._question_tokens[text] + self._answer_tokens[neighbour]
-        outcome = self._ask(is_wrong, is_injected, tokens, "label")
+        injected = self._is_injected
+        asks = self._asks(text)
+        pair = _Judged(
+            is_wrong,
+            injected[text] or injected[neighbour],
+            self._question_tokens[text] + self._answer_tokens[neighbour],
+            asks if served else _Reference(self._answer_tokens[text]),
+        )
+        outcome = self._ask(pair, "label")
         control: Outcome | None = Outcome.NONE
         if not served and outcome is not None and self.thresholds.wants_own():
             tokens = self._question_tokens[text] + self._answer_tokens[text]
-            control = self._ask(False, self._is_injected[text], tokens, "control")
+            control = self._ask(_Judged(False, injected[text], tokens, asks), "control")
         if outcome is None or control is None:
             return
         self.thresholds.observe(
@@ -240,33 +271,43 @@ class JudgedReplayer:
         kind = self.thresholds.wants_control()
         if kind is None:
             return
-        tokens: float = _SHIPPED_TOKENS
-        is_injected = kind == Kind.INJECTED
+        shipped = _Reference(_SHIPPED_ANSWER_TOKENS)
+        pair = _Judged(True, kind == Kind.INJECTED, _SHIPPED_TOKENS, shipped)
         if kind == Kind.TRAFFIC:
             tokens = self._question_tokens[text] + self._answer_tokens[text]
-            is_injected = self._is_injected[text]
-        outcome = self._ask(True, is_injected, tokens, "sensitivity")
+            pair = _Judged(True, self._is_injected[text], tokens, None)
+        outcome = self._ask(pair, "sensitivity")
         if outcome is not None:
             self.thresholds.controlled(
                 kind, outcome, now=self._now, item=self._draw.getrandbits(64)
             )
 
-    def _ask(
-        self, is_wrong: bool, is_injected: bool, tokens: float, purpose: Purpose
-    ) -> Outcome | None:
+    def _asks(self, text: int) -> "_Reference":
+        """Return a reference that has to be generated."""
+        answer = self._answer_tokens[text]
+        return _Reference(answer, tokens_cost(self._question_tokens[text], answer))
+
+    def _ask(self, pair: "_Judged", purpose: Purpose) -> Outcome | None:
+        allowance = self.result.allowance
         replies: list[Reply] = []
         while (outcome := outcome_of(replies)) is None:
+            reference = pair.reference if replies else None
             reply = self._judge.reply(
-                is_wrong=is_wrong,
-                is_injected=is_injected,
+                is_wrong=pair.is_wrong,
+                is_injected=pair.is_injected,
                 is_late=self._is_late,
+                has_reference=reference is not None,
                 first=replies[0] if replies else None,
                 draw=self._draw.random,
             )
             if reply is None:
                 return None
-            cost = tokens_cost(_TASK_TOKENS + tokens, 1)
-            self.result.allowance.spend(purpose, cost, int(_TASK_TOKENS + tokens))
+            tokens = _TASK_TOKENS + pair.tokens
+            if reference is not None:
+                tokens += reference.tokens
+                if reference.cost:
+                    allowance.spend("reference", reference.cost, int(reference.cost))
+            allowance.spend(purpose, tokens_cost(tokens, 1), int(tokens))
             replies.append(reply)
         return outcome
 
