@@ -305,7 +305,7 @@ class JudgedReplayer:
             tokens = _TASK_TOKENS + pair.tokens
             if reference is not None:
                 tokens += reference.tokens
-                if reference.cost:
+                if reference.cost and len(replies) == 1:
                     allowance.spend("reference", reference.cost, int(reference.cost))
             allowance.spend(purpose, tokens_cost(tokens, 1), int(tokens))
             replies.append(reply)

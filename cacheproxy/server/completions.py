@@ -160,6 +160,7 @@ class Completions:
                 max_error=chat.max_error,
                 confidence=chat.confidence,
                 assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if name is None else None,
+                is_pooled=chat.pool_scores == "on",
                 model=model,
                 metrics=parts.metrics,
                 now=time.time,

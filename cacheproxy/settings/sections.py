@@ -158,6 +158,11 @@ class ChatSettings(Section):
         description="who judges whether a cached answer answers a question: auto (the model that "
         "was asked), none, or the name of a chat model",
     )
+    pool_scores: Literal["on", "off"] = Field(
+        "on",
+        description="on: a namespace begins with the score that the model's namespaces have "
+        "taught, at least three of them; off: each learns from nothing",
+    )
     learning_share: float = Field(
         0.10,
         ge=0,

@@ -86,7 +86,7 @@ class Judge:
         replies: list[Reply] = []
         shown = {"question": pair.question, "answer": pair.answer[:_MOST_CHARACTERS]}
         while (outcome := outcome_of(replies)) is None:
-            if replies and pair.reference is not None:
+            if replies and pair.reference is not None and "reference" not in shown:
                 given = pair.reference
                 reference = given if isinstance(given, str) else await given()
                 shown["reference"] = reference[:_MOST_CHARACTERS]

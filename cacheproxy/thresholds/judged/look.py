@@ -89,9 +89,14 @@ FIRST = Look(
 """Before there is any evidence."""
 
 
-def look_at(labels: Items, traffic: Floats, rates: Rates) -> Look:
-    """Return what labels (`LABEL` [n]) certify, given the traffic by the cosine's band."""
-    learned = learn(labels)
+def look_at(
+    labels: Items, traffic: Floats, rates: Rates, known: LearnedScore | None = None
+) -> Look:
+    """Return what labels (`LABEL` [n]) certify, given the traffic by the cosine's band.
+
+    `known` is a score for want of one that these labels teach.
+    """
+    learned = learn(labels) or known
     bands = cosine_bands(labels["features"][:, 0])
     texts = texts_of(labels, bands, traffic)
     counts = count(labels, bands, texts)

@@ -1,7 +1,7 @@
 """The judged thresholds of one model: one for each namespace, their metrics, and what is shared.
 
-Namespaces share nothing: evidence of one says nothing about another, and would carry information
-from tenant to tenant.
+Namespaces share no evidence: that of one says nothing about another, and would carry information
+from tenant to tenant. What they may share is the score by which a new one begins (`pooled`).
 """
 
 import random
@@ -20,8 +20,10 @@ from cacheproxy.telemetry.metrics import (
     Metrics,
 )
 from cacheproxy.thresholds.judged.allowance import Allowance
-from cacheproxy.thresholds.judged.evidence import Evidence, Kind, Outcome
+from cacheproxy.thresholds.judged.evidence import Evidence, Items, Kind, Outcome
+from cacheproxy.thresholds.judged.learned import LearnedScore
 from cacheproxy.thresholds.judged.limits import Sensitivity
+from cacheproxy.thresholds.judged.pooled import PooledScore
 from cacheproxy.thresholds.judged.thresholds import JudgedThresholds, Pick, Standing
 
 _NAMESPACES = 200
@@ -139,6 +141,7 @@ class JudgedNamespaces:
         max_error: float,
         confidence: float,
         assumed: Sensitivity | None,
+        is_pooled: bool,
         model: str,
         metrics: Metrics,
         now: Callable[[], float],
@@ -150,6 +153,7 @@ class JudgedNamespaces:
             allowance: see above.
             max_error, confidence: what is promised.
             assumed: the sensitivity of comparing answers, where no judge is asked.
+            is_pooled: whether namespaces begin with a score learned from all of them.
             model: the model's label in the metrics.
             metrics: counts labels and shows the thresholds.
             now: Unix time, seconds.
@@ -162,6 +166,8 @@ class JudgedNamespaces:
         self._model = model
         self._metrics = metrics
         self._namespaces: OrderedDict[str, JudgedNamespace] = OrderedDict()
+        pooled = PooledScore(self._labels_of_all)
+        self._pooled: Callable[[], LearnedScore | None] = pooled if is_pooled else lambda: None
         self._labels = {
             outcome: metrics.semantic_labels.labels(model, name)
             for outcome, name in (
@@ -273,6 +279,10 @@ class JudgedNamespaces:
             },
         )
 
+    def _labels_of_all(self) -> Iterator[Items]:
+        for namespace in reversed(self._namespaces.values()):
+            yield namespace.thresholds.evidence.labels
+
     def _of(self, namespace_id: str) -> JudgedNamespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
@@ -284,6 +294,7 @@ class JudgedNamespaces:
                 confidence=self._confidence,
                 random=self._draw,
                 assumed=self._assumed,
+                pooled=self._pooled,
             )
             namespace = JudgedNamespace(thresholds, self._now)
             self._namespaces[namespace_id] = namespace

@@ -8,7 +8,7 @@ changed makes all that it has said before doubtful: then the evidence is thrown 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from cacheproxy.thresholds.judged.evidence import (
     Kind,
     Outcome,
 )
-from cacheproxy.thresholds.judged.learned import band_of_odds, odds_of_band
+from cacheproxy.thresholds.judged.learned import LearnedScore, band_of_odds, odds_of_band
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.look import FIRST, Look, Rates, cosine_bands, look_at
 
@@ -102,6 +102,7 @@ class JudgedThresholds:
         confidence: float,
         random: Draw,
         assumed: Sensitivity | None = None,
+        pooled: Callable[[], LearnedScore | None] = lambda: None,
     ) -> None:
         """Start closed.
 
@@ -110,6 +111,7 @@ class JudgedThresholds:
             random: uniform in [0, 1).
             assumed: the sensitivity, where no judge is asked and answers are only compared; then
                 no false rejects are taken out.
+            pooled: gives a score learned elsewhere, to go by until there are labels enough.
         """
         self.max_error = max_error
         self.evidence = Evidence()
@@ -120,6 +122,7 @@ class JudgedThresholds:
         self._confidence = 1 - (1 - confidence) / _LOOKS
         self._draw = random
         self._assumed = assumed
+        self._pooled = pooled
         self._news, self._offered = Evidence(), Evidence()
         self._shared_epoch: int | None = None
         self._found: Look = FIRST
@@ -270,7 +273,8 @@ class JudgedThresholds:
             self._sensitivity(),
             trust.false_rejects(self.evidence.labels),
         )
-        self._found = look_at(self.evidence.labels, self.evidence.traffic, rates)
+        known = self._found.learned or self._pooled()
+        self._found = look_at(self.evidence.labels, self.evidence.traffic, rates, known)
         band = self._found.certificate.band
         self.band = _NEVER if band is None else band
         if self.band == _NEVER:
@@ -310,7 +314,7 @@ class JudgedThresholds:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._found = FIRST
+        self._found = replace(FIRST, learned=self._pooled())
         self.band = _NEVER
         self._seen = 0
         self._next_look = _FIRST_LOOK
