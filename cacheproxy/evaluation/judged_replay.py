@@ -250,7 +250,7 @@ class JudgedReplayer:
         )
         outcome = self._ask(pair, "label")
         control: Outcome | None = Outcome.NONE
-        if not served and outcome is not None and self.thresholds.wants_own():
+        if not served and outcome is not None and self.wants_control():
             tokens = self._question_tokens[text] + self._answer_tokens[text]
             control = self._ask(_Judged(False, injected[text], tokens, asks), "control")
         if outcome is None or control is None:
@@ -287,11 +287,20 @@ class JudgedReplayer:
         answer = self._answer_tokens[text]
         return _Reference(answer, tokens_cost(self._question_tokens[text], answer))
 
+    def wants_control(self) -> bool:
+        """Return whether a label on a miss is to have its control."""
+        return self.thresholds.wants_own()
+
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        """Return whether the next question, after some replies, is to have a reference."""
+        return bool(replies)
+
     def _ask(self, pair: "_Judged", purpose: Purpose) -> Outcome | None:
         allowance = self.result.allowance
         replies: list[Reply] = []
+        is_paid = False
         while (outcome := outcome_of(replies)) is None:
-            reference = pair.reference if replies else None
+            reference = pair.reference if self.has_reference(replies) else None
             reply = self._judge.reply(
                 is_wrong=pair.is_wrong,
                 is_injected=pair.is_injected,
@@ -305,8 +314,9 @@ class JudgedReplayer:
             tokens = _TASK_TOKENS + pair.tokens
             if reference is not None:
                 tokens += reference.tokens
-                if reference.cost and len(replies) == 1:
+                if reference.cost and not is_paid:
                     allowance.spend("reference", reference.cost, int(reference.cost))
+                is_paid = True
             allowance.spend(purpose, tokens_cost(tokens, 1), int(tokens))
             replies.append(reply)
         return outcome

@@ -2,7 +2,8 @@
 
 Each seed draws requests from texts with groups, as `cacheproxy eval --chat` does, in front of an
 upstream that words every answer anew. The output has a line for each judge: semantic hits, the
-share of wrong ones, how many seeds broke the promise, and when the tier opened.
+share of wrong ones, how many seeds broke the promise, and when the tier opened. Variants show what
+was decided against: a control with every label, no references, or one in every question.
 """
 
 import json
@@ -23,6 +24,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.settings.settings import Settings
+from cacheproxy.thresholds.judged.asking import Reply
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 
 from .options import model_flags, smoke_flag
@@ -32,6 +34,28 @@ _JUDGES = (
     *(f"0.95,0.02,{manner}" for manner in ("accepts", "rejects", "random", "prose", "unreachable")),
 )
 
+
+class _EveryControl(JudgedReplayer):
+    def wants_control(self) -> bool:
+        return True
+
+
+class _NoReference(JudgedReplayer):
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        return False
+
+
+class _EveryReference(JudgedReplayer):
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        return True
+
+
+_VARIANTS = {
+    "as-it-is": JudgedReplayer,
+    "every-control": _EveryControl,
+    "no-reference": _NoReference,
+    "every-reference": _EveryReference,
+}
 
 _FORMS = (
     "How do I change the {} of my account?",
@@ -53,6 +77,7 @@ keyboard printer camera router firewall backup wallpaper ringtone alarm newslett
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--judge", "judges", multiple=True, default=_JUDGES, help="error rates and manner")
+@click.option("--variant", type=click.Choice(list(_VARIANTS)), default="as-it-is")
 def main(
     model: str,
     home: Path | None,
@@ -61,6 +86,7 @@ def main(
     seeds: int,
     first_seed: int,
     judges: tuple[str, ...],
+    variant: str,
 ) -> None:
     """Whether the chat tier keeps its promise.
 
@@ -73,7 +99,8 @@ def main(
     found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
     for seed, traffic in _traffic(installed, texts, requests, every):
         for judge in judges:
-            found[judge].append(JudgedReplayer(traffic, parse_judge(judge), seed=seed).run())
+            replayer = _VARIANTS[variant](traffic, parse_judge(judge), seed=seed)
+            found[judge].append(replayer.run())
     for judge, replays in found.items():
         click.echo(f"{judge:24} {_line(replays)}")
 
