@@ -1,8 +1,8 @@
 """Replays questions through the chat tier, with an upstream that rewords every answer, and a judge.
 
 The decisions are the live route's: the same thresholds, features, plan and allowance, and the same
-requests to the judge, with references and what they cost. The upstream's answers, of which only the
-length matters, and the judge's replies are simulated.
+requests to the judge, with references and what they cost. The upstream's answers (see `answers`)
+and the judge's replies are simulated.
 """
 
 import random
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.evaluation.answers import Answers, NoisyAnswers
 from cacheproxy.evaluation.replay import MISS, SEMANTIC, Traffic
 from cacheproxy.evaluation.simulated_judge import SimulatedJudge
 from cacheproxy.thresholds.judged.allowance import Allowance, Purpose, tokens_cost
@@ -29,9 +30,6 @@ _TASK_TOKENS = 110
 
 _SHIPPED_TOKENS, _SHIPPED_ANSWER_TOKENS = 60, 40
 """Tokens of question and answer of a shipped pair, and of its reference."""
-
-_ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
-"""Median of the answers' lengths, and the standard deviation of their logarithm."""
 
 
 @dataclass
@@ -79,6 +77,7 @@ class JudgedReplay:
         standing: the state at the end.
         allowance: the judging costs spent.
         alarms: number of alarms by kind.
+        agreed: labels that needed no judge, as the two answers were the same.
         changes: (request, score, threshold or None), whenever it changed.
     """
 
@@ -86,6 +85,7 @@ class JudgedReplay:
     is_wrong: NDArray[np.bool_]
     allowance: Allowance
     opened: int | None = None
+    agreed: int = 0
     standing: Standing | None = None
     alarms: dict[str, int] = field(default_factory=dict)
     changes: list[tuple[int, str, float | None]] = field(default_factory=list)
@@ -122,6 +122,7 @@ class JudgedReplay:
             f" {standing.false_rejects:.1%} of right ones",
             f"judge's requests  {sum(allowance.requests.values()):,},"
             f" {share:.1%} of what clients' requests cost",
+            f"labels without it  {self.agreed:,}, both answers were the same",
         ]
         if standing.aside:
             lines.append(f"steps aside       {standing.aside}")
@@ -162,9 +163,19 @@ class JudgedReplayer:
         max_error: float = 0.02,
         confidence: float = 0.95,
         shares: tuple[float, float] = (0.10, 0.03),
+        answers: Callable[[np.random.Generator], Answers] | None = None,
         seed: int = 0,
     ) -> None:
-        """Prepare; `shares` are what may be spent while learning and once open."""
+        """Prepare.
+
+        Args:
+            traffic: the requests.
+            judge: whose replies they get.
+            max_error, confidence: what is promised.
+            shares: what may be spent while learning and once open.
+            answers: makes what the upstream answers; None: noise.
+            seed: of every random choice.
+        """
         self._draw = random.Random(seed)  # noqa: S311
         self._traffic, self._judge = traffic, judge
         self.thresholds = JudgedThresholds(
@@ -176,9 +187,8 @@ class JudgedReplayer:
             np.zeros(requests, np.int8), np.zeros(requests, np.bool_), Allowance(*shares)
         )
         rng = np.random.default_rng(seed)
-        self._answer_tokens = np.minimum(
-            2_000, _ANSWER_TOKENS * np.exp(_ANSWER_SPREAD * rng.standard_normal(texts))
-        ).tolist()
+        self._answers = NoisyAnswers(texts, rng) if answers is None else answers(rng)
+        self._answer_tokens = self._answers.tokens
         self._is_injected = (rng.random(texts) < judge.injected).tolist()
         self._question_tokens = [10 + len(text) / 4 for text in traffic.texts]
         self._halves = rng.integers(0, 2, texts).tolist()
@@ -240,6 +250,10 @@ class JudgedReplayer:
     def _label(
         self, text: int, neighbour: int, pick: Pick, is_wrong: bool, weight: float, served: bool
     ) -> None:
+        if not served and self._answers.agree(text, neighbour):
+            self.result.agreed += 1
+            self._observe(pick, Outcome.ACCEPTED, weight, is_judged=False)
+            return
         injected = self._is_injected
         asks = self._asks(text)
         pair = _Judged(
@@ -253,8 +267,19 @@ class JudgedReplayer:
         if not served and outcome is not None and self.wants_control():
             tokens = self._question_tokens[text] + self._answer_tokens[text]
             control = self._ask(_Judged(False, injected[text], tokens, asks), "control")
-        if outcome is None or control is None:
-            return
+        if outcome is not None and control is not None:
+            self._observe(pick, outcome, weight, served=served, control=control)
+
+    def _observe(
+        self,
+        pick: Pick,
+        outcome: Outcome,
+        weight: float,
+        *,
+        served: bool = False,
+        control: Outcome = Outcome.NONE,
+        is_judged: bool = True,
+    ) -> None:
         self.thresholds.observe(
             *(pick, outcome),
             now=self._now,
@@ -262,6 +287,7 @@ class JudgedReplayer:
             weight=weight,
             served=served,
             control=control,
+            is_judged=is_judged,
         )
 
     def _ask_about_wrong_pairs(self, text: int) -> None:
