@@ -20,7 +20,7 @@ class Tokenizer:
     """A model's tokenizer with its special tokens and its maximum length in tokens."""
 
     def __init__(self, tokenizer_json: bytes, max_tokens: int) -> None:
-        self._tokenizer = _Tokenizer.from_str(tokenizer_json.decode())
+        self._tokenizer = library_tokenizer(tokenizer_json)
         self._padding = _padding_id(self._tokenizer)
         self._decoder = _exact_decoder(self._tokenizer, tokenizer_json)
         self._tokenizer.no_padding()
@@ -96,6 +96,11 @@ class Tokenizer:
     def is_full(self, ids: Sequence[int]) -> bool:
         """Return whether the ids reach the model's maximum length, so the text may be truncated."""
         return len(ids) >= self._max_tokens
+
+
+def library_tokenizer(tokenizer_json: bytes) -> _Tokenizer:
+    """Return the tokenizer of the library, whose threads are off, as it is described."""
+    return _Tokenizer.from_str(tokenizer_json.decode())
 
 
 def _padding_id(tokenizer: _Tokenizer) -> int | None:
