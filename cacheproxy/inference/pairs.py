@@ -7,30 +7,9 @@ pair look like another.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
-
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.input import Input, Keeps, Pair
 from cacheproxy.inference.tokenizer import library_tokenizer
-
-Keeps = Literal["start", "end", "all"]
-"""What is left of texts that are too long: their start, their end; or the pair is refused."""
-
-
-class Pair(NamedTuple):
-    """A query and a document, and how they are truncated.
-
-    Attributes:
-        query, document: the texts.
-        most_tokens: of the pair, special tokens counted, if fewer than the model's; 0: the model's.
-        document_tokens: most of the document's tokens that are read; 0: all.
-        keeps: what is left of a pair that has too many tokens.
-    """
-
-    query: str
-    document: str
-    most_tokens: int = 0
-    document_tokens: int = 0
-    keeps: Keeps = "start"
 
 
 class PairTokenizer:
@@ -66,6 +45,14 @@ class PairTokenizer:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ids_of = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
         return [self._join(pair, ids_of[pair.query], ids_of[pair.document]) for pair in pairs]
+
+    def read(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids of pairs, as `encode` does."""
+        return self.encode([given for given in inputs if isinstance(given, Pair)])
+
+    def is_full(self, ids: Sequence[int]) -> bool:
+        """Return whether the ids reach the model's maximum length, so that texts may be cut."""
+        return len(ids) >= self._max_tokens
 
     def _join(self, pair: Pair, query: list[int], document: list[int]) -> list[int]:
         document = _cut(document, pair.document_tokens or len(document), pair.keeps)

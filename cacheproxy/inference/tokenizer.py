@@ -14,6 +14,7 @@ from tokenizers import Encoding, decoders
 from tokenizers import Tokenizer as _Tokenizer
 
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.input import Input
 
 
 class Tokenizer:
@@ -38,6 +39,11 @@ class Tokenizer:
         """
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids for encoding in encodings]
+
+    def read(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids of texts, and lists of ids as `accept` returns them; raises as it does."""
+        encoded = iter(self.encode([given for given in inputs if isinstance(given, str)]))
+        return [self.accept(given) if isinstance(given, list) else next(encoded) for given in inputs]
 
     def vocabulary(self) -> dict[str, int]:
         """Return the tokens and their ids; models number them by frequency."""

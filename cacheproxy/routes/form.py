@@ -32,12 +32,13 @@ class ItemForm(Generic[R]):
         record: makes the record of a result.
         pack: encodes a record for the store.
         similarity: how right a neighbour's record would have been for the true result: 1 is right.
+            None: the route has no semantic tier.
     """
 
     route: str
     record: Callable[[EntryOf, Inferred], R]
     pack: Callable[[R], bytes]
-    similarity: Callable[[R, Inferred], float]
+    similarity: Callable[[R, Inferred], float] | None = None
 
 
 def _embedding_record(entry: EntryOf, inferred: Inferred) -> EmbeddingRecord:

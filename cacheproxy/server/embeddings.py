@@ -62,7 +62,7 @@ class Embeddings:
 
     def keys_of_text(self, namespace_id: str, text: str) -> list[bytes]:
         """Return the keys of a text's entries, one for each model."""
-        return [route.key_of_text(namespace_id, text) for route in self.routes]
+        return [route.key_of(namespace_id, text) for route in self.routes]
 
     @property
     def waiting(self) -> int:
@@ -93,7 +93,7 @@ class Embeddings:
             max_tokens=installed.max_tokens,
         )
         self.readers[model.name] = self._make_reader(local)
-        return self._make_route(model, local.tokenizer, engine, local.probe)
+        return self._make_route(model, engine, local.probe)
 
     def _make_upstream_routes(self) -> Iterator[ItemsRoute[EmbeddingRecord]]:
         """Yield routes of models that only upstreams serve; their probe is the default model."""
@@ -103,7 +103,7 @@ class Embeddings:
             model = replace(model, aliases=self._aliases(model.name))
             self.readers[model.name] = InputReader()
             engine = UpstreamEngine(upstreams, model.name, model.dimensions, default.tokenizer)
-            yield self._make_route(model, default.tokenizer, engine, whole)
+            yield self._make_route(model, engine, whole)
 
     def _make_reader(self, local: LocalModel) -> InputReader:
         vocabulary = self._parts.settings.embeddings.token_ids
@@ -119,7 +119,7 @@ class Embeddings:
         return tuple(alias for alias, name in given if name in names)
 
     def _make_route(
-        self, model: ModelInfo, tokenizer: Tokenizer, engine: Engine, probe: Probe
+        self, model: ModelInfo, engine: Engine, probe: Probe
     ) -> ItemsRoute[EmbeddingRecord]:
         parts = self._parts
         reader = RecordReader(partial(unpack, dimensions=model.dimensions), parts.metrics)
@@ -130,7 +130,6 @@ class Embeddings:
         return ItemsRoute(
             model,
             EMBEDDINGS,
-            tokenizer=tokenizer,
             tiers=parts.keyed_tiers(self.hot, reader),
             semantic=parts.semantic_tier(model.name, model.fingerprint, probe, controller, reader),
             engine=engine,

@@ -13,6 +13,7 @@ import numpy as np
 
 from cacheproxy.errors import ApiError, Overloaded, UpstreamFailed
 from cacheproxy.inference.engine import Given, Inferred, Tasks
+from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
@@ -68,9 +69,10 @@ class UpstreamEngine:
         self._dimensions = dimensions
         self._calls = Tasks()
 
-    def ids_of(self, ids: list[int]) -> Sequence[int]:
-        """Return no ids: they belong to the upstream's vocabulary, which is unknown here."""
-        return ()
+    def encode(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the probe's ids of texts; of token ids none, as their vocabulary is unknown."""
+        encoded = iter(self._tokenizer.encode([one for one in inputs if isinstance(one, str)]))
+        return [next(encoded) if isinstance(given, str) else () for given in inputs]
 
     def is_cut(self, ids: Sequence[int]) -> bool:
         """Return False: the upstream reads the text itself, not these ids."""
@@ -82,9 +84,9 @@ class UpstreamEngine:
 
     def key_of(self, scope: KeyScope, given: Given) -> bytes:
         """Return the key of the text, byte for byte, or of the ids that the client gave."""
-        if isinstance(given.input, str):
-            return scope.of_text(given.input)
-        return scope.of_ids(given.input)
+        if isinstance(given.input, list):
+            return scope.of_ids(given.input)
+        return scope.of_raw(given.input)
 
     def begin(self, tokens: int) -> None:
         """Admit everything: the upstream enforces its own limits."""

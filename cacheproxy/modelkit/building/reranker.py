@@ -7,7 +7,8 @@ by their keys only.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cacheproxy.inference.pairs import Pair, PairTokenizer
+from cacheproxy.inference.input import Pair
+from cacheproxy.inference.pairs import PairTokenizer
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.building.built import GPU_TOLERANCE, BuiltModel
 from cacheproxy.modelkit.building.calibrate import TokenGroups
