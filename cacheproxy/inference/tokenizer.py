@@ -43,7 +43,9 @@ class Tokenizer:
     def read(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
         """Return the ids of texts, and lists of ids as `accept` returns them; raises as it does."""
         encoded = iter(self.encode([given for given in inputs if isinstance(given, str)]))
-        return [self.accept(given) if isinstance(given, list) else next(encoded) for given in inputs]
+        return [
+            self.accept(given) if isinstance(given, list) else next(encoded) for given in inputs
+        ]
 
     def vocabulary(self) -> dict[str, int]:
         """Return the tokens and their ids; models number them by frequency."""

@@ -15,9 +15,10 @@ from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.embedding import Asked, DimensionsRule, EmbeddingPreparation
 from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
+from cacheproxy.api.dialects.protocol import Dialect, InputLimits
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
@@ -35,6 +36,7 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.concurrency.freed_memory import FreedMemory
+from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
@@ -43,11 +45,11 @@ from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
 
-_ITEMS: tuple[tuple[Operation, str, Dialect], ...] = (
+_EMBEDDINGS: tuple[tuple[Operation, str, Dialect[Asked, EmbeddingRecord]], ...] = (
     (CREATE_EMBEDDINGS, "embeddings", OpenAIDialect()),
     (EMBED, "embed", EmbedDialect()),
 )
-"""Operations of items routes, each with its label in the metrics and its dialect."""
+"""Operations of embeddings, each with its label in the metrics and its dialect."""
 
 
 def public_table(
@@ -62,7 +64,7 @@ def public_table(
     """Return the operations and their endpoints, the busiest first."""
     callers = Callers(parts.settings.api_keys)
     return [
-        *_items(parts, embeddings, callers, watch),
+        *_embeddings(parts, embeddings, callers, watch),
         *(_completions(parts, completions, callers, watch) if completions else ()),
         *_models(parts, embeddings, callers),
         (HEALTHZ, healthz),
@@ -95,28 +97,31 @@ def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
 
 
-def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
+def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
     untrained = parts.settings.embeddings.untrained_dimensions
+    preparation = EmbeddingPreparation(
+        InputLimits(limits.inputs, limits.characters),
+        DimensionsRule(refuses_untrained=untrained == "refuse"),
+        embeddings.readers,
+    )
     return [
         (
             operation,
             ItemsEndpoint(
                 name,
                 dialect,
+                preparation,
                 routes=by_name,
-                readers=embeddings.readers,
                 default_model=embeddings.routes[0].model.name,
                 callers=callers,
-                limits=InputLimits(limits.inputs, limits.characters),
-                dimensions=DimensionsRule(refuses_untrained=untrained == "refuse"),
                 max_body_bytes=limits.body_bytes,
                 watch=watch,
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
         )
-        for operation, name, dialect in _ITEMS
+        for operation, name, dialect in _EMBEDDINGS
     ]
 
 

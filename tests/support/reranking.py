@@ -73,9 +73,7 @@ def home_with_reranker(folder: Path, model_home: Path) -> Path:
     tokenizer = next((model_home / "sources").glob("all-MiniLM-L6-v2/tokenizer.json"))
     weights = folder / "model.safetensors"
     save_file(
-        random_tensors(
-            "bert", vocabulary=30_522, hidden=32, inner=64, layers=2, positions=512
-        ),
+        random_tensors("bert", vocabulary=30_522, hidden=32, inner=64, layers=2, positions=512),
         weights,
     )
     manifest = small_manifest()

@@ -9,13 +9,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cacheproxy.api.dialects.embedding import Asked, Text
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
-from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import EmbeddingsResult
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import EmbeddingsResult, ModelInfo
 
 _Texts = Annotated[list[Text], Meta(min_length=1)]
 
@@ -137,7 +139,9 @@ class EmbedDialect:
             role=asked.role,
         )
 
-    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
+    def render(
+        self, asked: Asked, answer: EmbeddingsResult, model: ModelInfo, total_s: float
+    ) -> bytes:
         """Return the body in the form in which the request was made."""
         vectors = b",".join(
             render_vector(served, asked.form, asked.dimensions) for served in answer.served
@@ -146,9 +150,9 @@ class EmbedDialect:
             return b"[%b]" % vectors
         return b'{"embeddings":[%b],"model":%b,"latency_ms":%.3f}' % (
             vectors,
-            msgspec.json.encode(model),
+            msgspec.json.encode(model.name),
             total_s * 1000,
         )
 
-    def frame(self, model: str, tokens: int) -> None:
+    def frame(self, asked: Asked, model: ModelInfo, record: EmbeddingRecord) -> None:
         """Return None: answers contain the time that they took, and so they differ."""

@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from cacheproxy.api.dialects.embedding import Asked, Text
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
-from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS, render_vector
+from cacheproxy.api.presentation import CACHE_HEADERS, VectorFrame, render_vector
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import EmbeddingsResult
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import EmbeddingsResult, ModelInfo
 
 _TokenIds = Annotated[list[int], Meta(min_length=1)]
 
@@ -157,18 +159,22 @@ class OpenAIDialect:
             role=asked.role,
         )
 
-    def render(self, asked: Asked, answer: EmbeddingsResult, model: str, total_s: float) -> bytes:
+    def render(
+        self, asked: Asked, answer: EmbeddingsResult, model: ModelInfo, total_s: float
+    ) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         data, tokens = [], 0
         for i, served in enumerate(answer.served):
             vector = render_vector(served, asked.form, asked.dimensions)
             data.append(_ITEM % i + vector)
             tokens += served.record.tokens
-        return _HEAD + b"},".join(data) + _tail(model, tokens)
+        return _HEAD + b"},".join(data) + _tail(model.name, tokens)
 
-    def frame(self, model: str, tokens: int) -> tuple[bytes, bytes]:
-        """Return the bytes before and after the vector in the answer to one input."""
-        return _HEAD + _ITEM % 0, _tail(model, tokens)
+    def frame(self, asked: Asked, model: ModelInfo, record: EmbeddingRecord) -> VectorFrame | None:
+        """Return the frame of the answer to one input, unless its vector is to be cut."""
+        if asked.dimensions is not None:
+            return None
+        return VectorFrame(_HEAD + _ITEM % 0, asked.form, _tail(model.name, record.tokens))
 
 
 def _tail(model: str, tokens: int) -> bytes:

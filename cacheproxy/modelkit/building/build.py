@@ -42,6 +42,7 @@ from cacheproxy.modelkit.manifest import Manifest, models_folder
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
 
+
 def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     """Return the model of a manifest, for a device.
 

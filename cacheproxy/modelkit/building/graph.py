@@ -211,9 +211,7 @@ def _write_embedding(
     size = writer.constant(np.int64(len(words)))
     is_second = writer.node("GreaterOrEqual", ids, size)
     raised = writer.node("Mul", writer.node("Cast", is_second, to=TensorProto.INT64), size)
-    embedded = writer.node(
-        "Add", products.words(writer, writer.node("Sub", ids, raised)), offsets
-    )
+    embedded = writer.node("Add", products.words(writer, writer.node("Sub", ids, raised)), offsets)
     share = writer.node("Cast", is_second, to=TensorProto.FLOAT)
     share = writer.node("Unsqueeze", share, writer.constant(np.array([-1])))
     second = writer.node("Mul", share, writer.constant(encoder.second))

@@ -51,9 +51,7 @@ def build_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device
     ]
     original = OnnxEncoder(float_graph(encoder))
     tolerance = GPU_TOLERANCE if device == "cuda" else 0.0
-    report = measure_ranking(
-        served.encode, original.encode, candidates, batch_tolerance=tolerance
-    )
+    report = measure_ranking(served.encode, original.encode, candidates, batch_tolerance=tolerance)
     require_pass(report, manifest.name)
     return BuiltModel(
         graph=graph,
