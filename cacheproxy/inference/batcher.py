@@ -65,7 +65,7 @@ class Batcher:
         metrics: Metrics,
         is_usable: Callable[[Vector], bool] = is_usable,
     ) -> None:
-        """Prepare; `is_usable` returns whether a result of the model, float32 [d], may be served."""
+        """Prepare; `is_usable` returns whether a result of the model, float32 [d], is one."""
         self._encode = encode
         self._is_usable = is_usable
         self._queue = queue

@@ -2,8 +2,8 @@
 
 A pair's score is a function of these ids alone, so they are what the exact tier hashes. A model
 with two token types is told by the ids which text a token belongs to: those of the second text,
-and what follows them, are raised by an offset, the size of its vocabulary. So a "[SEP]" in a text cannot make one
-pair look like another.
+and what follows them, are raised by an offset, the size of its vocabulary. So a "[SEP]" in a text
+cannot make one pair look like another.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class PairTokenizer:
     """A reranker's tokenizer with its special tokens and its maximum length in tokens."""
 
     def __init__(self, tokenizer_json: bytes, max_tokens: int, segment_offset: int) -> None:
-        """Prepare; `segment_offset` is added to the ids of token type 1; 0: there is but one type."""
+        """Prepare; `segment_offset` is added to ids of token type 1; 0: there is only one type."""
         self._tokenizer = library_tokenizer(tokenizer_json)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

@@ -210,7 +210,7 @@ _BODY = {"bert": "bert.", "xlm-roberta": "roberta."}
 
 
 def _read_bert(read: _Reader, manifest: Manifest) -> Encoder:
-    """Devlin et al. 2018, arXiv 1810.04805; names as in the Hugging Face models "bert" and "roberta".
+    """Devlin et al. 2018, arXiv 1810.04805; names as the hub's "bert" and "roberta" have them.
 
     XLM-RoBERTa (Conneau et al. 2020, arXiv 1911.02116) computes the same from other positions.
     """
