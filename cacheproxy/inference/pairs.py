@@ -7,6 +7,7 @@ cannot make one pair look like another.
 """
 
 from collections.abc import Sequence
+
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.input import Input, Keeps, Pair
 from cacheproxy.inference.tokenizer import library_tokenizer

@@ -200,11 +200,14 @@ class UpstreamSettings(Section):
         description="send the caller's own Authorization header; each caller then has own entries",
     )
     models: tuple[str, ...] = Field(
-        (), description="chat models that it serves; if neither these nor embeddings are given: any"
+        (), description="chat models that it serves; if no models of any kind are given: any"
     )
     embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
         default_factory=dict,
         description="embedding models that it serves, each with its dimensions",
+    )
+    rerank: tuple[str, ...] = Field(
+        (), description="rerankers that it serves; each scores every document by itself"
     )
     before_local: bool = Field(
         False, description="ask it for the local model's embeddings before the local engine"
@@ -233,9 +236,16 @@ class UpstreamSettings(Section):
     def _one_authorization(self) -> "UpstreamSettings":
         if self.pass_authorization and self.api_key is not None:
             raise ValueError("either api_key or pass_authorization")
-        if self.pass_authorization and self.embeddings:
-            raise ValueError("embeddings are the same for all callers: they take an api_key")
+        if self.pass_authorization and (self.embeddings or self.rerank):
+            raise ValueError(
+                "embeddings and scores are the same for all callers: they take an api_key"
+            )
         return self
+
+    @property
+    def has_any_chat_model(self) -> bool:
+        """Whether it is asked for any chat model, as no models are given."""
+        return not (self.models or self.embeddings or self.rerank)
 
 
 class PriceSettings(Section):

@@ -1,4 +1,4 @@
-"""A small reranker of random weights, named as those on the hub are, and a home to serve it from."""
+"""A small reranker of random weights, named as those on the hub are, and a home to serve it."""
 
 from dataclasses import replace
 from pathlib import Path
