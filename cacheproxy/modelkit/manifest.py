@@ -148,7 +148,7 @@ def load_manifests(names: Iterable[str]) -> list[Manifest]:
     """Return the manifests of the models that are to be served together, in that order.
 
     Raises:
-        ModelError: one is unknown, or two names mean the same model.
+        ModelError: one is unknown, two names mean the same model, or none of them embeds.
     """
     found: dict[str, str] = {}
     manifests = []
@@ -158,6 +158,8 @@ def load_manifests(names: Iterable[str]) -> list[Manifest]:
             raise ModelError(f"{name} is the same model as {found[manifest.name]}; name it once")
         found[manifest.name] = name
         manifests.append(manifest)
+    if all(manifest.kind != "embeddings" for manifest in manifests):
+        raise ModelError("model: at least one of the models must be one that embeds")
     return manifests
 
 

@@ -2,20 +2,23 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cacheproxy.inference.batcher import Batcher
-from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.pairs import PairTokenizer
+from cacheproxy.inference.queue import TextQueue, Vector
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.probe import Probe
+from cacheproxy.records import is_usable
+from cacheproxy.routes.scores import is_score
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -40,45 +43,88 @@ class LocalModel:
         return (self.installed.name, *self.installed.aliases)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalReranker:
+    """A reranker in this process; its batcher shares the threads, too."""
+
+    installed: InstalledModel
+    tokenizer: PairTokenizer
+    batcher: Batcher
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.installed.name, *self.installed.aliases)
+
+
 def load_models(
     settings: Settings,
     all_installed: Sequence[InstalledModel],
     threads: InferenceThreads,
     metrics: Metrics,
 ) -> tuple[LocalModel, ...]:
-    """Return the models, ready to infer once the threads run; says what memory each one takes.
+    """Return the models that embed, ready to infer once the threads run.
+
+    Says what memory each one takes.
 
     Raises:
         ConfigError: ONNX Runtime cannot use the device.
         ModelError: another model is the probe, and is not installed.
     """
-    return tuple(_load(settings, installed, threads, metrics) for installed in all_installed)
+    return tuple(
+        LocalModel(
+            installed,
+            Tokenizer(installed.tokenizer_json, installed.max_tokens),
+            _load(settings, installed, threads, metrics, is_usable),
+            make_probe(settings, installed),
+        )
+        for installed in all_installed
+        if installed.kind == "embeddings"
+    )
+
+
+def load_rerankers(
+    settings: Settings,
+    all_installed: Sequence[InstalledModel],
+    threads: InferenceThreads,
+    metrics: Metrics,
+) -> tuple[LocalReranker, ...]:
+    """Return the rerankers, as `load_models` does; raises `ConfigError`."""
+    return tuple(
+        LocalReranker(
+            installed,
+            PairTokenizer(installed.tokenizer_json, installed.max_tokens, installed.segment_offset),
+            _load(settings, installed, threads, metrics, is_score),
+        )
+        for installed in all_installed
+        if installed.kind == "rerank"
+    )
 
 
 def _load(
-    settings: Settings, installed: InstalledModel, threads: InferenceThreads, metrics: Metrics
-) -> LocalModel:
+    settings: Settings,
+    installed: InstalledModel,
+    threads: InferenceThreads,
+    metrics: Metrics,
+    is_usable: Callable[[Vector], bool],
+) -> Batcher:
     batching = settings.batching
     before = _resident_bytes()
     encoder = OnnxEncoder(installed.graph, device=installed.device)
-    model = LocalModel(
-        installed,
-        Tokenizer(installed.tokenizer_json, installed.max_tokens),
-        Batcher(
-            encoder.encode,
-            model=installed.name,
-            threads=threads,
-            queue=TextQueue(
-                window_s=batching.window_ms / 1000,
-                max_group_tokens=batching.max_tokens,
-                shared_group_tokens=batching.shared_tokens,
-                timeout_s=batching.timeout_s,
-                workers=batching.threads,
-            ),
-            max_wait_s=batching.max_wait_ms / 1000,
-            metrics=metrics,
+    batcher = Batcher(
+        encoder.encode,
+        model=installed.name,
+        threads=threads,
+        queue=TextQueue(
+            window_s=batching.window_ms / 1000,
+            max_group_tokens=batching.max_tokens,
+            shared_group_tokens=batching.shared_tokens,
+            timeout_s=batching.timeout_s,
+            workers=batching.threads,
         ),
-        make_probe(settings, installed),
+        max_wait_s=batching.max_wait_ms / 1000,
+        metrics=metrics,
+        is_usable=is_usable,
     )
     for tokens in _WARM_UP_TOKENS:
         encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
@@ -91,7 +137,7 @@ def _load(
         installed.dimensions,
         installed.max_tokens,
     )
-    return model
+    return batcher
 
 
 def _resident_bytes() -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.threads import InferenceThreads
@@ -11,7 +11,12 @@ from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
-from cacheproxy.server.local_models import LocalModel, load_models
+from cacheproxy.server.local_models import (
+    LocalModel,
+    LocalReranker,
+    load_models,
+    load_rerankers,
+)
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.factory import make_store
 from cacheproxy.stores.gauges import show_store
@@ -39,7 +44,11 @@ _FLUSH_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one server; the first of the models is the default one."""
+    """The parts of one server.
+
+    The first of the models that embed, and of the rerankers, is the default one. Embeddings and
+    scores share the hot tier; their keys never meet.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -48,6 +57,8 @@ class Parts:
     writeback: WriteBack
     threads: InferenceThreads
     models: tuple[LocalModel, ...]
+    rerankers: tuple[LocalReranker, ...]
+    hot: HotTier[Any]
     tokenizing: JobThread
     upstreams: Upstreams
     recorder: Recorder | None
@@ -139,6 +150,8 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         writeback=WriteBack(store, max_entries=settings.cache.writeback_entries, metrics=metrics),
         threads=threads,
         models=load_models(settings, installed, threads, metrics),
+        rerankers=load_rerankers(settings, installed, threads, metrics),
+        hot=HotTier(settings.cache.hot_bytes, store.purges),
         tokenizing=JobThread("cacheproxy-tokenize"),
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),

@@ -19,6 +19,15 @@ from cacheproxy.api.dialects.embedding import Asked, DimensionsRule, EmbeddingPr
 from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.rerank import RerankAsked, RerankPreparation
+from cacheproxy.api.dialects.rerank_forms import (
+    RERANK,
+    RERANK_COHERE,
+    RERANK_TEI,
+    CohereDialect,
+    JinaDialect,
+    TeiDialect,
+)
 from cacheproxy.api.items_endpoint import ItemsEndpoint
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
@@ -38,9 +47,11 @@ from cacheproxy.api.service import (
 from cacheproxy.concurrency.freed_memory import FreedMemory
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.chat.savings import Savings
+from cacheproxy.routes.scores import ScoreRecord
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
+from cacheproxy.server.reranking import Reranking
 from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
@@ -51,10 +62,18 @@ _EMBEDDINGS: tuple[tuple[Operation, str, Dialect[Asked, EmbeddingRecord]], ...] 
 )
 """Operations of embeddings, each with its label in the metrics and its dialect."""
 
+_RERANK: tuple[tuple[Operation, str, Dialect[RerankAsked, ScoreRecord]], ...] = (
+    (RERANK, "rerank", JinaDialect()),
+    (RERANK_COHERE, "rerank_cohere", CohereDialect()),
+    (RERANK_TEI, "rerank_tei", TeiDialect()),
+)
+"""The same of reranking; they are served if there is a reranker."""
+
 
 def public_table(
     parts: Parts,
     embeddings: Embeddings,
+    reranking: Reranking,
     completions: Completions | None,
     watch: Watch,
     *,
@@ -65,8 +84,9 @@ def public_table(
     callers = Callers(parts.settings.api_keys)
     return [
         *_embeddings(parts, embeddings, callers, watch),
+        *(_rerank(parts, reranking, callers, watch) if reranking.routes else ()),
         *(_completions(parts, completions, callers, watch) if completions else ()),
-        *_models(parts, embeddings, callers),
+        *_models(parts, embeddings, reranking, callers),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
@@ -85,10 +105,11 @@ def make_watch(parts: Parts) -> Watch:
     return Watch(body_timeout_s=limits.body_timeout_s, budget=budget)
 
 
-def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+def _models(parts: Parts, embeddings: Embeddings, reranking: Reranking, callers: Callers) -> Table:
     limits = parts.settings.limits
     endpoint = ModelsEndpoint(
         [route.model for route in embeddings.routes],
+        [route.model for route in reranking.routes],
         Catalogue(parts.upstreams),
         callers,
         InputLimits(limits.inputs, limits.characters),
@@ -122,6 +143,29 @@ def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: W
             ),
         )
         for operation, name, dialect in _EMBEDDINGS
+    ]
+
+
+def _rerank(parts: Parts, reranking: Reranking, callers: Callers, watch: Watch) -> Table:
+    limits, by_name = parts.settings.limits, reranking.by_name()
+    preparation = RerankPreparation(InputLimits(limits.inputs, limits.characters))
+    return [
+        (
+            operation,
+            ItemsEndpoint(
+                name,
+                dialect,
+                preparation,
+                routes=by_name,
+                default_model=reranking.routes[0].model.name,
+                callers=callers,
+                max_body_bytes=limits.body_bytes,
+                watch=watch,
+                metrics=parts.metrics,
+                recorder=parts.recorder,
+            ),
+        )
+        for operation, name, dialect in _RERANK
     ]
 
 
