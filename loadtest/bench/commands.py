@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics")
+BENCHMARKS = ("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank")
 
 
 class _Benchmarks(click.Group):

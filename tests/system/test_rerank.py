@@ -3,11 +3,13 @@ pair is inferred once, and upstreams' scores are cached as well."""
 
 import json
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from asking import MODEL
+from load_command import loadtest
 from reranking import NAME, home_with_reranker, load_reranker
 from server_process import Server
 
@@ -17,20 +19,7 @@ from cacheproxy.inference.session import OnnxEncoder
 
 THEIRS = "rerank-theirs"
 QUERY = "What is a cache stampede?"
-WORDS = [
-    "cache",
-    "store",
-    "request",
-    "answer",
-    "vector",
-    "index",
-    "model",
-    "token",
-    "query",
-    "score",
-    "limit",
-    "queue",
-]
+WORDS = ("cache", "store", "request", "answer", "vector", "index", "model", "token", "limit")
 
 
 def documents(count: int, salt: str = "") -> list[str]:
@@ -310,3 +299,44 @@ def test_operators_see_reranking(server):
     assert server.metric("requests_total", route="rerank_tei", model=NAME) > 0
     assert server.metric("lookups_total", model=NAME, tier="exact", result="miss") > 0
     assert server.metric("lookups_total", model=NAME, tier="semantic") == 0
+
+
+def test_reranking_is_recorded_and_replayed(home, tmp_path):
+    path, flags = tmp_path / "requests.jsonl", ("--model", MODEL, "--model", NAME)
+    texts = documents(5, "recorded")
+    first = Server(home, "memory://", "--drain-s", "0", *flags, "--record-path", str(path))
+    ask(first, documents=texts[:3])
+    ask(first, "/rerank", texts=texts)
+    ask(first, "/v2/rerank", query="another query", documents=[{"text": texts[0]}])
+    assert first.stop() == 0, first.log
+    assert texts[0] not in path.read_text()
+    assert QUERY not in path.read_text()
+
+    second = Server(home, "memory://", "--drain-s", "0", *flags)
+    done = loadtest("replay", path, "--url", second.url, "--speed", "0.2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clients and server agree" in done.stdout
+    assert inferred(second) == 6
+    second.stop()
+
+
+def test_the_official_client_of_cohere_is_answered(server):
+    if os.environ.get("CI"):
+        import cohere
+    else:
+        cohere = pytest.importorskip("cohere", reason="pip install '.[test]' brings it")
+    texts = documents(4, "cohere")
+    client = cohere.ClientV2(api_key="unused", base_url=server.url)
+
+    answer = client.rerank(model=NAME, query=QUERY, documents=texts, top_n=2)
+
+    expected = scores(ask(server, documents=texts))
+    assert [(row.index, row.relevance_score) for row in answer.results] == sorted(
+        expected.items(), key=lambda row: -row[1]
+    )[:2]
+    first_version = cohere.Client(api_key="unused", base_url=server.url)
+    older = first_version.rerank(
+        model=NAME, query=QUERY, documents=texts, top_n=1, return_documents=True
+    )
+    assert older.results[0].document.text == texts[answer.results[0].index]

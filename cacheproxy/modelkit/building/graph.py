@@ -138,7 +138,8 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
     hidden = _write_layers(writer, encoder, products, hidden, len(encoder.layers))
     if encoder.head is not None:
-        return writer.model(ids, _write_head(writer, encoder.head, hidden), 1)
+        scores = encoder.head.out.weight.shape[1]
+        return writer.model(ids, _write_head(writer, encoder.head, hidden), scores)
     pooled = _write_pooling(writer, encoder, hidden, tokens)
     embedding = writer.node("LpNormalization", pooled, axis=-1, p=2)
     return writer.model(ids, embedding, encoder.offsets.shape[1])
