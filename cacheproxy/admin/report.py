@@ -50,11 +50,11 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Raises:
             BadRequest: not exactly one is given, a query without a text, or the key is invalid.
         """
+        if self.query is not None and self.text is None:
+            raise BadRequest("a query is given with the text of its document", param="query")
         named = [self.key is not None, self.text is not None, self.tag is not None, self.all]
         if sum(named) != 1:
             raise BadRequest("exactly one of key, text, tag and all must be given")
-        if self.query is not None and self.text is None:
-            raise BadRequest("a query is given with the text of its document", param="query")
         if self.text is not None:
             given = self.text if self.query is None else Pair(self.query, self.text)
             return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, given)]
