@@ -51,7 +51,7 @@ Tensors = dict[str, NDArray[np.float32]]
 @click.command()
 @smoke_flag(distractors=1, rounds=1)
 @click.option("--home", type=PATH, help="where models live")
-@click.option("--distractors", default=5, show_default=True, help="for each query of the fit")
+@click.option("--distractors", default=3, show_default=True, help="for each query of the fit")
 @click.option("--rounds", default=5, show_default=True, help="of the timed requests")
 def main(home: Path | None, distractors: int, rounds: int) -> None:
     """Reranking: INT8 against float32, and 100 documents of which 90 were seen."""

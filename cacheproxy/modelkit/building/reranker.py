@@ -23,11 +23,11 @@ from cacheproxy.modelkit.manifest import Manifest, models_folder
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
 
-_CALIBRATION_DISTRACTORS = 2
-"""For each query of calibration: pairs that do not belong together are the rule in use."""
+_CALIBRATION_DISTRACTORS = 1
+"""For each query of calibration, so that half of its pairs do not belong together."""
 
-_GATE_DISTRACTORS = 15
-"""For each query of the gate, so that a rank has room to change."""
+_GATE_DISTRACTORS = 11
+"""For each query of the gate: a rank has room to change, also beyond the tenth."""
 
 
 def build_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device) -> BuiltModel:
@@ -38,7 +38,7 @@ def build_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device
         ModelError: its files are invalid, or it fails its gate.
     """
     tokenizer_json = files["tokenizer.json"].read_bytes()
-    encoder = read_encoder(files["model.safetensors"], manifest)
+    encoder = read_encoder(files[manifest.weights], manifest)
     offset = 0 if encoder.second is None else len(encoder.words)
     tokenizer = PairTokenizer(tokenizer_json, manifest.max_tokens, offset)
     corpus = read_corpus(models_folder())
@@ -86,4 +86,4 @@ def _calibration_pairs(texts: Iterable[str]) -> list[tuple[str, str]]:
     """Return queries with documents of their own and others, and short texts with each other."""
     texts = list(texts)
     searched = [pair for of_one in make_pairs(texts, _CALIBRATION_DISTRACTORS) for pair in of_one]
-    return [*searched, *zip(texts[::2], texts[1::2], strict=False)]
+    return [*searched, *zip(texts[::4], texts[2::4], strict=False)]
