@@ -131,10 +131,10 @@ def _load(
     taken = max(0, _resident_bytes() - before)
     metrics.model_memory.labels(installed.name).set(taken)
     logger.info(
-        "model %s loaded: %.0f MB of memory, %d dimensions, at most %d tokens",
+        "model %s loaded: %.0f MB of memory, %s, at most %d tokens",
         installed.name,
         taken / 1e6,
-        installed.dimensions,
+        f"{installed.dimensions} dimensions" if installed.kind == "embeddings" else "reranker",
         installed.max_tokens,
     )
     return batcher
