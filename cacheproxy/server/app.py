@@ -28,6 +28,7 @@ from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
+from cacheproxy.server.local_models import log_loaded
 from cacheproxy.server.parts import make_parts
 from cacheproxy.server.reranking import Reranking
 from cacheproxy.server.route_table import make_watch, pass_through, public_table
@@ -151,6 +152,8 @@ class App:
                 self._own_metrics.start()
                 running.callback(self._own_metrics.stop)
             self._running = running.pop_all()
+        for model in (*self._parts.models, *self._parts.rerankers):
+            log_loaded(model)
 
     def drain(self) -> None:
         """Report not ready from now on, so that load balancers send requests elsewhere."""

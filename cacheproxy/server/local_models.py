@@ -30,12 +30,16 @@ _WARM_UP_TOKENS = (3, 16, 64, 256)
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model in this process; its batcher shares the threads with the other models'."""
+    """A model in this process; its batcher shares the threads with the other models'.
+
+    `memory_bytes` is what loading it took.
+    """
 
     installed: InstalledModel
     tokenizer: Tokenizer
     batcher: Batcher
     probe: Probe
+    memory_bytes: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,6 +54,7 @@ class LocalReranker:
     installed: InstalledModel
     tokenizer: PairTokenizer
     batcher: Batcher
+    memory_bytes: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,22 +70,20 @@ def load_models(
 ) -> tuple[LocalModel, ...]:
     """Return the models that embed, ready to infer once the threads run.
 
-    Says what memory each one takes.
-
     Raises:
         ConfigError: ONNX Runtime cannot use the device.
         ModelError: another model is the probe, and is not installed.
     """
-    return tuple(
-        LocalModel(
-            installed,
-            Tokenizer(installed.tokenizer_json, installed.max_tokens),
-            _load(settings, installed, threads, metrics, is_usable),
-            make_probe(settings, installed),
-        )
-        for installed in all_installed
-        if installed.kind == "embeddings"
-    )
+
+    def load(installed: InstalledModel) -> LocalModel:
+        before = _resident_bytes()
+        tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
+        batcher = _make_batcher(settings, installed, threads, metrics, is_usable)
+        probe = make_probe(settings, installed)
+        taken = _memory_since(before, installed, metrics)
+        return LocalModel(installed, tokenizer, batcher, probe, taken)
+
+    return tuple(load(each) for each in all_installed if each.kind == "embeddings")
 
 
 def load_rerankers(
@@ -90,28 +93,44 @@ def load_rerankers(
     metrics: Metrics,
 ) -> tuple[LocalReranker, ...]:
     """Return the rerankers, as `load_models` does; raises `ConfigError`."""
-    return tuple(
-        LocalReranker(
-            installed,
-            PairTokenizer(installed.tokenizer_json, installed.max_tokens, installed.segment_offset),
-            _load(settings, installed, threads, metrics, is_score),
+
+    def load(installed: InstalledModel) -> LocalReranker:
+        before = _resident_bytes()
+        tokenizer = PairTokenizer(
+            installed.tokenizer_json, installed.max_tokens, installed.segment_offset
         )
-        for installed in all_installed
-        if installed.kind == "rerank"
+        batcher = _make_batcher(settings, installed, threads, metrics, is_score)
+        taken = _memory_since(before, installed, metrics)
+        return LocalReranker(installed, tokenizer, batcher, taken)
+
+    return tuple(load(each) for each in all_installed if each.kind == "rerank")
+
+
+def log_loaded(model: LocalModel | LocalReranker) -> None:
+    """Say what is served, and what it takes."""
+    installed = model.installed
+    logger.info(
+        "model %s: %.0f MB of memory, %s, at most %d tokens",
+        installed.name,
+        model.memory_bytes / 1e6,
+        f"{installed.dimensions} dimensions" if installed.kind == "embeddings" else "reranker",
+        installed.max_tokens,
     )
 
 
-def _load(
+def _make_batcher(
     settings: Settings,
     installed: InstalledModel,
     threads: InferenceThreads,
     metrics: Metrics,
     is_usable: Callable[[Vector], bool],
 ) -> Batcher:
+    """Return the batcher of a model that has been warmed up."""
     batching = settings.batching
-    before = _resident_bytes()
     encoder = OnnxEncoder(installed.graph, device=installed.device)
-    batcher = Batcher(
+    for tokens in _WARM_UP_TOKENS:
+        encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
+    return Batcher(
         encoder.encode,
         model=installed.name,
         threads=threads,
@@ -126,18 +145,13 @@ def _load(
         metrics=metrics,
         is_usable=is_usable,
     )
-    for tokens in _WARM_UP_TOKENS:
-        encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
+
+
+def _memory_since(before: int, installed: InstalledModel, metrics: Metrics) -> int:
+    """Return by how many bytes this process has grown, and show it."""
     taken = max(0, _resident_bytes() - before)
     metrics.model_memory.labels(installed.name).set(taken)
-    logger.info(
-        "model %s loaded: %.0f MB of memory, %s, at most %d tokens",
-        installed.name,
-        taken / 1e6,
-        f"{installed.dimensions} dimensions" if installed.kind == "embeddings" else "reranker",
-        installed.max_tokens,
-    )
-    return batcher
+    return taken
 
 
 def _resident_bytes() -> int:

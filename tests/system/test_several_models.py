@@ -93,7 +93,7 @@ def test_purging_a_text_purges_it_for_all_models(both, embed):
 
 def test_the_memory_of_each_model_is_told_at_the_start(both):
     for name in (LARGE, SMALL):
-        assert f"model {name} loaded: " in both.log
+        assert f"model {name}: " in both.log
         assert both.metric("model_memory_bytes", model=name) > 20e6
 
 
