@@ -65,6 +65,7 @@ class InstalledModel:
         dimensions: length of its vectors; 1 for scores.
         matryoshka: smaller dimensions that it was trained to be cut to.
         max_tokens: longest input, special tokens counted.
+        pooling: how token vectors become one vector.
         prefixes: texts put in front of inputs.
         vocabulary_size: number of token ids.
         segment_offset: of a reranker: what is added to ids of token type 1.
@@ -81,6 +82,7 @@ class InstalledModel:
     dimensions: int
     matryoshka: tuple[int, ...]
     max_tokens: int
+    pooling: str
     prefixes: Prefixes
     vocabulary_size: int
     segment_offset: int
@@ -152,6 +154,7 @@ def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> In
         dimensions=record["dimensions"],
         matryoshka=tuple(record.get("matryoshka", ())),
         max_tokens=record["max_tokens"],
+        pooling=record["pooling"],
         prefixes=Prefixes(**record["prefixes"]),
         vocabulary_size=record["vocabulary_size"],
         segment_offset=record.get("segment_offset", 0),

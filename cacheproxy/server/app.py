@@ -152,8 +152,10 @@ class App:
                 self._own_metrics.start()
                 running.callback(self._own_metrics.stop)
             self._running = running.pop_all()
-        for model in (*self._parts.models, *self._parts.rerankers):
+        for model in self._parts.models:
             log_loaded(model)
+        for reranker in self._parts.rerankers:
+            log_loaded(reranker)
 
     def drain(self) -> None:
         """Report not ready from now on, so that load balancers send requests elsewhere."""

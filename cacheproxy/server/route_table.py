@@ -17,6 +17,15 @@ from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
 from cacheproxy.api.dialects.embedding import Asked, DimensionsRule, EmbeddingPreparation
 from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
+from cacheproxy.api.dialects.ollama import (
+    OLLAMA_EMBED,
+    OLLAMA_EMBEDDINGS,
+    OLLAMA_SHOW,
+    OLLAMA_TAGS,
+    OLLAMA_VERSION,
+    OllamaEmbedDialect,
+    OllamaEmbeddingsDialect,
+)
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
 from cacheproxy.api.dialects.protocol import Dialect, InputLimits
 from cacheproxy.api.dialects.rerank import RerankAsked, RerankPreparation
@@ -28,13 +37,23 @@ from cacheproxy.api.dialects.rerank_forms import (
     JinaDialect,
     TeiDialect,
 )
+from cacheproxy.api.dialects.tei import (
+    INFO,
+    ROOT,
+    SIMILARITY,
+    TOKENIZE,
+    RootDialect,
+    SimilarityDialect,
+)
 from cacheproxy.api.items_endpoint import ItemsEndpoint
+from cacheproxy.api.model_details import LocalDetails, ModelDetails
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
 from cacheproxy.api.pass_through import PassThrough
 from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.api.service import (
+    HEALTH,
     HEALTHZ,
     METRICS,
     READYZ,
@@ -45,6 +64,7 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.concurrency.freed_memory import FreedMemory
+from cacheproxy.inference.pieces import PieceTokenizer
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.chat.savings import Savings
 from cacheproxy.routes.scores import ScoreRecord
@@ -59,6 +79,10 @@ Table = list[tuple[Operation, ASGIApp | Endpoint]]
 _EMBEDDINGS: tuple[tuple[Operation, str, Dialect[Asked, EmbeddingRecord]], ...] = (
     (CREATE_EMBEDDINGS, "embeddings", OpenAIDialect()),
     (EMBED, "embed", EmbedDialect()),
+    (SIMILARITY, "similarity", SimilarityDialect()),
+    (ROOT, "root", RootDialect()),
+    (OLLAMA_EMBED, "ollama_embed", OllamaEmbedDialect()),
+    (OLLAMA_EMBEDDINGS, "ollama_embeddings", OllamaEmbeddingsDialect()),
 )
 """Operations of embeddings, each with its label in the metrics and its dialect."""
 
@@ -87,6 +111,8 @@ def public_table(
         *(_rerank(parts, reranking, callers, watch) if reranking.routes else ()),
         *(_completions(parts, completions, callers, watch) if completions else ()),
         *_models(parts, embeddings, reranking, callers),
+        *_details(parts, embeddings, callers, watch),
+        (HEALTH, readyz_endpoint(not_ready_because)),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
@@ -116,6 +142,37 @@ def _models(parts: Parts, embeddings: Embeddings, reranking: Reranking, callers:
         started_at=int(time.time()),
     )
     return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
+
+
+def _details(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
+    limits = parts.settings.limits
+    endpoint = ModelDetails(
+        [route.model for route in embeddings.routes],
+        {
+            model.installed.name: LocalDetails(
+                pooling=model.installed.pooling,
+                dtype="int8" if model.installed.device == "cpu" else "float16",
+                size_bytes=model.installed.graph.stat().st_size,
+                pieces=PieceTokenizer(model.installed.tokenizer_json),
+                reader=embeddings.readers[model.installed.name],
+            )
+            for model in parts.models
+        },
+        callers,
+        InputLimits(limits.inputs, limits.characters),
+        watch,
+        parts.tokenizing,
+        max_batch_tokens=parts.settings.batching.max_tokens,
+        max_connections=limits.connections,
+        started_at=int(time.time()),
+    )
+    return [
+        (INFO, endpoint.info),
+        (TOKENIZE, endpoint.tokenize),
+        (OLLAMA_TAGS, endpoint.tags),
+        (OLLAMA_SHOW, endpoint.show),
+        (OLLAMA_VERSION, endpoint.version),
+    ]
 
 
 def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:

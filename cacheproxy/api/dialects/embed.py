@@ -4,7 +4,7 @@
 {"inputs": "…" or […]}    -> [[…], …]
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,9 @@ class EmbedRequest(EmbeddingOptions, kw_only=True):
     truncate: Annotated[
         bool, Meta(description="Long texts are always truncated.", extra_json_schema=_ALWAYS)
     ] = True
+    truncation_direction: Annotated[
+        Literal["right", "Right"] | None, Meta(description="Texts are truncated at their end.")
+    ] = None
 
 
 # `EmbedDialect.parse` checks this: one of the two is given.
