@@ -58,8 +58,8 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
     async def describe(store: Store) -> dict[str, Any]:
         accounts: list[Account] = []
         promise = promise_of(settings.semantic)
-        for fingerprint in _probe_fingerprints(settings):
-            accounts += await read_accounts(store, fingerprint, promise, settings.api_keys)
+        for model, fingerprint in _probe_fingerprints(settings).items():
+            accounts += await read_accounts(store, model, fingerprint, promise, settings.api_keys)
         return {
             "store": await describe_store(store, settings.store_kind, settings.api_keys),
             "semantic": describe_thresholds(settings, accounts),
@@ -96,19 +96,19 @@ def purge(
     return _on_store(settings, purge_all)
 
 
-def _probe_fingerprints(settings: Settings) -> list[str]:
-    """Return the fingerprints under which evidence is kept: of all local models, or none."""
+def _probe_fingerprints(settings: Settings) -> dict[str, str]:
+    """Return the fingerprints under which evidence is kept, by local model; none if none is."""
     if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
-        return []
+        return {}
     try:
         from cacheproxy.modelkit.probing import make_probe
 
-        return [
-            f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+        return {
+            installed.name: f"{installed.fingerprint}:{make_probe(settings, installed).name}"
             for installed in _installed(settings, "embeddings")
-        ]
+        }
     except ModelError:
-        return []
+        return {}
 
 
 def _installed(settings: Settings, kind: "Kind") -> "list[InstalledModel]":

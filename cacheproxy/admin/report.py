@@ -82,8 +82,9 @@ class NamespaceThreshold(TypedDict):
 
 
 class NamespaceStanding(TypedDict):
-    """A namespace's evidence and what it permits."""
+    """A namespace's evidence about one model's vectors, and what it permits."""
 
+    model: str
     id: Annotated[str, Meta(description="A hash of tenant and name.")]
     tenant: NotRequired[str]
     namespace: NotRequired[str]
@@ -195,6 +196,7 @@ def describe_chat_thresholds(
 def _describe_account(account: Account, named: _Named) -> NamespaceStanding:
     namespace_id = hex_id(account.namespace_id)
     described: NamespaceStanding = {
+        "model": account.model,
         "id": namespace_id,
         "is_aside": account.is_aside,
         "hits": account.hits,
@@ -225,12 +227,13 @@ def _describe(standing: Standing) -> NamespaceThreshold:
 
 
 async def read_accounts(
-    store: Store, fingerprint: str, promise: Promise, tenants: Iterable[str]
+    store: Store, model: str, fingerprint: str, promise: Promise, tenants: Iterable[str]
 ) -> list[Account]:
     """Return the state of the tenants' default namespaces, by the evidence in a store.
 
     Args:
         store: it must be open.
+        model: the model.
         fingerprint: of the model and its probe.
         promise: the promise to which the evidence is compared.
         tenants: the tenants besides the default one.
@@ -245,7 +248,7 @@ async def read_accounts(
         ledger = Ledger.unpack(state, promise.min_similarities) if state else None
         if ledger is not None:
             earned = EarnedThresholds(promise, random=random.random, ledger=ledger)
-            accounts.append(Account(namespace_id, earned.standings()))
+            accounts.append(Account(model, namespace_id, earned.standings()))
     return accounts
 
 
