@@ -15,7 +15,7 @@ def opened(border, runs=RUNS):
 
 
 def without_correction(monkeypatch):
-    """Give every look at every threshold the whole error probability, as if it were the only one."""
+    """Give every look at every threshold the whole error probability, as if it were alone."""
 
     def most_at_one_look(count, error):
         return chi2_quantile(1 - min(error, 0.05), 2 * count + 2) / 2

@@ -5,8 +5,8 @@ import pytest
 
 from cacheproxy.thresholds.bands import BANDS
 from cacheproxy.thresholds.bounds import Stratum, lower_limit, rate_upper_limit, with_one_more
-from cacheproxy.thresholds.judged.evidence import CONTROL, LABEL, Kind, Outcome
 from cacheproxy.thresholds.judged.anytime import least_rate
+from cacheproxy.thresholds.judged.evidence import CONTROL, LABEL, Kind, Outcome
 from cacheproxy.thresholds.judged.limits import (
     Block,
     JudgedLabels,
