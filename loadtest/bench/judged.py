@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
+from cacheproxy.evaluation.coverage import Border, opens_at
 from cacheproxy.evaluation.judged_replay import JudgedReplay, JudgedReplayer, JudgedTraffic
 from cacheproxy.evaluation.simulated_judge import parse_judge
 from cacheproxy.evaluation.study import Encoders
@@ -57,6 +58,8 @@ _VARIANTS = {
     "every-reference": _EveryReference,
 }
 
+_EARLY = 1_000
+
 _FORMS = (
     "How do I change the {} of my account?",
     "How can I change the {} on my account?",
@@ -78,6 +81,7 @@ keyboard printer camera router firewall backup wallpaper ringtone alarm newslett
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--judge", "judges", multiple=True, default=_JUDGES, help="error rates and manner")
 @click.option("--variant", type=click.Choice(list(_VARIANTS)), default="as-it-is")
+@click.option("--border", type=int, help="instead, seeds of so many labels that must not open it")
 def main(
     model: str,
     home: Path | None,
@@ -87,15 +91,22 @@ def main(
     first_seed: int,
     judges: tuple[str, ...],
     variant: str,
+    border: int | None,
 ) -> None:
     """Whether the chat tier keeps its promise.
 
     Draws requests from FILES (JSON lines with text and cluster; by default from made-up questions)
-    and replays them before simulated judges.
+    and replays them before simulated judges. With --border the statistics alone are run: as many
+    neighbours are wrong as the promise allows at most, whatever their score, so that at most one
+    seed in twenty may ever open the tier.
     """
+    every = range(first_seed, first_seed + seeds)
+    if border:
+        for judge in judges:
+            click.echo(f"{judge:24} {_border_line(judge, border, every)}")
+        return
     installed = load_installed(model, home or Settings().home)
     texts = read_texts(files) if files else _made_up()
-    every = range(first_seed, first_seed + seeds)
     found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
     for seed, traffic in _traffic(installed, texts, requests, every):
         for judge in judges:
@@ -126,6 +137,17 @@ def _traffic(
         )
         rarity = rarity_of(tokenizer.vocabulary())
         yield seed, make_judged_traffic(requests, texts, traffic, rarity)
+
+
+def _border_line(judge: str, labels: int, seeds: Sequence[int]) -> str:
+    rates = parse_judge(judge)
+    border = Border(sensitivity=rates.sensitivity, false_rejects=rates.false_rejects, labels=labels)
+    opened = [at for seed in seeds if (at := opens_at(border, seed)) is not None]
+    early = sum(at <= _EARLY for at in opened)
+    return (
+        f"opened within {_EARLY:,} labels: {early} of {len(seeds)} seeds"
+        f"  within {labels:,}: {len(opened)}"
+    )
 
 
 def _line(replays: Sequence[JudgedReplay]) -> str:

@@ -50,7 +50,13 @@ def make_plan(**more):
     guess = guess_by_odds(np.linspace(-3, 5, BANDS))
     nothing = np.zeros(BANDS)
     known = {"guess": guess, "traffic": nothing + 100, "labels": nothing, "wrong": nothing, **more}
-    return plan(Known(**known), max_error=0.02, sensitivity=0.9, false_rejects=0.0, error=0.025)
+    return plan(
+        *(Known(**known), None),
+        max_error=0.02,
+        sensitivity=0.9,
+        false_rejects=0.0,
+        error=0.025,
+    ).chances
 
 
 def test_every_band_is_labelled_and_the_best_ones_often():
