@@ -1,0 +1,191 @@
+"""Plans: what clients, operators and nature do in one world, and when; made from a seed.
+
+Each world draws which kinds of faults it has at all (swarm testing: Groce et al., ISSTA 2012), since
+faults that always come together hide each other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+Kind = Literal["plain", "evidence", "embedded"]
+
+_LETTERS = "abcdefghijklmnopqrstuvw"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens at a time, seconds."""
+
+    at: float
+    what: str
+    server: int = 0
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        told = " ".join(f"{name}={value}" for name, value in self.args.items())
+        return f"{self.at:8.3f}  server {self.server}  {self.what} {told}".rstrip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One world.
+
+    Attributes:
+        seed: decides chance in it.
+        kind: of world.
+        servers: how many there are.
+        settings: what differs from the defaults.
+        steps: what happens, in order.
+    """
+
+    seed: int
+    kind: Kind
+    servers: int
+    settings: dict[str, Any]
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        head = f"seed {self.seed}: {self.kind}, {self.servers} servers, {self.settings}"
+        return "\n".join((head, *map(str, self.steps)))
+
+
+def make_plan(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    draw = Random(f"plan {seed}")  # noqa: S311
+    kind: Kind = draw.choices(("plain", "evidence", "embedded"), (70, 15, 15))[0]
+    if kind == "embedded":
+        return _embedded(seed, draw)
+    return _shared(seed, kind, draw)
+
+
+def _shared(seed: int, kind: Kind, draw: Random) -> Plan:
+    servers = draw.choice((1, 2, 2, 3)) if kind == "plain" else draw.choice((1, 2))
+    span_s = draw.choice((1.0, 4.0, 15.0)) if kind == "plain" else draw.choice((12.0, 30.0))
+    settings = {
+        "hot_bytes": draw.choice((0, 3_000, 1_000_000)),
+        "ttl_s": draw.choice((3.0, 3600.0)),
+        "ttl_jitter": draw.choice((0.0, 0.1)),
+        "deadline_ms": draw.choice((5.0, 25.0)),
+        "threshold": None if kind == "evidence" else draw.choice((None, None, 0.75)),
+        "mode": "on" if kind == "evidence" else draw.choice(("off", "on")),
+    }
+    texts = _texts(draw, draw.choice((1, 3, 8)))
+    steps = [*_requests(draw, kind, servers, span_s, texts), *_faults(draw, kind, servers, span_s)]
+    return Plan(seed, kind, servers, settings, tuple(sorted(steps, key=lambda step: step.at)))
+
+
+def _texts(draw: Random, count: int) -> list[str]:
+    return [" ".join(draw.choices(_LETTERS, k=draw.choice((3, 6, 9)))) for _ in range(count)]
+
+
+def _variant(draw: Random, topic: str, letters: str) -> str:
+    """Return one of many texts that differ in a word or two."""
+    return f"{topic} b c d e f g h {draw.choice(letters)} {draw.choice(letters)}"
+
+
+def _requests(
+    draw: Random, kind: Kind, servers: int, span_s: float, texts: list[str]
+) -> Iterator[Step]:
+    namespaces = draw.choice((1, 2, 3)) if kind == "plain" else 1
+    count = draw.randint(4, 14) if kind == "plain" else draw.randint(12, 26)
+    bursts = draw.random() < 0.5
+    at, drifts_at = 0.02, draw.choice((0.5, 2.0)) * span_s
+    for _ in range(count):
+        at = at if bursts and draw.random() < 0.5 else draw.random() * span_s + 0.02
+        args: dict[str, Any] = {"namespace": draw.randrange(namespaces)}
+        if kind == "plain":
+            args["texts"] = draw.choices(texts, k=draw.choice((1, 1, 1, 3)))
+            args |= _control(draw)
+        else:
+            letters = "xyzxyzjk" if at > drifts_at else "jklmnopq"
+            args["texts"] = [_variant(draw, draw.choice("aa"), letters) for _ in range(6)]
+        if draw.random() < 0.1:
+            args["leaves_s"] = draw.random() * 0.02
+        yield Step(at, "request", draw.randrange(servers), args)
+
+
+def _control(draw: Random) -> dict[str, Any]:
+    control: dict[str, Any] = {}
+    chance = draw.random()
+    if chance < 0.08:
+        control["no_store"] = True
+    elif chance < 0.16:
+        control["no_cache"] = True
+    elif chance < 0.22:
+        control["only_if_cached"] = True
+    elif chance < 0.28:
+        control["max_age_s"] = draw.choice((0.5, 2.0))
+    if draw.random() < 0.2:
+        control["ttl_s"] = draw.choice((0.5, 2.0))
+    if draw.random() < 0.3:
+        control["tags"] = (draw.choice(("t", "u")),)
+    return control
+
+
+def _faults(draw: Random, kind: Kind, servers: int, span_s: float) -> Iterator[Step]:
+    def any_time() -> float:
+        return 0.02 + draw.random() * span_s
+
+    def some(what: str, most: int, **args: Any) -> Iterator[Step]:
+        if draw.random() < 0.4:
+            for _ in range(draw.randint(1, most)):
+                drawn = {name: value(draw) for name, value in args.items()}
+                yield Step(any_time(), what, draw.randrange(servers), drawn)
+
+    if kind == "plain":
+        yield from some(
+            "purge",
+            4,
+            namespace=lambda draw: draw.randrange(2),
+            scope=lambda draw: draw.choice(("namespace", "tag", "key")),
+        )
+        yield from some("clock", 2, seconds=lambda draw: draw.choice((-30.0, -2.0, 5.0, 600.0)))
+        yield from some("redis clock", 1, seconds=lambda draw: draw.choice((-2.0, 0.3, 5.0)))
+        yield from some("evict", 3)
+    seconds = {"seconds": lambda draw: draw.choice((0.01, 0.2, 2.0, 6.0))}
+    yield from some("kill", 2)
+    yield from some("restart", 1)
+    yield from some("freeze", 2, **seconds)
+    yield from some("cut", 3)
+    yield from some("partition", 2, **seconds)
+    yield from some(
+        "weather",
+        2,
+        slow=lambda draw: draw.choice((0.0, 0.3, 0.9)),
+        slow_s=lambda draw: draw.choice((0.02, 0.5, 3.0)),
+        loss=lambda draw: draw.choice((0.0, 0.05, 0.3)),
+        seconds=lambda draw: draw.choice((0.5, 3.0, 10.0)),
+    )
+    yield from some("redis freezes", 2, **seconds)
+    yield from some("machine", 2, slow_s=lambda draw: draw.choice((0.02, 0.3)), **seconds)
+    yield from some("refuse", 2, **seconds)
+    yield from some("fail", 1, **seconds)
+
+
+def _embedded(seed: int, draw: Random) -> Plan:
+    span_s = draw.choice((2.0, 60.0))
+    settings = {
+        "hot_bytes": draw.choice((0, 3_000)),
+        "ttl_s": 3600.0,
+        "ttl_jitter": 0.0,
+        "deadline_ms": 25.0,
+        "threshold": draw.choice((None, 0.75)),
+        "mode": draw.choice(("off", "on")),
+    }
+    steps = [
+        Step(0.02 + draw.random() * span_s, "request", 0, {"namespace": 0, "texts": texts, **more})
+        for texts, more in (
+            (_texts(draw, draw.choice((1, 6))), _control(draw)) for _ in range(draw.randint(3, 8))
+        )
+    ]
+    for _ in range(draw.randint(1, 3)):
+        scope = draw.choice(("namespace", "tag", "key"))
+        at = span_s * (0.5 + draw.random())
+        steps.append(Step(at, "purge", 0, {"namespace": 0, "scope": scope}))
+    if draw.random() < 0.6:
+        at = draw.random() * span_s
+        pause_s = draw.choice((0.1, 3.0, 20.0))
+        steps.append(Step(at, "disk", 0, {"pause_s": pause_s, "seconds": 150.0}))
+    return Plan(seed, "embedded", 1, settings, tuple(sorted(steps, key=lambda step: step.at)))
