@@ -45,16 +45,16 @@ RULES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Purge:
-    """A purge that was acknowledged."""
+    """A purge; until it is acknowledged it may take effect at any time."""
 
     server: Any
     namespace: Any
     tag: str | None
     ids: tuple[int, ...] | None
     began: float
-    acked: float
+    acked: float = math.inf
 
     def covers(self, namespace: Any, ids: tuple[int, ...], tags: tuple[str, ...]) -> bool:
         """Return whether it names an entry."""
@@ -193,12 +193,14 @@ class Model:
 
     # Purges.
 
-    def purged(self, purge: Purge, removed: int, before: int | None, after: int | None) -> None:
-        """Take note of a purge that was acknowledged."""
+    def purged(self, purge: Purge, removed: int, gone: int) -> None:
+        """Judge a purge that was acknowledged; `gone` entries at least are no longer there."""
         self.seen["purged"] += 1
-        self.purges.append(purge)
-        if before is not None and after is not None and removed != before - after:
-            self.breaks("counted", f"a purge of {before - after} entries counted {removed}")
+        purge.acked = self.world.now
+        # Of purges at the same time, each counts what it removed itself.
+        alone = all(one is purge or one.acked < purge.began for one in self.purges)
+        if alone and removed < gone:
+            self.breaks("counted", f"a purge of {gone} entries counted {removed}")
 
     # Evidence.
 
@@ -250,6 +252,8 @@ class Model:
         """Judge evidence that is written for all servers."""
         self.seen["evidence written"] += 1
         evidence = self._evidence(namespace_id)
+        if packed.startswith(b"CPSE"):
+            packed = packed[5 + 12 * packed[4] :]
         _, _, kinds, bands, epoch = _LEDGER.unpack_from(packed)
         start = _LEDGER.size + 4 * (kinds + bands)
         labels = sum(struct.unpack_from(f"<{bands}f", packed, start))
@@ -288,7 +292,7 @@ class Model:
         for (namespace, ids), kept in self.kept.items():
             one = kept.one
             by = one.by
-            if kept.server.killed_at is not None:
+            if kept.server.killed_at is not None or kept.server.stopped_in_trouble:
                 continue
             # The entry that was written last may be one with a shorter life.
             if expires.get((namespace, ids), 0.0) - self.clock_slack_s < at:

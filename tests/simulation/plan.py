@@ -4,7 +4,7 @@ Each world draws which kinds of faults it has at all (swarm testing: Groce et al
 faults that always come together hide each other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -55,25 +55,64 @@ def make_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
     draw = Random(f"plan {seed}")  # noqa: S311
     kind: Kind = draw.choices(("plain", "evidence", "embedded"), (70, 15, 15))[0]
+    if kind == "evidence":
+        return _evidence(seed, draw)
     if kind == "embedded":
         return _embedded(seed, draw)
     return _shared(seed, kind, draw)
 
 
 def _shared(seed: int, kind: Kind, draw: Random) -> Plan:
-    servers = draw.choice((1, 2, 2, 3)) if kind == "plain" else draw.choice((1, 2))
-    span_s = draw.choice((1.0, 4.0, 15.0)) if kind == "plain" else draw.choice((12.0, 30.0))
+    servers = draw.choice((1, 2, 2, 3))
+    span_s = draw.choice((1.0, 4.0, 15.0))
     settings = {
         "hot_bytes": draw.choice((0, 3_000, 1_000_000)),
         "ttl_s": draw.choice((3.0, 3600.0)),
         "ttl_jitter": draw.choice((0.0, 0.1)),
         "deadline_ms": draw.choice((5.0, 25.0)),
-        "threshold": None if kind == "evidence" else draw.choice((None, None, 0.75)),
-        "mode": "on" if kind == "evidence" else draw.choice(("off", "on")),
+        "threshold": draw.choice((None, None, 0.75)),
+        "mode": draw.choice(("off", "on")),
     }
     texts = _texts(draw, draw.choice((1, 3, 8)))
-    steps = [*_requests(draw, kind, servers, span_s, texts), *_faults(draw, kind, servers, span_s)]
-    return Plan(seed, kind, servers, settings, tuple(sorted(steps, key=lambda step: step.at)))
+    steps = [*_requests(draw, servers, span_s, texts), *_faults(draw, kind, servers, span_s)]
+    return Plan(seed, kind, servers, settings, in_order(steps))
+
+
+def _evidence(seed: int, draw: Random) -> Plan:
+    """Return a world in which thresholds are earned, shared and refuted."""
+    servers, span_s = draw.choice((1, 2, 2)), draw.choice((8.0, 20.0))
+    settings = {
+        "hot_bytes": 1_000_000,
+        "ttl_s": 3600.0,
+        "ttl_jitter": 0.0,
+        "deadline_ms": 25.0,
+        "threshold": None,
+        "mode": "on",
+    }
+    drifts_at = draw.choice((0.4, 0.6, 2.0)) * span_s
+    steps = list(_faults(draw, "evidence", servers, span_s))
+    for _ in range(draw.randint(6, 16)):
+        at = 0.02 + draw.random() * span_s
+        wrong = draw.choice((0.3, 1.0)) if at > drifts_at else draw.choice((0.0, 0.0, 0.05))
+        args = {"count": draw.choice((3, 10, 40)), "wrong": wrong}
+        steps.append(Step(at, "learn", draw.randrange(servers), args))
+    for _ in range(draw.choice((0, 0, 8))):
+        at = 0.02 + draw.random() * span_s
+        letters = "xyzxyzjk" if at > drifts_at else "jklmnopq"
+        texts = [_variant(draw, "a", letters) for _ in range(6)]
+        leaves = {"leaves_s": draw.random() * 0.02} if draw.random() < 0.2 else {}
+        args = {"namespace": 0, "texts": texts, **leaves}
+        steps += [Step(at, "request", draw.randrange(servers), args)]
+        if draw.random() < 0.5:  # again, while the first is being computed or checked
+            later = at + draw.random() * 0.02
+            args = {"namespace": 0, "texts": texts[:2], "leaves_s": draw.random() * 0.01}
+            steps += [Step(later, "request", draw.randrange(servers), args)]
+    return Plan(seed, "evidence", servers, settings, in_order(steps))
+
+
+def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """Return steps by time."""
+    return tuple(sorted(steps, key=lambda step: step.at))
 
 
 def _texts(draw: Random, count: int) -> list[str]:
@@ -85,22 +124,15 @@ def _variant(draw: Random, topic: str, letters: str) -> str:
     return f"{topic} b c d e f g h {draw.choice(letters)} {draw.choice(letters)}"
 
 
-def _requests(
-    draw: Random, kind: Kind, servers: int, span_s: float, texts: list[str]
-) -> Iterator[Step]:
-    namespaces = draw.choice((1, 2, 3)) if kind == "plain" else 1
-    count = draw.randint(4, 14) if kind == "plain" else draw.randint(12, 26)
+def _requests(draw: Random, servers: int, span_s: float, texts: list[str]) -> Iterator[Step]:
+    namespaces = draw.choice((1, 2, 3))
     bursts = draw.random() < 0.5
-    at, drifts_at = 0.02, draw.choice((0.5, 2.0)) * span_s
-    for _ in range(count):
+    at = 0.02
+    for _ in range(draw.randint(4, 14)):
         at = at if bursts and draw.random() < 0.5 else draw.random() * span_s + 0.02
         args: dict[str, Any] = {"namespace": draw.randrange(namespaces)}
-        if kind == "plain":
-            args["texts"] = draw.choices(texts, k=draw.choice((1, 1, 1, 3)))
-            args |= _control(draw)
-        else:
-            letters = "xyzxyzjk" if at > drifts_at else "jklmnopq"
-            args["texts"] = [_variant(draw, draw.choice("aa"), letters) for _ in range(6)]
+        args["texts"] = draw.choices(texts, k=draw.choice((1, 1, 1, 3)))
+        args |= _control(draw)
         if draw.random() < 0.1:
             args["leaves_s"] = draw.random() * 0.02
         yield Step(at, "request", draw.randrange(servers), args)
@@ -174,12 +206,13 @@ def _embedded(seed: int, draw: Random) -> Plan:
         "threshold": draw.choice((None, 0.75)),
         "mode": draw.choice(("off", "on")),
     }
-    steps = [
-        Step(0.02 + draw.random() * span_s, "request", 0, {"namespace": 0, "texts": texts, **more})
-        for texts, more in (
-            (_texts(draw, draw.choice((1, 6))), _control(draw)) for _ in range(draw.randint(3, 8))
-        )
-    ]
+    steps = []
+    for _ in range(draw.randint(3, 8)):
+        texts = _texts(draw, draw.choice((1, 6)))
+        control = {**_control(draw), "tags": ("t",)}
+        control.pop("ttl_s", None)
+        args = {"namespace": 0, "texts": texts, **control}
+        steps.append(Step(0.02 + draw.random() * span_s, "request", 0, args))
     for _ in range(draw.randint(1, 3)):
         scope = draw.choice(("namespace", "tag", "key"))
         at = span_s * (0.5 + draw.random())
@@ -188,4 +221,4 @@ def _embedded(seed: int, draw: Random) -> Plan:
         at = draw.random() * span_s
         pause_s = draw.choice((0.1, 3.0, 20.0))
         steps.append(Step(at, "disk", 0, {"pause_s": pause_s, "seconds": 150.0}))
-    return Plan(seed, "embedded", 1, settings, tuple(sorted(steps, key=lambda step: step.at)))
+    return Plan(seed, "embedded", 1, settings, in_order(steps))

@@ -1,5 +1,6 @@
 """Runs one plan: builds its world, lets it happen, and hands back what the model says of it."""
 
+import atexit
 import gc
 import hashlib
 import logging
@@ -210,6 +211,22 @@ class _Play:
         else:
             self.model.answered(server, asked, result, started)
 
+    def _learn(self, server: SimServer, count: int, wrong: float) -> None:
+        if server.is_up:
+            server.do(self._learn_some(server, count, wrong))
+
+    async def _learn_some(self, server: SimServer, count: int, wrong: float) -> None:
+        """Let a server see pairs with their labels, as many requests would give them."""
+        (thresholds,) = server.embeddings._thresholds
+        (namespace, *_), chance = NAMESPACES, self.world.chance.random
+        for _ in range(count):
+            score = 0.9 + 0.08 * chance()
+            verdict = thresholds.judge(namespace.id, score, None)
+            self.model.seen["learn hit"] += verdict.is_hit
+            if verdict.check or not verdict.is_hit:
+                similarity = 0.1 if chance() < wrong else 0.99
+                thresholds.observe(namespace.id, score, similarity)
+
     def _purge(self, server: SimServer, namespace: int, scope: str) -> None:
         if server.is_up:
             server.do(self._purge_scope(server, NAMESPACES[namespace], scope))
@@ -224,15 +241,17 @@ class _Play:
             (route, *_) = server.embeddings.routes
             key = route.key_of_text(namespace.id, texts[-1])
             ids = tuple(TOKENIZER.encode([texts[-1]])[0])
-        began = self.world.now
+        purge = Purge(server, namespace, tag, ids, self.world.now)
+        self.model.purges.append(purge)
+        before = server.lasting_entries(Scope(namespace.id, tag, key))
         try:
             removed = await server.store.purge(Scope(namespace.id, tag, key))
         except Exception as error:
             self.tell(f"{server.name} purge failed: {error!r}")
             return
         self.tell(f"{server.name} purged {removed}")
-        purge = Purge(server, namespace, tag, ids, began, self.world.now)
-        self.model.purged(purge, removed, None, None)
+        after = server.lasting_entries(Scope(namespace.id, tag, key))
+        self.model.purged(purge, removed, before - after)
 
     def _kill(self, server: SimServer) -> None:
         if server.loop.is_dead:
@@ -340,11 +359,14 @@ def _no_collection(play: _Play) -> Iterator[None]:
     """Keep the garbage collector out of a world: when it runs depends on what ran before."""
     was_collecting = gc.isenabled()
     gc.disable()
+    number = next(_runs)
+    if number == 1:
+        gc.freeze()  # what was imported is not looked through again
     try:
         yield
     finally:
         _over.append(play)
-        if next(_runs) % _RUNS_PER_COLLECTION == 0:
+        if number % _RUNS_PER_COLLECTION == 0:
             _collect()
         if was_collecting:
             gc.enable()
@@ -353,13 +375,18 @@ def _no_collection(play: _Play) -> Iterator[None]:
 def _collect() -> None:
     """Remove the processes that were killed; what they complain of at their end is no news."""
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    logging.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             _over.clear()
             gc.collect()
     finally:
+        logging.disable(logging.NOTSET)
         sys.unraisablehook = before
+
+
+atexit.register(_collect)
 
 
 class _Heard(logging.Handler):

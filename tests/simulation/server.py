@@ -1,6 +1,7 @@
 """One simulated server: the real parts and routes, wired as `cacheproxy.server` wires them."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from contextvars import copy_context
@@ -12,8 +13,10 @@ from cacheproxy.keys import KEY_BYTES
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 from cacheproxy.settings.settings import Settings
+from cacheproxy.stores.embedded.rows import namespace_bytes, tag_bytes
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Store
+from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.index import Hnsw
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import RedisLink
@@ -29,6 +32,9 @@ from tests.simulation.world import SimLoop, World
 
 METRICS = Metrics()
 """Of all servers in all worlds: they decide nothing."""
+
+
+_TROUBLE_S = 12.0
 
 
 class _ReadyIndexes:
@@ -77,6 +83,8 @@ class SimServer:
     Attributes:
         is_up: whether it accepts requests.
         killed_at: when it was killed, or None.
+        stopped_in_trouble: whether its store could not be reached when it stopped, or shortly
+            before: then it may have given up entries.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class SimServer:
         self.loop.is_stopping = False
         self.is_up = False
         self.killed_at: float | None = None
+        self.stopped_in_trouble = False
         self.requests: set[asyncio.Task[Any]] = set()
         self._settings, self._machine, self._network = settings, machine, network
         self._is_embedded = is_embedded
@@ -145,6 +154,24 @@ class SimServer:
 
         self.embeddings.spare_work.put = put_for_asker
 
+    def lasting_entries(self, scope: Scope) -> int:
+        """Return how many entries in scope the embedded store has that do not expire soon."""
+        if not isinstance(self.store, EmbeddedStore):
+            return 0
+        namespace = namespace_bytes(scope.namespace_id)
+        where, more = "", list[bytes]()
+        if scope.key is not None:
+            where, more = " AND key = ?", [scope.key]
+        if scope.tag is not None:
+            where = " AND key IN (SELECT key FROM tags WHERE tag = ?)"
+            more = [tag_bytes(scope.namespace_id, scope.tag)]
+        (found,) = self.store._writer._connection.execute(
+            "SELECT count(*) FROM entries WHERE partition BETWEEN ? AND ? AND expires_at > ?"
+            + where,
+            (namespace + bytes(8), namespace + b"\xff" * 8, self.world.wall() + 1_000.0, *more),
+        ).fetchone()
+        return int(found)
+
     def do(self, work: Any) -> "asyncio.Task[Any]":
         """Run something in the server."""
         task = self.loop.create_task(work)
@@ -162,7 +189,13 @@ class SimServer:
     def stop(self, then: Callable[[], object] = lambda: None) -> "asyncio.Task[None]":
         """End the process as SIGTERM does; then do something."""
         self.is_up = False
+        self._look_for_trouble()
         return self.loop.create_task(self._stop(then))
+
+    def _look_for_trouble(self) -> None:
+        disturbed = self._network.disturbed_at.get(self.loop, -math.inf)
+        is_bad = self._network.is_disturbed(self.loop) or disturbed > self.world.now - _TROUBLE_S
+        self.stopped_in_trouble |= is_bad
 
     async def _stop(self, then: Callable[[], object]) -> None:
         await asyncio.wait({self.starting})
@@ -176,5 +209,6 @@ class SimServer:
         try:
             await self._running.aclose()
         finally:
+            self._look_for_trouble()
             self.loop.kill()
             then()

@@ -146,6 +146,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.wall_offset_s = 0.0
         self.monotonic_offset_s = world.chance.uniform(0, 1e6)
         self.threads: dict[int, Any] = {}
+        # Kept: what the process was doing when it was killed must not end in any way.
+        self.tasks: list[asyncio.Task[Any]] = []
         world.loops.append(self)
 
     def freeze(self, seconds: float) -> None:
@@ -192,7 +194,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro, *, name=None, context=None):
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        self.tasks.append(task)
+        return task
 
     def get_debug(self):
         return False
