@@ -61,22 +61,18 @@ def shutdown_writes_labels() -> Iterator[None]:
 def evidence_is_counted_twice() -> Iterator[None]:
     """Evidence whose write was applied is offered again where the reply was lost (bug 6)."""
 
-    async def share_one(self: Any, name: str, earned: Any) -> None:
-        for _ in range(5):
-            kept = await self._store.read_state(name)
-            offered = earned.offer(earned.unpack(kept) if kept else None)
-            is_kept = False
-            try:
-                until = self._now() + 1e6
-                is_kept = await self._store.swap_state(name, kept, offered.pack(), until)
-            finally:
-                if not is_kept:
-                    earned.take_back()
-            if is_kept:
-                earned.adopt(offered)
-                return
+    share_one = sharing.EvidenceSharing._share_one
 
-    with patch.object(sharing.EvidenceSharing, "_share_one", share_one):
+    async def share_one_and_take_back(self: Any, name: str, earned: EarnedThresholds) -> None:
+        try:
+            await share_one(self, name, earned)
+        except BaseException:
+            if earned.offer_number is not None:
+                earned._news.add(earned._offered)
+                earned.offer_number = None
+            raise
+
+    with patch.object(sharing.EvidenceSharing, "_share_one", share_one_and_take_back):
         yield
 
 
@@ -112,15 +108,12 @@ def passer_by_cancels_check() -> Iterator[None]:
         begin = check(self, item, state)
 
         def begin_without_waiter() -> Any:
-            with (
-                patch.object(FutureFlight, "hold", lambda self: None),
-                patch.object(FutureFlight, "release", FutureFlight.release),
-            ):
+            future = None
+            with patch.object(FutureFlight, "hold", lambda self: None):
                 future = begin()
             if future is not None:
-                future.remove_done_callback  # noqa: B018
-                callbacks = future._callbacks or []
-                future.remove_done_callback(callbacks[-1][0])
+                release, _ = future._callbacks[-1]
+                future.remove_done_callback(release)
             return future
 
         return begin_without_waiter

@@ -278,6 +278,9 @@ class Model:
             self.breaks("settled", f"{server.name}: {waiting} entries wait to be written")
         if checks := len(server.embeddings.spare_work):
             self.breaks("settled", f"{server.name}: {checks} background checks wait")
+        for task in server.loop.tasks:
+            if task.done() and not task.cancelled() and task._log_traceback:
+                self.breaks("unexpected", f"{server.name}: {task.get_name()}: {task.exception()!r}")
         if server.requests:
             self.breaks("answered", f"{server.name}: {len(server.requests)} requests wait")
 

@@ -64,7 +64,9 @@ _NAMED = {
     secrets: ("token_hex",),
     os: ("urandom",),
 }
-_named = [(module, name, getattr(module, name)) for module, names in _NAMED.items() for name in names]
+_named = [
+    (module, name, getattr(module, name)) for module, names in _NAMED.items() for name in names
+]
 
 
 def _modules() -> Iterator[ModuleType]:

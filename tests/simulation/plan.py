@@ -74,6 +74,10 @@ def _shared(seed: int, kind: Kind, draw: Random) -> Plan:
         "mode": draw.choice(("off", "on")),
     }
     texts = _texts(draw, draw.choice((1, 3, 8)))
+    if draw.random() < 0.2:
+        settings |= {"threshold": 0.75, "mode": "on"}
+        steps = [*_near_requests(draw, servers, span_s), *_faults(draw, kind, servers, span_s)]
+        return Plan(seed, kind, servers, settings, in_order(steps))
     steps = [*_requests(draw, servers, span_s, texts), *_faults(draw, kind, servers, span_s)]
     return Plan(seed, kind, servers, settings, in_order(steps))
 
@@ -91,7 +95,11 @@ def _evidence(seed: int, draw: Random) -> Plan:
     }
     drifts_at = draw.choice((0.4, 0.6, 2.0)) * span_s
     steps = list(_faults(draw, "evidence", servers, span_s))
-    for _ in range(draw.randint(6, 16)):
+    if draw.random() < 0.5:
+        args = {"slow": 0.9, "slow_s": 3.0, "loss": draw.choice((0.0, 0.2)), "seconds": 5.0}
+        at = max(0.02, min(drifts_at, span_s) - draw.random() * 3.0)
+        steps.append(Step(at, "weather", draw.randrange(servers), args))
+    for _ in range(draw.randint(8, 24)):
         at = 0.02 + draw.random() * span_s
         wrong = draw.choice((0.3, 1.0)) if at > drifts_at else draw.choice((0.0, 0.0, 0.05))
         args = {"count": draw.choice((3, 10, 40)), "wrong": wrong}
@@ -136,6 +144,21 @@ def _requests(draw: Random, servers: int, span_s: float, texts: list[str]) -> It
         if draw.random() < 0.1:
             args["leaves_s"] = draw.random() * 0.02
         yield Step(at, "request", draw.randrange(servers), args)
+
+
+def _near_requests(draw: Random, servers: int, span_s: float) -> Iterator[Step]:
+    """Ask for a few texts that are alike, again and again: hits of neighbours, and their checks."""
+    texts = [_variant(draw, "a", "jk") for _ in range(3)]
+    for _ in range(draw.randint(4, 8)):
+        at, server = 0.02 + draw.random() * span_s, draw.randrange(servers)
+        for _ in range(draw.choice((1, 3))):
+            args: dict[str, Any] = {"namespace": 0, "texts": [draw.choice(texts)]}
+            if draw.random() < 0.3:
+                args |= {"no_cache": True, "leaves_s": draw.random() * 0.003}
+            at += draw.random() * 0.006
+            yield Step(at, "request", server, args)
+        if draw.random() < 0.4:  # while a check waits for the machine
+            yield Step(at + draw.random() * 0.004, "refuse", server, {"seconds": 0.02})
 
 
 def _control(draw: Random) -> dict[str, Any]:

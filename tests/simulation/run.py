@@ -69,9 +69,7 @@ class Asked:
 @lru_cache(256)
 def _settings(given: tuple[tuple[str, Any], ...]) -> Settings:
     named = dict(given)
-    cache = {
-        name: named[name] for name in ("hot_bytes", "ttl_s", "ttl_jitter", "deadline_ms")
-    }
+    cache = {name: named[name] for name in ("hot_bytes", "ttl_s", "ttl_jitter", "deadline_ms")}
     semantic = {
         "mode": named["mode"],
         "threshold": named["threshold"],
@@ -153,7 +151,6 @@ class _Play:
         self.world.run(lambda: bool(reached))
 
     def _heal(self) -> None:
-        world = self.world
         self.machine.slow_s = self.machine.failing = 0.0
         self.machine.refusing.clear()
         for server in self.servers:

@@ -159,16 +159,15 @@ class SimServer:
         if not isinstance(self.store, EmbeddedStore):
             return 0
         namespace = namespace_bytes(scope.namespace_id)
-        where, more = "", list[bytes]()
-        if scope.key is not None:
-            where, more = " AND key = ?", [scope.key]
-        if scope.tag is not None:
-            where = " AND key IN (SELECT key FROM tags WHERE tag = ?)"
-            more = [tag_bytes(scope.namespace_id, scope.tag)]
+        tag = None if scope.tag is None else tag_bytes(scope.namespace_id, scope.tag)
         (found,) = self.store._writer._connection.execute(
-            "SELECT count(*) FROM entries WHERE partition BETWEEN ? AND ? AND expires_at > ?"
-            + where,
-            (namespace + bytes(8), namespace + b"\xff" * 8, self.world.wall() + 1_000.0, *more),
+            "SELECT count(*) FROM entries WHERE partition BETWEEN ?1 AND ?2 AND expires_at > ?3"
+            " AND (?4 IS NULL OR key = ?4)"
+            " AND (?5 IS NULL OR key IN (SELECT key FROM tags WHERE tag = ?5))",
+            (
+                *(namespace + bytes(8), namespace + b"\xff" * 8),
+                *(self.world.wall() + 1_000.0, scope.key, tag),
+            ),
         ).fetchone()
         return int(found)
 
