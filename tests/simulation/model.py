@@ -33,6 +33,8 @@ RULES = (
     "purge",  # nothing is served after an acknowledged purge
     "ttl",  # nothing is served after its time
     "max-age",  # nothing is served that is older than the request allows
+    "complete",  # only whole answers are kept
+    "label",  # a label says what the judge said
     "certificate",  # no semantic hit without enough labels since the evidence was last refuted
     "once",  # no label is counted twice
     "refuted",  # refuted evidence does not come back
@@ -52,16 +54,17 @@ class Purge:
     server: Any
     namespace: Any
     tag: str | None
-    ids: tuple[int, ...] | None
+    subject: Any
+    """What key the purge is of: the ids of a text, or a question; None: not of a key."""
     began: float
     acked: float = math.inf
 
-    def covers(self, namespace: Any, ids: tuple[int, ...], tags: tuple[str, ...]) -> bool:
+    def covers(self, namespace: Any, subject: Any, tags: tuple[str, ...]) -> bool:
         """Return whether it names an entry."""
         if self.namespace != namespace:
             return False
-        if self.ids is not None:
-            return self.ids == ids
+        if self.subject is not None:
+            return bool(self.subject == subject)
         return self.tag is None or self.tag in tags
 
 
@@ -150,7 +153,7 @@ class Model:
             self.breaks("tenant", f"{about} was made for {by.namespace}")
         if by.no_store and by.request != request.number:
             self.breaks("no-store", f"{about} was not to be stored")
-        self._judge_purges(server, request, one, by, started, about)
+        self.judge_purges(server, request.namespace, one.ids, one, by, started, about)
         record = served.record
         made = record.created_at - EPOCH_S - max(self.offsets_s)
         age_s = started - made - self.clock_slack_s - 0.002
@@ -163,12 +166,20 @@ class Model:
         if served.outcome == "miss" and served.is_stored and one.by is not None:
             self.kept[request.namespace, ids] = Kept(server, one)
 
-    def _judge_purges(
-        self, server: Any, request: Any, one: Inference, by: Asker, started: float, about: str
+    def judge_purges(
+        self,
+        server: Any,
+        namespace: Any,
+        subject: Any,
+        one: Any,
+        by: Asker,
+        started: float,
+        about: str,
     ) -> None:
+        """Judge whether what is served was purged before the request came."""
         disturbed = self.network.disturbed_at.get(server.loop, -math.inf)
         for purge in self.purges:
-            if one.began >= purge.began or not purge.covers(request.namespace, one.ids, by.tags):
+            if one.began >= purge.began or not purge.covers(namespace, subject, by.tags):
                 continue
             heard = purge.acked
             if server is not purge.server:

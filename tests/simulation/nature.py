@@ -93,8 +93,10 @@ _with_defaults = [
 
 async def _run_job(self: JobThread, call: Any) -> Any:
     """Run a job on a thread of the simulated process."""
-    assert _world is not None and _world.loop is not None
-    loop = _world.loop
+    world = _world
+    assert world is not None
+    loop = world.loop
+    assert loop is not None
     thread = loop.threads.get(id(self))
     if thread is None:
         thread = loop.threads[id(self)] = _Thread(loop)

@@ -1,7 +1,7 @@
 """Plans: what clients, operators and nature do in one world, and when; made from a seed.
 
-Each world draws which kinds of faults it has at all (swarm testing: Groce et al., ISSTA 2012), since
-faults that always come together hide each other.
+Each world draws which kinds of faults it has at all, since faults that always come together hide
+each other (swarm testing: Groce et al., ISSTA 2012).
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-Kind = Literal["plain", "evidence", "embedded"]
+Kind = Literal["plain", "evidence", "embedded", "chat"]
 
 _LETTERS = "abcdefghijklmnopqrstuvw"
 
@@ -54,7 +54,9 @@ class Plan:
 def make_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
     draw = Random(f"plan {seed}")  # noqa: S311
-    kind: Kind = draw.choices(("plain", "evidence", "embedded"), (70, 15, 15))[0]
+    kind: Kind = draw.choices(("plain", "evidence", "embedded", "chat"), (68, 12, 10, 10))[0]
+    if kind == "chat":
+        return _chat(seed, draw)
     if kind == "evidence":
         return _evidence(seed, draw)
     if kind == "embedded":
@@ -245,3 +247,48 @@ def _embedded(seed: int, draw: Random) -> Plan:
         pause_s = draw.choice((0.1, 3.0, 20.0))
         steps.append(Step(at, "disk", 0, {"pause_s": pause_s, "seconds": 150.0}))
     return Plan(seed, "embedded", 1, settings, in_order(steps))
+
+
+def _chat(seed: int, draw: Random) -> Plan:
+    """Return a world of completions: plain and streamed, with a judge that is asked."""
+    servers, span_s = draw.choice((1, 2)), draw.choice((1.0, 6.0))
+    settings = {
+        "hot_bytes": draw.choice((0, 6_000, 1_000_000)),
+        "ttl_s": draw.choice((1.0, 3600.0)),
+        "ttl_jitter": 0.0,
+        "deadline_ms": 25.0,
+        "threshold": None,
+        "mode": "off",
+        "stale_s": draw.choice((0.0, 0.5)),
+        "verdict": draw.choice(("ACCEPT", "REJECT")),
+    }
+    questions = [_variant(draw, "a", "jklmno") for _ in range(draw.choice((2, 6)))]
+    steps = list(_faults(draw, "chat", servers, span_s))
+    for _ in range(draw.randint(4, 12)):
+        control = _control(draw)
+        control.pop("max_age_s", None)
+        args = {
+            "namespace": draw.choice((0, 0, 1)),
+            "question": draw.choice(questions),
+            "stream": draw.random() < 0.5,
+            **control,
+        }
+        if draw.random() < 0.15:
+            args["leaves_s"] = draw.random() * 0.03
+        at = 0.02 + draw.random() * span_s
+        steps.append(Step(at, "chat", draw.randrange(servers), args))
+        if draw.random() < 0.1:
+            steps.append(Step(at + draw.random() * 0.1, "restart", draw.randrange(servers)))
+    if draw.random() < 0.4:
+        args = {
+            "failing": draw.choice((0.0, 0.5)),
+            "breaking": draw.choice((0.0, 0.5)),
+            "slow_s": draw.choice((0.02, 1.0)),
+            "seconds": draw.choice((0.3, 3.0)),
+        }
+        steps.append(Step(draw.random() * span_s, "upstream fails", 0, args))
+    for _ in range(draw.choice((0, 0, 2))):
+        at = 0.02 + draw.random() * span_s
+        args = {"namespace": 0, "scope": draw.choice(("namespace", "tag"))}
+        steps.append(Step(at, "purge", draw.randrange(servers), args))
+    return Plan(seed, "chat", servers, settings, in_order(steps))

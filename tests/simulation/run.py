@@ -3,6 +3,7 @@
 import atexit
 import gc
 import hashlib
+import json
 import logging
 import sys
 import warnings
@@ -15,11 +16,15 @@ from itertools import count
 from typing import Any
 
 from cacheproxy.keys import Namespace, hex_id
+from cacheproxy.routes.chat.staleness import Staleness
+from cacheproxy.routes.chat.state import Cached
+from cacheproxy.routes.dialects.chat import ChatDialect
 from cacheproxy.routes.exchange import Control, ItemsRequest
 from cacheproxy.settings.settings import Settings
-from cacheproxy.stores.embedded import notices, removal, rows
+from cacheproxy.stores.embedded import notices, rows
 from cacheproxy.stores.purges import Scope
 from cacheproxy.thresholds.sharing import evidence_name
+from tests.simulation.chat import ChatModel, SimUpstream
 from tests.simulation.machine import INSTALLED, TOKENIZER, Asker, Machine, asker
 from tests.simulation.model import Model, Purge
 from tests.simulation.nature import nature_of
@@ -66,6 +71,19 @@ class Asked:
     control: Control
 
 
+@dataclass(frozen=True)
+class AskedChat:
+    """One request for a completion."""
+
+    number: int
+    namespace: Namespace
+    question: str
+    control: Control
+
+
+_CHAT = ChatDialect()
+
+
 @lru_cache(256)
 def _settings(given: tuple[tuple[str, Any], ...]) -> Settings:
     named = dict(given)
@@ -77,7 +95,17 @@ def _settings(given: tuple[tuple[str, Any], ...]) -> Settings:
         "max_error": 0.2,
         "confidence": 0.9,
     }
-    return Settings.model_validate({"cache": cache, "semantic": semantic})
+    sections = {"cache": cache, "semantic": semantic}
+    if "verdict" in named:
+        sections["upstreams"] = {"up": {"base_url": "http://up/v1", "models": ["gpt"]}}
+        sections["chat"] = {
+            "ttl_s": named["ttl_s"],
+            "hot_bytes": named["hot_bytes"],
+            "stale_while_revalidate_s": named["stale_s"],
+            "stale_if_error_s": named["stale_s"],
+            "learning_share": 1.0,
+        }
+    return Settings.model_validate(sections)
 
 
 class _Play:
@@ -93,6 +121,10 @@ class _Play:
         self.model = Model(world, self.machine, self.network, without=without)
         self.settings = _settings(tuple(sorted(plan.settings.items())))
         self.model.default_ttl_s = self.settings.cache.ttl_s
+        self.upstream = SimUpstream(world, verdict=plan.settings.get("verdict", "ACCEPT"))
+        chat = self.settings.chat
+        stale = Staleness(chat.stale_while_revalidate_s, chat.stale_if_error_s)
+        self.chat_model = ChatModel(self.model, self.upstream, ttl_s=chat.ttl_s, stale=stale)
         self.servers: list[SimServer] = []
         self.retired: list[SimServer] = []
         self.disk_heals_at = 0.0
@@ -119,6 +151,8 @@ class _Play:
             self.network,
             self.model,
             is_embedded=self.plan.kind == "embedded",
+            upstream=self.upstream if self.plan.kind == "chat" else None,
+            chat_judge=self.chat_model,
         )
 
     def play(self) -> None:
@@ -207,6 +241,55 @@ class _Play:
             self.model.failed(server, asked, error)
         else:
             self.model.answered(server, asked, result, started)
+
+    def _chat(
+        self,
+        server: SimServer,
+        namespace: int,
+        question: str,
+        stream: bool = False,
+        leaves_s: float | None = None,
+        **control: Any,
+    ) -> None:
+        if not server.is_up:
+            return
+        self.numbers += 1
+        asked = AskedChat(self.numbers, NAMESPACES[namespace], question, Control(**control))
+        task = server.do(self._ask_chat(server, asked, stream))
+        if leaves_s is not None:
+            self.world.call_in(leaves_s, task.cancel)
+
+    async def _ask_chat(self, server: SimServer, asked: AskedChat, stream: bool) -> None:
+        assert server.completions is not None
+        control, started = asked.control, self.world.now
+        asker.set(
+            Asker(asked.number, asked.namespace, control.no_store, control.ttl_s, control.tags)
+        )
+        messages = [{"role": "user", "content": asked.question}]
+        body = {"model": "gpt", "messages": messages, "stream": stream, "temperature": 0}
+        request = _CHAT.parse(json.dumps(body).encode(), max_temperature=1.0)
+        try:
+            answer = await server.completions.route.serve(request, asked.namespace, control, {})
+            if isinstance(answer, Cached):
+                self.chat_model.cached(server, asked, answer, started)
+            else:
+                with answer.reader as reader:
+                    body = b"".join([part async for part in reader.parts()])
+                self.chat_model.passed(server, asked, body)
+        except Exception as error:
+            self.tell(f"{server.name} request {asked.number} {error!r}")
+            self.chat_model.failed(server, asked, error)
+
+    def _upstream_fails(
+        self, server: SimServer, failing: float, breaking: float, slow_s: float, seconds: float
+    ) -> None:
+        upstream = self.upstream
+        upstream.failing, upstream.breaking, upstream.slow_s = failing, breaking, slow_s
+
+        def recover() -> None:
+            upstream.failing, upstream.breaking, upstream.slow_s = 0.0, 0.0, 0.02
+
+        self.world.call_in(seconds, recover)
 
     def _learn(self, server: SimServer, count: int, wrong: float) -> None:
         if server.is_up:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.keys import KEY_BYTES
+from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 from cacheproxy.settings.settings import Settings
@@ -26,6 +27,7 @@ from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
+from tests.simulation.chat import ChatModel, SimSession, SimUpstream
 from tests.simulation.machine import INSTALLED, Machine, SimBatcher, asker
 from tests.simulation.network import Network, SimPool
 from tests.simulation.world import SimLoop, World
@@ -97,6 +99,8 @@ class SimServer:
         judge: Any,
         *,
         is_embedded: bool = False,
+        upstream: SimUpstream | None = None,
+        chat_judge: ChatModel | None = None,
     ) -> None:
         self.world, self.name, self.judge = world, name, judge
         self.loop = SimLoop(world, name)
@@ -107,6 +111,8 @@ class SimServer:
         self.requests: set[asyncio.Task[Any]] = set()
         self._settings, self._machine, self._network = settings, machine, network
         self._is_embedded = is_embedded
+        self._upstream, self._chat_judge = upstream, chat_judge
+        self.completions: Completions | None = None
         self._running = AsyncExitStack()
         self.starting = self.loop.create_task(self._start())
 
@@ -131,11 +137,19 @@ class SimServer:
             recorder=None,
         )
         self.embeddings = Embeddings(self.parts, INSTALLED)
+        if self._upstream is not None and self._chat_judge is not None:
+            for one in self.parts.upstreams.all():
+                one.start = lambda: None
+                one._session = cast(Any, SimSession(self._upstream, self.loop))
+            self.completions = Completions(self.parts, INSTALLED)
+            self._chat_judge.watch(self, self.completions)
         self._watch()
         async with AsyncExitStack() as running:
             await self.parts.start(running)
             await self.parts.guard.get_many([bytes(KEY_BYTES)])
             self.embeddings.start(running)
+            if self.completions is not None:
+                self.completions.start(running)
             self._running = running.pop_all()
         self.is_up = True
 
