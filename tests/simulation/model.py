@@ -23,6 +23,9 @@ UNHEARD_S = 12.0
 """After a disturbance, within this time: 3 s until a silent connection is noticed, the longest
 pause before the next attempt, and the attempts themselves."""
 
+_RIGHT = 0.9
+"""The least similarity that any request may ask for here."""
+
 _LEDGER = struct.Struct("<4sBBHd")
 
 RULES = (
@@ -35,7 +38,7 @@ RULES = (
     "max-age",  # nothing is served that is older than the request allows
     "complete",  # only whole answers are kept
     "label",  # a label says what the judge said
-    "certificate",  # no semantic hit without enough labels since the evidence was last refuted
+    "certificate",  # no semantic hit without enough right labels since the evidence was last refuted
     "once",  # no label is counted twice
     "refuted",  # refuted evidence does not come back
     "stored",  # what was acknowledged as stored is stored
@@ -73,9 +76,12 @@ class Evidence:
     """What the model has seen of a namespace's evidence, over all servers."""
 
     labels: int = 0
+    right: int = 0
     epoch_stored: int = 0
-    refuted: dict[Any, tuple[int, int]] = field(default_factory=dict)
-    """By server: labels at the last refutation there."""
+    refuted: dict[Any, int] = field(default_factory=dict)
+    """By server: right labels at the last refutation there."""
+    epochs: dict[Any, int] = field(default_factory=dict)
+    """By server: how often the evidence that it uses was refuted."""
 
 
 @dataclass(slots=True)
@@ -223,28 +229,35 @@ class Model:
 
         def judged(namespace_id: str, score: float, min_similarity: float | None) -> Any:
             verdict = judge(namespace_id, score, min_similarity)
+            self._judge_epoch(server, namespace_id, thresholds._of(namespace_id).earned)
             if verdict.is_hit:
                 evidence = self._evidence(namespace_id)
                 since = evidence.refuted.get(server, 0)
-                if evidence.labels - since < self.least_labels:
-                    self.breaks(
-                        "certificate",
-                        f"{server.name} hit on {evidence.labels - since} labels",
-                    )
+                right = evidence.right - since
+                if right < self.least_labels:
+                    self.breaks("certificate", f"{server.name} hit on {right} right labels")
             return verdict
 
         def observed(namespace_id: str, score: float, similarity: float) -> None:
             evidence = self._evidence(namespace_id)
             evidence.labels += 1
+            evidence.right += similarity >= _RIGHT
             self.seen["label"] += 1
             earned = thresholds._of(namespace_id).earned
             before = earned.alarms["refuted"]
             observe(namespace_id, score, similarity)
             if earned.alarms["refuted"] > before:
                 self.seen["refuted"] += 1
-                evidence.refuted[server] = evidence.labels
+                evidence.refuted[server] = evidence.right
 
         thresholds.judge, thresholds.observe = judged, observed
+
+    def _judge_epoch(self, server: Any, namespace_id: str, earned: Any) -> None:
+        """Judge that a server does not return to evidence that it knows to be refuted."""
+        epochs, epoch = self._evidence(namespace_id).epochs, earned._ledger.epoch
+        if epoch < epochs.get(server, 0):
+            self.breaks("refuted", f"{server.name} returned from epoch {epochs[server]} to {epoch}")
+        epochs[server] = epoch
 
     def _evidence(self, namespace_id: str) -> Evidence:
         return self.evidence.setdefault(namespace_id, Evidence())

@@ -38,6 +38,7 @@ class Plan:
         servers: how many there are.
         settings: what differs from the defaults.
         steps: what happens, in order.
+        ambush: what happens at some of the moments at which Redis has just written, or None.
     """
 
     seed: int
@@ -45,9 +46,12 @@ class Plan:
     servers: int
     settings: dict[str, Any]
     steps: tuple[Step, ...]
+    ambush: Step | None = None
 
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.kind}, {self.servers} servers, {self.settings}"
+        if self.ambush is not None:
+            head += f"\nat some writes: {self.ambush}"
         return "\n".join((head, *map(str, self.steps)))
 
 
@@ -81,7 +85,19 @@ def _shared(seed: int, kind: Kind, draw: Random) -> Plan:
         steps = [*_near_requests(draw, servers, span_s), *_faults(draw, kind, servers, span_s)]
         return Plan(seed, kind, servers, settings, in_order(steps))
     steps = [*_requests(draw, servers, span_s, texts), *_faults(draw, kind, servers, span_s)]
-    return Plan(seed, kind, servers, settings, in_order(steps))
+    return Plan(seed, kind, servers, settings, in_order(steps), _ambush(draw))
+
+
+def _ambush(draw: Random) -> Step | None:
+    what = draw.choice((None, None, "kill", "purge", "evict", "cut", "freeze"))
+    if what is None:
+        return None
+    args: dict[str, Any] = {}
+    if what == "purge":
+        args = {"namespace": draw.randrange(2), "scope": draw.choice(("namespace", "tag", "key"))}
+    if what == "freeze":
+        args = {"seconds": draw.choice((0.05, 3.0))}
+    return Step(0.0, what, 0, args)
 
 
 def _evidence(seed: int, draw: Random) -> Plan:
@@ -95,16 +111,17 @@ def _evidence(seed: int, draw: Random) -> Plan:
         "threshold": None,
         "mode": "on",
     }
-    drifts_at = draw.choice((0.4, 0.6, 2.0)) * span_s
+    ambush = Step(0.0, "learn", 0, {"count": 30, "wrong": 1.0}) if draw.random() < 0.5 else None
+    drifts_at = (2.0 if ambush else draw.choice((0.4, 0.6, 2.0))) * span_s
     steps = list(_faults(draw, "evidence", servers, span_s))
     if draw.random() < 0.5:
         args = {"slow": 0.9, "slow_s": 3.0, "loss": draw.choice((0.0, 0.2)), "seconds": 5.0}
         at = max(0.02, min(drifts_at, span_s) - draw.random() * 3.0)
         steps.append(Step(at, "weather", draw.randrange(servers), args))
-    for _ in range(draw.randint(8, 24)):
+    for _ in range(draw.randint(8, 20)):
         at = 0.02 + draw.random() * span_s
         wrong = draw.choice((0.3, 1.0)) if at > drifts_at else draw.choice((0.0, 0.0, 0.05))
-        args = {"count": draw.choice((3, 10, 40)), "wrong": wrong}
+        args = {"count": draw.choice((5, 10, 20)), "wrong": wrong}
         steps.append(Step(at, "learn", draw.randrange(servers), args))
     for _ in range(draw.choice((0, 0, 8))):
         at = 0.02 + draw.random() * span_s
@@ -117,7 +134,7 @@ def _evidence(seed: int, draw: Random) -> Plan:
             later = at + draw.random() * 0.02
             args = {"namespace": 0, "texts": texts[:2], "leaves_s": draw.random() * 0.01}
             steps += [Step(later, "request", draw.randrange(servers), args)]
-    return Plan(seed, "evidence", servers, settings, in_order(steps))
+    return Plan(seed, "evidence", servers, settings, in_order(steps), ambush)
 
 
 def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -40,6 +40,9 @@ _SETTLE_S = 14.0
 """How long all is well before the end: longer than anything may take to recover."""
 
 _RUNS_PER_COLLECTION = 20
+
+_AMBUSHES = 0.3
+"""The share of writes at which a plan's ambush strikes."""
 
 _LOG = logging.getLogger("cacheproxy")
 
@@ -127,6 +130,8 @@ class _Play:
         self.chat_model = ChatModel(self.model, self.upstream, ttl_s=chat.ttl_s, stale=stale)
         self.servers: list[SimServer] = []
         self.retired: list[SimServer] = []
+        self.peer.on_write = self._wrote
+        self.is_calm = False
         self.disk_heals_at = 0.0
         self.numbers = 0
         self.texts: list[tuple[Namespace, str]] = []
@@ -184,7 +189,30 @@ class _Play:
         self.world.call_at(when, reached.append, True)
         self.world.run(lambda: bool(reached))
 
+    def _wrote(self, name: bytes, value: Any) -> None:
+        """Strike at the moment at which Redis has executed a write and nobody knows yet."""
+        self.model.wrote(name, value)
+        ambush, chance = self.plan.ambush, self.world.chance
+        is_entry = isinstance(value, dict)
+        if ambush is None or self.is_calm or is_entry == (ambush.what == "learn"):
+            return
+        if is_entry:
+            struck = list(range(len(self.servers)))
+        elif name in self.model.evidence_names:  # evidence is refuted where it opened the tier
+            struck = [at for at, server in enumerate(self.servers) if self._is_open(server)]
+        else:
+            return
+        if struck and chance.random() < _AMBUSHES:
+            step = replace(ambush, at=self.world.now, server=chance.choice(struck))
+            self.world.call_in(chance.choice((0.0, 0.0001, 0.001)), self.take, step)
+
+    def _is_open(self, server: SimServer) -> bool:
+        (namespace, *_) = NAMESPACES
+        thresholds = server.embeddings._thresholds if server.is_up else []
+        return any(one.is_open(namespace.id) for one in thresholds)
+
     def _heal(self) -> None:
+        self.is_calm = True
         self.machine.slow_s = self.machine.failing = 0.0
         self.machine.refusing.clear()
         for server in self.servers:

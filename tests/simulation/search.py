@@ -98,6 +98,9 @@ def shrink(plan: Plan, *, bug: int | None = None) -> Plan:
         def still_fails(smaller: Plan) -> bool:
             return any(one == rule for one, _ in run(smaller).broken)
 
+        alone = replace(plan, ambush=None)
+        if plan.ambush is not None and still_fails(alone):
+            plan = alone
         return _with_fewer_arguments(_with_fewer_steps(plan, still_fails), still_fails)
 
 
