@@ -16,6 +16,6 @@ What the chat route calls. All of it is pure: time and randomness are arguments,
 4. *Sensitivity controls*: whenever `wants_control()` names a kind, the judge is asked about a pair
    that is wrong by construction, and `controlled` takes the outcome.
 5. *What is stored*: with each entry its question's text, for the features; for each namespace and
-   model the bytes of `Evidence.pack`, shared by `offer`, then `adopt` or `take_back`.
+   model the bytes of `Evidence.pack`, shared by `offer`, then `adopt`.
 6. *What clients' requests cost* goes to `Allowance.earn`, what the proxy's own cost to `spend`.
 """

@@ -81,7 +81,6 @@ class JudgedNamespace:
 
     thresholds: JudgedThresholds
     now: Callable[[], float]
-    unconfirmed: bytes | None = None
     hits: int = 0
     saved_s: float = 0.0
     usual_s: float = 0.0
@@ -96,7 +95,16 @@ class JudgedNamespace:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to share."""
-        return self.thresholds.has_news or self.unconfirmed is not None
+        return self.thresholds.has_news
+
+    @property
+    def offer_number(self) -> int | None:
+        """See `sharing.Shared`."""
+        return self.thresholds.offer_number
+
+    @offer_number.setter
+    def offer_number(self, number: int | None) -> None:
+        self.thresholds.offer_number = number
 
     def unpack(self, packed: bytes) -> Evidence | None:
         """See `sharing.Shared`."""
@@ -108,13 +116,7 @@ class JudgedNamespace:
 
     def adopt(self, shared: Evidence) -> None:
         """See `sharing.Shared`."""
-        self.unconfirmed = None
         self.thresholds.adopt(shared, self.now())
-
-    def take_back(self) -> None:
-        """See `sharing.Shared`."""
-        self.unconfirmed = None
-        self.thresholds.take_back()
 
     def labels_per_s(self) -> float | None:
         """Return the rate of the latest labels, None while there are too few."""

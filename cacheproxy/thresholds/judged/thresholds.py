@@ -120,6 +120,7 @@ class JudgedThresholds:
         self._assumed = assumed
         self._pooled = pooled
         self._news, self._offered = Evidence(), Evidence()
+        self.offer_number: int | None = None
         self._shared_epoch: int | None = None
         self._found: Look = FIRST
         self._next_look: float = _FIRST_LOOK
@@ -311,7 +312,7 @@ class JudgedThresholds:
     def _refute(self) -> None:
         self.alarms["refuted"] += 1
         self.evidence.forget()
-        self._news = Evidence(self.evidence.epoch)
+        self._drop_news()
         self._start_over()
 
     def _start_over(self) -> None:
@@ -337,15 +338,17 @@ class JudgedThresholds:
     @property
     def has_news(self) -> bool:
         """Whether there is evidence that was not shared yet."""
-        return self.evidence.epoch != self._shared_epoch or bool(self._news)
+        has_offered = self.offer_number is not None
+        return self.evidence.epoch != self._shared_epoch or has_offered or bool(self._news)
 
     def offer(self, shared: Evidence | None) -> Evidence:
-        """Return the evidence that processes share, with the news of this one added.
+        """Return the evidence that processes share, with this one's offer (`sharing.Shared`).
 
-        `adopt` is to follow once that is kept, or `take_back` if it could not be.
+        Evidence that was refuted, here or elsewhere, is left out.
         """
         self._settle_traffic()
-        self._offered, self._news = self._news, Evidence(self.evidence.epoch)
+        if self.offer_number is None:
+            self._offered, self._news = self._news, Evidence(self.evidence.epoch)
         if shared is not None and shared.epoch > self.evidence.epoch:
             return shared
         if shared is None or shared.epoch < self.evidence.epoch:
@@ -355,23 +358,26 @@ class JudgedThresholds:
         return shared
 
     def adopt(self, shared: Evidence, now: float) -> None:
-        """Go on from the evidence that is shared now."""
-        if shared.epoch > self.evidence.epoch:
-            self._news = Evidence(shared.epoch)
-            self._start_over()
-            self.evidence = Evidence(shared.epoch)
+        """Go on from the evidence that is shared now, unless it was refuted since."""
         is_first = self._shared_epoch is None
         self._shared_epoch = shared.epoch
+        self.offer_number = None
+        if shared.epoch < self.evidence.epoch:
+            return
+        if shared.epoch > self.evidence.epoch:
+            self.evidence = Evidence(shared.epoch)
+            self._drop_news()
+            self._start_over()
         self.evidence.add(shared)
         self.evidence.seen = max(self.evidence.seen, shared.seen)
         self.evidence.traffic = shared.traffic + self._news.traffic
         if is_first or self.evidence.seen >= self._next_look:
             self.look(now)
 
-    def take_back(self) -> None:
-        """Keep news that could not be shared for the next time."""
-        self._news.add(self._offered)
-        self._news.add_traffic(self._offered.traffic)
+    def _drop_news(self) -> None:
+        """Drop the new evidence, also that on its way to the store, as it was refuted."""
+        self._news = Evidence(self.evidence.epoch)
+        self._offered = Evidence(self.evidence.epoch)
 
     def _take(self, found: Evidence) -> None:
         self.evidence.add(found)
