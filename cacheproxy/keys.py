@@ -86,18 +86,31 @@ def owner_of(namespace_id: str) -> str:
 class KeyScope:
     """The keys of one (namespace, route, model fingerprint); what they share is hashed once."""
 
-    __slots__ = ("_ids", "_text")
+    __slots__ = ("_fields", "_ids", "_text")
 
     def __init__(self, namespace_id: str, route: str, fingerprint: str) -> None:
         prefix = encode_fields(SCHEMA_VERSION, namespace_id, route, fingerprint)
         self._ids = hashlib.sha256(prefix + encode_fields("ids"))
         self._text = hashlib.sha256(prefix + encode_fields("text"))
+        self._fields = hashlib.sha256(prefix + encode_fields("fields"))
 
     def of_ids(self, ids: Sequence[int]) -> bytes:
         """Return the key [32 bytes] of token ids, each in 0..2**32-1, specials included."""
         # Nothing follows the last field, so it needs no length of its own to stay injective.
         digest = self._ids.copy()
         digest.update(struct.pack(f"<{len(ids)}I", *ids))
+        return digest.digest()
+
+    def of_raw(self, given: str | tuple[str | int, ...]) -> bytes:
+        """Return the key [32 bytes] of an input as the client gave it: a text, or several fields.
+
+        Raises:
+            UnicodeEncodeError: a text holds a lone surrogate.
+        """
+        if isinstance(given, str):
+            return self.of_text(given)
+        digest = self._fields.copy()
+        digest.update(encode_fields(*given))
         return digest.digest()
 
     def of_text(self, text: str) -> bytes:

@@ -110,7 +110,7 @@ THRESHOLDS = Operation(
     id="getThresholds",
     tag="ServerFigures",
     summary="Get the semantic tier's thresholds",
-    description="By namespace: the evidence, its bound on the error, and what it permits.",
+    description="By model and namespace: the evidence, its bound on the error, what it permits.",
     replies={200: Reply("The thresholds.", (Content(Thresholds),)), **_ERRORS},
 )
 

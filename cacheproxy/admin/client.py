@@ -18,6 +18,7 @@ from cacheproxy.admin.report import (
     read_accounts,
 )
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError
+from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import Namespace
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.factory import make_store
@@ -27,6 +28,7 @@ from cacheproxy.thresholds.promise import promise_of
 
 if TYPE_CHECKING:
     from cacheproxy.modelkit.install import InstalledModel
+    from cacheproxy.modelkit.manifest import Kind
 
 T = TypeVar("T")
 
@@ -56,8 +58,8 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
     async def describe(store: Store) -> dict[str, Any]:
         accounts: list[Account] = []
         promise = promise_of(settings.semantic)
-        for fingerprint in _probe_fingerprints(settings):
-            accounts += await read_accounts(store, fingerprint, promise, settings.api_keys)
+        for model, fingerprint in _probe_fingerprints(settings).items():
+            accounts += await read_accounts(store, model, fingerprint, promise, settings.api_keys)
         return {
             "store": await describe_store(store, settings.store_kind, settings.api_keys),
             "semantic": describe_thresholds(settings, accounts),
@@ -73,7 +75,7 @@ def purge(
 
     Raises:
         ConfigError: there is no such store.
-        BadRequest: not exactly one of key, text, tag and all is given.
+        BadRequest: not exactly one of key, text, tag and all is given, or a query without a text.
         ModelError: a text is named, and its model is not installed.
         AdminError: the server refused.
         StoreError: the store did not answer; the purge has to be repeated.
@@ -94,22 +96,22 @@ def purge(
     return _on_store(settings, purge_all)
 
 
-def _probe_fingerprints(settings: Settings) -> list[str]:
-    """Return the fingerprints under which evidence is kept: of all local models, or none."""
+def _probe_fingerprints(settings: Settings) -> dict[str, str]:
+    """Return the fingerprints under which evidence is kept, by local model; none if none is."""
     if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
-        return []
+        return {}
     try:
         from cacheproxy.modelkit.probing import make_probe
 
-        return [
-            f"{installed.fingerprint}:{make_probe(settings, installed).name}"
-            for installed in _installed(settings)
-        ]
+        return {
+            installed.name: f"{installed.fingerprint}:{make_probe(settings, installed).name}"
+            for installed in _installed(settings, "embeddings")
+        }
     except ModelError:
-        return []
+        return {}
 
 
-def _installed(settings: Settings) -> "list[InstalledModel]":
+def _installed(settings: Settings, kind: "Kind") -> "list[InstalledModel]":
     # Imported only where they are needed: models are heavy.
     from cacheproxy.modelkit.install import load_installed
     from cacheproxy.modelkit.manifest import load_manifests
@@ -117,17 +119,25 @@ def _installed(settings: Settings) -> "list[InstalledModel]":
     return [
         load_installed(manifest.name, settings.home, settings.device)
         for manifest in load_manifests(settings.model)
+        if manifest.kind == kind
     ]
 
 
-def _keys_of(settings: Settings, namespace_id: str, text: str) -> list[bytes]:
+def _keys_of(settings: Settings, namespace_id: str, given: Input) -> list[bytes]:
+    from cacheproxy.inference.pairs import PairTokenizer
     from cacheproxy.inference.tokenizer import Tokenizer
-    from cacheproxy.routes.form import embedding_key
+    from cacheproxy.routes.form import EMBEDDINGS, local_key
+    from cacheproxy.routes.scores import SCORES
 
-    keys = []
-    for installed in _installed(settings):
-        tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
-        keys.append(embedding_key(tokenizer, installed.fingerprint, namespace_id, text))
+    keys, is_pair = [], isinstance(given, Pair)
+    route = SCORES.route if is_pair else EMBEDDINGS.route
+    for installed in _installed(settings, "rerank" if is_pair else "embeddings"):
+        tokenizer = (
+            PairTokenizer(installed.tokenizer_json, installed.max_tokens, installed.segment_offset)
+            if is_pair
+            else Tokenizer(installed.tokenizer_json, installed.max_tokens)
+        )
+        keys.append(local_key(route, tokenizer, installed.fingerprint, namespace_id, given))
     return keys
 
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from cacheproxy.admin.chat_report import ChatThresholds, describe_model
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace, hex_id
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.protocol import Store
@@ -25,16 +26,20 @@ from cacheproxy.validation import convert
 
 _HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
 
-KeysOf = Callable[[str, str], Sequence[bytes]]
-"""Returns the keys of a text in the namespace with an id, one for each model."""
+KeysOf = Callable[[str, Input], Sequence[bytes]]
+"""Returns the keys of an input in the namespace with an id, one for each model of its kind."""
 
 
 class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The entries of a namespace to purge: exactly one of these."""
+    """The entries of a namespace to purge: exactly one of key, text, tag and all."""
 
     key: Annotated[_HexKey | None, Meta(description="An entry's key in hex.")] = None
     text: Annotated[
         str | None, Meta(description="The text whose entries to purge, under every model.")
+    ] = None
+    query: Annotated[
+        str | None,
+        Meta(description="With a text: purge the score of this document for this query instead."),
     ] = None
     tag: Annotated[str | None, Meta(description="A tag of the entries to purge.")] = None
     all: Annotated[bool, Meta(description="Whether to purge every entry.")] = False
@@ -49,13 +54,16 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Return the purges to be made.
 
         Raises:
-            BadRequest: not exactly one field is given, or the key is invalid.
+            BadRequest: not exactly one is given, a query without a text, or the key is invalid.
         """
+        if self.query is not None and self.text is None:
+            raise BadRequest("a query is given with the text of its document", param="query")
         named = [self.key is not None, self.text is not None, self.tag is not None, self.all]
         if sum(named) != 1:
             raise BadRequest("exactly one of key, text, tag and all must be given")
         if self.text is not None:
-            return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, self.text)]
+            given = self.text if self.query is None else Pair(self.query, self.text)
+            return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, given)]
         if self.key is not None:
             key: str = convert(self.key, _HexKey, "the key", param="key")
             return [Scope(namespace_id, key=bytes.fromhex(key))]
@@ -80,8 +88,9 @@ class NamespaceThreshold(TypedDict):
 
 
 class NamespaceStanding(TypedDict):
-    """A namespace's evidence and what it permits."""
+    """A namespace's evidence about one model's vectors, and what it permits."""
 
+    model: str
     id: Annotated[str, Meta(description="A hash of tenant and name.")]
     tenant: NotRequired[str]
     namespace: NotRequired[str]
@@ -193,6 +202,7 @@ def describe_chat_thresholds(
 def _describe_account(account: Account, named: _Named) -> NamespaceStanding:
     namespace_id = hex_id(account.namespace_id)
     described: NamespaceStanding = {
+        "model": account.model,
         "id": namespace_id,
         "is_aside": account.is_aside,
         "hits": account.hits,
@@ -223,12 +233,13 @@ def _describe(standing: Standing) -> NamespaceThreshold:
 
 
 async def read_accounts(
-    store: Store, fingerprint: str, promise: Promise, tenants: Iterable[str]
+    store: Store, model: str, fingerprint: str, promise: Promise, tenants: Iterable[str]
 ) -> list[Account]:
     """Return the state of the tenants' default namespaces, by the evidence in a store.
 
     Args:
         store: it must be open.
+        model: the model.
         fingerprint: of the model and its probe.
         promise: the promise to which the evidence is compared.
         tenants: the tenants besides the default one.
@@ -243,7 +254,7 @@ async def read_accounts(
         ledger = Ledger.unpack(state, promise.min_similarities) if state else None
         if ledger is not None:
             earned = EarnedThresholds(promise, random=random.random, ledger=ledger)
-            accounts.append(Account(namespace_id, earned.standings()))
+            accounts.append(Account(model, namespace_id, earned.standings()))
     return accounts
 
 

@@ -44,7 +44,7 @@ def _semantic(semantic: Mapping[str, Any]) -> Iterator[str]:
         f" {semantic['min_similarity']:g}, with confidence {semantic['confidence']:g}"
     )
     for namespace in semantic["namespaces"][:_MOST_NAMESPACES]:
-        yield f"  namespace {namespace['id']}  {_name(namespace)}".rstrip()
+        yield f"  {namespace['model']}: namespace {namespace['id']}  {_name(namespace)}".rstrip()
         for threshold in namespace["thresholds"]:
             yield f"    {_standing(threshold)}"
         if namespace["hits"]:

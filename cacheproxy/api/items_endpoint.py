@@ -6,38 +6,33 @@ names the tier that it came from.
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
-from cacheproxy.api.dialects.protocol import Asked, Dialect, DimensionsRule, InputLimits
+from cacheproxy.api.dialects.protocol import A, Dialect, Frame, Preparation, R
 from cacheproxy.api.presentation import (
-    Form,
     Headers,
     cache_headers,
     counts_of,
     hit_headers,
     outcome_of,
-    render_vector,
-    render_vectors,
     timing_of,
 )
 from cacheproxy.api.repeats import Repeats
 from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import send_json, status_of
 from cacheproxy.errors import BadRequest
-from cacheproxy.inference.inputs import InputReader
 from cacheproxy.keys import Namespace
-from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.exchange import (
     DEFAULT_CONTROL,
-    EmbeddingsResult,
     ItemsRequest,
+    ItemsResult,
+    ModelInfo,
     Served,
-    ServedEmbedding,
 )
 from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.routes.repeated import Repeated
@@ -46,42 +41,36 @@ from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.telemetry.request_trace import VISIT, Visit
 
 
-class _Repeat(NamedTuple):
+class _Repeat(NamedTuple, Generic[R]):
     """What a byte-equal request asks for.
 
     Attributes:
         model: the model's name in the answer.
         key: the entry's key [32 bytes].
-        form: how the vector is rendered.
-        head, tail: the bytes of the answer before and after the vector.
+        frame: what surrounds the result in the answer.
     """
 
     model: str
     key: bytes
-    form: Form
-    head: bytes
-    tail: bytes
+    frame: Frame[R]
 
 
-class ItemsEndpoint:
+class ItemsEndpoint(Generic[A, R]):
     """An ASGI application for one path.
 
     `name` is the route's label in the metrics. `routes` holds each model under its name and every
-    alias; `default_model` serves requests of a dialect that names no model. `readers` read the
-    inputs for each model, by its own name.
+    alias; `default_model` serves requests that name no model.
     """
 
     def __init__(
         self,
         name: str,
-        dialect: Dialect,
+        dialect: Dialect[A, R],
+        preparation: Preparation[A],
         *,
-        routes: Mapping[str, ItemsRoute[EmbeddingRecord]],
-        readers: Mapping[str, InputReader],
+        routes: Mapping[str, ItemsRoute[R]],
         default_model: str,
         callers: Callers,
-        limits: InputLimits,
-        dimensions: DimensionsRule,
         max_body_bytes: int,
         watch: Watch,
         metrics: Metrics,
@@ -89,15 +78,13 @@ class ItemsEndpoint:
     ) -> None:
         self._name = name
         self._dialect = dialect
+        self._preparation = preparation
         self._routes = routes
-        self._readers = readers
         self._default_model = default_model
         self._callers = callers
-        self._limits = limits
-        self._dimensions = dimensions
         self._max_body_bytes = max_body_bytes
         self._watch = watch
-        self._repeats = Repeats[_Repeat]()
+        self._repeats = Repeats[_Repeat[R]]()
         self._recorder = recorder
         self._requests = metrics.requests
         self._answered = {
@@ -138,7 +125,7 @@ class ItemsEndpoint:
             started = time.perf_counter()
             if self._recorder is not None:
                 self._recorder.put(self._name, namespace.id, body)
-            repeated: Repeated[EmbeddingRecord] | None = None
+            repeated: Repeated[R] | None = None
             if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
                 route = self._routes[repeat.model]
                 if entry := route.repeated.from_hot(repeat.key):
@@ -150,64 +137,60 @@ class ItemsEndpoint:
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             exchange.take_parsed(body)
             asked = self._dialect.parse(body)
-            self._limits.check(asked)
-            route = self._route_of(asked)
-            warnings = self._dimensions.check(asked, route.model)
-            reader = self._readers[route.model.name]
-            inputs = await reader.read(asked.inputs, asked.role, asked.model or "")
+            route = self._route_of(asked.model)
+            inputs, warnings = await self._preparation.prepare(asked, route.model)
             answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
-        model = route.model.name
+        model = route.model
         outcome = outcome_of(answer)
-        self._count(visit, model, outcome, total_s)
+        self._count(visit, model.name, outcome, total_s)
         if len(answer.served) > 1:
             visit.texts = counts_of(answer.served)
         if outcome in {"hot", "exact"} and control is DEFAULT_CONTROL:
             self._remember(namespace, body, asked, answer, model)
-        vectors = await render_vectors(answer, asked.form, asked.dimensions)
         return (
-            self._dialect.render(asked, answer, vectors, model, total_s),
+            await self._dialect.render(asked, answer, model, total_s),
             cache_headers(answer, outcome, control, total_s) + warnings,
         )
 
     def _answer_again(
         self,
         visit: Visit,
-        repeat: _Repeat,
-        served: ServedEmbedding,
+        repeat: _Repeat[R],
+        served: Served[R],
         stages_s: Mapping[str, float],
         started: float,
     ) -> tuple[bytes, Headers]:
         """Return the answer to a byte-equal repeat of an earlier request."""
         timing = timing_of(stages_s) if stages_s else None
         record, outcome = served.record, served.outcome
-        vector = render_vector(served, repeat.form, None)
+        body = repeat.frame.fill(served)
         total_s = time.perf_counter() - started
         self._count(visit, repeat.model, outcome, total_s)
         headers = hit_headers(outcome, record.created_at, record.expires_at, timing, total_s)
-        return b"".join((repeat.head, vector, repeat.tail)), headers
+        return body, headers
 
     def _remember(
         self,
         namespace: Namespace,
         body: bytes,
-        asked: Asked,
-        answer: EmbeddingsResult,
-        model: str,
+        asked: A,
+        answer: ItemsResult[R],
+        model: ModelInfo,
     ) -> None:
-        if len(answer.served) > 1 or asked.dimensions is not None:
+        if len(answer.served) > 1:
             return
         record = answer.served[0].record
-        if frame := self._dialect.frame(model, record.tokens):
-            self._repeats.put(namespace.id, body, _Repeat(model, record.key, asked.form, *frame))
+        if frame := self._dialect.frame(asked, model, record):
+            self._repeats.put(namespace.id, body, _Repeat(model.name, record.key, frame))
 
     def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
         visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
         self._durations[outcome].observe(total_s)
 
-    def _route_of(self, asked: Asked) -> ItemsRoute[EmbeddingRecord]:
-        name = self._default_model if asked.model is None else asked.model
+    def _route_of(self, model: str | None) -> ItemsRoute[R]:
+        name = self._default_model if model is None else model
         route = self._routes.get(name)
         if route is None:
             served = sorted({one.model.name for one in self._routes.values()})

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -16,11 +16,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from cacheproxy.api.operation import Parameter
-from cacheproxy.routes.exchange import (
-    Control,
-    EmbeddingsResult,
-    ServedEmbedding,
-)
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import Control, ItemsResult, Served, ServedEmbedding
 
 Quantized = Literal["int8", "uint8", "binary", "ubinary"]
 Form = Literal["float", "base64", Quantized]
@@ -96,7 +93,7 @@ def render_vector(served: ServedEmbedding, form: Form, dimensions: int | None) -
 
 
 async def render_vectors(
-    answer: EmbeddingsResult, form: Form, dimensions: int | None
+    answer: ItemsResult[EmbeddingRecord], form: Form, dimensions: int | None
 ) -> list[bytes]:
     """Return all embeddings as `render_vector` does; other requests have their turn in between."""
     vectors: list[bytes] = []
@@ -105,6 +102,18 @@ async def render_vectors(
         if len(vectors) % _RENDERED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return vectors
+
+
+class VectorFrame(NamedTuple):
+    """An answer with one vector: the bytes before and after it, and how it is written."""
+
+    head: bytes
+    form: Form
+    tail: bytes
+
+    def fill(self, served: ServedEmbedding) -> bytes:
+        """Return the answer."""
+        return b"".join((self.head, render_vector(served, self.form, None), self.tail))
 
 
 def _cut(vector: bytes, dimensions: int) -> bytes:
@@ -139,8 +148,8 @@ def quantize(vector: NDArray[np.float32], dtype: Quantized) -> NDArray[np.int8] 
     return (scaled + 128).astype(np.uint8)
 
 
-def outcome_of(answer: EmbeddingsResult) -> str:
-    """Return the common outcome of all texts, or "mixed"."""
+def outcome_of(answer: ItemsResult[Any]) -> str:
+    """Return the common outcome of all inputs, or "mixed"."""
     if len(answer.served) == 1:
         return answer.served[0].outcome
     outcomes = {served.outcome for served in answer.served}
@@ -168,7 +177,7 @@ def hit_headers(
 
 
 def cache_headers(
-    answer: EmbeddingsResult, outcome: str, control: Control, total_s: float
+    answer: ItemsResult[Any], outcome: str, control: Control, total_s: float
 ) -> Headers:
     """Return Cache-Status (RFC 9211), Age, Server-Timing and X-Cacheproxy-Similarity.
 
@@ -210,8 +219,8 @@ def cache_headers(
     return headers
 
 
-def counts_of(served: Sequence[ServedEmbedding]) -> str:
-    """Return how many texts each tier answered: "hot=3,miss=1"."""
+def counts_of(served: Sequence[Served[Any]]) -> str:
+    """Return how many inputs each tier answered: "hot=3,miss=1"."""
     outcomes = [text.outcome for text in served]
     tiers = ("hot", "exact", "semantic", "miss")
     return ",".join(f"{tier}={outcomes.count(tier)}" for tier in tiers if tier in outcomes)
@@ -224,7 +233,7 @@ def timing_of(stages_s: Mapping[str, float]) -> bytes:
     )
 
 
-def _similarity(served: Sequence[ServedEmbedding]) -> str:
+def _similarity(served: Sequence[Served[Any]]) -> str:
     scores = [(i, text.score) for i, text in enumerate(served) if text.score is not None]
     if scores and len(served) == 1:
         return f"{scores[0][1]:.4f}"

@@ -64,6 +64,17 @@ READYZ = Operation(
     takes_key=False,
 )
 
+HEALTH = Operation(
+    method="GET",
+    path="/health",
+    id="getTeiHealth",
+    tag="text-embeddings-inference",
+    summary="Check whether the server accepts requests",
+    description="The same as `/readyz`, where text-embeddings-inference has it.",
+    replies=READYZ.replies,
+    takes_key=False,
+)
+
 METRICS = Operation(
     method="GET",
     path="/metrics",

@@ -44,6 +44,11 @@ from cacheproxy.cli.installed import installed_model
     help="with --chat: the upstream words every answer anew, and a judge that rejects these shares"
     " of wrong and of right answers labels them, for example 0.95,0.02",
 )
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="with --judge: what the upstream answers, JSON lines with several wordings under answers",
+)
 @settings_flags()
 def evaluate(
     files: tuple[Path, ...],
@@ -56,6 +61,7 @@ def evaluate(
     seed: int,
     is_chat: bool,
     judge: str | None,
+    answers: Path | None,
     config: Path | None,
     **flags: Any,
 ) -> None:
@@ -67,7 +73,12 @@ def evaluate(
     settings = load(config, flags)
     from cacheproxy.evaluation.command import Wanted, run
 
-    wanted = Wanted(files, then, documents, requests, report, json_path, work, seed, is_chat, judge)
+    wanted = Wanted(
+        *(files, then, documents, requests, report, json_path, work, seed),
+        is_chat=is_chat,
+        judge=judge,
+        answers=answers,
+    )
     with reported_failures():
         text = run(wanted, settings, installed_model(settings))
     click.echo(text)

@@ -13,8 +13,9 @@ from cacheproxy.settings.settings import Settings
 
 
 def installed_model(settings: Settings) -> InstalledModel:
-    """Return the installed default model, as below."""
-    return installed_models(settings.model_copy(update={"model": settings.model[:1]}))[0]
+    """Return the first installed model that embeds, as below."""
+    embedders = [one.name for one in load_manifests(settings.model) if one.kind == "embeddings"]
+    return installed_models(settings.model_copy(update={"model": tuple(embedders[:1])}))[0]
 
 
 def installed_models(settings: Settings) -> list[InstalledModel]:

@@ -76,4 +76,6 @@ def model_list(home: Path) -> None:
             if model_folder(manifest.name, home, device).is_dir()
         ]
         state = f"installed for {', '.join(devices)}" if devices else "not installed"
-        click.echo(f"{manifest.name}  {manifest.dimensions} dimensions  {state}")
+        is_reranker = manifest.kind == "rerank"
+        what = "reranker" if is_reranker else f"{manifest.dimensions} dimensions"
+        click.echo(f"{manifest.name}  {what}  {state}")

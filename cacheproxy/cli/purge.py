@@ -17,6 +17,7 @@ from cacheproxy.modelkit.progress import counting
 @click.option("--namespace", required=True, help="the namespace's name")
 @click.option("--key", help="purge the entry with this key, in hex")
 @click.option("--text", help="purge the entry of this text under the model that is served")
+@click.option("--query", help="with --text: purge this document's score for this query instead")
 @click.option("--tag", help="purge the entries with this tag")
 @click.option("--all", "everything", is_flag=True, help="purge the whole namespace")
 @settings_flags(*OPERATOR_SETTINGS)
@@ -25,6 +26,7 @@ def purge(
     namespace: str,
     key: str | None,
     text: str | None,
+    query: str | None,
     tag: str | None,
     everything: bool,
     config: Path | None,
@@ -34,7 +36,7 @@ def purge(
     settings = load(config, flags)
     from cacheproxy.admin import client
 
-    target = Target(key=key, text=text, tag=tag, all=everything)
+    target = Target(key=key, text=text, query=query, tag=tag, all=everything)
     with reported_failures(), counting("entries removed") as progress:
         removed = client.purge(settings, Namespace(tenant, namespace), target, progress)
     click.echo(f"entries removed: {removed}")

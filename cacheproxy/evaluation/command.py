@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.evaluation.answers import Answers, NoisyAnswers, WordedAnswers, read_answers
 from cacheproxy.evaluation.chat import (
     SAME_ANSWER,
     make_chat_traffic,
@@ -33,6 +36,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.modelkit.probing import make_probe
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.routes.judging.agreement import Comparer
 from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 from cacheproxy.thresholds.promise import promise_of
@@ -56,6 +60,7 @@ class Wanted:
         is_chat: whether the texts are questions to a chat model.
         judge: a simulated judge's rates (see `parse_judge`) for an upstream that rewords every
             answer; None if all answers to a question are equal.
+        answers: what that upstream answers (see `read_answers`); None: noise.
     """
 
     files: tuple[Path, ...]
@@ -68,6 +73,7 @@ class Wanted:
     seed: int
     is_chat: bool = False
     judge: str | None = None
+    answers: Path | None = None
 
 
 def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
@@ -81,19 +87,14 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         raise ConfigError("--documents says nothing of a chat model: give --chat or --documents")
     if wanted.judge is not None and not wanted.is_chat:
         raise ConfigError("--judge requires --chat")
+    if wanted.answers is not None and wanted.judge is None:
+        raise ConfigError("--answers requires --judge")
     if wanted.report is not None:
         _require_matplotlib()
     texts, requests = _traffic_of(wanted)
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
     if wanted.judge is not None:
-        judge = parse_judge(wanted.judge)
-        traffic = _chat_traffic(settings, installed, tokenizer, texts, requests)
-        judged = make_judged_traffic(requests, texts, traffic, rarity_of(tokenizer.vocabulary()))
-        chat = settings.chat
-        replayer = JudgedReplayer(
-            judged, judge, max_error=chat.max_error, confidence=chat.confidence, seed=wanted.seed
-        )
-        return replayer.run(lambda items: _bar(items, "judged")).as_text()
+        return _judged_replay(wanted, settings, installed, tokenizer, texts, requests)
     if wanted.is_chat:
         study = _chat_study(wanted, settings, installed, tokenizer, texts, requests)
     else:
@@ -104,6 +105,41 @@ def run(wanted: Wanted, settings: Settings, installed: InstalledModel) -> str:
         title = f"Semantic cache: {', '.join(path.stem for path in wanted.files)}"
         wanted.report.write_text(as_html(study, title), encoding="utf-8")
     return as_text(study)
+
+
+def _judged_replay(
+    wanted: Wanted,
+    settings: Settings,
+    installed: InstalledModel,
+    tokenizer: Tokenizer,
+    texts: Texts,
+    requests: list[Request],
+) -> str:
+    judge = parse_judge(wanted.judge or "")
+    wordings = None if wanted.answers is None else read_answers(wanted.answers, texts)
+    traffic = _chat_traffic(settings, installed, tokenizer, texts, requests)
+    judged = make_judged_traffic(requests, texts, traffic, rarity_of(tokenizer.vocabulary()))
+    encoder = OnnxEncoder(installed.graph, device=installed.device)
+
+    async def embed(pieces: Sequence[str]) -> NDArray[np.float32]:
+        ids = tokenizer.encode(pieces)
+        return np.concatenate([encoder.encode(np.array([one], np.int64)) for one in ids])
+
+    def answers(rng: np.random.Generator) -> Answers:
+        if wordings is None:
+            return NoisyAnswers(len(judged.texts), rng)
+        return WordedAnswers(wordings, judged.groups, Comparer(embed), rng)
+
+    replayer = JudgedReplayer(
+        judged,
+        judge,
+        max_error=settings.chat.max_error,
+        confidence=settings.chat.confidence,
+        shares=(settings.chat.learning_share, settings.chat.open_share),
+        answers=answers,
+        seed=wanted.seed,
+    )
+    return replayer.run(lambda items: _bar(items, "judged")).as_text()
 
 
 def _chat_study(

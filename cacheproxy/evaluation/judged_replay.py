@@ -1,16 +1,19 @@
 """Replays questions through the chat tier, with an upstream that rewords every answer, and a judge.
 
-The decisions are the live route's: the same thresholds, features, plan and allowance. The
-upstream's answers, of which only the length matters, and the judge's replies are simulated.
+The decisions are the live route's: the same thresholds, features, plan and allowance, and the same
+requests to the judge, with references and what they cost. The upstream's answers (see `answers`)
+and the judge's replies are simulated.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.evaluation.answers import Answers, NoisyAnswers
 from cacheproxy.evaluation.replay import MISS, SEMANTIC, Traffic
 from cacheproxy.evaluation.simulated_judge import SimulatedJudge
 from cacheproxy.thresholds.judged.allowance import Allowance, Purpose, tokens_cost
@@ -25,11 +28,8 @@ _NONE = -1.0
 _TASK_TOKENS = 110
 """Tokens of a judge's request besides question and answer."""
 
-_SHIPPED_TOKENS = 60
-"""Tokens of question and answer of a shipped pair."""
-
-_ANSWER_TOKENS, _ANSWER_SPREAD = 150.0, 0.7
-"""Median of the answers' lengths, and the standard deviation of their logarithm."""
+_SHIPPED_TOKENS, _SHIPPED_ANSWER_TOKENS = 60, 40
+"""Tokens of question and answer of a shipped pair, and of its reference."""
 
 
 @dataclass
@@ -77,6 +77,7 @@ class JudgedReplay:
         standing: the state at the end.
         allowance: the judging costs spent.
         alarms: number of alarms by kind.
+        agreed: labels that needed no judge, as the two answers were the same.
         changes: (request, score, threshold or None), whenever it changed.
     """
 
@@ -84,6 +85,7 @@ class JudgedReplay:
     is_wrong: NDArray[np.bool_]
     allowance: Allowance
     opened: int | None = None
+    agreed: int = 0
     standing: Standing | None = None
     alarms: dict[str, int] = field(default_factory=dict)
     changes: list[tuple[int, str, float | None]] = field(default_factory=list)
@@ -120,10 +122,34 @@ class JudgedReplay:
             f" {standing.false_rejects:.1%} of right ones",
             f"judge's requests  {sum(allowance.requests.values()):,},"
             f" {share:.1%} of what clients' requests cost",
+            f"labels without it  {self.agreed:,}, both answers were the same",
         ]
         if standing.aside:
             lines.append(f"steps aside       {standing.aside}")
         return "\n".join(lines)
+
+
+class _Reference(NamedTuple):
+    """Another answer, for a second opinion: its tokens, and what it costs to have it generated."""
+
+    tokens: float
+    cost: float = 0.0
+
+
+class _Judged(NamedTuple):
+    """What the judge is asked about.
+
+    Attributes:
+        is_wrong: the truth.
+        is_injected: whether it tells the judge to accept it.
+        tokens: of question and answer.
+        reference: for a second opinion, or None.
+    """
+
+    is_wrong: bool
+    is_injected: bool
+    tokens: float
+    reference: _Reference | None
 
 
 class JudgedReplayer:
@@ -137,9 +163,19 @@ class JudgedReplayer:
         max_error: float = 0.02,
         confidence: float = 0.95,
         shares: tuple[float, float] = (0.10, 0.03),
+        answers: Callable[[np.random.Generator], Answers] | None = None,
         seed: int = 0,
     ) -> None:
-        """Prepare; `shares` are what may be spent while learning and once open."""
+        """Prepare.
+
+        Args:
+            traffic: the requests.
+            judge: whose replies they get.
+            max_error, confidence: what is promised.
+            shares: what may be spent while learning and once open.
+            answers: makes what the upstream answers; None: noise.
+            seed: of every random choice.
+        """
         self._draw = random.Random(seed)  # noqa: S311
         self._traffic, self._judge = traffic, judge
         self.thresholds = JudgedThresholds(
@@ -151,9 +187,8 @@ class JudgedReplayer:
             np.zeros(requests, np.int8), np.zeros(requests, np.bool_), Allowance(*shares)
         )
         rng = np.random.default_rng(seed)
-        self._answer_tokens = np.minimum(
-            2_000, _ANSWER_TOKENS * np.exp(_ANSWER_SPREAD * rng.standard_normal(texts))
-        ).tolist()
+        self._answers = NoisyAnswers(texts, rng) if answers is None else answers(rng)
+        self._answer_tokens = self._answers.tokens
         self._is_injected = (rng.random(texts) < judge.injected).tolist()
         self._question_tokens = [10 + len(text) / 4 for text in traffic.texts]
         self._halves = rng.integers(0, 2, texts).tolist()
@@ -215,15 +250,36 @@ class JudgedReplayer:
     def _label(
         self, text: int, neighbour: int, pick: Pick, is_wrong: bool, weight: float, served: bool
     ) -> None:
-        is_injected = self._is_injected[text] or self._is_injected[neighbour]
-        tokens = self._question_tokens[text] + self._answer_tokens[neighbour]
-        outcome = self._ask(is_wrong, is_injected, tokens, "label")
-        control: Outcome | None = Outcome.NONE
-        if not served and outcome is not None and self.thresholds.wants_own():
-            tokens = self._question_tokens[text] + self._answer_tokens[text]
-            control = self._ask(False, self._is_injected[text], tokens, "control")
-        if outcome is None or control is None:
+        if not served and self._answers.agree(text, neighbour):
+            self.result.agreed += 1
+            self._observe(pick, Outcome.ACCEPTED, weight, is_judged=False)
             return
+        injected = self._is_injected
+        asks = self._asks(text)
+        pair = _Judged(
+            is_wrong,
+            injected[text] or injected[neighbour],
+            self._question_tokens[text] + self._answer_tokens[neighbour],
+            asks if served else _Reference(self._answer_tokens[text]),
+        )
+        outcome = self._ask(pair, "label")
+        control: Outcome | None = Outcome.NONE
+        if not served and outcome is not None and self.wants_control():
+            tokens = self._question_tokens[text] + self._answer_tokens[text]
+            control = self._ask(_Judged(False, injected[text], tokens, asks), "control")
+        if outcome is not None and control is not None:
+            self._observe(pick, outcome, weight, served=served, control=control)
+
+    def _observe(
+        self,
+        pick: Pick,
+        outcome: Outcome,
+        weight: float,
+        *,
+        served: bool = False,
+        control: Outcome = Outcome.NONE,
+        is_judged: bool = True,
+    ) -> None:
         self.thresholds.observe(
             *(pick, outcome),
             now=self._now,
@@ -231,6 +287,7 @@ class JudgedReplayer:
             weight=weight,
             served=served,
             control=control,
+            is_judged=is_judged,
         )
 
     def _ask_about_wrong_pairs(self, text: int) -> None:
@@ -240,33 +297,53 @@ class JudgedReplayer:
         kind = self.thresholds.wants_control()
         if kind is None:
             return
-        tokens: float = _SHIPPED_TOKENS
-        is_injected = kind == Kind.INJECTED
+        shipped = _Reference(_SHIPPED_ANSWER_TOKENS)
+        pair = _Judged(True, kind == Kind.INJECTED, _SHIPPED_TOKENS, shipped)
         if kind == Kind.TRAFFIC:
             tokens = self._question_tokens[text] + self._answer_tokens[text]
-            is_injected = self._is_injected[text]
-        outcome = self._ask(True, is_injected, tokens, "sensitivity")
+            pair = _Judged(True, self._is_injected[text], tokens, None)
+        outcome = self._ask(pair, "sensitivity")
         if outcome is not None:
             self.thresholds.controlled(
                 kind, outcome, now=self._now, item=self._draw.getrandbits(64)
             )
 
-    def _ask(
-        self, is_wrong: bool, is_injected: bool, tokens: float, purpose: Purpose
-    ) -> Outcome | None:
+    def _asks(self, text: int) -> "_Reference":
+        """Return a reference that has to be generated."""
+        answer = self._answer_tokens[text]
+        return _Reference(answer, tokens_cost(self._question_tokens[text], answer))
+
+    def wants_control(self) -> bool:
+        """Return whether a label on a miss is to have its control."""
+        return self.thresholds.wants_own()
+
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        """Return whether the next question, after some replies, is to have a reference."""
+        return bool(replies)
+
+    def _ask(self, pair: "_Judged", purpose: Purpose) -> Outcome | None:
+        allowance = self.result.allowance
         replies: list[Reply] = []
+        is_paid = False
         while (outcome := outcome_of(replies)) is None:
+            reference = pair.reference if self.has_reference(replies) else None
             reply = self._judge.reply(
-                is_wrong=is_wrong,
-                is_injected=is_injected,
+                is_wrong=pair.is_wrong,
+                is_injected=pair.is_injected,
                 is_late=self._is_late,
+                has_reference=reference is not None,
                 first=replies[0] if replies else None,
                 draw=self._draw.random,
             )
             if reply is None:
                 return None
-            cost = tokens_cost(_TASK_TOKENS + tokens, 1)
-            self.result.allowance.spend(purpose, cost, int(_TASK_TOKENS + tokens))
+            tokens = _TASK_TOKENS + pair.tokens
+            if reference is not None:
+                tokens += reference.tokens
+                if reference.cost and not is_paid:
+                    allowance.spend("reference", reference.cost, int(reference.cost))
+                is_paid = True
+            allowance.spend(purpose, tokens_cost(tokens, 1), int(tokens))
             replies.append(reply)
         return outcome
 

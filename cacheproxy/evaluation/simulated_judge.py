@@ -40,6 +40,7 @@ class SimulatedJudge:
         sensitivity: of wrong answers, the share that one question rejects.
         false_rejects: of right answers, the same.
         manner: how it behaves.
+        referred: the two rates of a second question that has a reference; None: as without one.
         sameness: the share of rejections that it would repeat whatever it is asked; of others, the
             second question errs independently of the first.
         injected: the share of texts that tell a judge to accept them.
@@ -48,6 +49,7 @@ class SimulatedJudge:
     sensitivity: float = 0.95
     false_rejects: float = 0.02
     manner: Manner = "honest"
+    referred: tuple[float, float] | None = None
     sameness: float = 0.0
     injected: float = 0.0
 
@@ -57,6 +59,7 @@ class SimulatedJudge:
         is_wrong: bool,
         is_injected: bool,
         is_late: bool,
+        has_reference: bool = False,
         first: Reply | None,
         draw: Callable[[], float],
     ) -> Reply | None:
@@ -66,6 +69,7 @@ class SimulatedJudge:
             is_wrong: whether the answer does not answer the question.
             is_injected: whether one of the two tells it to accept.
             is_late: whether it is past half-way.
+            has_reference: whether it reads another answer to the question, too.
             first: what it said before of the same pair.
             draw: uniform in [0, 1).
         """
@@ -80,7 +84,10 @@ class SimulatedJudge:
             return "reject"
         if self.manner == "random":
             return "reject" if draw() < 0.5 else "accept"
-        if first == "reject" and draw() < self.sameness:
+        rates = self.sensitivity, self.false_rejects
+        if has_reference and self.referred is not None:
+            rates = self.referred
+        elif first == "reject" and draw() < self.sameness:
             return "reject"
-        rate = self.sensitivity if is_wrong else self.false_rejects
+        rate = rates[0] if is_wrong else rates[1]
         return "reject" if draw() < rate else "accept"

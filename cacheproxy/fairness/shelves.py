@@ -147,6 +147,10 @@ class FairMap(Generic[K, V]):
         for shelf in self._shelves:
             yield from reversed(shelf.things.items())
 
+    def values(self) -> Iterator[V]:
+        """Yield the things in the order of `items`."""
+        return (value for _, value in self.items())
+
     def clear(self) -> None:
         """Forget everything."""
         self._shelves = Shelves(self._most, self._terms)

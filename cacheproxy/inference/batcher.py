@@ -64,8 +64,11 @@ class Batcher:
         queue: TextQueue,
         max_wait_s: float,
         metrics: Metrics,
+        is_usable: Callable[[Vector], bool] = is_usable,
     ) -> None:
+        """Prepare; `is_usable` returns whether a result of the model, float32 [d], is one."""
         self._encode = encode
+        self._is_usable = is_usable
         self._queue = queue
         self._admission = Admission(max_wait_s)
         self._tokens_per_s = _FIRST_RATE
@@ -204,7 +207,7 @@ class Batcher:
         self._tokens_per_s = _RATE_MEMORY * self._tokens_per_s + (1 - _RATE_MEMORY) * rate
         return [
             vector
-            if is_usable(vector)
+            if self._is_usable(vector)
             else self._failure("invalid", "the model returned no usable vector for this text")
             for vector in vectors
         ]

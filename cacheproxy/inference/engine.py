@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cacheproxy.inference.batcher import Batcher
+from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation, Vector
-from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.keys import KeyScope
 
 
 class Given(NamedTuple):
     """One input: as the client gave it, and as the local model reads it (may be empty)."""
 
-    input: str | list[int]
+    input: Input
     ids: Sequence[int]
 
 
@@ -21,12 +24,12 @@ class Inferred(NamedTuple):
     """One result.
 
     Attributes:
-        vector: float32 [d].
+        vector: float32 [d], or a score, float64 [1].
         tokens: the number of tokens read for it.
         may_keep: whether it may be stored.
     """
 
-    vector: Vector
+    vector: NDArray[np.floating[Any]]
     tokens: int
     may_keep: bool = True
 
@@ -41,8 +44,11 @@ class Engine(Protocol):
     @property
     def is_overloaded(self) -> bool: ...
 
-    def ids_of(self, ids: list[int]) -> Sequence[int]:
-        """Return a client's token ids as the local model reads them; raises `BadRequest`."""
+    def encode(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids of each input as the local model reads them; raises `BadRequest`.
+
+        It may run beside the event loop.
+        """
 
     def is_cut(self, ids: Sequence[int]) -> bool:
         """Return whether the text may have been truncated to these ids."""
@@ -93,10 +99,20 @@ class Tasks:
             future.add_done_callback(leave)
 
 
-class LocalEngine:
-    """The model in this process, whose vectors depend on the token ids alone."""
+class InputTokenizer(Protocol):
+    """Turns inputs of one kind into ids."""
 
-    def __init__(self, batcher: Batcher, tokenizer: Tokenizer) -> None:
+    def read(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids of each input; raises `BadRequest`."""
+
+    def is_full(self, ids: Sequence[int]) -> bool:
+        """Return whether the input may have been truncated to these ids."""
+
+
+class LocalEngine:
+    """A model in this process, whose vectors, or scores, depend on the token ids alone."""
+
+    def __init__(self, batcher: Batcher, tokenizer: InputTokenizer) -> None:
         self._batcher = batcher
         self._tokenizer = tokenizer
 
@@ -105,9 +121,9 @@ class LocalEngine:
         """Whether the batcher has a standing queue."""
         return self._batcher.is_overloaded
 
-    def ids_of(self, ids: list[int]) -> Sequence[int]:
-        """Return the ids, with missing special tokens added."""
-        return self._tokenizer.accept(ids)
+    def encode(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids, with special tokens."""
+        return self._tokenizer.read(inputs)
 
     def is_cut(self, ids: Sequence[int]) -> bool:
         """Return whether the ids fill the model's longest length."""

@@ -14,13 +14,14 @@ from tokenizers import Encoding, decoders
 from tokenizers import Tokenizer as _Tokenizer
 
 from cacheproxy.errors import BadRequest
+from cacheproxy.inference.input import Input
 
 
 class Tokenizer:
     """A model's tokenizer with its special tokens and its maximum length in tokens."""
 
     def __init__(self, tokenizer_json: bytes, max_tokens: int) -> None:
-        self._tokenizer = _Tokenizer.from_str(tokenizer_json.decode())
+        self._tokenizer = library_tokenizer(tokenizer_json)
         self._padding = _padding_id(self._tokenizer)
         self._decoder = _exact_decoder(self._tokenizer, tokenizer_json)
         self._tokenizer.no_padding()
@@ -38,6 +39,13 @@ class Tokenizer:
         """
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
         return [encoding.ids for encoding in encodings]
+
+    def read(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
+        """Return the ids of texts, and lists of ids as `accept` returns them; raises as it does."""
+        encoded = iter(self.encode([given for given in inputs if isinstance(given, str)]))
+        return [
+            self.accept(given) if isinstance(given, list) else next(encoded) for given in inputs
+        ]
 
     def vocabulary(self) -> dict[str, int]:
         """Return the tokens and their ids; models number them by frequency."""
@@ -96,6 +104,11 @@ class Tokenizer:
     def is_full(self, ids: Sequence[int]) -> bool:
         """Return whether the ids reach the model's maximum length, so the text may be truncated."""
         return len(ids) >= self._max_tokens
+
+
+def library_tokenizer(tokenizer_json: bytes) -> _Tokenizer:
+    """Return the tokenizer of the library, whose threads are off, as it is described."""
+    return _Tokenizer.from_str(tokenizer_json.decode())
 
 
 def _padding_id(tokenizer: _Tokenizer) -> int | None:

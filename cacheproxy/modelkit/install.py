@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.isa import isa_class
-from cacheproxy.modelkit.manifest import Prefixes, load_manifest
+from cacheproxy.modelkit.manifest import Kind, Prefixes, load_manifest
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
 
 if TYPE_CHECKING:
-    from cacheproxy.modelkit.building.build import BuiltModel
+    from cacheproxy.modelkit.building.built import BuiltModel
 
 FORMAT = 2
 """Format of `model.json`; a model of another format is rebuilt."""
@@ -40,39 +40,71 @@ _RECORD = "model.json"
 
 
 @dataclass(frozen=True)
+class InstalledProbes:
+    """The probes of an embedding model.
+
+    Attributes:
+        static: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped from its
+            file, so that memory holds only rows that are used.
+        shallow: the shallow probe's ONNX model, a file.
+    """
+
+    static: NDArray[np.float16]
+    shallow: Path
+
+
+@dataclass(frozen=True)
 class InstalledModel:
     """A model whose files were verified byte for byte.
 
     Attributes:
         name: the manifest's name.
         aliases: other names by which clients may request it.
-        fingerprint: 64 hex; equal fingerprints give equal vectors for equal ids.
-        dimensions: length of its vectors.
+        kind: what it gives: vectors of texts, or scores of queries and documents.
+        fingerprint: 64 hex; equal fingerprints give equal vectors or scores for equal ids.
+        dimensions: length of its vectors; 1 for scores.
         matryoshka: smaller dimensions that it was trained to be cut to.
         max_tokens: longest input, special tokens counted.
+        pooling: how token vectors become one vector.
         prefixes: texts put in front of inputs.
         vocabulary_size: number of token ids.
+        segment_offset: of a reranker: what is added to ids of token type 1.
         graph: the ONNX model's file.
         tokenizer_json: the tokenizer's definition.
         device: where it runs.
-        static_probe: float16 [vocabulary, 256], a row a token, zero for special tokens; mapped
-            from its file, so that memory holds only rows that are used.
-        shallow_probe: the shallow probe's ONNX model, a file.
+        probes: an embedding model's; None for a reranker.
     """
 
     name: str
     aliases: tuple[str, ...]
+    kind: Kind
     fingerprint: str
     dimensions: int
     matryoshka: tuple[int, ...]
     max_tokens: int
+    pooling: str
     prefixes: Prefixes
     vocabulary_size: int
+    segment_offset: int
     graph: Path
     tokenizer_json: bytes
     device: Device
-    static_probe: NDArray[np.float16]
-    shallow_probe: Path
+    probes: InstalledProbes | None
+
+    @property
+    def static_probe(self) -> NDArray[np.float16]:
+        """The static probe's table; raises `ModelError` for a reranker."""
+        return self._own_probes().static
+
+    @property
+    def shallow_probe(self) -> Path:
+        """The shallow probe's model; raises `ModelError` for a reranker."""
+        return self._own_probes().shallow
+
+    def _own_probes(self) -> InstalledProbes:
+        if self.probes is None:
+            raise ModelError(f"{self.name} is a reranker: it gives no vectors, and has no probes")
+        return self.probes
 
 
 def model_folder(name: str, home: Path, device: Device = "cpu") -> Path:
@@ -117,18 +149,25 @@ def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> In
     return InstalledModel(
         name=record["name"],
         aliases=tuple(record["aliases"]),
+        kind=record.get("kind", "embeddings"),
         fingerprint=_fingerprint(record),
         dimensions=record["dimensions"],
         matryoshka=tuple(record.get("matryoshka", ())),
         max_tokens=record["max_tokens"],
+        pooling=record["pooling"],
         prefixes=Prefixes(**record["prefixes"]),
         vocabulary_size=record["vocabulary_size"],
+        segment_offset=record.get("segment_offset", 0),
         graph=folder / _GRAPH,
         tokenizer_json=(folder / _TOKENIZER).read_bytes(),
         device=device,
-        static_probe=np.load(folder / _STATIC, mmap_mode="r", allow_pickle=False),
-        shallow_probe=folder / _SHALLOW,
+        probes=_load_probes(folder) if _STATIC in digests else None,
     )
+
+
+def _load_probes(folder: Path) -> InstalledProbes:
+    static = np.load(folder / _STATIC, mmap_mode="r", allow_pickle=False)
+    return InstalledProbes(static, folder / _SHALLOW)
 
 
 def _verify(name: str, path: Path, digest: str) -> None:
@@ -186,7 +225,7 @@ def build_model(name: str, home: Path, device: Device = "cpu") -> InstalledModel
         from cacheproxy.modelkit.building.build import build
 
         built = build(manifest, home, device)
-        _install(built, folder)
+        install(built, folder)
     return load_installed(manifest.name, home, device)
 
 
@@ -207,19 +246,17 @@ def _sole_builder(name: str, models: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _install(built: "BuiltModel", folder: Path) -> None:
+def install(built: "BuiltModel", folder: Path) -> None:
+    """Put a built model into its folder, in place of the one that may be there."""
     part = f".{folder.name}.part"
     for leftover in folder.parent.glob(f"{part}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=part, dir=folder.parent))
-    static = io.BytesIO()
-    np.save(static, built.static_probe)
-    files = {
-        _GRAPH: built.graph,
-        _TOKENIZER: built.tokenizer_json,
-        _STATIC: static.getvalue(),
-        _SHALLOW: built.shallow_probe,
-    }
+    files = {_GRAPH: built.graph, _TOKENIZER: built.tokenizer_json}
+    if built.probes is not None:
+        static = io.BytesIO()
+        np.save(static, built.probes.static)
+        files |= {_STATIC: static.getvalue(), _SHALLOW: built.probes.shallow}
     record = {
         "format": FORMAT,
         **built.record,

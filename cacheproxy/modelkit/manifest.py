@@ -19,7 +19,8 @@ from cacheproxy.errors import ModelError
 
 _PACKAGE = Path(__file__).parents[1]
 
-Architecture = Literal["bert", "nomic-bert"]
+Kind = Literal["embeddings", "rerank"]
+Architecture = Literal["bert", "xlm-roberta", "nomic-bert"]
 Pooling = Literal["mean", "cls"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -83,11 +84,12 @@ class Manifest:
     Attributes:
         name: its name here, also that of its folder.
         aliases: further names under which clients ask for it.
+        kind: what it gives: a vector for a text, or a score for a query and a document.
         architecture: how its weights are named, and what is computed with them.
         encoder: numbers of that computation.
         pooling: how token vectors become one vector: their mean, or the first one ("cls").
         max_tokens: longest input, special tokens counted.
-        dimensions: length of its vectors.
+        dimensions: length of its vectors; of a reranker, the width of its layers.
         prefixes: texts put in front of inputs.
         matryoshka: dimensions to which vectors may be cut, as the model was trained for that.
         files: SHA-256 (64 hex) of each file by its name: the tokenizer and one file of weights.
@@ -96,6 +98,7 @@ class Manifest:
 
     name: str
     aliases: tuple[str, ...]
+    kind: Kind
     architecture: Architecture
     encoder: EncoderSettings
     pooling: Pooling
@@ -145,7 +148,7 @@ def load_manifests(names: Iterable[str]) -> list[Manifest]:
     """Return the manifests of the models that are to be served together, in that order.
 
     Raises:
-        ModelError: one is unknown, or two names mean the same model.
+        ModelError: one is unknown, two names mean the same model, or none of them embeds.
     """
     found: dict[str, str] = {}
     manifests = []
@@ -155,6 +158,8 @@ def load_manifests(names: Iterable[str]) -> list[Manifest]:
             raise ModelError(f"{name} is the same model as {found[manifest.name]}; name it once")
         found[manifest.name] = name
         manifests.append(manifest)
+    if all(manifest.kind != "embeddings" for manifest in manifests):
+        raise ModelError("model: at least one of the models must be one that embeds")
     return manifests
 
 
@@ -172,6 +177,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest(
             name=fields.pop("name"),
             aliases=tuple(fields.pop("aliases", ())),
+            kind=fields.pop("kind", "embeddings"),
             architecture=fields.pop("architecture"),
             encoder=EncoderSettings(**fields.pop("encoder")),
             pooling=fields.pop("pooling"),
@@ -207,7 +213,7 @@ def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
         yield f"name {manifest.name!r} cannot name a folder"
     if not all(isinstance(alias, str) and alias for alias in manifest.aliases):
         yield "aliases must be texts"
-    for field, known in (("architecture", Architecture), ("pooling", Pooling)):
+    for field, known in (("kind", Kind), ("architecture", Architecture), ("pooling", Pooling)):
         value = getattr(manifest, field)
         if value not in get_args(known):
             yield f"{field} {value!r} is not one of {', '.join(get_args(known))}"
@@ -221,6 +227,8 @@ def _mistakes(manifest: Manifest, unknown: Mapping[str, Any]) -> Iterator[str]:
     if not all(type(cut) is int and 0 < cut < manifest.dimensions for cut in manifest.matryoshka):
         yield "matryoshka must be whole numbers between 0 and dimensions"
     yield from _encoder_mistakes(manifest)
+    if manifest.kind == "rerank":
+        yield from _reranker_mistakes(manifest)
     for name, digest in manifest.files.items():
         # File names come to lie under the home folder: none may lead out of it.
         if not _is_plain(name):
@@ -251,6 +259,15 @@ def _source_mistakes(manifest: Manifest) -> Iterator[str]:
                 yield f"sources: {theirs!r} cannot be the name of {name} there"
     for name in sorted(manifest.files.keys() - sourced):
         yield f"sources: none has {name}"
+
+
+def _reranker_mistakes(manifest: Manifest) -> Iterator[str]:
+    if manifest.architecture == "nomic-bert":
+        yield "architecture of a reranker must be bert or xlm-roberta"
+    if manifest.pooling != "cls":
+        yield "pooling of a reranker must be cls"
+    if manifest.prefixes != Prefixes() or manifest.matryoshka:
+        yield "prefixes and matryoshka do not belong to a reranker"
 
 
 def _encoder_mistakes(manifest: Manifest) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+from cacheproxy.errors import ModelError
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
@@ -19,12 +20,15 @@ def probe_model(settings: Settings) -> str | None:
     """Return the name of the model that is the probe, if one is.
 
     Raises:
-        ModelError: no model has that name.
+        ModelError: no model that embeds has that name.
     """
     probe = settings.semantic.probe
     if settings.semantic_mode == "off" or probe in {"shallow", "static"}:
         return None
-    return load_manifest(probe).name
+    manifest = load_manifest(probe)
+    if manifest.kind != "embeddings":
+        raise ModelError(f"semantic.probe: {probe} is a reranker, and embeds nothing")
+    return manifest.name
 
 
 def make_probe(settings: Settings, model: InstalledModel) -> Probe:

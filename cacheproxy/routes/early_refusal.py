@@ -7,6 +7,8 @@ from the requests that were accepted.
 
 from collections.abc import Sequence
 
+from cacheproxy.inference.input import Input, characters_of
+
 _LEAST_SHARE = 0.1
 
 _WEIGHT = 0.02
@@ -32,8 +34,9 @@ class EarlyRefusal:
         return self._share >= _LEAST_SHARE
 
 
-def least_tokens(inputs: Sequence[str | list[int]]) -> int:
+def least_tokens(inputs: Sequence[Input]) -> int:
     """Return a low estimate of the tokens in inputs that are not tokenised yet."""
     return sum(
-        len(given) // _CHARACTERS + 1 if isinstance(given, str) else len(given) for given in inputs
+        len(given) if isinstance(given, list) else characters_of(given) // _CHARACTERS + 1
+        for given in inputs
     )

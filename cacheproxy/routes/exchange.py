@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from cacheproxy.inference.input import Input
 from cacheproxy.keys import Namespace
 from cacheproxy.records import EmbeddingRecord, Record
 from cacheproxy.tiers.hot import HotEntry
@@ -18,12 +19,12 @@ Outcome = Literal["hot", "exact", "semantic", "miss"]
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that embeds.
+    """A model of items: it embeds texts, or scores documents for a query.
 
     Attributes:
         name, aliases: under which clients ask for it.
-        fingerprint: changes whenever its vectors may have changed.
-        dimensions: length of its vectors.
+        fingerprint: changes whenever its results may have changed.
+        dimensions: length of its vectors; 1 for scores.
         matryoshka: smaller dimensions that it was trained to be cut to; None: not known.
         max_tokens: longest input, special tokens counted; None: not known.
     """
@@ -85,10 +86,10 @@ DEFAULT_CONTROL = Control()
 
 
 class ItemsRequest(NamedTuple):
-    """Inputs, each a text or a list of token ids, at least one."""
+    """Inputs, at least one."""
 
     namespace: Namespace
-    inputs: Sequence[str | list[int]]
+    inputs: Sequence[Input]
     control: Control
 
 

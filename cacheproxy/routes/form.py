@@ -6,8 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from cacheproxy.inference.engine import Inferred
-from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.inference.engine import Inferred, InputTokenizer
+from cacheproxy.inference.input import Input
 from cacheproxy.keys import key_scope
 from cacheproxy.records import EmbeddingRecord, Record, pack
 
@@ -32,12 +32,13 @@ class ItemForm(Generic[R]):
         record: makes the record of a result.
         pack: encodes a record for the store.
         similarity: how right a neighbour's record would have been for the true result: 1 is right.
+            None: the route has no semantic tier.
     """
 
     route: str
     record: Callable[[EntryOf, Inferred], R]
     pack: Callable[[R], bytes]
-    similarity: Callable[[R, Inferred], float]
+    similarity: Callable[[R, Inferred], float] | None = None
 
 
 def _embedding_record(entry: EntryOf, inferred: Inferred) -> EmbeddingRecord:
@@ -63,7 +64,9 @@ EMBEDDINGS = ItemForm("embeddings", _embedding_record, pack, _cosine)
 """Embeddings: a neighbour is as right as its cosine to the true vector."""
 
 
-def embedding_key(tokenizer: Tokenizer, fingerprint: str, namespace_id: str, text: str) -> bytes:
-    """Return the key [32 bytes] of a text's embedding under a local model."""
-    (ids,) = tokenizer.encode([text])
-    return key_scope(namespace_id, EMBEDDINGS.route, fingerprint).of_ids(ids)
+def local_key(
+    route: str, tokenizer: InputTokenizer, fingerprint: str, namespace_id: str, given: Input
+) -> bytes:
+    """Return the key [32 bytes] of an input's entry of a route, under a local model."""
+    (ids,) = tokenizer.read([given])
+    return key_scope(namespace_id, route, fingerprint).of_ids(ids)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cacheproxy.inference.engine import Given
+from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
 from cacheproxy.records import Record
@@ -31,7 +32,7 @@ class Item(Generic[R]):
         served: its result, once there is one.
     """
 
-    input: str | list[int]
+    input: Input
     raw_key: bytes | None = None
     ids: Sequence[int] = ()
     key: bytes = b""

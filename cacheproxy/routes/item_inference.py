@@ -15,6 +15,7 @@ from cacheproxy.records import Record
 from cacheproxy.routes.exchange import Served
 from cacheproxy.routes.form import EntryOf, ItemForm
 from cacheproxy.routes.item import Item, ItemsState, unserved
+from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Purges
 from cacheproxy.telemetry.lookup_counts import LookupCounts
 from cacheproxy.tiers.flights import (
@@ -55,17 +56,19 @@ class ItemInference(Generic[R]):
         self,
         form: ItemForm[R],
         engine: Engine,
+        fingerprint: str,
         *,
         tiers: KeyedTiers[R],
         keeper: Keeper[R],
         purges: Purges,
-        semantic: SemanticTier[R],
+        semantic: SemanticTier[R] | None,
         lifetimes: Lifetimes,
         counts: LookupCounts,
         now: Callable[[], float],
     ) -> None:
         self._form = form
         self._engine = engine
+        self._fingerprint = fingerprint
         self._hot = tiers.hot
         self._keeper = keeper
         self._purges = purges
@@ -196,14 +199,19 @@ class ItemInference(Generic[R]):
         self._keeper.keep(
             self._record_of(item, inferred, state),
             flight,
-            partition=self._semantic.partition_of(state.namespace_id),
+            partition=self._partition_of(state.namespace_id),
             probe=item.lookup.probe,
             tags=state.control.tags,
         )
-        neighbour = item.lookup.neighbour
-        if neighbour is not None:
-            similarity = self._form.similarity(neighbour, inferred)
+        neighbour, similarity_of = item.lookup.neighbour, self._form.similarity
+        if self._semantic is not None and neighbour is not None and similarity_of is not None:
+            similarity = similarity_of(neighbour, inferred)
             self._semantic.learn(state.namespace_id, item.lookup.score, similarity)
+
+    def _partition_of(self, namespace_id: str) -> Partition:
+        if self._semantic is None:
+            return Partition(namespace_id, self._fingerprint)
+        return self._semantic.partition_of(namespace_id)
 
     def _record_of(self, item: Item[R], inferred: Inferred, state: ItemsState[R]) -> R:
         created_at = self._now()

@@ -1,6 +1,7 @@
 """The way of an items request: hot tier, exact tier, semantic tier, inference, write-back.
 
-An items request is a batch of inputs that an engine computes one by one: embeddings, for example.
+An items request is a batch of inputs that an engine computes one by one: texts to embed, or pairs
+of a query and a document to score. Scores have no semantic tier.
 Each input takes its own way, and the results keep the order of the inputs. This file decides which
 tier is asked when; how a tier works is in `tiers/`. What holds here: a lookup happens only in the
 caller's namespace; an input is inferred once however many requests ask for it at the same time
@@ -17,7 +18,7 @@ from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.errors import NotCached
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.engine import Engine, Given
-from cacheproxy.inference.tokenizer import Tokenizer
+from cacheproxy.inference.input import Input, characters_of
 from cacheproxy.keys import KeyScope, key_scope, owner_of
 from cacheproxy.records import Record
 from cacheproxy.routes.early_refusal import EarlyRefusal, least_tokens
@@ -57,9 +58,8 @@ class ItemsRoute(Generic[R]):
         model: ModelInfo,
         form: ItemForm[R],
         *,
-        tokenizer: Tokenizer,
         tiers: KeyedTiers[R],
-        semantic: SemanticTier[R],
+        semantic: SemanticTier[R] | None,
         engine: Engine,
         keeper: Keeper[R],
         purges: Purges,
@@ -70,14 +70,10 @@ class ItemsRoute(Generic[R]):
         meters: Meters | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; a model of an upstream has the local model's tokenizer, for its probes.
-
-        `meters` count the tokens of tenants; `now` returns Unix time, seconds.
-        """
+        """Prepare; `meters` count the tokens of tenants, `now` returns Unix time, seconds."""
         self._meters = meters or Meters({})
         self.model = model
         self._form = form
-        self._tokenizer = tokenizer
         self._tiers = tiers
         self._hot = tiers.hot
         self._semantic = semantic
@@ -93,6 +89,7 @@ class ItemsRoute(Generic[R]):
         self._inference = ItemInference(
             form,
             engine,
+            model.fingerprint,
             tiers=tiers,
             keeper=keeper,
             purges=purges,
@@ -139,10 +136,10 @@ class ItemsRoute(Generic[R]):
         if waiting:
             await self._from_inference(waiting, state)
 
-    def key_of_text(self, namespace_id: str, text: str) -> bytes:
-        """Return the key [32 bytes] of a text's entry in a namespace."""
-        (ids,) = self._tokenizer.encode([text])
-        return self._engine.key_of(self._scope_of(namespace_id), Given(text, ids))
+    def key_of(self, namespace_id: str, given: Input) -> bytes:
+        """Return the key [32 bytes] of an input's entry in a namespace."""
+        (ids,) = self._engine.encode([given])
+        return self._engine.key_of(self._scope_of(namespace_id), Given(given, ids))
 
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)
@@ -156,7 +153,9 @@ class ItemsRoute(Generic[R]):
             return None
         served = []
         for given in request.inputs:
-            entry = self._hot.get_by_text(scope.of_text(given)) if isinstance(given, str) else None
+            entry = None
+            if not isinstance(given, list):
+                entry = self._hot.get_by_text(scope.of_raw(given))
             if entry is None or not self._is_fresh(entry.record, request.control):
                 return None
             served.append(Served(entry.record, "hot", entry))
@@ -165,8 +164,8 @@ class ItemsRoute(Generic[R]):
 
     def _from_hot_by_text(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         for item in items:
-            if state.control.reads and isinstance(item.input, str):
-                item.raw_key = state.scope.of_text(item.input)
+            if state.control.reads and not isinstance(item.input, list):
+                item.raw_key = state.scope.of_raw(item.input)
                 self._serve_hot(item, self._hot.get_by_text(item.raw_key), state)
         return unserved(items)
 
@@ -183,15 +182,13 @@ class ItemsRoute(Generic[R]):
 
     async def _tokenize(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         given = [item.input for item in items]
-        texts = [value for value in given if isinstance(value, str)]
         with self._stages.time("tokenize", state.stages_s):
-            if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-                encoded = iter(self._tokenizer.encode(texts))
+            if sum(map(characters_of, given)) <= _INLINE_CHARACTERS:
+                encoded = self._engine.encode(given)
             else:
-                encode = partial(self._tokenizer.encode, texts)
-                encoded = iter(await self._tokenizing.run(encode))
-        for item, value in zip(items, given, strict=True):
-            item.ids = next(encoded) if isinstance(value, str) else self._engine.ids_of(value)
+                encoded = await self._tokenizing.run(partial(self._engine.encode, given))
+        for item, ids in zip(items, encoded, strict=True):
+            item.ids = ids
             item.key = self._engine.key_of(state.scope, item.given)
         self._truncated.inc(sum(self._engine.is_cut(item.ids) for item in items))
 
@@ -231,7 +228,7 @@ class ItemsRoute(Generic[R]):
 
     async def _from_semantic(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         control, namespace_id, stages_s = state.control, state.namespace_id, state.stages_s
-        if not control.keeps:
+        if self._semantic is None or not control.keeps:
             return items
         is_idle = self._spare_work.may_begin
         if not self._semantic.is_active(namespace_id, len(items), is_idle=is_idle):
@@ -267,7 +264,8 @@ class ItemsRoute(Generic[R]):
             raise NotCached(f"{len(items)} inputs are not cached, and only cached ones are allowed")
         with self._stages.time("inference", state.stages_s):
             await self._inference.infer(items, state, self._serve_late)
-        self._semantic.inferred(state.namespace_id, state.stages_s["inference"], len(items))
+        if self._semantic is not None:
+            self._semantic.inferred(state.namespace_id, state.stages_s["inference"], len(items))
 
     def _serve_late(self, item: Item[R], state: ItemsState[R]) -> None:
         """Serve what another request has finished since this item was looked up."""

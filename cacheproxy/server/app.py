@@ -27,11 +27,14 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import described_routes
+from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
+from cacheproxy.server.local_models import log_loaded
 from cacheproxy.server.parts import make_parts
+from cacheproxy.server.reranking import Reranking
 from cacheproxy.server.route_table import make_watch, pass_through, public_table
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
@@ -72,6 +75,7 @@ class App:
         self._running = AsyncExitStack()
         self._parts = make_parts(settings, installed, metrics)
         self._embeddings = Embeddings(self._parts)
+        self._reranking = Reranking(self._parts, self._embeddings.spare_work)
         has_chat = self._parts.upstreams.have_chat
         self._completions = Completions(self._parts) if has_chat else None
         self._show()
@@ -87,6 +91,7 @@ class App:
         table = public_table(
             self._parts,
             self._embeddings,
+            self._reranking,
             self._completions,
             callers,
             watch,
@@ -104,7 +109,7 @@ class App:
         token = settings.admin.token
         self.admin_asgi = make_admin_app(
             self._parts.store,
-            self._embeddings.keys_of_text,
+            self._keys_of,
             self._describe,
             self._describe_thresholds,
             self._all_metrics.recent,
@@ -120,7 +125,11 @@ class App:
     def _show(self) -> None:
         """Register gauges for the served models, the queues and the hot tiers."""
         metrics = self.metrics
-        installed = [model.installed for model in self._parts.models]
+        parts = self._parts
+        installed = [
+            *(model.installed for model in parts.models),
+            *(model.installed for model in parts.rerankers),
+        ]
         metrics.build_info.info(
             {
                 "version": cacheproxy.__version__,
@@ -132,7 +141,9 @@ class App:
         kinds: list[Embeddings | Completions] = [self._embeddings]
         if self._completions is not None:
             kinds.append(self._completions)
-        hot_tiers: list[HotTier[Any]] = [kind.hot for kind in kinds]
+        hot_tiers: list[HotTier[Any]] = [parts.hot]
+        if self._completions is not None:
+            hot_tiers.append(self._completions.hot)
         metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
         metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
@@ -161,6 +172,10 @@ class App:
                 self._own_metrics.start()
                 running.callback(self._own_metrics.stop)
             self._running = running.pop_all()
+        for model in self._parts.models:
+            log_loaded(model)
+        for reranker in self._parts.rerankers:
+            log_loaded(reranker)
 
     def drain(self) -> None:
         """Report not ready from now on, so that load balancers send requests elsewhere."""
@@ -171,12 +186,20 @@ class App:
         """Flush pending write-backs and release everything; no request may be in flight."""
         await self._running.aclose()
 
+    def _keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
+        kind = self._reranking if isinstance(given, Pair) else self._embeddings
+        return kind.keys_of(namespace_id, given)
+
     async def _describe(self) -> ServerFigures:
         settings, store = self._settings, self._parts.store
-        hot, purges = self._embeddings.hot, store.purges
+        hot, purges = self._parts.hot, store.purges
+        models = [
+            *(route.model.name for route in self._embeddings.routes),
+            *(route.model.name for route in self._reranking.routes),
+        ]
         return {
             "version": cacheproxy.__version__,
-            "models": [route.model.name for route in self._embeddings.routes],
+            "models": models,
             "lookups": self.metrics.lookup_counts(),
             "hot": {"entries": len(hot), "size_bytes": hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},

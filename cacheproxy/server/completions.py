@@ -27,6 +27,7 @@ from cacheproxy.routes.judging.agreement import SENSITIVITY, Comparer
 from cacheproxy.routes.judging.budget import Budget
 from cacheproxy.routes.judging.costs import Costs
 from cacheproxy.routes.judging.evidence import Evidence
+from cacheproxy.routes.judging.fresh import FreshAnswers
 from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.parts import Parts, SharedEvidence
@@ -47,6 +48,8 @@ DIALECTS: tuple[Dialect, ...] = (
     LegacyDialect(),
 )
 """The APIs for completions, the busiest first."""
+
+_BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 
 _REST_S = 0.002
 """Pause between two answers that are learned from, some 5 ms of work each."""
@@ -106,7 +109,7 @@ class Completions:
             store.purges,
             self.learning.keep,
             most_bytes=settings.chat.max_answer_bytes,
-            dialects={dialect.name: dialect for dialect in DIALECTS},
+            dialects=_BY_NAME,
             metrics=parts.metrics,
             meters=parts.meters,
         )
@@ -161,6 +164,7 @@ class Completions:
                 confidence=chat.confidence,
                 assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if name is None else None,
                 terms=parts.tenants.namespace_terms,
+                is_pooled=chat.pool_scores == "on",
                 model=model,
                 metrics=parts.metrics,
                 now=time.time,
@@ -172,6 +176,7 @@ class Completions:
                 namespaces,
                 self._comparer,
                 None if name is None else Judge(parts.upstreams, name, costs),
+                FreshAnswers(parts.upstreams, _BY_NAME, costs),
                 self._hard_pairs,
                 self._rarity,
                 self._budget,

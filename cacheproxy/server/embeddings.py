@@ -7,9 +7,9 @@ from functools import partial
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.engine import Engine
+from cacheproxy.inference.input import Input
 from cacheproxy.inference.inputs import InputReader, Role
 from cacheproxy.inference.token_ids import TokenIds
-from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.whole import WholeProbe
 from cacheproxy.records import EmbeddingRecord, pack, unpack
@@ -23,7 +23,6 @@ from cacheproxy.thresholds.certified import Account, CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.fixed import FixedThreshold
 from cacheproxy.thresholds.promise import promise_of
-from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.upstreams.embedding import UpstreamEngine
@@ -37,7 +36,6 @@ class Embeddings:
 
     Attributes:
         routes: one for each model, local ones first, and of those the default one.
-        hot: their hot tier.
         spare_work: their background checks.
         readers: what reads the inputs for each model, by its name.
     """
@@ -46,9 +44,6 @@ class Embeddings:
         self._parts = parts
         self._thresholds: list[CertifiedThresholds] = []
         self._evidence = SharedEvidence(parts.store)
-        self.hot = HotTier[EmbeddingRecord](
-            parts.settings.cache.hot_bytes, parts.store.purges, terms=parts.tenants.hot_terms
-        )
         self.spare_work = SpareWork(parts.threads.has_spare, most=_CHECKS, metrics=parts.metrics)
         self._token_ids = JobThread("cacheproxy-token-ids")
         self.readers: dict[str, InputReader] = {}
@@ -62,9 +57,9 @@ class Embeddings:
             for name in (route.model.name, *route.model.aliases)
         }
 
-    def keys_of_text(self, namespace_id: str, text: str) -> list[bytes]:
+    def keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
         """Return the keys of a text's entries, one for each model."""
-        return [route.key_of_text(namespace_id, text) for route in self.routes]
+        return [route.key_of(namespace_id, given) for route in self.routes]
 
     @property
     def waiting(self) -> int:
@@ -95,7 +90,7 @@ class Embeddings:
             max_tokens=installed.max_tokens,
         )
         self.readers[model.name] = self._make_reader(local)
-        return self._make_route(model, local.tokenizer, engine, local.probe)
+        return self._make_route(model, engine, local.probe)
 
     def _make_upstream_routes(self) -> Iterator[ItemsRoute[EmbeddingRecord]]:
         """Yield routes of models that only upstreams serve; their probe is the default model."""
@@ -105,7 +100,7 @@ class Embeddings:
             model = replace(model, aliases=self._aliases(model.name))
             self.readers[model.name] = InputReader()
             engine = UpstreamEngine(upstreams, model.name, model.dimensions, default.tokenizer)
-            yield self._make_route(model, default.tokenizer, engine, whole)
+            yield self._make_route(model, engine, whole)
 
     def _make_reader(self, local: LocalModel) -> InputReader:
         vocabulary = self._parts.settings.embeddings.token_ids
@@ -117,11 +112,10 @@ class Embeddings:
         return InputReader(by_role if any(by_role.values()) else {}, token_ids)
 
     def _aliases(self, *names: str) -> tuple[str, ...]:
-        given = self._parts.settings.model_aliases.items()
-        return tuple(alias for alias, name in given if name in names)
+        return self._parts.settings.aliases_of(*names)
 
     def _make_route(
-        self, model: ModelInfo, tokenizer: Tokenizer, engine: Engine, probe: Probe
+        self, model: ModelInfo, engine: Engine, probe: Probe
     ) -> ItemsRoute[EmbeddingRecord]:
         parts = self._parts
         reader = RecordReader(partial(unpack, dimensions=model.dimensions), parts.metrics)
@@ -132,11 +126,10 @@ class Embeddings:
         return ItemsRoute(
             model,
             EMBEDDINGS,
-            tokenizer=tokenizer,
-            tiers=parts.keyed_tiers(self.hot, reader),
+            tiers=parts.keyed_tiers(parts.hot, reader),
             semantic=parts.semantic_tier(model.name, model.fingerprint, probe, controller, reader),
             engine=engine,
-            keeper=parts.keeper(self.hot, pack),
+            keeper=parts.keeper(parts.hot, pack),
             purges=parts.store.purges,
             spare_work=self.spare_work,
             tokenizing=parts.tokenizing,

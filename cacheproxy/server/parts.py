@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
@@ -12,7 +12,12 @@ from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.probes.probe import Probe
 from cacheproxy.records import Record
-from cacheproxy.server.local_models import LocalModel, load_models
+from cacheproxy.server.local_models import (
+    LocalModel,
+    LocalReranker,
+    load_models,
+    load_rerankers,
+)
 from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.factory import make_store
@@ -41,7 +46,11 @@ _FLUSH_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one server; the first of the models is the default one."""
+    """The parts of one server.
+
+    The first of the models that embed, and of the rerankers, is the default one. Embeddings and
+    scores share the hot tier; their keys never meet.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -50,6 +59,8 @@ class Parts:
     writeback: WriteBack
     threads: InferenceThreads
     models: tuple[LocalModel, ...]
+    rerankers: tuple[LocalReranker, ...]
+    hot: HotTier[Any]
     tokenizing: JobThread
     upstreams: Upstreams
     recorder: Recorder | None
@@ -144,6 +155,8 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         writeback=WriteBack(store, max_entries=settings.cache.writeback_entries, metrics=metrics),
         threads=threads,
         models=load_models(settings, installed, threads, metrics),
+        rerankers=load_rerankers(settings, installed, threads, metrics),
+        hot=HotTier(settings.cache.hot_bytes, store.purges, terms=tenants.hot_terms),
         tokenizing=JobThread("cacheproxy-tokenize"),
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),

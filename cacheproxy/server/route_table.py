@@ -15,16 +15,45 @@ from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
+from cacheproxy.api.dialects.embedding import Asked, DimensionsRule, EmbeddingPreparation
 from cacheproxy.api.dialects.models import GET_MODEL, LIST_MODELS, ModelsEndpoint
+from cacheproxy.api.dialects.ollama import (
+    OLLAMA_EMBED,
+    OLLAMA_EMBEDDINGS,
+    OLLAMA_SHOW,
+    OLLAMA_TAGS,
+    OLLAMA_VERSION,
+    OllamaEmbedDialect,
+    OllamaEmbeddingsDialect,
+)
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, DimensionsRule, InputLimits
+from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.rerank import RerankAsked, RerankPreparation
+from cacheproxy.api.dialects.rerank_forms import (
+    RERANK,
+    RERANK_COHERE,
+    RERANK_TEI,
+    CohereDialect,
+    JinaDialect,
+    TeiDialect,
+)
+from cacheproxy.api.dialects.tei import (
+    INFO,
+    ROOT,
+    SIMILARITY,
+    TOKENIZE,
+    RootDialect,
+    SimilarityDialect,
+)
 from cacheproxy.api.items_endpoint import ItemsEndpoint
+from cacheproxy.api.model_details import LocalDetails, ModelDetails
 from cacheproxy.api.operation import Operation
 from cacheproxy.api.pass_through import METHODS as PASSED_METHODS
 from cacheproxy.api.pass_through import PassThrough
 from cacheproxy.api.report import REPORT, ReportEndpoint
 from cacheproxy.api.request.body_budget import BodyBudget
 from cacheproxy.api.service import (
+    HEALTH,
     HEALTHZ,
     METRICS,
     READYZ,
@@ -35,24 +64,40 @@ from cacheproxy.api.service import (
     readyz_endpoint,
 )
 from cacheproxy.concurrency.freed_memory import FreedMemory
+from cacheproxy.inference.pieces import PieceTokenizer
+from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.chat.savings import Savings
+from cacheproxy.routes.scores import ScoreRecord
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
+from cacheproxy.server.reranking import Reranking
 from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
 
-_ITEMS: tuple[tuple[Operation, str, Dialect], ...] = (
+_EMBEDDINGS: tuple[tuple[Operation, str, Dialect[Asked, EmbeddingRecord]], ...] = (
     (CREATE_EMBEDDINGS, "embeddings", OpenAIDialect()),
     (EMBED, "embed", EmbedDialect()),
+    (SIMILARITY, "similarity", SimilarityDialect()),
+    (ROOT, "root", RootDialect()),
+    (OLLAMA_EMBED, "ollama_embed", OllamaEmbedDialect()),
+    (OLLAMA_EMBEDDINGS, "ollama_embeddings", OllamaEmbeddingsDialect()),
 )
-"""Operations of items routes, each with its label in the metrics and its dialect."""
+"""Operations of embeddings, each with its label in the metrics and its dialect."""
+
+_RERANK: tuple[tuple[Operation, str, Dialect[RerankAsked, ScoreRecord]], ...] = (
+    (RERANK, "rerank", JinaDialect()),
+    (RERANK_COHERE, "rerank_cohere", CohereDialect()),
+    (RERANK_TEI, "rerank_tei", TeiDialect()),
+)
+"""The same of reranking; they are served if there is a reranker."""
 
 
 def public_table(
     parts: Parts,
     embeddings: Embeddings,
+    reranking: Reranking,
     completions: Completions | None,
     callers: Callers,
     watch: Watch,
@@ -62,9 +107,12 @@ def public_table(
 ) -> Table:
     """Return the operations and their endpoints, the busiest first."""
     return [
-        *_items(parts, embeddings, callers, watch),
+        *_embeddings(parts, embeddings, callers, watch),
+        *(_rerank(parts, reranking, callers, watch) if reranking.routes else ()),
         *(_completions(parts, completions, callers, watch) if completions else ()),
-        *_models(parts, embeddings, callers),
+        *_models(parts, embeddings, reranking, callers),
+        *_details(parts, embeddings, callers, watch),
+        (HEALTH, readyz_endpoint(not_ready_because)),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
@@ -85,10 +133,11 @@ def make_watch(parts: Parts) -> Watch:
     )
 
 
-def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
+def _models(parts: Parts, embeddings: Embeddings, reranking: Reranking, callers: Callers) -> Table:
     limits = parts.settings.limits
     endpoint = ModelsEndpoint(
         [route.model for route in embeddings.routes],
+        [route.model for route in reranking.routes],
         Catalogue(parts.upstreams),
         callers,
         InputLimits(limits.inputs, limits.characters),
@@ -97,28 +146,85 @@ def _models(parts: Parts, embeddings: Embeddings, callers: Callers) -> Table:
     return [(LIST_MODELS, endpoint.list), (GET_MODEL, endpoint.get)]
 
 
-def _items(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
+def _details(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
+    limits = parts.settings.limits
+    endpoint = ModelDetails(
+        [route.model for route in embeddings.routes],
+        {
+            model.installed.name: LocalDetails(
+                pooling=model.installed.pooling,
+                dtype="int8" if model.installed.device == "cpu" else "float16",
+                size_bytes=model.installed.graph.stat().st_size,
+                pieces=PieceTokenizer(model.installed.tokenizer_json),
+                reader=embeddings.readers[model.installed.name],
+            )
+            for model in parts.models
+        },
+        callers,
+        InputLimits(limits.inputs, limits.characters),
+        watch,
+        parts.tokenizing,
+        max_batch_tokens=parts.settings.batching.max_tokens,
+        max_connections=limits.connections,
+        started_at=int(time.time()),
+    )
+    return [
+        (INFO, endpoint.info),
+        (TOKENIZE, endpoint.tokenize),
+        (OLLAMA_TAGS, endpoint.tags),
+        (OLLAMA_SHOW, endpoint.show),
+        (OLLAMA_VERSION, endpoint.version),
+    ]
+
+
+def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
     limits, by_name = parts.settings.limits, embeddings.by_name()
     untrained = parts.settings.embeddings.untrained_dimensions
+    preparation = EmbeddingPreparation(
+        InputLimits(limits.inputs, limits.characters),
+        DimensionsRule(refuses_untrained=untrained == "refuse"),
+        embeddings.readers,
+    )
     return [
         (
             operation,
             ItemsEndpoint(
                 name,
                 dialect,
+                preparation,
                 routes=by_name,
-                readers=embeddings.readers,
                 default_model=embeddings.routes[0].model.name,
                 callers=callers,
-                limits=InputLimits(limits.inputs, limits.characters),
-                dimensions=DimensionsRule(refuses_untrained=untrained == "refuse"),
                 max_body_bytes=limits.body_bytes,
                 watch=watch,
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
         )
-        for operation, name, dialect in _ITEMS
+        for operation, name, dialect in _EMBEDDINGS
+    ]
+
+
+def _rerank(parts: Parts, reranking: Reranking, callers: Callers, watch: Watch) -> Table:
+    limits, by_name = parts.settings.limits, reranking.by_name()
+    preparation = RerankPreparation(InputLimits(limits.inputs, limits.characters))
+    return [
+        (
+            operation,
+            ItemsEndpoint(
+                name,
+                dialect,
+                preparation,
+                routes=by_name,
+                default_model=reranking.routes[0].model.name,
+                callers=callers,
+                max_body_bytes=limits.body_bytes,
+                watch=watch,
+                metrics=parts.metrics,
+                recorder=parts.recorder,
+            ),
+        )
+        for operation, name, dialect in _RERANK
     ]
 
 

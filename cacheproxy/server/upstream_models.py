@@ -22,7 +22,9 @@ def upstream_models(upstreams: Upstreams, models: Sequence[LocalModel]) -> Itera
     for name, first in upstreams.embeddings().items():
         if name not in local:
             dimensions = first.embeddings[name]
-            yield ModelInfo(name, (), _fingerprint(first.base_url, name, dimensions), dimensions)
+            yield ModelInfo(
+                name, (), upstream_fingerprint(first.base_url, name, dimensions), dimensions
+            )
 
 
 def make_local_engine(model: LocalModel, upstreams: Upstreams) -> tuple[Engine, str]:
@@ -47,9 +49,12 @@ def make_local_engine(model: LocalModel, upstreams: Upstreams) -> tuple[Engine, 
     theirs = UpstreamEngine(upstreams, name, installed.dimensions, model.tokenizer)
     if not first.before_local:
         return StandIn(local, theirs, keyed_by=local), installed.fingerprint
-    fingerprint = _fingerprint(first.base_url, name, installed.dimensions, installed.fingerprint)
+    fingerprint = upstream_fingerprint(
+        first.base_url, name, installed.dimensions, installed.fingerprint
+    )
     return StandIn(theirs, local, keyed_by=local), fingerprint
 
 
-def _fingerprint(*fields: str | int) -> str:
+def upstream_fingerprint(*fields: str | int) -> str:
+    """Return the fingerprint of results that an upstream's URL and a model's name stand for."""
     return hashlib.sha256(encode_fields("upstream", *fields)).hexdigest()

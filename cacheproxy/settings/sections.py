@@ -158,6 +158,11 @@ class ChatSettings(Section):
         description="who judges whether a cached answer answers a question: auto (the model that "
         "was asked), none, or the name of a chat model",
     )
+    pool_scores: Literal["on", "off"] = Field(
+        "on",
+        description="on: a namespace begins with the score that the model's namespaces have "
+        "taught, at least three of them; off: each learns from nothing",
+    )
     learning_share: float = Field(
         0.10,
         ge=0,
@@ -195,11 +200,14 @@ class UpstreamSettings(Section):
         description="send the caller's own Authorization header; each caller then has own entries",
     )
     models: tuple[str, ...] = Field(
-        (), description="chat models that it serves; if neither these nor embeddings are given: any"
+        (), description="chat models that it serves; if no models of any kind are given: any"
     )
     embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
         default_factory=dict,
         description="embedding models that it serves, each with its dimensions",
+    )
+    rerank: tuple[str, ...] = Field(
+        (), description="rerankers that it serves; each scores every document by itself"
     )
     before_local: bool = Field(
         False, description="ask it for the local model's embeddings before the local engine"
@@ -228,9 +236,16 @@ class UpstreamSettings(Section):
     def _one_authorization(self) -> "UpstreamSettings":
         if self.pass_authorization and self.api_key is not None:
             raise ValueError("either api_key or pass_authorization")
-        if self.pass_authorization and self.embeddings:
-            raise ValueError("embeddings are the same for all callers: they take an api_key")
+        if self.pass_authorization and (self.embeddings or self.rerank):
+            raise ValueError(
+                "embeddings and scores are the same for all callers: they take an api_key"
+            )
         return self
+
+    @property
+    def has_any_chat_model(self) -> bool:
+        """Whether it is asked for any chat model, as no models are given."""
+        return not (self.models or self.embeddings or self.rerank)
 
 
 class PriceSettings(Section):

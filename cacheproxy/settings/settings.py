@@ -174,6 +174,10 @@ class Settings(BaseModel):
         first = {"default": UpstreamSettings(base_url=self.upstream)} if self.upstream else {}
         return {**first, **self.upstreams}
 
+    def aliases_of(self, *names: str) -> tuple[str, ...]:
+        """Return the aliases that are given to a model that has these names."""
+        return tuple(alias for alias, name in self.model_aliases.items() if name in names)
+
     @property
     def batching(self) -> BatchSettings:
         """The batch section with defaults that suit the device and the number of workers."""

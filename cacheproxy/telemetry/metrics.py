@@ -228,7 +228,7 @@ class Metrics:
         )
         self.own_requests = counter(
             "own_requests",
-            "Requests of the proxy's own to upstreams (label, control, sensitivity)",
+            "Requests of the proxy's own to upstreams (label, control, sensitivity, reference)",
             "model",
             "purpose",
         )

@@ -8,9 +8,10 @@ in the queue are dropped and counted. A request is one line of JSON:
      "characters": […], "tokens": […], "form": …, "dimensions": …, "streamed": …, "texts": […]}
 
 The lists have an element for each input; `tokens` is present if the client sent token ids, `texts`
-only with `record.texts`. Hashes are keyed, so that texts cannot be guessed from the file alone. The
-key is stored next to it (`PATH.key`), so that a text has the same hash in all workers and after
-restarts.
+only with `record.texts`. The inputs of a rerank request are its documents; its line also has the
+query's `query_hash` and `query_characters`, and `query` only with `record.texts`. Hashes are keyed,
+so that texts cannot be guessed from the file alone. The key is stored next to it (`PATH.key`), so
+that a text has the same hash in all workers and after restarts.
 """
 
 import hashlib
@@ -50,6 +51,10 @@ _COMPLAIN_S = 60.0
 _KEY_BYTES = 32
 _HASH_BYTES = 16
 _PRIVATE = 0o600
+
+
+_INPUTS = ("input", "texts", "inputs", "documents")
+"""Names of what requests ask for."""
 
 
 class _Queued(NamedTuple):
@@ -140,7 +145,7 @@ class Recorder:
     def _line(self, queued: _Queued) -> bytes | None:
         try:
             body = msgspec.json.decode(queued.body)
-            inputs = _inputs_of(body)
+            query, inputs = _query_of(body), _inputs_of(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if inputs is None:
@@ -157,8 +162,13 @@ class Recorder:
             "dimensions": body.get("dimensions"),
             "streamed": body.get("stream") is True,
         }
+        if query is not None:
+            line["query_hash"] = self._hash(msgspec.json.encode(query))
+            line["query_characters"] = len(query)
         if self._with_texts:
             line["texts"] = inputs
+            if query is not None:
+                line["query"] = query
         return msgspec.json.encode(line) + b"\n"
 
     def _hash(self, data: bytes) -> str:
@@ -200,15 +210,28 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _inputs_of(body: Any) -> list[Any] | None:
-    """Return what each vector, or the one answer, is asked for; None where nothing is."""
+    """Return what each result, or the one answer, is asked for; None where nothing is."""
     if not isinstance(body, dict):
         return None
     messages = body.get("messages")
     if isinstance(messages, list):
         return [msgspec.json.encode(messages).decode()]
     given = next((body[name] for name in ("input", "texts", "inputs") if name in body), None)
+    if isinstance(given, dict):  # texts to compare, in text-embeddings-inference's words
+        compared = given.get("sentences")
+        given = [given.get("source_sentence"), *compared] if isinstance(compared, list) else None
     if isinstance(given, str):
         return [given]
     if not isinstance(given, list):
         return None
-    return [given] if given and all(isinstance(one, int) for one in given) else given
+    if given and all(isinstance(one, int) for one in given):
+        return [given]
+    return [one.get("text") if isinstance(one, dict) else one for one in given]
+
+
+def _query_of(body: Any) -> str | None:
+    """Return the query of a rerank request, and None of any other."""
+    if not isinstance(body, dict) or not ("documents" in body or "texts" in body):
+        return None
+    query = body.get("query")
+    return query if isinstance(query, str) else None

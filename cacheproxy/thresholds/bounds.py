@@ -14,10 +14,6 @@ _SAFETY = 1.011
 """Correction of Wilson and Hilferty's approximation, which is up to 1.0 % too low (checked from 2
 to 2,000 degrees of freedom, at 90 to 99.9 %)."""
 
-_LOW_MARGIN = 0.05
-"""Subtracted from low quantiles, so that the approximation is never too high (checked from 2 to
-1,000 degrees of freedom, at 90 to 99.9 %)."""
-
 
 class Stratum(NamedTuple):
     """Traffic of which a part was checked.
@@ -33,25 +29,33 @@ class Stratum(NamedTuple):
     errors: float
 
 
-def upper_limit(strata: Sequence[Stratum], confidence: float, *, at_worst: bool = True) -> float:
-    """Return the limit under which the traffic's rate of errors lies with this confidence.
+class ScaledCount(NamedTuple):
+    """An error rate as a Poisson count of equally weighty errors, `errors`, times `scale`."""
 
-    The one additional, unseen error has the weight of the stratum with the largest weight, or,
-    unless `at_worst`, the average weight of errors that are equally frequent everywhere. The latter
+    scale: float
+    errors: float
+
+
+def with_one_more(strata: Sequence[Stratum], *, at_worst: bool = True) -> ScaledCount | None:
+    """Return the traffic's rate of errors with one additional, unseen error, as Fay and Feuer do.
+
+    `scale` times an upper limit of the expected `errors` is an upper limit of the rate. None if
+    some traffic was never checked.
+
+    The additional error has the weight of the stratum with the largest weight, or, unless
+    `at_worst`, the average weight of errors that are equally frequent everywhere. The latter
     follows Tiwari, Clegg and Zou (2006, Statistical Methods in Medical Research 15:547): if strata
     are meant to be checked equally often, their weights differ by chance.
-
-    The limit is at most 1, and is 1 if some traffic was never checked.
     """
     total = sum(stratum.traffic for stratum in strata)
     if total <= 0:
-        return 1.0
+        return None
     errors = variance = most = mean = 0.0
     for stratum in strata:
         if stratum.traffic <= 0:
             continue
         if stratum.labels <= 0:
-            return 1.0
+            return None
         weight = stratum.traffic / total / stratum.labels
         errors += weight * stratum.errors
         variance += weight * weight * stratum.errors
@@ -59,8 +63,34 @@ def upper_limit(strata: Sequence[Stratum], confidence: float, *, at_worst: bool 
         mean += stratum.traffic / total * weight
     most = most if at_worst else mean
     spread = variance + most * most
-    degrees = 2 * (errors + most) ** 2 / spread
-    return min(1.0, spread / (2 * (errors + most)) * chi2_quantile(confidence, degrees))
+    return ScaledCount(spread / (errors + most), (errors + most) ** 2 / spread - 1)
+
+
+def as_seen(strata: Sequence[Stratum]) -> ScaledCount | None:
+    """Return the traffic's rate of errors; None if there were none.
+
+    `scale` times a lower limit of the expected `errors` is a lower limit of the rate. Strata that
+    were never checked count as free of errors.
+    """
+    total = sum(stratum.traffic for stratum in strata)
+    errors = variance = 0.0
+    for stratum in strata:
+        if stratum.labels > 0 and total > 0:
+            weight = stratum.traffic / total / stratum.labels
+            errors += weight * stratum.errors
+            variance += weight * weight * stratum.errors
+    return ScaledCount(variance / errors, errors**2 / variance) if errors > 0 else None
+
+
+def upper_limit(strata: Sequence[Stratum], confidence: float) -> float:
+    """Return the limit under which the traffic's rate of errors lies with this confidence.
+
+    The limit is at most 1, and is 1 if some traffic was never checked. It holds for one look.
+    """
+    seen = with_one_more(strata)
+    if seen is None:
+        return 1.0
+    return min(1.0, seen.scale / 2 * chi2_quantile(confidence, 2 * seen.errors + 2))
 
 
 def chi2_quantile(confidence: float, degrees: float) -> float:
@@ -75,43 +105,12 @@ def chi2_quantile(confidence: float, degrees: float) -> float:
     return _SAFETY * float(degrees * (1 - spread + z * math.sqrt(spread)) ** 3)
 
 
-def chi2_low_quantile(confidence: float, degrees: float) -> float:
-    """Return a value that is at most the chi-squared quantile of `1 - confidence`.
-
-    It is Wilson and Hilferty's approximation, lowered, which is accurate enough from 2 degrees of
-    freedom on; one error gives 2.
-    """
-    if degrees < 2:
-        return 0.0
-    spread = 2 / (9 * degrees)
-    root = 1 - spread - NormalDist().inv_cdf(confidence) * math.sqrt(spread)
-    return max(0.0, float(degrees * root**3) / _SAFETY - _LOW_MARGIN) if root > 0 else 0.0
-
-
 def rate_of(strata: Sequence[Stratum]) -> float:
     """Return the traffic's estimated rate of errors; 0 where none was checked."""
     checked = [stratum for stratum in strata if stratum.labels > 0]
     traffic = sum(stratum.traffic for stratum in checked)
     wrong = sum(stratum.traffic * stratum.errors / stratum.labels for stratum in checked)
     return wrong / traffic if traffic > 0 else 0.0
-
-
-def weighted_lower_limit(strata: Sequence[Stratum], confidence: float) -> float:
-    """Return the limit above which the traffic's rate of errors lies with this confidence.
-
-    Fay and Feuer's lower gamma limit. Strata that were never checked count as free of errors.
-    """
-    total = sum(stratum.traffic for stratum in strata)
-    errors = variance = 0.0
-    for stratum in strata:
-        if stratum.labels > 0 and total > 0:
-            weight = stratum.traffic / total / stratum.labels
-            errors += weight * stratum.errors
-            variance += weight * weight * stratum.errors
-    if errors <= 0:
-        return 0.0
-    degrees = 2 * errors**2 / variance
-    return variance / (2 * errors) * chi2_low_quantile(confidence, degrees)
 
 
 def lower_limit(found: float, trials: float, confidence: float) -> float:

@@ -8,15 +8,15 @@ a stricter threshold is not always safer, and the highest scores may have the mo
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cacheproxy.thresholds.bands import BANDS
 from cacheproxy.thresholds.bounds import Stratum, least_labels, rate_of, upper_limit
 
-_BLOCK_LABELS = 30
+BLOCK_LABELS = 30
 """Minimum labels per block: fewer say nothing about a band on its own."""
 
-_MOST_MARGINAL = 6.0
+MOST_MARGINAL = 6.0
 """Limit for the loosest block alone, as a multiple of the promised rate: a good average must not
 hide a bad edge."""
 
@@ -42,52 +42,6 @@ class Certificate(NamedTuple):
     pairs_needed: float
 
 
-class Block(NamedTuple):
-    """Adjacent bands whose counts are pooled, from `low` up to but excluding `high`."""
-
-    low: int
-    high: int
-    stratum: Stratum
-
-
-class Estimate(NamedTuple):
-    """The error rate of some blocks' traffic.
-
-    Attributes:
-        error: the estimate.
-        upper: its upper limit.
-    """
-
-    error: float
-    upper: float
-
-
-class Limits(Protocol):
-    """Estimates from labels how many of a block's neighbours are wrong."""
-
-    def estimate(self, blocks: Sequence[Block]) -> Estimate:
-        """Return the error rate and its limit for the traffic of all these blocks together."""
-
-    def marginal(self, block: Block) -> float:
-        """Return a rough estimate of one block alone, which is never 0."""
-
-
-class ExactLabels:
-    """Limits for labels that are always correct, such as cosines of true vectors."""
-
-    def __init__(self, confidence: float) -> None:
-        self._confidence = confidence
-
-    def estimate(self, blocks: Sequence[Block]) -> Estimate:
-        """Return the error rate, each block weighted by its traffic."""
-        strata = [block.stratum for block in blocks]
-        return Estimate(rate_of(strata), upper_limit(strata, self._confidence))
-
-    def marginal(self, block: Block) -> float:
-        """Return the block's error rate with half an error added."""
-        return (block.stratum.errors + 0.5) / (block.stratum.labels + 1)
-
-
 def certify(
     traffic: Sequence[float],
     labels: Sequence[float],
@@ -95,33 +49,32 @@ def certify(
     *,
     max_error: float,
     confidence: float,
-    limits: Limits | None = None,
 ) -> Certificate:
     """Return the loosest certified threshold; the counts are by band, the strictest last.
 
-    `limits` accounts for errors of the labels; by default labels are taken as exact.
+    Labels are always right, such as cosines of true vectors. The confidence is that of one look.
     """
-    limits = limits or ExactLabels(confidence)
     needed = least_labels(max_error, confidence)
     certified: Certificate | None = None
     best = Certificate(None, 0.0, 1.0, 0.0, float(needed))
-    blocks: list[Block] = []
-    stratum, high = Stratum(0.0, 0.0, 0.0), BANDS
+    blocks: list[Stratum] = []
+    block = Stratum(0.0, 0.0, 0.0)
     seen = failures = 0.0
     for band in range(BANDS - 1, -1, -1):
-        stratum = Stratum(
-            stratum.traffic + traffic[band],
-            stratum.labels + labels[band],
-            stratum.errors + errors[band],
+        block = Stratum(
+            block.traffic + traffic[band], block.labels + labels[band], block.errors + errors[band]
         )
-        if stratum.labels < _BLOCK_LABELS:
+        if block.labels < BLOCK_LABELS:
             continue
-        block = Block(band, high, stratum)
         blocks.append(block)
-        seen += stratum.labels
-        stratum, high = Stratum(0.0, 0.0, 0.0), band
-        found = _judge(limits.estimate(blocks), band, seen, max_error, confidence)
-        if found.upper <= max_error and limits.marginal(block) <= _MOST_MARGINAL * max_error:
+        seen += block.labels
+        marginal = (block.errors + 0.5) / (block.labels + 1)
+        block = Stratum(0.0, 0.0, 0.0)
+        upper = upper_limit(blocks, confidence)
+        found = certificate_of(
+            band, rate_of(blocks), upper, seen, max_error=max_error, error=1 - confidence
+        )
+        if found.band is not None and marginal <= MOST_MARGINAL * max_error:
             certified, failures = found, 0
         elif certified is not None:
             failures += 1
@@ -132,17 +85,21 @@ def certify(
     return certified or best
 
 
-def _judge(
-    estimate: Estimate, band: int, labels: float, max_error: float, confidence: float
+def certificate_of(
+    band: int, rate: float, upper: float, labels: float, *, max_error: float, error: float
 ) -> Certificate:
-    error, upper = estimate
+    """Return what is known of a threshold; its band is None if the limit is not within the promise.
+
+    `rate` and `upper` are the share of wrong neighbours and its limit, `error` the probability
+    with which that may be mistaken.
+    """
     if upper <= max_error:
-        return Certificate(band, error, upper, labels, 0.0)
+        return Certificate(band, rate, upper, labels, 0.0)
     needed = math.inf
-    if error < max_error:
-        enough = -math.log(1 - confidence) / _divergence(max(error, 1e-9), max_error)
+    if rate < max_error:
+        enough = -math.log(error) / _divergence(max(rate, 1e-9), max_error)
         needed = max(1.0, enough - labels)
-    return Certificate(band, error, upper, labels, needed)
+    return Certificate(None, rate, upper, labels, needed)
 
 
 def _divergence(p: float, q: float) -> float:

@@ -37,9 +37,10 @@ _CLOSED = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The figures of one namespace.
+    """The figures of one namespace of one model.
 
     Attributes:
+        model: the model.
         namespace_id: the namespace.
         standings: the state of its thresholds, one for each min_similarity.
         alarms: how often the evidence was in doubt, by kind.
@@ -48,6 +49,7 @@ class Account:
         spared_s: the approximate inference time that they saved, seconds.
     """
 
+    model: str
     namespace_id: str
     standings: Sequence[Standing]
     alarms: Mapping[str, int] = field(default_factory=dict)
@@ -161,6 +163,7 @@ class CertifiedThresholds:
         """Yield each namespace's account, a tenant's most recently used first."""
         for namespace_id, namespace in self._namespaces.items():
             yield Account(
+                self._model,
                 namespace_id,
                 namespace.earned.standings(),
                 alarms=dict(namespace.earned.alarms),

@@ -86,8 +86,7 @@ class EarnedThresholds:
     """The thresholds of one namespace under one model, one for each min_similarity.
 
     Attributes:
-        unconfirmed: an offer, packed, whose write failed in a way that leaves open whether the
-            store applied it. Its new evidence is held back until the state has been read again.
+        offer_number: of the offer that is not known to be stored (`sharing.Shared`).
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class EarnedThresholds:
         self._news = Ledger(promise.min_similarities)
         self._offered = Ledger(promise.min_similarities)
         self._age_of_news = self._age_offered = 1.0
-        self.unconfirmed: bytes | None = None
+        self.offer_number: int | None = None
         self._refit(at_once=True)
 
     def judge(self, score: float, min_similarity: float) -> Verdict:
@@ -184,18 +183,17 @@ class EarnedThresholds:
         return (
             self._ledger.epoch != self._shared_epoch
             or any(self._news.traffic)
-            or self.unconfirmed is not None
+            or self.offer_number is not None
         )
 
     def offer(self, shared: Ledger | None) -> Ledger:
-        """Return the shared evidence with this process's new evidence added.
+        """Return the shared evidence with this process's offer added (`sharing.Shared`).
 
-        Call `adopt` once the store has it, `take_back` if the store refused it, or set
-        `unconfirmed` if the outcome is unknown. Evidence that was refuted, here or elsewhere, is
-        excluded.
+        Evidence that was refuted, here or elsewhere, is excluded.
         """
-        self._offered, self._news = self._news, Ledger(self.promise.min_similarities)
-        self._age_offered, self._age_of_news = self._age_of_news, 1.0
+        if self.offer_number is None:
+            self._offered, self._news = self._news, Ledger(self.promise.min_similarities)
+            self._age_offered, self._age_of_news = self._age_of_news, 1.0
         if shared is not None and shared.epoch > self._ledger.epoch:
             return shared
         if shared is None or shared.epoch < self._ledger.epoch:
@@ -208,7 +206,7 @@ class EarnedThresholds:
         """Continue with the evidence that is shared now, unless it has been refuted since."""
         is_first = self._shared_epoch is None
         self._shared_epoch = shared.epoch
-        self.unconfirmed = None
+        self.offer_number = None
         if shared.epoch < self._ledger.epoch:
             return
         if shared.epoch > self._ledger.epoch:
@@ -220,12 +218,6 @@ class EarnedThresholds:
     def unpack(self, packed: bytes) -> Ledger | None:
         """Return the evidence that another process packed; None if it is none of this kind."""
         return Ledger.unpack(packed, self.promise.min_similarities)
-
-    def take_back(self) -> None:
-        """Keep new evidence that the store does not have for the next offer."""
-        self._news.add(self._offered)
-        self._age_of_news *= self._age_offered
-        self.unconfirmed = None
 
     def _start_over(self) -> None:
         """Close all thresholds and drop the new evidence, also that being written to the store."""

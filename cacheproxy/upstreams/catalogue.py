@@ -29,7 +29,7 @@ _MOST_MODELS = 4_096
 _LONGEST_ID = 256
 """Of one upstream; what is beyond is left out."""
 
-Kind = Literal["embeddings", "completions"]
+Kind = Literal["embeddings", "rerank", "completions"]
 
 
 class UpstreamModel(NamedTuple):
@@ -77,7 +77,9 @@ class _Listing:
             yield listed._replace(kind="completions")
         for name in settings.embeddings:
             yield self.models.get(name, UpstreamModel(name))._replace(kind="embeddings")
-        if not (settings.models or settings.embeddings):
+        for name in settings.rerank:
+            yield self.models.get(name, UpstreamModel(name))._replace(kind="rerank")
+        if settings.has_any_chat_model:
             yield from self.models.values()
 
 

@@ -142,11 +142,13 @@ class Upstream:
         self._shed = metrics.shed
 
     def has(self, model: str, path: str) -> bool:
-        """Return whether the upstream has a model behind a path: `embeddings`, or completions'."""
+        """Return whether it has a model behind a path: `embeddings`, `rerank`, or completions'."""
         settings = self.settings
         if path == "embeddings":
             return model in settings.embeddings
-        return model in settings.models or not (settings.models or settings.embeddings)
+        if path == "rerank":
+            return model in settings.rerank
+        return model in settings.models or settings.has_any_chat_model
 
     def start(self) -> None:
         """Make the pool, on the running event loop."""

@@ -87,7 +87,7 @@ class Upstreams:
     def have_chat(self) -> bool:
         """Whether any of them has chat models."""
         settings = (one.upstream.settings for one in self._all.values())
-        return any(given.models or not given.embeddings for given in settings)
+        return any(given.models or given.has_any_chat_model for given in settings)
 
     def all(self) -> list[Upstream]:
         """Return the upstreams, in order."""
@@ -98,6 +98,14 @@ class Upstreams:
         found: dict[str, UpstreamSettings] = {}
         for one in self._all.values():
             for model in one.upstream.settings.embeddings:
+                found.setdefault(model, one.upstream.settings)
+        return found
+
+    def rerankers(self) -> dict[str, UpstreamSettings]:
+        """Return the rerankers, with the upstream that is asked first for each."""
+        found: dict[str, UpstreamSettings] = {}
+        for one in self._all.values():
+            for model in one.upstream.settings.rerank:
                 found.setdefault(model, one.upstream.settings)
         return found
 

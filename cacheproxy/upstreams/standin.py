@@ -12,6 +12,7 @@ from typing import Any
 
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
+from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
 from cacheproxy.tiers.breaker import BreakerPolicy
@@ -40,9 +41,9 @@ class StandIn:
         self._breaker = TimedBreaker(_POLICY, monotonic=monotonic)
         self._work = Tasks()
 
-    def ids_of(self, ids: list[int]) -> Sequence[int]:
+    def encode(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
         """Return the ids as the local model reads them."""
-        return self._keyed_by.ids_of(ids)
+        return self._keyed_by.encode(inputs)
 
     def is_cut(self, ids: Sequence[int]) -> bool:
         """Return whether text may have been cut."""

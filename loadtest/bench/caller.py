@@ -2,6 +2,7 @@
 
 import http.client
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -12,17 +13,19 @@ _QUOTED = 200
 
 
 class Answer(NamedTuple):
-    """Seconds until the first byte of the body arrived, and the body."""
+    """Seconds until the first byte of the body arrived, the body, and its `Cache-Status`."""
 
     first_s: float
     body: bytes
+    cache_status: str
 
 
 class Caller:
     """Posts to one URL, one request at a time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self._url = url
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
         parts = urlsplit(url)
         self._path = parts.path
         self._connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
@@ -33,10 +36,9 @@ class Caller:
         Raises:
             NotAnswered: the answer's status is not 2xx, or there is no answer.
         """
-        headers = {"Content-Type": "application/json"}
         started = time.perf_counter()
         try:
-            self._connection.request("POST", self._path, body.encode(), headers)
+            self._connection.request("POST", self._path, body.encode(), self._headers)
             response = self._connection.getresponse()
             first = response.read1(1)
             first_s = time.perf_counter() - started
@@ -46,4 +48,4 @@ class Caller:
         if response.status // 100 != 2:
             quoted = whole[:_QUOTED].decode(errors="replace")
             raise NotAnswered(f"{self._url} answered {response.status}: {quoted}")
-        return Answer(first_s, whole)
+        return Answer(first_s, whole, response.getheader("Cache-Status", ""))

@@ -1,9 +1,9 @@
 """What the proxy adds to a chat request, and how fast chat hits are.
 
-Misses: one client sends new questions one after the other, in turn to an upstream that answers at
-once, and through the proxy to that upstream. The difference of the medians is what the proxy adds,
-to whole answers and to the first byte of streams. Hits: wrk with 32 connections, the chat route
-beside the embeddings route in turn, answers of equal size, several rounds.
+Misses: new questions to an upstream that answers at once, by itself and through the proxy, with the
+semantic tier closed and open (`chat_misses`); whole answers, and the first bytes of streams. Hits:
+wrk with 32 connections, the chat route beside the embeddings route in turn, answers of equal size,
+several rounds.
 """
 
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from ..errors import NotAnswered
 from ..servers.bare_llm import completion, running_llm
 from ..servers.processes import running_server
 from ..traffic.target import endpoint, user_message
 from .caller import Caller
+from .chat_misses import Misses
 from .options import PATH, model_flags, settings_of, smoke_flag
 from .wrk import body_of, load
 
@@ -53,15 +53,11 @@ def main(
     figures: dict[str, object] = {}
     with ExitStack() as stack:
         upstream = stack.enter_context(running_llm(size))
-        proxied = stack.enter_context(
-            running_server(settings.home, model, "--upstream", f"{upstream}/v1")
-        )
+        misses = Misses(stack, settings.home, model, upstream)
         for name, stream in (("whole answers", False), ("first bytes of streams", True)):
-            found = _measure_misses(upstream, proxied, requests, stream=stream)
-            figures[name] = found
-            added = found["proxied p50"] - found["direct p50"]
-            shown = ", ".join(f"{what} {value:.2f} ms" for what, value in found.items())
-            click.echo(f"{name}: {shown}; added at p50: {added:.2f} ms")
+            for state, added in misses.measure(requests, rounds, stream=stream).items():
+                figures[f"{name}, {state}"] = added._asdict()
+                click.echo(f"{name}, semantic tier {state}: {added}")
         rates = _measure_hits(stack, settings.home, model, f"{upstream}/v1", rounds, seconds)
         figures["hits"] = rates
     for tier in ("hot", "exact"):
@@ -75,33 +71,6 @@ def main(
         json_path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def _chat_body(question: str, *, stream: bool = False) -> str:
-    return json.dumps({"model": "bench", "messages": user_message(question), "stream": stream})
-
-
-def _measure_misses(direct: str, proxied: str, requests: int, *, stream: bool) -> dict[str, float]:
-    callers = {
-        "direct": Caller(endpoint(direct, "chat")),
-        "proxied": Caller(endpoint(proxied, "chat")),
-    }
-    times: dict[str, list[float]] = {name: [] for name in callers}
-    for i in tqdm(range(_WARM_UP + requests), unit="request", leave=False):
-        body = _chat_body(
-            f"{_TEXT} Question number {i}, {'streamed' if stream else 'plain'}?", stream=stream
-        )
-        for name, caller in callers.items():
-            answer = caller.post(body)
-            if stream and not answer.body.rstrip().endswith(b"[DONE]"):
-                raise NotAnswered(f"{name}: a stream was cut short")
-            if i >= _WARM_UP:
-                times[name].append(answer.first_s)
-    return {
-        f"{name} p{percent}": 1000 * statistics.quantiles(taken, n=100)[percent - 1]
-        for name, taken in times.items()
-        for percent in (50, 99)
-    }
-
-
 def _measure_hits(
     stack: ExitStack, home: Path, model: str, upstream: str, rounds: int, seconds: int
 ) -> dict[str, list[float]]:
@@ -113,7 +82,10 @@ def _measure_hits(
         url = stack.enter_context(running_server(home, model, "--upstream", upstream, *flags))
         routes = {
             "embeddings": (endpoint(url, "embeddings"), body_of(_TEXT, model)),
-            "chat": (endpoint(url, "chat"), _chat_body(_TEXT)),
+            "chat": (
+                endpoint(url, "chat"),
+                json.dumps({"model": "bench", "messages": user_message(_TEXT)}),
+            ),
         }
         for target, body in routes.values():
             caller = Caller(target)

@@ -5,7 +5,8 @@ from importlib import import_module
 import click
 
 BENCHMARKS = (
-    *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "tenants"),
+    *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
+    "tenants",
 )
 
 

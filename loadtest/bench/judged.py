@@ -2,7 +2,8 @@
 
 Each seed draws requests from texts with groups, as `cacheproxy eval --chat` does, in front of an
 upstream that words every answer anew. The output has a line for each judge: semantic hits, the
-share of wrong ones, how many seeds broke the promise, and when the tier opened.
+share of wrong ones, how many seeds broke the promise, and when the tier opened. Variants show what
+was decided against: a control with every label, no references, or one in every question.
 """
 
 import json
@@ -14,6 +15,7 @@ import click
 import numpy as np
 
 from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
+from cacheproxy.evaluation.coverage import Border, opens_at
 from cacheproxy.evaluation.judged_replay import JudgedReplay, JudgedReplayer, JudgedTraffic
 from cacheproxy.evaluation.simulated_judge import parse_judge
 from cacheproxy.evaluation.study import Encoders
@@ -23,6 +25,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.settings.settings import Settings
+from cacheproxy.thresholds.judged.asking import Reply
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 
 from .options import model_flags, smoke_flag
@@ -32,6 +35,30 @@ _JUDGES = (
     *(f"0.95,0.02,{manner}" for manner in ("accepts", "rejects", "random", "prose", "unreachable")),
 )
 
+
+class _EveryControl(JudgedReplayer):
+    def wants_control(self) -> bool:
+        return True
+
+
+class _NoReference(JudgedReplayer):
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        return False
+
+
+class _EveryReference(JudgedReplayer):
+    def has_reference(self, replies: Sequence[Reply]) -> bool:
+        return True
+
+
+_VARIANTS = {
+    "as-it-is": JudgedReplayer,
+    "every-control": _EveryControl,
+    "no-reference": _NoReference,
+    "every-reference": _EveryReference,
+}
+
+_EARLY = 1_000
 
 _FORMS = (
     "How do I change the {} of my account?",
@@ -53,6 +80,8 @@ keyboard printer camera router firewall backup wallpaper ringtone alarm newslett
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--judge", "judges", multiple=True, default=_JUDGES, help="error rates and manner")
+@click.option("--variant", type=click.Choice(list(_VARIANTS)), default="as-it-is")
+@click.option("--border", type=int, help="instead, seeds of so many labels that must not open it")
 def main(
     model: str,
     home: Path | None,
@@ -61,19 +90,28 @@ def main(
     seeds: int,
     first_seed: int,
     judges: tuple[str, ...],
+    variant: str,
+    border: int | None,
 ) -> None:
     """Whether the chat tier keeps its promise.
 
     Draws requests from FILES (JSON lines with text and cluster; by default from made-up questions)
-    and replays them before simulated judges.
+    and replays them before simulated judges. With --border the statistics alone are run: as many
+    neighbours are wrong as the promise allows at most, whatever their score, so that at most one
+    seed in twenty may ever open the tier.
     """
+    every = range(first_seed, first_seed + seeds)
+    if border:
+        for judge in judges:
+            click.echo(f"{judge:24} {_border_line(judge, border, every)}")
+        return
     installed = load_installed(model, home or Settings().home)
     texts = read_texts(files) if files else _made_up()
-    every = range(first_seed, first_seed + seeds)
     found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
     for seed, traffic in _traffic(installed, texts, requests, every):
         for judge in judges:
-            found[judge].append(JudgedReplayer(traffic, parse_judge(judge), seed=seed).run())
+            replayer = _VARIANTS[variant](traffic, parse_judge(judge), seed=seed)
+            found[judge].append(replayer.run())
     for judge, replays in found.items():
         click.echo(f"{judge:24} {_line(replays)}")
 
@@ -99,6 +137,17 @@ def _traffic(
         )
         rarity = rarity_of(tokenizer.vocabulary())
         yield seed, make_judged_traffic(requests, texts, traffic, rarity)
+
+
+def _border_line(judge: str, labels: int, seeds: Sequence[int]) -> str:
+    rates = parse_judge(judge)
+    border = Border(sensitivity=rates.sensitivity, false_rejects=rates.false_rejects, labels=labels)
+    opened = [at for seed in seeds if (at := opens_at(border, seed)) is not None]
+    early = sum(at <= _EARLY for at in opened)
+    return (
+        f"opened within {_EARLY:,} labels: {early} of {len(seeds)} seeds"
+        f"  within {labels:,}: {len(opened)}"
+    )
 
 
 def _line(replays: Sequence[JudgedReplay]) -> str:

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from .arrivals import Times, draw_arrivals
-from .scenario import KINDS, Mix, Phase, Route, Stream
+from .scenario import KINDS, Mix, Phase, Replayed, Stream
 from .target import Target, user_message
 from .texts import Drawn, TextSource
 
@@ -38,7 +38,7 @@ class StreamPlan:
     """
 
     name: str
-    route: Route = "embeddings"
+    route: Replayed = "embeddings"
     streamed: bool = False
     requests: list[bytes] = field(default_factory=list)
     kinds: bytearray = field(default_factory=bytearray)

@@ -14,7 +14,7 @@ import numpy as np
 from cacheproxy.errors import ConfigError
 
 from .plan import StreamPlan
-from .scenario import Kind, Route
+from .scenario import Kind, Replayed
 from .target import Target, user_message
 from .texts import Drawn, text_of_length
 
@@ -36,6 +36,16 @@ class Recorded(msgspec.Struct, frozen=True):
     tokens: list[int | None]
     streamed: bool = False
     texts: list[str | list[int]] | None = None
+    query_hash: str | None = None
+    query_characters: int = 0
+    query: str | None = None
+
+    @property
+    def replayed(self) -> Replayed:
+        """The API by which it is sent again; each one has several paths."""
+        if self.query_hash is not None:
+            return "rerank"
+        return "chat" if self.route == "chat" else "embeddings"
 
 
 def read_recording(path: Path) -> list[Recorded]:
@@ -69,10 +79,9 @@ def plan_recording(path: str, target: Target, speed: float) -> list[StreamPlan]:
         which = (one.route, one.streamed, len(one.hashes))
         if which not in plans:
             name = f"{one.route} x {len(one.hashes)}" + (" streamed" if one.streamed else "")
-            route: Route = "chat" if one.route == "chat" else "embeddings"
-            plans[which] = StreamPlan(name, route, one.streamed, texts=len(one.hashes))
+            plans[which] = StreamPlan(name, one.replayed, one.streamed, texts=len(one.hashes))
             times[which] = []
-        texts = [Drawn(digest, _kind(one.namespace, digest, seen)) for digest in one.hashes]
+        texts = [Drawn(digest, _kind(one, digest, seen)) for digest in one.hashes]
         plans[which].add(_write(one, target), texts)
         times[which].append((one.at - recorded[0].at) / speed)
     for which, plan in plans.items():
@@ -86,15 +95,20 @@ def seconds_of(path: str, speed: float) -> float:
     return max((recorded[-1].at - recorded[0].at) / speed, 1.0)
 
 
-def _kind(namespace: str, digest: str, seen: set[tuple[str, str]]) -> Kind:
-    if (namespace, digest) in seen:
+def _kind(one: Recorded, digest: str, seen: set[tuple[str, str]]) -> Kind:
+    what = one.namespace, f"{one.query_hash or ''}{digest}"
+    if what in seen:
         return "repeat"
-    seen.add((namespace, digest))
+    seen.add(what)
     return "unseen"
 
 
 def _write(one: Recorded, target: Target) -> bytes:
     inputs = list(_made_up(one)) if one.texts is None else one.texts
+    if one.query_hash is not None:
+        made_up = text_of_length(one.query_hash, max(one.query_characters, 1))
+        query = made_up if one.query is None else one.query
+        return target.rerank(query, inputs, namespace=one.namespace)
     if one.route == "chat":
         given = str(inputs[0])
         messages = user_message(given) if one.texts is None else msgspec.Raw(given.encode())

@@ -20,6 +20,7 @@ KINDS: tuple[Kind, ...] = ("repeat", "paraphrase", "typo", "unseen")
 """The kinds of texts. A number that stands for a kind is its index here."""
 
 Route = Literal["embeddings", "chat"]
+Replayed = Literal["embeddings", "chat", "rerank"]
 
 _SMOKE_PHASE_S = 1.0
 _SMOKE_TEXTS = 50

@@ -11,12 +11,16 @@ import msgspec
 
 from cacheproxy.errors import ConfigError
 
-from .scenario import Route
+from .scenario import Replayed
 
-PATHS: dict[Route, str] = {"embeddings": "/v1/embeddings", "chat": "/v1/chat/completions"}
+PATHS: dict[Replayed, str] = {
+    "embeddings": "/v1/embeddings",
+    "chat": "/v1/chat/completions",
+    "rerank": "/v1/rerank",
+}
 
 
-def endpoint(url: str, route: Route) -> str:
+def endpoint(url: str, route: Replayed) -> str:
     """Return the URL of a route of the server at `url`, which may end in `/v1`."""
     return url.rstrip("/").removesuffix("/v1") + PATHS[route]
 
@@ -77,7 +81,14 @@ class Target:
         body = {"model": self.model, "messages": messages, "stream": streamed}
         return self._request("chat", body, namespace)
 
-    def _request(self, route: Route, body: object, namespace: str | None) -> bytes:
+    def rerank(
+        self, query: str, documents: Sequence[object], namespace: str | None = None
+    ) -> bytes:
+        """Return a request for the ranking of documents by the server's default reranker."""
+        body = {"query": query, "documents": documents, "return_documents": False}
+        return self._request("rerank", body, namespace)
+
+    def _request(self, route: Replayed, body: object, namespace: str | None) -> bytes:
         data = msgspec.json.encode(body)
         head = [
             f"POST {urlsplit(endpoint(self.url, route)).path} HTTP/1.1",

@@ -15,6 +15,7 @@ from cacheproxy.admin.app import ADMIN
 from cacheproxy.api.control import CONTROL_HEADERS, parse_control
 from cacheproxy.api.dialects.embed import EmbedDialect
 from cacheproxy.api.dialects.openai import OpenAIDialect
+from cacheproxy.api.dialects.rerank_forms import CohereDialect, JinaDialect, TeiDialect
 from cacheproxy.api.openapi import PUBLIC, declared, document
 from cacheproxy.api.operation import Content, Operation, Parameter, Reply
 from cacheproxy.api.response import refusals
@@ -114,6 +115,25 @@ EMBED = st.fixed_dictionaries(
     },
 )
 
+DOCUMENTS = st.none() | st.lists(TEXTS | st.fixed_dictionaries({"text": TEXTS}), max_size=2)
+COUNTS = st.sampled_from([-2, -1, 0, 1, 7, 1.5, None])
+RERANK = st.fixed_dictionaries(
+    {"query": TEXTS},
+    optional={
+        "documents": DOCUMENTS,
+        "texts": DOCUMENTS,
+        "model": st.just("m") | st.none(),
+        "top_n": COUNTS,
+        "max_tokens_per_doc": COUNTS,
+        "truncate_prompt_tokens": COUNTS,
+        "return_documents": st.booleans() | st.none(),
+        "use_activation": st.booleans() | st.none(),
+        "raw_scores": st.booleans() | st.none(),
+        "truncate": st.booleans() | st.none(),
+        "truncation_direction": st.sampled_from(["left", "Right", "up"]),
+    },
+)
+
 
 def is_accepted(dialect, body) -> bool:
     try:
@@ -142,6 +162,15 @@ def is_described():
 @given(body=EMBEDDINGS)
 def test_the_schema_of_embeddings_allows_exactly_what_is_parsed(is_described, body):
     assert is_described("/v1/embeddings", body) == is_accepted(OpenAIDialect(), body)
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [("/v1/rerank", JinaDialect()), ("/v2/rerank", CohereDialect()), ("/rerank", TeiDialect())],
+)
+@given(body=RERANK)
+def test_the_schemas_of_reranking_allow_exactly_what_is_parsed(is_described, path, dialect, body):
+    assert is_described(path, body) == is_accepted(dialect, body)
 
 
 @given(body=EMBED)

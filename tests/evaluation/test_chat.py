@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.evaluation.answers import read_answers
 from cacheproxy.evaluation.chat import make_chat_traffic, make_judged_traffic
 from cacheproxy.evaluation.command import Wanted, run
 from cacheproxy.evaluation.judged_replay import JudgedReplayer
@@ -136,6 +137,18 @@ def test_a_judge_that_cannot_be_reached_costs_nothing_and_opens_nothing(clusters
     assert found.hits == found.allowance.spent == 0
 
 
+def test_the_promise_is_kept_where_a_reference_changes_the_judges_rates(clusters):
+    """Controls have references, too: were they judged without one, f would be taken for 2 %."""
+    judge = SimulatedJudge(0.95, 0.15, referred=(0.97, 0.02))
+    found = JudgedReplayer(clusters, judge, shares=(0.3, 0.06), seed=1).run()
+
+    assert found.hits > 100
+    assert found.error <= 0.02
+    assert found.standing is not None
+    assert found.standing.false_rejects < 0.015
+    assert found.allowance.requests["reference"] > 0
+
+
 def test_a_judge_that_turns_bad_half_way_is_noticed_before_many_more_are_wrong(clusters):
     judge = SimulatedJudge(manner="turns")
     found = JudgedReplayer(clusters, judge, shares=(0.2, 0.06), seed=1).run()
@@ -162,3 +175,54 @@ def test_a_judge_needs_chat(installed, tmp_path):
 
     with pytest.raises(ConfigError, match="--chat"):
         run(replace(wanted(path, requests=10, judge="1,0"), is_chat=False), Settings(), installed)
+
+
+def write_lines(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_an_upstream_words_every_answer_from_a_file(installed, shared_rows, tmp_path):
+    rows = shared_rows("clusters_qqp_dev.jsonl")[:300]
+    questions = write_lines(tmp_path / "questions.jsonl", rows)
+    worded = write_lines(tmp_path / "worded.jsonl", shared_rows("answers_llm_dev.jsonl"))
+    same = write_lines(tmp_path / "same.jsonl", [{"answers": ["Look it up in the manual."]}])
+
+    def labels_without_a_judge(answers):
+        told = run(
+            wanted(questions, requests=1_500, judge="0.95,0.02", answers=answers),
+            Settings(),
+            installed,
+        )
+        (line,) = [line for line in told.splitlines() if line.startswith("labels without it")]
+        return int(line.split()[3].replace(",", "").rstrip(","))
+
+    assert labels_without_a_judge(None) == 0
+    # One wording: the answers of a group are the same, those of others end in another number.
+    assert labels_without_a_judge(same) > max(5, labels_without_a_judge(worded))
+
+
+def test_answers_may_name_their_groups(tmp_path):
+    texts = read_texts(
+        [
+            write_lines(
+                tmp_path / "questions.jsonl",
+                [{"text": "a", "cluster": "x"}, {"text": "b", "cluster": "y"}],
+            )
+        ]
+    )
+    rows = [{"answers": ["of y"], "cluster": "y"}, {"answers": {"m": "of x"}, "cluster": "x"}]
+
+    assert read_answers(write_lines(tmp_path / "all.jsonl", rows), texts) == [["of x"], ["of y"]]
+    with pytest.raises(ConfigError, match="no answer to 'a'"):
+        read_answers(write_lines(tmp_path / "one.jsonl", rows[:1]), texts)
+
+
+@pytest.mark.parametrize("line", ["", "[1]", '{"answers": []}', '{"answers": [1]}', "{"])
+def test_what_holds_no_answers_is_refused(tmp_path, line):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(line)
+    texts = read_texts([write_lines(tmp_path / "q.jsonl", [{"text": "a", "cluster": 1}])])
+
+    with pytest.raises(ConfigError, match=r"answers\.jsonl"):
+        read_answers(path, texts)

@@ -10,6 +10,7 @@ def small_manifest(**changes) -> Manifest:
     fields = {
         "name": "small",
         "aliases": (),
+        "kind": "embeddings",
         "architecture": "bert",
         "encoder": EncoderSettings(HEADS, 1e-12),
         "pooling": "mean",

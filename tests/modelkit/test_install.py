@@ -14,9 +14,12 @@ from cacheproxy.modelkit.isa import weight_bits, x86_class
 from cacheproxy.modelkit.manifest import (
     list_manifests,
     load_manifest,
+    load_manifests,
     models_folder,
     read_manifest,
 )
+from cacheproxy.modelkit.probing import probe_model
+from cacheproxy.settings.settings import Settings
 
 MODEL = "all-MiniLM-L6-v2"
 FLOAT = Quality(sts=0.82, recall_at_1=0.6, recall_at_10=0.9)
@@ -104,7 +107,9 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
 
     assert {manifest.name for manifest in manifests} == {
         MODEL,
+        "bge-reranker-base",
         "bge-small-en-v1.5",
+        "ms-marco-MiniLM-L-6-v2",
         "nomic-embed-text-v1.5",
         "paraphrase-MiniLM-L3-v2",
         "paraphrase-multilingual-MiniLM-L12-v2",
@@ -116,6 +121,16 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
         load_manifest("nothing-like-it")
 
 
+def test_a_reranker_is_served_beside_a_model_that_embeds_and_is_no_probe():
+    reranker = "ms-marco-MiniLM-L-6-v2"
+
+    assert [one.kind for one in load_manifests([reranker, MODEL])] == ["rerank", "embeddings"]
+    with pytest.raises(ModelError, match="one that embeds"):
+        load_manifests([reranker])
+    with pytest.raises(ModelError, match="embeds nothing"):
+        probe_model(Settings(semantic={"probe": reranker}))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -124,6 +139,8 @@ def test_every_manifest_is_sound_and_found_by_its_aliases():
         ('architecture = "nomic-bert"', 'architecture = "gpt"'),
         ('architecture = "nomic-bert"', 'architecture = "bert"'),
         ("max_tokens = 8192", "max_tokens = 1.5"),
+        ("max_tokens = 8192", 'max_tokens = 8192\nkind = "ranks"'),
+        ("max_tokens = 8192", 'max_tokens = 8192\nkind = "rerank"'),
         ("matryoshka = [512,", "matryoshka = [768,"),
         ("matryoshka = [512,", "matryoshka = [0.5,"),
         ('"tokenizer.json" =', '"../tokenizer.json" ='),

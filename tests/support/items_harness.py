@@ -102,7 +102,6 @@ class Harness:
         self.route = ItemsRoute(
             ModelInfo("m", (), "f" * 64, DIMENSIONS),
             EMBEDDINGS,
-            tokenizer=self.tokenizer,
             tiers=KeyedTiers(self.hot, ExactTier(guard, self.writeback, reader), purges),
             semantic=SemanticTier(
                 guard,
@@ -150,7 +149,7 @@ class Harness:
 
 
 def key_of(harness, text):
-    return harness.route.key_of_text(NAMESPACE.id, text)
+    return harness.route.key_of(NAMESPACE.id, text)
 
 
 def purged(harness):

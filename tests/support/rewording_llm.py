@@ -1,14 +1,15 @@
 """An upstream that words every answer anew, as real models do, and judges with given error rates.
 
 Each paraphrase group of questions has one instruction's answers, by several models: every answer is
-one of them at random. The judge knows the truth, and errs at random, in each reply anew.
+one of them at random. The judge knows the truth, and errs at random, in each reply anew. A right
+reference halves its errors, and what equals its reference it always accepts.
 """
 
 import json
 import random
 from collections.abc import Sequence
 
-from upstream import chunks, completion
+from upstream import Asked, chunks, completion
 
 from cacheproxy.evaluation.traffic import Request, Texts
 
@@ -34,7 +35,11 @@ class RewordingModel:
         self._sensitivity = sensitivity
         self._false_rejects = false_rejects
         self._draw = random.Random(seed)  # noqa: S311
+        self.given: set[tuple[str, str]] = set()
         self.judged = 0
+        self.second_opinions: list[dict[str, str]] = []
+        # Of right answers, by whether they were given to this very question: accepted, rejected.
+        self.right = {"cached": [0, 0], "own": [0, 0]}
 
     def group_of(self, question: str) -> int | None:
         return self._group_of.get(question)
@@ -42,14 +47,28 @@ class RewordingModel:
     def is_right(self, question: str, answer: str) -> bool:
         return self.group_of(question) in self._group_of_answer.get(answer, ())
 
+    def is_own(self, pair: dict[str, str]) -> bool:
+        return (pair["question"], pair["answer"]) in self.given
+
+    def _rejects(self, pair: dict[str, str], *, is_second: bool) -> bool:
+        self.judged += 1
+        is_right = self.is_right(pair["question"], pair["answer"])
+        rate = self._false_rejects if is_right else self._sensitivity
+        reference = pair.get("reference")
+        if reference is not None and self.is_right(pair["question"], reference):
+            rate = rate / 2 if is_right else (1 + rate) / 2
+        rejects = self._draw.random() < rate and reference != pair["answer"]
+        if is_second:
+            self.second_opinions.append(pair)
+        if is_right and (is_second or not rejects):
+            self.right["own" if self.is_own(pair) else "cached"][rejects] += 1
+        return rejects
+
     async def __call__(self, exchange) -> None:
         asked = exchange.asked
         pair = asked.judged_pair
         if pair is not None:
-            self.judged += 1
-            is_right = self.is_right(pair["question"], pair["answer"])
-            rate = self._false_rejects if is_right else self._sensitivity
-            word = "REJECT" if self._draw.random() < rate else "ACCEPT"
+            word = "REJECT" if self._rejects(pair, is_second=is_second(asked)) else "ACCEPT"
             await exchange.answer(200, json.dumps(completion(asked, word)).encode())
             return
         group = self._group_of[asked.question]
@@ -57,6 +76,7 @@ class RewordingModel:
         chosen = self._draw.choice(self._answers[group % len(self._answers)])
         text = f"{chosen} [{group}]"
         self._group_of_answer.setdefault(text, set()).add(group)
+        self.given.add((asked.question, text))
         if asked.body.get("stream"):
             await exchange.begin_stream()
             for chunk in chunks(asked, text):
@@ -64,3 +84,8 @@ class RewordingModel:
             await exchange.end_stream()
         else:
             await exchange.answer(200, json.dumps(completion(asked, text)).encode())
+
+
+def is_second(asked: Asked) -> bool:
+    """Return whether a judge is asked about a pair for the second time: then in other words."""
+    return "check answers" not in asked.body["messages"][0]["content"]

@@ -76,8 +76,21 @@ def test_it_opens_before_a_rewording_model_and_keeps_its_promise(model_home, sha
         f" judged {model.judged}, cost {told_of['own_cost_share']:.3f},"
         f" {told_of['namespaces'][0]['story']}"
     )
+    print(f"right answers accepted and rejected by the judge: {model.right}")
     server.stop()
     upstream.stop()
     assert len(hits) > 30
     assert hits.count(False) <= chat["max_error"] * len(hits)
     assert told_of["own_cost_share"] <= (0.1 if IS_WHOLE else 0.5)
+    # What is judged a second time has another answer to the same question beside it: pairs of the
+    # traffic and controls alike.
+    judged = [
+        pair for pair in model.second_opinions if model.group_of(pair["question"]) is not None
+    ]
+    assert judged
+    for pair in judged:
+        assert model.is_right(pair["question"], pair["reference"])
+        assert (pair["question"], pair["reference"]) in model.given
+    if IS_WHOLE:
+        rates = {kind: no / (yes + no) for kind, (yes, no) in model.right.items()}
+        assert abs(rates["cached"] - rates["own"]) < 0.01

@@ -91,9 +91,19 @@ def test_purging_a_text_purges_it_for_all_models(both, embed):
     assert both.admin.post("/admin/purge", json=order).json()["removed"] == 2
 
 
+def test_each_model_has_thresholds_of_its_own(both, embed):
+    for name in (LARGE, SMALL):
+        embed(name, "a text that is long enough to be looked up by its meaning")
+
+    found = both.admin.get("/admin/thresholds").json()["namespaces"]
+
+    assert [namespace["model"] for namespace in found] == [LARGE, SMALL]
+    assert len({namespace["id"] for namespace in found}) == 1
+
+
 def test_the_memory_of_each_model_is_told_at_the_start(both):
     for name in (LARGE, SMALL):
-        assert f"model {name} loaded: " in both.log
+        assert f"model {name}: " in both.log
         assert both.metric("model_memory_bytes", model=name) > 20e6
 
 

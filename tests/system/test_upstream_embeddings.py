@@ -188,7 +188,8 @@ def test_dimensions_that_do_not_fit_the_local_model_are_a_mistake(model_home, tm
         f'[upstreams.main]\nbase_url = "http://127.0.0.1:9/v1"\nembeddings = {{ "{MODEL}" = 12 }}\n'
     )
 
-    done = run("serve", "--port", "0", "--store", "memory://", "--config", str(config))
+    place = ("--port", "0", "--home", str(model_home), "--store", "memory://")
+    done = run("serve", *place, "--config", str(config))
 
     assert done.returncode == 2
     assert "has 384 dimensions, not 12" in done.stderr

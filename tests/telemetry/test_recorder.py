@@ -58,12 +58,20 @@ def test_a_restart_gives_a_text_the_same_hash_and_another_file_another(tmp_path)
 
 
 def test_what_cannot_be_read_is_counted_and_not_written(tmp_path):
-    bodies = [b"{", b"[1]", b'{"inputs": 3}', b"\xff", b"[" * 100_000, BODY]
+    bodies = [
+        b"{",
+        b"[1]",
+        b'{"inputs": 3}',
+        b'{"inputs": {"sentences": 3}}',
+        b"\xff",
+        b"[" * 100_000,
+        BODY,
+    ]
 
     metrics = record(tmp_path / "a", bodies)
 
     assert len(hashes(tmp_path / "a")) == 1
-    assert count(metrics, "unrecorded_requests", reason="unreadable") == 5
+    assert count(metrics, "unrecorded_requests", reason="unreadable") == 6
 
 
 def test_a_file_that_is_full_makes_room_for_a_new_one(tmp_path):
@@ -123,6 +131,7 @@ def test_an_unwritable_disk_loses_log_lines_but_fails_no_request(tmp_path, caplo
         (b'{"input": [[1, 2], [3]]}', [None, None], [2, 1]),
         (b'{"texts": ["abc"]}', [3], [None]),
         (b'{"inputs": "abc"}', [3], [None]),
+        (b'{"inputs": {"source_sentence": "abc", "sentences": ["a"]}}', [3, 1], [None, None]),
         (b'{"messages": [{"role": "user", "content": "abc"}], "stream": true}', [33], [None]),
     ],
 )

@@ -12,7 +12,7 @@ from cacheproxy.stores.redis.store import RedisStore
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.certified import CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
-from cacheproxy.thresholds.sharing import EvidenceSharing
+from cacheproxy.thresholds.sharing import EvidenceSharing, SharedState
 
 PROMISE = Promise(max_error=0.05, min_similarities=(0.95,))
 NAMESPACE = "n" * 32
@@ -216,6 +216,55 @@ async def test_evidence_is_counted_once_where_its_write_failed_and_another_serve
     await server.sharing.share()
 
     assert await labels_kept_in(store) == pytest.approx(60, rel=0.05)
+
+
+async def test_evidence_is_counted_once_where_its_reply_was_lost_and_another_server_wrote(store):
+    server, other = Server(store), Server(store)
+    server.learn(30)
+    store.lost_replies = 1
+    await server.sharing.share()
+    other.learn(30)
+    await other.sharing.share()
+    server.learn(30)
+    await server.sharing.share()
+
+    assert await labels_kept_in(store) == pytest.approx(90, rel=0.05)
+
+
+async def test_evidence_is_counted_once_where_a_write_is_applied_after_it_was_tried_again(store):
+    server = Server(store)
+    server.learn(30)
+    swap, late = store.swap_state, []
+
+    async def swap_late(*args):
+        if not late:
+            late.append(args)
+            raise StoreError("no reply in time")
+        if len(late) == 1:
+            late.append(await swap(*late[0]))
+        return await swap(*args)
+
+    store.swap_state = swap_late
+    await server.sharing.share()
+    server.learn(30)
+    await server.sharing.share()
+
+    assert late[1]
+    assert await labels_kept_in(store) == pytest.approx(60, rel=0.05)
+
+
+def test_an_offer_may_be_stored_where_so_many_servers_wrote_that_the_state_names_it_no_more():
+    state = SharedState(b"evidence")
+    for server in range(70):
+        state = SharedState.unpack(
+            state.with_offer(b"evidence", bytes([server] * 8), server).pack()
+        )
+
+    assert state.evidence == b"evidence"
+    assert len(state.offers) == 64
+    assert state.may_hold(bytes([69] * 8), 69)
+    assert not state.may_hold(bytes([69] * 8), 70)
+    assert state.may_hold(bytes([0] * 8), 0)
 
 
 async def test_evidence_is_counted_once_where_redis_applied_it_and_its_reply_was_lost(redis_url):

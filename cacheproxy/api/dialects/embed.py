@@ -4,19 +4,20 @@
 {"inputs": "…" or […]}    -> [[…], …]
 """
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from cacheproxy.api.dialects.embedding import Asked, Text
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
-from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS
+from cacheproxy.api.presentation import CACHE_HEADERS, render_vectors
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import EmbeddingsResult
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import EmbeddingsResult, ModelInfo
 
 _Texts = Annotated[list[Text], Meta(min_length=1)]
 
@@ -44,6 +45,9 @@ class EmbedRequest(EmbeddingOptions, kw_only=True):
     truncate: Annotated[
         bool, Meta(description="Long texts are always truncated.", extra_json_schema=_ALWAYS)
     ] = True
+    truncation_direction: Annotated[
+        Literal["right", "Right"] | None, Meta(description="Texts are truncated at their end.")
+    ] = None
 
 
 # `EmbedDialect.parse` checks this: one of the two is given.
@@ -138,23 +142,18 @@ class EmbedDialect:
             role=asked.role,
         )
 
-    def render(
-        self,
-        asked: Asked,
-        answer: EmbeddingsResult,
-        vectors: Sequence[bytes],
-        model: str,
-        total_s: float,
+    async def render(
+        self, asked: Asked, answer: EmbeddingsResult, model: ModelInfo, total_s: float
     ) -> bytes:
         """Return the body in the form in which the request was made."""
-        joined = b",".join(vectors)
+        joined = b",".join(await render_vectors(answer, asked.form, asked.dimensions))
         if not isinstance(asked, _PlainAsked):
             return b"[%b]" % joined
         return b'{"embeddings":[%b],"model":%b,"latency_ms":%.3f}' % (
             joined,
-            msgspec.json.encode(model),
+            msgspec.json.encode(model.name),
             total_s * 1000,
         )
 
-    def frame(self, model: str, tokens: int) -> None:
+    def frame(self, asked: Asked, model: ModelInfo, record: EmbeddingRecord) -> None:
         """Return None: answers contain the time that they took, and so they differ."""

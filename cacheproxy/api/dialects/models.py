@@ -34,7 +34,8 @@ class Model(msgspec.Struct):
         Meta(description="`cacheproxy` if it runs here; else as its upstream says, or `upstream`."),
     ]
     kind: Annotated[
-        Literal["embeddings", "completions"] | UnsetType, Meta(description="What it can do.")
+        Literal["embeddings", "rerank", "completions"] | UnsetType,
+        Meta(description="What it can do."),
     ] = UNSET
     dimensions: Annotated[int | UnsetType, Meta(description="The length of its vectors.")] = UNSET
     matryoshka: Annotated[
@@ -42,7 +43,8 @@ class Model(msgspec.Struct):
         Meta(description="Smaller dimensions that it was trained to be cut to."),
     ] = UNSET
     max_tokens: Annotated[
-        int | UnsetType, Meta(description="Where longer inputs are cut, in tokens.")
+        int | UnsetType,
+        Meta(description="Where longer inputs, or pairs of them, are cut, in tokens."),
     ] = UNSET
     max_inputs: Annotated[int | UnsetType, Meta(description="The most inputs in a request.")] = (
         UNSET
@@ -131,13 +133,17 @@ class ModelsEndpoint:
     def __init__(
         self,
         embedders: Sequence[ModelInfo],
+        rerankers: Sequence[ModelInfo],
         catalogue: Catalogue,
         callers: Callers,
         limits: InputLimits,
         started_at: int,
     ) -> None:
         """Prepare; `started_at` is Unix time, seconds."""
-        self._embedders = [_embedder(model, limits, started_at) for model in embedders]
+        self._items = [
+            *(_embedder(model, limits, started_at) for model in embedders),
+            *(_reranker(model, limits, started_at) for model in rerankers),
+        ]
         self._catalogue = catalogue
         self._callers = callers
         self._started_at = started_at
@@ -160,7 +166,7 @@ class ModelsEndpoint:
 
     async def _models(self) -> Iterable[Model]:
         """Return the models, local ones first; of two with one name the first."""
-        found = {model.id: model for model in self._embedders}
+        found = {model.id: model for model in self._items}
         for theirs in await self._catalogue.models():
             found.setdefault(theirs.id, self._upstream_model(theirs))
         return found.values()
@@ -176,14 +182,20 @@ class ModelsEndpoint:
 
 
 def _embedder(model: ModelInfo, limits: InputLimits, started_at: int) -> Model:
+    described = _reranker(model, limits, started_at)
+    described.kind = "embeddings"
+    described.dimensions = model.dimensions
+    described.matryoshka = UNSET if model.matryoshka is None else model.matryoshka
+    return described
+
+
+def _reranker(model: ModelInfo, limits: InputLimits, started_at: int) -> Model:
     return Model(
         id=model.name,
         object="model",
         created=started_at,
         owned_by="cacheproxy" if model.is_local else "upstream",
-        kind="embeddings",
-        dimensions=model.dimensions,
-        matryoshka=UNSET if model.matryoshka is None else model.matryoshka,
+        kind="rerank",
         max_tokens=UNSET if model.max_tokens is None else model.max_tokens,
         max_inputs=limits.inputs,
         max_characters=limits.characters,

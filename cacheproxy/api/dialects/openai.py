@@ -1,18 +1,19 @@
 """`POST /v1/embeddings` as the official OpenAI clients speak it."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from cacheproxy.api.dialects.embedding import Asked, Text
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
-from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS, Asked, Text
+from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS
+from cacheproxy.api.presentation import CACHE_HEADERS, VectorFrame, render_vectors
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
-from cacheproxy.routes.exchange import EmbeddingsResult
+from cacheproxy.records import EmbeddingRecord
+from cacheproxy.routes.exchange import EmbeddingsResult, ModelInfo
 
 _TokenIds = Annotated[list[int], Meta(min_length=1)]
 
@@ -159,25 +160,23 @@ class OpenAIDialect:
             role=asked.role,
         )
 
-    def render(
-        self,
-        asked: Asked,
-        answer: EmbeddingsResult,
-        vectors: Sequence[bytes],
-        model: str,
-        total_s: float,
+    async def render(
+        self, asked: Asked, answer: EmbeddingsResult, model: ModelInfo, total_s: float
     ) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
+        vectors = await render_vectors(answer, asked.form, asked.dimensions)
         tokens = sum(served.record.tokens for served in answer.served)
         # Joined once: the vectors of a large batch take 16 MB, and a copy of them 10 ms.
         parts = [_HEAD]
         for i, vector in enumerate(vectors):
             parts += (_ITEM % i if i == 0 else _NEXT_ITEM % i, vector)
-        return b"".join((*parts, _tail(model, tokens)))
+        return b"".join((*parts, _tail(model.name, tokens)))
 
-    def frame(self, model: str, tokens: int) -> tuple[bytes, bytes]:
-        """Return the bytes before and after the vector in the answer to one input."""
-        return _HEAD + _ITEM % 0, _tail(model, tokens)
+    def frame(self, asked: Asked, model: ModelInfo, record: EmbeddingRecord) -> VectorFrame | None:
+        """Return the frame of the answer to one input, unless its vector is to be cut."""
+        if asked.dimensions is not None:
+            return None
+        return VectorFrame(_HEAD + _ITEM % 0, asked.form, _tail(model.name, record.tokens))
 
 
 def _tail(model: str, tokens: int) -> bytes:

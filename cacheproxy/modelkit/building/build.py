@@ -5,16 +5,13 @@ held-out ones, make the probes. What is measured runs in the session that serves
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.modelkit.building.built import GPU_TOLERANCE, BuiltModel, Probes
 from cacheproxy.modelkit.building.calibrate import TokenGroups
 from cacheproxy.modelkit.building.corpus import (
     Corpus,
@@ -35,31 +32,15 @@ from cacheproxy.modelkit.building.graph import (
 )
 from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.quantized import QuantizedEncoder
+from cacheproxy.modelkit.building.reranker import build_reranker
 from cacheproxy.modelkit.building.shallow import fit_probe
 from cacheproxy.modelkit.building.weights import Encoder, read_encoder
-from cacheproxy.modelkit.gate.gate import GateReport, require_pass
+from cacheproxy.modelkit.gate.gate import require_pass
 from cacheproxy.modelkit.gate.measure import GateTexts, measure
 from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import Manifest, models_folder
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
-
-_GPU_TOLERANCE = 1e-3
-"""By how much a value of a vector may change with its batch on a GPU: cuBLAS picks its kernels by
-shape, and float16 rounds at 5e-4."""
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model that has passed its gate; `record` is what is written down about it."""
-
-    graph: bytes
-    tokenizer_json: bytes
-    static_probe: NDArray[np.float16]
-    shallow_probe: bytes
-    report: GateReport
-    isa: str
-    record: dict[str, Any]
 
 
 def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
@@ -70,6 +51,12 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
         ModelError: its files cannot be fetched or are invalid, or it fails its gate.
     """
     files = fetch_files(manifest, home)
+    if manifest.kind == "rerank":
+        return build_reranker(manifest, files, device)
+    return _build_embedder(manifest, files, device)
+
+
+def _build_embedder(manifest: Manifest, files: Mapping[str, Path], device: Device) -> BuiltModel:
     tokenizer_json = files["tokenizer.json"].read_bytes()
     encoder = read_encoder(files[manifest.weights], manifest)
     corpus = read_corpus(models_folder())
@@ -87,7 +74,7 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     say("measuring the model against the float model")
     gate_texts = _gate_texts(corpus, manifest, tokenizer_json)
     original = OnnxEncoder(float_graph(encoder))
-    tolerance = _GPU_TOLERANCE if device == "cuda" else 0.0
+    tolerance = GPU_TOLERANCE if device == "cuda" else 0.0
     report = measure(served.encode, original.encode, gate_texts, batch_tolerance=tolerance)
     del original
     require_pass(report, manifest.name)
@@ -101,8 +88,7 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
     return BuiltModel(
         graph=graph,
         tokenizer_json=tokenizer_json,
-        static_probe=static,
-        shallow_probe=shallow_graph(shallow, weight, bias),
+        probes=Probes(static, shallow_graph(shallow, weight, bias)),
         report=report,
         isa=isa_class(device),
         record={

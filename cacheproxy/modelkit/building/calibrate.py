@@ -20,13 +20,18 @@ from cacheproxy.modelkit.building.weights import Floats, Norm, Rotary
 
 @dataclass(frozen=True)
 class TokenGroups:
-    """Texts by length: int64 [n, tokens] ids each."""
+    """Texts, or pairs of texts, by length: int64 [n, tokens] ids each."""
 
     ids: Sequence[NDArray[np.int64]]
 
-    def embed(self, words: Floats, offsets: Floats, norm: Norm) -> Floats:
-        """Return the stream that enters the first layer."""
-        parts = [words[ids] + offsets[: ids.shape[1]] for ids in self.ids]
+    def embed(
+        self, words: Floats, offsets: Floats, norm: Norm, second: Floats | None = None
+    ) -> Floats:
+        """Return the stream that enters the first layer; `second` is as in `Encoder`."""
+        parts = [words[ids % len(words)] + offsets[: ids.shape[1]] for ids in self.ids]
+        if second is not None:
+            for part, ids in zip(parts, self.ids, strict=True):
+                part[ids >= len(words)] += second
         return normalize(np.concatenate([part.reshape(-1, words.shape[1]) for part in parts]), norm)
 
     def rotate(self, x: Floats, rotary: Rotary, heads: int) -> Floats:

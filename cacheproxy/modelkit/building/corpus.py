@@ -97,6 +97,19 @@ def make_search(corpus: Corpus) -> Search:
     )
 
 
+def make_pairs(texts: Iterable[str], distractors: int) -> list[list[tuple[str, str]]]:
+    """Return, for the first sentence of each text that suits, its pairs with documents.
+
+    The first document is the rest of its own text, the others are the rests of `distractors` texts
+    that follow, in a circle.
+    """
+    found = list(_split(texts))
+    return [
+        [(query, found[(i + step) % len(found)][1]) for step in range(distractors + 1)]
+        for i, (query, _) in enumerate(found)
+    ]
+
+
 def _split(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     for text in texts:
         query, *rest = _SENTENCE_END.split(text, maxsplit=1)

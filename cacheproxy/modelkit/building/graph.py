@@ -1,10 +1,13 @@
-"""Writes an encoder as one ONNX graph, from token ids of one length to unit vectors.
+"""Writes an encoder as one ONNX graph, from token ids of one length to unit vectors or scores.
 
-`input_ids` int64 [batch, tokens] -> `embedding` float32 [batch, hidden]. There is no mask and no
-padding: the batcher groups texts by exact length. So attention always takes one path (the flash
-kernel, which ONNX Runtime uses only without a mask), and a vector never depends on its batch-mates.
-Mean pooling is a product with a row of ones: unlike ReduceSum and ReduceMean, its order of
-summation does not change with the batch size (measured bitwise, batches 1 to 64, lengths 3 to 256).
+`input_ids` int64 [batch, tokens] -> `embedding` float32 [batch, hidden], or, of a reranker, its
+scores before any sigmoid, float32 [batch, 1]. There is no mask and no padding: the batcher groups
+texts by exact length. So attention always takes one path (the flash kernel, which ONNX Runtime uses
+only without a mask), and a vector never depends on its batch-mates. Mean pooling is a product with
+a row of ones: unlike ReduceSum and ReduceMean, its order of summation does not change with the
+batch size (measured bitwise, batches 1 to 64, lengths 3 to 256). For the same reason a reranker's
+head has its matrices on the left: each text has a product of its own, [hidden, hidden] by
+[hidden, 1], whatever the batch.
 The same code writes the float graph and the INT8 graph of every architecture; the graphs of one
 model differ only in their products.
 """
@@ -18,7 +21,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cacheproxy.modelkit.building.quantized import QuantizedEncoder, QuantizedLayer, Site
-from cacheproxy.modelkit.building.weights import Encoder, Floats, Layer, Norm, Rotary
+from cacheproxy.modelkit.building.weights import (
+    Encoder,
+    Floats,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    Rotary,
+)
 
 _OPSET = 20
 _IR_VERSION = 10
@@ -126,6 +137,9 @@ def _write(encoder: Encoder | QuantizedEncoder, products: _Products) -> bytes:
     tokens = writer.node("Shape", ids, start=1, end=2)
     hidden = _write_embedding(writer, encoder, products, ids, tokens)
     hidden = _write_layers(writer, encoder, products, hidden, len(encoder.layers))
+    if encoder.head is not None:
+        scores = encoder.head.out.weight.shape[1]
+        return writer.model(ids, _write_head(writer, encoder.head, hidden), scores)
     pooled = _write_pooling(writer, encoder, hidden, tokens)
     embedding = writer.node("LpNormalization", pooled, axis=-1, p=2)
     return writer.model(ids, embedding, encoder.offsets.shape[1])
@@ -191,8 +205,18 @@ def _write_embedding(
         zero, one = writer.constant(np.array([0])), writer.constant(np.array([1]))
         table = writer.constant(encoder.offsets)
         offsets = writer.node("Slice", table, zero, tokens, zero, one)
-    embedded = writer.node("Add", products.words(writer, ids), offsets)
-    return _write_norm(writer, encoder.norm, embedded)
+    if encoder.second is None:
+        embedded = writer.node("Add", products.words(writer, ids), offsets)
+        return _write_norm(writer, encoder.norm, embedded)
+    words = encoder.words.rows if isinstance(encoder, QuantizedEncoder) else encoder.words
+    size = writer.constant(np.int64(len(words)))
+    is_second = writer.node("GreaterOrEqual", ids, size)
+    raised = writer.node("Mul", writer.node("Cast", is_second, to=TensorProto.INT64), size)
+    embedded = writer.node("Add", products.words(writer, writer.node("Sub", ids, raised)), offsets)
+    share = writer.node("Cast", is_second, to=TensorProto.FLOAT)
+    share = writer.node("Unsqueeze", share, writer.constant(np.array([-1])))
+    second = writer.node("Mul", share, writer.constant(encoder.second))
+    return _write_norm(writer, encoder.norm, writer.node("Add", embedded, second))
 
 
 def _write_norm(writer: _Writer, norm: Norm, x: str) -> str:
@@ -232,6 +256,20 @@ def _write_pooling(
     row = writer.node("Slice", ones, zero, tokens, one, one)
     # The sum serves as the mean: the normalisation that follows removes any factor.
     return writer.node("Squeeze", writer.node("MatMul", row, hidden), one)
+
+
+def _write_head(writer: _Writer, head: Head, hidden: str) -> str:
+    first = writer.node("Gather", hidden, writer.constant(np.array([0])), axis=1)
+    column = writer.node("Transpose", first, perm=[0, 2, 1])
+    dense = writer.node("Tanh", _write_column(writer, head.dense, column))
+    score = _write_column(writer, head.out, dense)
+    return writer.node("Squeeze", score, writer.constant(np.array([2])))
+
+
+def _write_column(writer: _Writer, linear: Linear, x: str) -> str:
+    """Write a linear of columns, [batch, inputs, 1] to [batch, outputs, 1]."""
+    product = writer.node("MatMul", writer.constant(linear.weight.T), x)
+    return writer.node("Add", product, writer.constant(linear.bias[:, None]))
 
 
 class _FloatProducts:

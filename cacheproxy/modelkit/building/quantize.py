@@ -38,7 +38,8 @@ are alike; 1 clips values beyond the calibrated range, and 0.5 wastes steps of t
 def quantize(encoder: Encoder, texts: TokenGroups, weight_bits: int) -> QuantizedEncoder:
     """Return the encoder in INT8, calibrated on the texts; weights use `weight_bits` bits."""
     words = quantize_words(encoder.words)
-    stream = texts.embed(words.rows * words.scales, encoder.offsets, encoder.norm)
+    table = words.rows * words.scales
+    stream = texts.embed(table, encoder.offsets, encoder.norm, encoder.second)
     layers: list[_SmoothLayer] = []
     for layer in steps(encoder.layers, "quantising", len(encoder.layers)):
         quantized, stream = _quantize_layer(layer, encoder, texts, weight_bits, stream)
@@ -63,6 +64,8 @@ def quantize(encoder: Encoder, texts: TokenGroups, weight_bits: int) -> Quantize
         rotary=encoder.rotary,
         pooling=encoder.pooling,
         max_tokens=encoder.max_tokens,
+        second=encoder.second,
+        head=encoder.head,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cacheproxy.modelkit.building.weights import Floats, Norm, Rotary
+from cacheproxy.modelkit.building.weights import Floats, Head, Norm, Rotary
 from cacheproxy.modelkit.manifest import Pooling
 
 
@@ -69,7 +69,10 @@ class QuantizedWords:
 
 @dataclass(frozen=True)
 class QuantizedEncoder:
-    """`weights.Encoder` in INT8; fields of the same name have the same meaning."""
+    """`weights.Encoder` in INT8; fields of the same name have the same meaning.
+
+    A head stays in float32.
+    """
 
     words: QuantizedWords
     offsets: Floats
@@ -79,3 +82,5 @@ class QuantizedEncoder:
     rotary: Rotary | None
     pooling: Pooling
     max_tokens: int
+    second: Floats | None = None
+    head: Head | None = None

@@ -5,6 +5,8 @@ matrices laid out [inputs, outputs] as products use them. What PyTorch stores ot
 here, once; token type 0, the only one an embedding model sees, is folded into what is added to
 words. The layers are counted by the tensors' names and their inner width is read from the shapes;
 the rest stands in the manifest, so that a model's config.json, which says it again, is not needed.
+A reranker's scores come from a head on the first token; it tells a query from a document by their
+token types, if the model has two of them.
 """
 
 import re
@@ -85,8 +87,16 @@ class Rotary:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What turns a reranker's first token vector x into a score: out(tanh(dense(x)))."""
+
+    dense: Linear
+    out: Linear
+
+
+@dataclass(frozen=True)
 class Encoder:
-    """An encoder from ids to one vector.
+    """An encoder from ids to one vector, or to one score.
 
     Attributes:
         words: float32 [vocabulary, hidden].
@@ -98,6 +108,9 @@ class Encoder:
         rotary: how attention learns of positions, or None where offsets tell them.
         pooling: how token vectors become one vector.
         max_tokens: longest input.
+        second: float32 [hidden], added to the tokens of a pair's second text, or None where both
+            texts are treated alike. Such a token's id comes raised by the vocabulary's size.
+        head: a reranker's, else None.
     """
 
     words: Floats
@@ -108,6 +121,8 @@ class Encoder:
     rotary: Rotary | None
     pooling: Pooling
     max_tokens: int
+    second: Floats | None = None
+    head: Head | None = None
 
 
 def read_encoder(path: Path, manifest: Manifest) -> Encoder:
@@ -131,9 +146,9 @@ def encoder_from_tensors(tensors: Mapping[str, NDArray[Any]], manifest: Manifest
         ModelError: a tensor is missing, or of another shape than it must have.
     """
     read = _Reader(tensors, manifest.dimensions, manifest.encoder.epsilon)
-    if manifest.architecture == "bert":
-        return _read_bert(read, manifest)
-    return _read_nomic_bert(read, manifest)
+    if manifest.architecture == "nomic-bert":
+        return _read_nomic_bert(read, manifest)
+    return _read_bert(read, manifest)
 
 
 class _Reader:
@@ -187,9 +202,20 @@ def _rotary_tables(base: float, size: int, max_tokens: int) -> Rotary:
     return Rotary(np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
 
 
+_FIRST_POSITION = {"bert": 0, "xlm-roberta": 2}
+"""RoBERTa counts positions from its padding's id, 1, plus 1."""
+
+_BODY = {"bert": "bert.", "xlm-roberta": "roberta."}
+"""What stands before the encoder's tensors in a file that also has a head."""
+
+
 def _read_bert(read: _Reader, manifest: Manifest) -> Encoder:
-    """Devlin et al. 2018, arXiv 1810.04805; names as in the Hugging Face model "bert"."""
-    hidden = manifest.dimensions
+    """Devlin et al. 2018, arXiv 1810.04805; names as the hub's "bert" and "roberta" have them.
+
+    XLM-RoBERTa (Conneau et al. 2020, arXiv 1911.02116) computes the same from other positions.
+    """
+    hidden, architecture = manifest.dimensions, manifest.architecture
+    body = _BODY[architecture] if manifest.kind == "rerank" else ""
 
     def layer(name: str) -> Layer:
         up = read.linear(f"{name}.intermediate.dense", hidden, None)
@@ -205,22 +231,36 @@ def _read_bert(read: _Reader, manifest: Manifest) -> Encoder:
             ffn_norm=read.norm(f"{name}.output.LayerNorm"),
         )
 
-    positions = read.tensor("embeddings.position_embeddings.weight", None, hidden)
+    positions = read.tensor(f"{body}embeddings.position_embeddings.weight", None, hidden)
+    positions = positions[_FIRST_POSITION[architecture] :]
     if len(positions) < manifest.max_tokens:
         raise ModelError(
             f"{len(positions)} positions are fewer than the manifest's {manifest.max_tokens} tokens"
         )
-    types = read.tensor("embeddings.token_type_embeddings.weight", None, hidden)
+    types = read.tensor(f"{body}embeddings.token_type_embeddings.weight", None, hidden)
+    layers = f"{body}encoder.layer."
+    is_reranker = manifest.kind == "rerank"
     return Encoder(
-        words=read.tensor("embeddings.word_embeddings.weight", None, hidden),
+        words=read.tensor(f"{body}embeddings.word_embeddings.weight", None, hidden),
         offsets=positions[: manifest.max_tokens] + types[0],
-        norm=read.norm("embeddings.LayerNorm"),
-        layers=tuple(layer(f"encoder.layer.{i}") for i in read.layers("encoder.layer.")),
+        norm=read.norm(f"{body}embeddings.LayerNorm"),
+        layers=tuple(layer(f"{layers}{i}") for i in read.layers(layers)),
         heads=manifest.encoder.heads,
         rotary=None,
         pooling=manifest.pooling,
         max_tokens=manifest.max_tokens,
+        second=types[1] - types[0] if is_reranker and len(types) > 1 else None,
+        head=_read_head(read, manifest) if is_reranker else None,
     )
+
+
+def _read_head(read: _Reader, manifest: Manifest) -> Head:
+    hidden = manifest.dimensions
+    if manifest.architecture == "bert":
+        dense, out = "bert.pooler.dense", "classifier"
+    else:
+        dense, out = "classifier.dense", "classifier.out_proj"
+    return Head(read.linear(dense, hidden, hidden), read.linear(out, hidden, 1))
 
 
 def _read_nomic_bert(read: _Reader, manifest: Manifest) -> Encoder:

@@ -6,6 +6,7 @@ computes the figures.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from cacheproxy.errors import ModelError
 
@@ -104,7 +105,20 @@ class GateReport:
         return "".join(f"{what:32}{value}\n" for what, value in lines)
 
 
-def require_pass(report: GateReport, name: str) -> None:
+class Report(Protocol):
+    """What was measured of a model."""
+
+    def failures(self) -> list[str]:
+        """Return one line for each requirement that is not met."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures by name, for JSON."""
+
+    def as_text(self) -> str:
+        """Return the report as text."""
+
+
+def require_pass(report: Report, name: str) -> None:
     """Refuse a model whose report has failures.
 
     Raises:

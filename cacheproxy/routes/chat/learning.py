@@ -22,6 +22,7 @@ from cacheproxy.routes.chat.staleness import StalenessRules
 from cacheproxy.routes.chat.state import CompletionState
 from cacheproxy.routes.dialects.completion import Completion
 from cacheproxy.routes.dialects.context import in_context
+from cacheproxy.routes.judging.fresh import Asked
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics
@@ -118,10 +119,9 @@ class Learning:
             return
         self._remember(neighbour.key, pick)
         likeness.evidence.served(state.namespace_id, neighbour.took_s)
-        question = in_context(state.request)
         likeness.evidence.hit(
             state.namespace_id,
-            question,
+            _asked(state),
             neighbour.text,
             pick,
             lambda: self._removals.start(self._remove_wrong(neighbour)),
@@ -188,8 +188,8 @@ class Learning:
             if near.probe is not None and self._may_be_found(likeness, record):
                 self._keeper.index(entry, near.probe, since)
         if likeness.evidence is not None and near.probe is not None:
-            question = in_context(state.request)
-            await likeness.evidence.missed(record.namespace_id, question, record.text, near)
+            asked = _asked(state)
+            await likeness.evidence.missed(record.namespace_id, asked, record.text, near)
 
     async def _remove_wrong(self, record: CompletionRecord) -> None:
         try:
@@ -228,3 +228,7 @@ class Learning:
             body=completion.body,
             question="" if state.user_turn is None else state.user_turn.question[:_QUESTION],
         )
+
+
+def _asked(state: CompletionState) -> Asked:
+    return Asked(in_context(state.request), state.request, state.client)

@@ -8,6 +8,7 @@ namespace's thresholds use is the neighbour. Whether it is served is earned from
 
 from collections import OrderedDict
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ class Likeness:
             features_of(asked, take_apart(record.question, self._rarity), score)
             for record, score in near
         ]
-        pick = thresholds.rank(features, [record.key[0] & 1 for record, _ in near])
+        pick = thresholds.rank(features, [_half_of(record.question) for record, _ in near])
         record, score = near[pick.index]
         return Near(probe, record, score, pick, thresholds.serve(pick))
 
@@ -157,3 +158,8 @@ class Likeness:
             return None  # the encoder is overloaded, and a lookup is not worth waiting for it
         vector: NDArray[np.float32] = probe
         return vector if vector.any() else None
+
+
+def _half_of(question: str) -> int:
+    """Return which half of the labels a neighbour's are in: the same in every namespace."""
+    return crc32(question.encode()) & 1

@@ -1,8 +1,13 @@
 """How the chat route earns its thresholds: which pairs go to the judge, and what comes of it.
 
-All of it happens behind the answers. Labels, controls and refreshes are requests of the proxy's
+All of it happens behind the answers. Labels, controls and references are requests of the proxy's
 own: each is counted by its purpose, and bounded by a rate and by a share of what the clients'
 requests cost (`thresholds.judged.allowance`). Without a judge, answers are compared instead.
+
+A second opinion has a reference wherever one is to be had: for a pair, for its control, for a hit
+and for a shipped pair. Only a changed question, to which nobody has an answer, has none. A
+reference shows the judge what the answer lacks, so that without one it sees at most as many wrong
+ones; and of the two kinds of wrong pairs the worse counts.
 """
 
 import logging
@@ -18,6 +23,7 @@ from cacheproxy.keys import owner_of
 from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.judging.agreement import Comparer
 from cacheproxy.routes.judging.budget import Budget
+from cacheproxy.routes.judging.fresh import Asked, FreshAnswers
 from cacheproxy.routes.judging.hard_pairs import inject
 from cacheproxy.routes.judging.judge import Judge, Pair
 from cacheproxy.routes.judging.mutation import Rarity, mutate
@@ -46,6 +52,7 @@ class Evidence:
         namespaces: JudgedNamespaces,
         comparer: Comparer,
         judge: Judge | None,
+        fresh: FreshAnswers,
         hard_pairs: list[Pair],
         rarity: Rarity,
         budget: Budget,
@@ -61,6 +68,7 @@ class Evidence:
             namespaces: what is learned goes there.
             comparer: sees which answers are the same, without a judge.
             judge: says whether an answer answers a question; None: there is none.
+            fresh: gives references.
             hard_pairs: shipped pairs that a judge must reject.
             rarity: of words.
             budget: the rate of the proxy's own requests.
@@ -72,6 +80,7 @@ class Evidence:
         self._namespaces = namespaces
         self._comparer = comparer
         self._judge = judge
+        self._fresh = fresh
         self._hard_pairs = hard_pairs
         self._rarity = rarity
         self._budget = budget
@@ -96,24 +105,24 @@ class Evidence:
         """Count a semantic hit, which saved so much of the upstream's time."""
         self._namespaces.served(namespace_id, saved_s)
 
-    async def missed(self, namespace_id: str, question: str, answer: str, near: Near) -> None:
+    async def missed(self, namespace_id: str, asked: Asked, answer: str, near: Near) -> None:
         """Learn from a miss: from its neighbour, if it has one, and from a wrong pair."""
         thresholds = self._namespaces.of(namespace_id)
         if self._has_room and near.pick is not None and near.neighbour is not None:
             weight = thresholds.wants_label(near.pick, self._namespaces.allowance.fullness)
             if weight:
-                await self._label_miss(namespace_id, question, answer, near, weight)
+                await self._label_miss(namespace_id, asked, answer, near, weight)
         if self._has_room and self._judge is not None:
             kind = thresholds.wants_control()
             if kind is not None:
-                kind, pair = self._wrong_pair(kind, namespace_id, question, answer)
+                kind, pair = self._wrong_pair(kind, namespace_id, asked, answer)
                 self._tasks.start(self._control(namespace_id, kind, pair))
-        self._remember(namespace_id, question)
+        self._remember(namespace_id, asked.question)
 
     def hit(
         self,
         namespace_id: str,
-        question: str,
+        asked: Asked,
         answer: str,
         pick: Pick,
         wrong: Callable[[], object],
@@ -124,7 +133,7 @@ class Evidence:
         thresholds = self._namespaces.of(namespace_id)
         weight = thresholds.wants_label(pick, self._namespaces.allowance.fullness)
         if weight:
-            pair = Pair(question, answer)
+            pair = Pair(asked.question, answer, self._fresh.of(asked, self._spend))
             self._tasks.start(self._label_hit(namespace_id, pair, pick, weight, wrong))
 
     def reported(self, namespace_id: str, pick: Pick) -> None:
@@ -146,7 +155,7 @@ class Evidence:
         return allowance.has_room and may_ask and not self._tasks.is_full
 
     async def _label_miss(
-        self, namespace_id: str, question: str, answer: str, near: Near, weight: float
+        self, namespace_id: str, asked: Asked, answer: str, near: Near, weight: float
     ) -> None:
         pick, cached = near.pick, near.neighbour
         if pick is None or cached is None:
@@ -161,8 +170,9 @@ class Evidence:
             self._observe(namespace_id, pick, Outcome.REJECTED, weight=weight, is_judged=False)
         else:
             wants_own = self._namespaces.of(namespace_id).wants_own()
-            own = Pair(question, answer) if wants_own else None
-            pair = Pair(question, cached.text)
+            another = self._fresh.of(asked, self._spend)
+            own = Pair(asked.question, answer, another) if wants_own else None
+            pair = Pair(asked.question, cached.text, None if another is None else answer)
             self._tasks.start(self._judge_miss(namespace_id, pair, own, pick, weight))
 
     async def _judge_miss(
@@ -203,16 +213,18 @@ class Evidence:
             self._namespaces.controlled(namespace_id, kind, outcome, item=item)
 
     def _wrong_pair(
-        self, kind: Kind, namespace_id: str, question: str, answer: str
+        self, kind: Kind, namespace_id: str, asked: Asked, answer: str
     ) -> tuple[Kind, Pair]:
         """Return a pair that is wrong by construction: a hard one if this question makes none."""
         if kind == Kind.TRAFFIC:
             others = list(self._questions.get(namespace_id) or ())
-            changed = mutate(question, others, self._rarity, self._draw.random)
+            changed = mutate(asked.question, others, self._rarity, self._draw.random)
             if changed is not None:
                 return kind, Pair(changed, answer)
             kind = Kind.HARD
         pair = self._draw.choice(self._hard_pairs)
+        if self._fresh.of(asked, self._spend) is None:
+            pair = pair._replace(reference=None)
         return kind, inject(pair, self._draw.random) if kind == Kind.INJECTED else pair
 
     async def _ask(self, pair: Pair, purpose: Purpose) -> Outcome | None:

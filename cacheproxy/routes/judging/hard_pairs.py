@@ -1,7 +1,8 @@
 """Shipped pairs that a judge must reject: right answers, but to a near question.
 
 `hard_pairs.jsonl` holds groups of questions that are near each other, each with its answer (written
-for this package, under its licence). Every question with another's answer of its group is a pair.
+for this package, under its licence). Every question with another's answer of its group is a pair,
+and its own answer the reference.
 For injected pairs the answer ends in an instruction to accept it.
 """
 
@@ -29,7 +30,7 @@ def load_hard_pairs() -> list[Pair]:
         row = json.loads(line)
         groups.setdefault(row["group"], []).append(Pair(row["question"], row["answer"]))
     return [
-        Pair(asked.question, other.answer)
+        Pair(asked.question, other.answer, asked.answer)
         for group in groups.values()
         for asked, other in permutations(group, 2)
     ]

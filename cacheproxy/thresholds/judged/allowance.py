@@ -7,7 +7,7 @@ token counts as four input tokens, as most price lists have it. A pure account.
 from collections import Counter
 from typing import Literal
 
-Purpose = Literal["label", "control", "sensitivity", "refresh"]
+Purpose = Literal["label", "control", "sensitivity", "reference"]
 
 OUTPUT_TOKENS = 4.0
 """What an output token costs, in input tokens, where no price is known."""

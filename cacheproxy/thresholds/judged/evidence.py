@@ -79,9 +79,9 @@ CONTROL = np.dtype([("id", "<u8"), ("at", "<f8"), ("kind", "u1"), ("outcome", "u
 
 Items = NDArray[np.void]
 
-_HEADER = struct.Struct("<4sHHIII")
+_HEADER = struct.Struct("<4sHHIIIQ")
 _MAGIC = b"CPJE"
-_VERSION = 1
+_VERSION = 2
 
 
 def _nothing(kind: np.dtype[Any]) -> Items:
@@ -105,16 +105,19 @@ class Evidence:
         labels: `LABEL` [at most 2,048], in order of time.
         controls: `CONTROL` [at most 768], likewise.
         traffic: float64 [BANDS], texts with a neighbour, by the band of its cosine.
+        seen: labels of this epoch, those that were left out since counted in.
     """
 
     epoch: int = 0
     labels: Items = field(default_factory=lambda: _nothing(LABEL))
     controls: Items = field(default_factory=lambda: _nothing(CONTROL))
     traffic: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BANDS))
+    seen: int = 0
 
     def add(self, other: "Evidence") -> None:
         """Take another one's items, as far as they are not known; traffic is left alone."""
         if len(other.labels):
+            self.seen += int((~np.isin(other.labels["id"], self.labels["id"])).sum())
             self.labels = _latest(np.concatenate([self.labels, other.labels]), _LABELS)
         if len(other.controls):
             self.controls = _latest(np.concatenate([self.controls, other.controls]), _CONTROLS)
@@ -133,6 +136,7 @@ class Evidence:
     def forget(self) -> None:
         """Throw everything away."""
         self.epoch += 1
+        self.seen = 0
         self.labels, self.controls = _nothing(LABEL), _nothing(CONTROL)
         self.traffic = self.traffic * 0.1
 
@@ -143,7 +147,8 @@ class Evidence:
     def pack(self) -> bytes:
         """Return the evidence as bytes: at most 130 kB."""
         head = _HEADER.pack(
-            _MAGIC, _VERSION, FEATURES, self.epoch, len(self.labels), len(self.controls)
+            *(_MAGIC, _VERSION, FEATURES, self.epoch, len(self.labels), len(self.controls)),
+            self.seen,
         )
         traffic = self.traffic.astype("<f8").tobytes()
         return head + traffic + self.labels.tobytes() + self.controls.tobytes()
@@ -153,7 +158,7 @@ class Evidence:
         """Return the evidence that was packed; None if it is none of this version."""
         if len(data) < _HEADER.size:
             return None
-        magic, version, features, epoch, labels, controls = _HEADER.unpack_from(data)
+        magic, version, features, epoch, labels, controls, seen = _HEADER.unpack_from(data)
         if (magic, version, features) != (_MAGIC, _VERSION, FEATURES):
             return None
         start = _HEADER.size + 8 * BANDS
@@ -165,6 +170,7 @@ class Evidence:
             _latest(np.frombuffer(data[start:middle], LABEL), _LABELS),
             _latest(np.frombuffer(data[middle:], CONTROL), _CONTROLS),
             np.frombuffer(data[_HEADER.size : start], "<f8").astype(np.float64),
+            seen,
         )
         return found if found._is_sane() else None
 

@@ -11,6 +11,8 @@ is negative with confidence. Its limit is put together from those of the three r
 
     theta + sqrt((r_U - r)^2 + ((1 - d)(f - f_L))^2 + (d (s - s_L))^2) <= 0
 
+The limits of the rates hold at all times together (`anytime`), and so does what is made of them.
+
 Pairs whose answers were seen to be the same without the judge count as accepted. Their controls
 cannot be rejected: with a share `j` of judged pairs, (1 - d) f becomes (j - d) f, and of d s only
 what is not hidden behind such a short cut is expected to be rejected.
@@ -25,14 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.thresholds.bands import BANDS
-from cacheproxy.thresholds.bounds import (
-    Stratum,
-    lower_limit,
-    rate_of,
-    upper_limit,
-    weighted_lower_limit,
-)
-from cacheproxy.thresholds.certificate import Block, Estimate
+from cacheproxy.thresholds.bounds import Stratum, as_seen, rate_of, with_one_more
+from cacheproxy.thresholds.judged.anytime import least_expected, least_rate, most_expected
 from cacheproxy.thresholds.judged.evidence import Items, Kind, Outcome
 
 Floats = NDArray[np.float64]
@@ -42,41 +38,81 @@ SHORT_CUT_MISSES = 0.07
 `agreement.SENSITIVITY`, which says how that was measured."""
 
 _LEAST_OF_A_KIND = 20
+_APART = 2.0
+"""Standard errors between two kinds of wrong pairs from which on only the worse one counts."""
+
+USUAL_ERROR = 0.05
+"""The probability of a mistake in what is shown of a judge."""
 
 _STEPS = 24
 """Halvings of an interval of 1 until an upper limit is found."""
 
 
 class Sensitivity(NamedTuple):
-    """The share of wrong pairs that the judge rejects: its estimate and its lower limit."""
+    """The share of wrong pairs that the judge rejects.
+
+    Attributes:
+        rate: the estimate.
+        lower: its lower limit, but for the probability `USUAL_ERROR`.
+        trials: controls that it was estimated from; 0 where the limit is simply known.
+    """
 
     rate: float
     lower: float
+    trials: int = 0
+
+    def lower_but_for(self, error: float) -> float:
+        """Return the lower limit that holds at all times, but for this probability."""
+        if not self.trials:
+            return self.lower
+        return least_rate(round(self.rate * self.trials), self.trials, error)
 
 
-def sensitivity_of(controls: Items, confidence: float) -> Sensitivity:
+def _measured(rejected: int, asked: int) -> Sensitivity:
+    rate = rejected / asked if asked else 0.0
+    return Sensitivity(rate, least_rate(rejected, asked, USUAL_ERROR), asked)
+
+
+def sensitivity_of(controls: Items) -> Sensitivity:
     """Return what the shipped pairs and the traffic's own show; the worse where they differ.
 
     One kind alone is not believed: what is no natural near miss may be easier to see than one.
-    They differ where their rates are further apart than a standard error.
+    They differ where their rates are further apart than chance mostly brings.
     """
-    rates, trials, found = [], [], []
+    found = []
     for kind in (Kind.HARD, Kind.TRAFFIC):
         outcomes = controls["outcome"][controls["kind"] == kind]
         rejected = int((outcomes == Outcome.REJECTED).sum())
-        asked = rejected + int((outcomes == Outcome.ACCEPTED).sum())
-        rates.append(rejected / asked if asked else 0.0)
-        trials.append(asked)
-        found.append(Sensitivity(rates[-1], lower_limit(rejected, asked, confidence)))
-    if min(trials) < _LEAST_OF_A_KIND:
-        return Sensitivity(min(rates), 0.0)
-    both = sum(trials)
-    rejected = round(rates[0] * trials[0] + rates[1] * trials[1])
-    rate = rejected / both
-    error = math.sqrt(max(rate * (1 - rate), 1 / both) * (1 / trials[0] + 1 / trials[1]))
-    if abs(rates[0] - rates[1]) > error:
+        found.append(_measured(rejected, rejected + int((outcomes == Outcome.ACCEPTED).sum())))
+    one, two = found
+    if min(one.trials, two.trials) < _LEAST_OF_A_KIND:
+        return Sensitivity(min(one.rate, two.rate), 0.0)
+    both = one.trials + two.trials
+    rate = (one.rate * one.trials + two.rate * two.trials) / both
+    error = math.sqrt(max(rate * (1 - rate), 1 / both) * (1 / one.trials + 1 / two.trials))
+    if abs(one.rate - two.rate) > _APART * error:
         return min(found, key=lambda sensitivity: sensitivity.lower)
-    return Sensitivity(rate, lower_limit(rejected, both, confidence))
+    return _measured(round(rate * both), both)
+
+
+class Block(NamedTuple):
+    """Adjacent bands whose counts are pooled, from `low` up to but excluding `high`."""
+
+    low: int
+    high: int
+    stratum: Stratum
+
+
+class Estimate(NamedTuple):
+    """The share of wrong ones in some blocks' traffic.
+
+    Attributes:
+        error: the estimate.
+        upper: its upper limit.
+    """
+
+    error: float
+    upper: float
 
 
 @dataclass(frozen=True)
@@ -142,18 +178,20 @@ def count(labels: Items, bands: NDArray[np.int64], weights: Floats) -> Counts:
 
 
 class JudgedLabels:
-    """`certificate.Limits` for one threshold's counts."""
+    """How many neighbours above a threshold are wrong, by the counts of one score's bands."""
 
-    def __init__(self, counts: Counts, sensitivity: Sensitivity, confidence: float) -> None:
+    def __init__(self, counts: Counts, sensitivity: Sensitivity) -> None:
         self._counts = counts
         self._sensitivity = sensitivity
-        self._confidence = confidence
 
-    def estimate(self, blocks: Sequence[Block]) -> Estimate:
-        """Return the share of wrong neighbours, with its upper limit."""
-        rates = self._rates(blocks)
+    def estimate(self, blocks: Sequence[Block], error: float) -> Estimate:
+        """Return the share of wrong neighbours, with its upper limit.
+
+        The limit holds at all times together, but for the probability `error`.
+        """
+        rates = self._rates(blocks, error)
         rejected, rejected_upper, false, false_lower, judged = rates
-        rate, lower = self._sensitivity
+        rate, lower = self._sensitivity.rate, self._sensitivity.lower_but_for(error)
         if lower <= false:
             return Estimate(1.0, 1.0)
 
@@ -175,21 +213,19 @@ class JudgedLabels:
                 high = middle
             else:
                 low = middle
-        error = (rejected - judged * false) / (rate - false)
-        return Estimate(min(1.0, max(0.0, error)), high)
+        wrong = (rejected - judged * false) / (rate - false)
+        return Estimate(min(1.0, max(0.0, wrong)), high)
 
     def marginal(self, block: Block) -> float:
         """Return a block's share of wrong ones, with half a rejection more."""
-        _, _, false, _, judged = self._rates([block])
+        _, _, false, _, judged = self._rates([block], 0.05)
         stratum = block.stratum
         rejected = (stratum.errors + 0.5) / (stratum.labels + 1)
         return max(0.0, rejected - judged * false) / max(self._sensitivity.rate - false, 0.05)
 
-    def false_rejects(self, blocks: Sequence[Block]) -> float:
-        """Return the estimated share of right answers that the judge rejects."""
-        return self._rates(blocks)[2]
-
-    def _rates(self, blocks: Sequence[Block]) -> tuple[float, float, float, float, float]:
+    def _rates(
+        self, blocks: Sequence[Block], error: float
+    ) -> tuple[float, float, float, float, float]:
         """Return r, its upper limit, f, its lower limit, and the share of judged labels."""
         strata = [block.stratum for block in blocks]
         controls, judged = [], []
@@ -200,10 +236,12 @@ class JudgedLabels:
             controls.append(Stratum(block.stratum.traffic, asked, false))
             in_judge = float(self._counts.judged[bands].sum())
             judged.append(Stratum(block.stratum.traffic, block.stratum.labels, in_judge))
+        most = with_one_more(strata, at_worst=False)
+        least = as_seen(controls)
         return (
             rate_of(strata),
-            upper_limit(strata, self._confidence, at_worst=False),
-            rate_of(controls) if any(control.labels for control in controls) else 0.0,
-            weighted_lower_limit(controls, self._confidence),
+            1.0 if most is None else min(1.0, most.scale * most_expected(most.errors, error)),
+            rate_of(controls),
+            0.0 if least is None else least.scale * least_expected(least.errors, error),
             min(1.0, rate_of(judged)),
         )

@@ -1,7 +1,7 @@
 """The judged thresholds of one model: one for each namespace, their metrics, and what is shared.
 
-Namespaces share nothing: evidence of one says nothing about another, and would carry information
-from tenant to tenant.
+Namespaces share no evidence: that of one says nothing about another, and would carry information
+from tenant to tenant. What they may share is the score by which a new one begins (`pooled`).
 """
 
 import random
@@ -20,8 +20,10 @@ from cacheproxy.telemetry.metrics import (
     Metrics,
 )
 from cacheproxy.thresholds.judged.allowance import Allowance
-from cacheproxy.thresholds.judged.evidence import Evidence, Kind, Outcome
+from cacheproxy.thresholds.judged.evidence import Evidence, Items, Kind, Outcome
+from cacheproxy.thresholds.judged.learned import LearnedScore
 from cacheproxy.thresholds.judged.limits import Sensitivity
+from cacheproxy.thresholds.judged.pooled import PooledScore
 from cacheproxy.thresholds.judged.thresholds import JudgedThresholds, Pick, Standing
 
 _NAMESPACES = 200
@@ -79,7 +81,6 @@ class JudgedNamespace:
 
     thresholds: JudgedThresholds
     now: Callable[[], float]
-    unconfirmed: bytes | None = None
     hits: int = 0
     saved_s: float = 0.0
     usual_s: float = 0.0
@@ -94,7 +95,16 @@ class JudgedNamespace:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to share."""
-        return self.thresholds.has_news or self.unconfirmed is not None
+        return self.thresholds.has_news
+
+    @property
+    def offer_number(self) -> int | None:
+        """See `sharing.Shared`."""
+        return self.thresholds.offer_number
+
+    @offer_number.setter
+    def offer_number(self, number: int | None) -> None:
+        self.thresholds.offer_number = number
 
     def unpack(self, packed: bytes) -> Evidence | None:
         """See `sharing.Shared`."""
@@ -106,13 +116,7 @@ class JudgedNamespace:
 
     def adopt(self, shared: Evidence) -> None:
         """See `sharing.Shared`."""
-        self.unconfirmed = None
         self.thresholds.adopt(shared, self.now())
-
-    def take_back(self) -> None:
-        """See `sharing.Shared`."""
-        self.unconfirmed = None
-        self.thresholds.take_back()
 
     def labels_per_s(self) -> float | None:
         """Return the rate of the latest labels, None while there are too few."""
@@ -139,6 +143,7 @@ class JudgedNamespaces:
         max_error: float,
         confidence: float,
         assumed: Sensitivity | None,
+        is_pooled: bool,
         model: str,
         metrics: Metrics,
         now: Callable[[], float],
@@ -151,6 +156,7 @@ class JudgedNamespaces:
             allowance: see above.
             max_error, confidence: what is promised.
             assumed: the sensitivity of comparing answers, where no judge is asked.
+            is_pooled: whether namespaces begin with a score learned from all of them.
             model: the model's label in the metrics.
             metrics: counts labels and shows the thresholds.
             now: Unix time, seconds.
@@ -169,6 +175,8 @@ class JudgedNamespaces:
             forgotten=lambda oldest: metrics.semantic_namespaces.forget(model, oldest),
             terms=terms,
         )
+        pooled = PooledScore(self._labels_of_all)
+        self._pooled: Callable[[], LearnedScore | None] = pooled if is_pooled else lambda: None
         self._labels = {
             outcome: metrics.semantic_labels.labels(model, name)
             for outcome, name in (
@@ -280,6 +288,10 @@ class JudgedNamespaces:
             },
         )
 
+    def _labels_of_all(self) -> Iterator[Items]:
+        for namespace in self._namespaces.values():
+            yield namespace.thresholds.evidence.labels
+
     def _of(self, namespace_id: str) -> JudgedNamespace:
         namespace = self._namespaces.get(namespace_id)
         if namespace is None:
@@ -288,6 +300,7 @@ class JudgedNamespaces:
                 confidence=self._confidence,
                 random=self._draw,
                 assumed=self._assumed,
+                pooled=self._pooled,
             )
             namespace = JudgedNamespace(thresholds, self._now)
             self._namespaces.put(namespace_id, namespace)

@@ -1,14 +1,15 @@
 """The threshold of one namespace under one model that a judge's verdicts earn.
 
 P(wrong | semantic hit) <= max_error, or no semantic hits. A pure state machine, closed at first.
-It looks at the evidence whenever there is some tenth more of it, and each look has only a part of
-the confidence to spend, as many looks find luck sooner or later. Between looks alarms watch: what
+It looks at the evidence whenever there is some tenth more of it. What it certifies holds at all
+looks together (`anytime`), and for all thresholds that it tries (`spending`), as whoever looks and
+tries often finds luck sooner or later. Between looks alarms watch: what
 the judge rejects of hits, and what it accepts of pairs that are known to be wrong. A judge that has
 changed makes all that it has said before doubtful: then the evidence is thrown away.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,17 +26,12 @@ from cacheproxy.thresholds.judged.evidence import (
     Kind,
     Outcome,
 )
-from cacheproxy.thresholds.judged.learned import band_of_odds, odds_of_band
+from cacheproxy.thresholds.judged.learned import LearnedScore, band_of_odds, odds_of_band
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.look import FIRST, Look, Rates, cosine_bands, look_at
 
 CANDIDATES = 4
 """Neighbours of which the best by the learned score is taken."""
-
-_LOOKS = 2.0
-"""Looks among which the error probability is divided: evidence that has grown by an eighth is
-mostly the old one. On scores that say nothing, with exactly the promised share of wrong ones, 10
-of 60 runs of 1,000 labels opened at some time; spacing the looks wider did not change that."""
 
 _FIRST_LOOK, _MORE = 60, 1.15
 _MOST_WAIT = 160
@@ -102,6 +98,7 @@ class JudgedThresholds:
         confidence: float,
         random: Draw,
         assumed: Sensitivity | None = None,
+        pooled: Callable[[], LearnedScore | None] = lambda: None,
     ) -> None:
         """Start closed.
 
@@ -110,6 +107,7 @@ class JudgedThresholds:
             random: uniform in [0, 1).
             assumed: the sensitivity, where no judge is asked and answers are only compared; then
                 no false rejects are taken out.
+            pooled: gives a score learned elsewhere, to go by until there are labels enough.
         """
         self.max_error = max_error
         self.evidence = Evidence()
@@ -117,13 +115,14 @@ class JudgedThresholds:
         self.looks = 0
         self.aside: str | None = None
         self.is_suspended = False
-        self._confidence = 1 - (1 - confidence) / _LOOKS
+        self._error = 1 - confidence
         self._draw = random
         self._assumed = assumed
+        self._pooled = pooled
         self._news, self._offered = Evidence(), Evidence()
+        self.offer_number: int | None = None
         self._shared_epoch: int | None = None
         self._found: Look = FIRST
-        self._seen = 0
         self._next_look: float = _FIRST_LOOK
         self._passed = np.zeros(BANDS)
         self._start_over()
@@ -223,7 +222,7 @@ class JudgedThresholds:
         self._take(Evidence(0, label))
         if served or (self.is_suspended and self._band(pick) >= self.band):
             self._watch_hit(is_rejected)
-        if self._seen >= self._next_look:
+        if self.evidence.seen >= self._next_look:
             self.look(now)
 
     def controlled(self, kind: Kind, outcome: Outcome, *, now: float, item: int) -> None:
@@ -261,21 +260,28 @@ class JudgedThresholds:
         """Find the loosest threshold that the evidence supports, and what to label next."""
         self.looks += 1
         self.evidence.expire(now)
-        self._next_look = max(self._seen + 1, min(self._seen * _MORE, self._seen + _MOST_WAIT))
+        seen = self.evidence.seen
+        self._next_look = max(seen + 1, min(seen * _MORE, seen + _MOST_WAIT))
         self._judge_trust()
         self._settle_traffic()
         rates = Rates(
             self.max_error,
-            self._confidence,
+            self._error,
             self._sensitivity(),
             trust.false_rejects(self.evidence.labels),
         )
-        self._found = look_at(self.evidence.labels, self.evidence.traffic, rates)
+        self._found = look_at(self.evidence, rates, self._with_pooled(self._found))
         band = self._found.certificate.band
         self.band = _NEVER if band is None else band
         if self.band == _NEVER:
             self._calm()
         self._hit_rate, self._missed_rate = rates.rejected_at_most, rates.missed_at_most
+
+    def _with_pooled(self, found: Look) -> Look:
+        """Return what was found, with a score learned elsewhere if there is none yet."""
+        if found.learned is not None or (pooled := self._pooled()) is None:
+            return found
+        return replace(found, learned=pooled, fits=found.fits + 1)
 
     def _settle_traffic(self) -> None:
         self.evidence.add_traffic(self._passed)
@@ -285,7 +291,7 @@ class JudgedThresholds:
     def _sensitivity(self) -> Sensitivity:
         if self._assumed is not None:
             return self._assumed
-        return trust.sensitivity_of(self.evidence.controls, self._confidence)
+        return trust.sensitivity_of(self.evidence.controls)
 
     def _judge_trust(self) -> None:
         if self._assumed is None:
@@ -306,13 +312,12 @@ class JudgedThresholds:
     def _refute(self) -> None:
         self.alarms["refuted"] += 1
         self.evidence.forget()
-        self._news = Evidence(self.evidence.epoch)
+        self._drop_news()
         self._start_over()
 
     def _start_over(self) -> None:
-        self._found = FIRST
+        self._found = self._with_pooled(FIRST)
         self.band = _NEVER
-        self._seen = 0
         self._next_look = _FIRST_LOOK
         self._calm()
         self._hit_rate, self._missed_rate = self.max_error, 0.3
@@ -333,15 +338,17 @@ class JudgedThresholds:
     @property
     def has_news(self) -> bool:
         """Whether there is evidence that was not shared yet."""
-        return self.evidence.epoch != self._shared_epoch or bool(self._news)
+        has_offered = self.offer_number is not None
+        return self.evidence.epoch != self._shared_epoch or has_offered or bool(self._news)
 
     def offer(self, shared: Evidence | None) -> Evidence:
-        """Return the evidence that processes share, with the news of this one added.
+        """Return the evidence that processes share, with this one's offer (`sharing.Shared`).
 
-        `adopt` is to follow once that is kept, or `take_back` if it could not be.
+        Evidence that was refuted, here or elsewhere, is left out.
         """
         self._settle_traffic()
-        self._offered, self._news = self._news, Evidence(self.evidence.epoch)
+        if self.offer_number is None:
+            self._offered, self._news = self._news, Evidence(self.evidence.epoch)
         if shared is not None and shared.epoch > self.evidence.epoch:
             return shared
         if shared is None or shared.epoch < self.evidence.epoch:
@@ -351,29 +358,30 @@ class JudgedThresholds:
         return shared
 
     def adopt(self, shared: Evidence, now: float) -> None:
-        """Go on from the evidence that is shared now."""
-        if shared.epoch > self.evidence.epoch:
-            self._news = Evidence(shared.epoch)
-            self._start_over()
-            self.evidence = Evidence(shared.epoch)
+        """Go on from the evidence that is shared now, unless it was refuted since."""
         is_first = self._shared_epoch is None
         self._shared_epoch = shared.epoch
-        known = len(self.evidence.labels)
+        self.offer_number = None
+        if shared.epoch < self.evidence.epoch:
+            return
+        if shared.epoch > self.evidence.epoch:
+            self.evidence = Evidence(shared.epoch)
+            self._drop_news()
+            self._start_over()
         self.evidence.add(shared)
+        self.evidence.seen = max(self.evidence.seen, shared.seen)
         self.evidence.traffic = shared.traffic + self._news.traffic
-        self._seen += max(0, len(self.evidence.labels) - known)
-        if is_first or self._seen >= self._next_look:
+        if is_first or self.evidence.seen >= self._next_look:
             self.look(now)
 
-    def take_back(self) -> None:
-        """Keep news that could not be shared for the next time."""
-        self._news.add(self._offered)
-        self._news.add_traffic(self._offered.traffic)
+    def _drop_news(self) -> None:
+        """Drop the new evidence, also that on its way to the store, as it was refuted."""
+        self._news = Evidence(self.evidence.epoch)
+        self._offered = Evidence(self.evidence.epoch)
 
     def _take(self, found: Evidence) -> None:
         self.evidence.add(found)
         self._news.add(found)
-        self._seen += len(found.labels)
 
     def _add_control(self, kind: Kind, outcome: Outcome, now: float, item: int) -> None:
         control = np.zeros(1, CONTROL)

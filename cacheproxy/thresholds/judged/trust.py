@@ -19,7 +19,7 @@ _LATEST = 400
 """Labels among which false rejects are counted: a judge that has become better is heard."""
 
 _ALL_AT_FIRST = 30
-_LEAST_OWN = 0.2
+_LEAST_OWN = 0.1
 
 _LEAST_ASKED = 24
 _MOST_UNREADABLE = 0.5
@@ -27,10 +27,10 @@ _MOST_UNREADABLE = 0.5
 _RECENT = 24
 """Labels, with which the controls since then are compared."""
 
-_AT_FIRST, _EARLY = 30, 0.7
+_AT_FIRST, _EARLY = 40, 0.45
 """Of each kind, soon: at most so many a label."""
 
-_WHILE_CLOSED, _WHILE_OPEN = 0.1, 0.2
+_WHILE_CLOSED, _WHILE_OPEN = 0.04, 0.2
 """Controls a label later: once open few labels come, and a judge that has changed must be seen."""
 
 _INJECTED_AT_FIRST, _INJECTED_EVERY = 12, 12

@@ -8,7 +8,7 @@ import pytest
 
 import cacheproxy.modelkit.building.build
 from cacheproxy.errors import ModelCorrupt, ModelError
-from cacheproxy.modelkit.building.build import BuiltModel
+from cacheproxy.modelkit.building.built import BuiltModel, Probes
 from cacheproxy.modelkit.building.corpus import add_prefixes, group_by_length, read_corpus
 from cacheproxy.modelkit.building.distill import PROBE_DIMENSIONS, distill_probe
 from cacheproxy.modelkit.gate.gate import GateReport, Quality
@@ -32,7 +32,8 @@ def built(graph: bytes) -> BuiltModel:
     }
     probe = np.zeros((4, PROBE_DIMENSIONS), np.float16)
     report = GateReport(1, 1, 1, 1, 1, 1, 1, Quality(1, 1, 1), Quality(1, 1, 1), 1, 0)
-    return BuiltModel(graph, b"{}", probe, b"shallow", report, isa_class(), record)
+    probes = Probes(probe, b"shallow")
+    return BuiltModel(graph, b"{}", probes, report, isa_class(), record)
 
 
 @pytest.fixture

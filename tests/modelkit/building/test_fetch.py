@@ -20,6 +20,7 @@ def manifest(*sources, **files: bytes) -> Manifest:
     return Manifest(
         name="small",
         aliases=(),
+        kind="embeddings",
         architecture="bert",
         encoder=EncoderSettings(4, 1e-12),
         pooling="mean",

@@ -16,6 +16,7 @@ CONTENT = {"tokenizer.json": b"{}", "model.safetensors": b"weights" * 100_000}
 MANIFEST = Manifest(
     name="small",
     aliases=(),
+    kind="embeddings",
     architecture="bert",
     encoder=EncoderSettings(4, 1e-12),
     pooling="mean",

@@ -8,10 +8,12 @@ sentence-transformers does; ours embeds each text alone, without either.
 import importlib
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
 import pytest
+from reranking import random_tensors, small_manifest
 from safetensors.numpy import save_file
 
 from cacheproxy.inference.session import OnnxEncoder
@@ -126,3 +128,68 @@ def test_weights_in_an_exported_graph_give_the_vectors_of_that_graph(small_model
         *_, expected = exported.run(None, inputs)
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert np.abs(ours.encode(ids) - expected).max() <= TOLERANCE
+
+
+@pytest.fixture
+def score_reference(reference_library):
+    """Return a function that scores pairs, one batch, with the classifier in a folder."""
+    torch, transformers = reference_library
+
+    def score(folder, ids: np.ndarray, types: np.ndarray) -> np.ndarray:
+        model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, output_loading_info=True
+        )
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        # The padding that makes one batch of pairs is masked, and moves no position.
+        given = {"input_ids": ids, "attention_mask": ids >= 0, "token_type_ids": types}
+        padding = model.config.pad_token_id
+        given["input_ids"] = np.where(ids < 0, padding, ids)
+        if model.config.type_vocab_size == 1:
+            del given["token_type_ids"]
+        with torch.no_grad():
+            return model.eval()(**{k: torch.tensor(v) for k, v in given.items()}).logits.numpy()
+
+    return score
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        pytest.param("bert", {}, id="ms-marco-MiniLM"),
+        pytest.param(
+            "xlm-roberta",
+            {"model_type": "xlm-roberta", "type_vocab_size": 1, "pad_token_id": 1},
+            id="bge-reranker",
+        ),
+    ],
+)
+def test_scores_are_those_of_transformers(score_reference, tmp_path, architecture, changes):
+    config = BERT | {"num_labels": 1, "max_position_embeddings": 162} | changes
+    manifest = replace(small_manifest(), architecture=architecture, dimensions=48, max_tokens=160)
+    tensors = random_tensors(
+        architecture, vocabulary=200, hidden=48, inner=96, layers=2, positions=162
+    )
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    rng = np.random.default_rng(6)
+    lengths = np.array(LENGTHS[1:] * 3)
+    ids = np.full((len(lengths), lengths.max()), -1)
+    types = np.zeros_like(ids)
+    for row, kinds, length in zip(ids, types, lengths, strict=True):
+        row[:length] = rng.integers(3, 200, length)
+        kinds[rng.integers(1, length) : length] = 1
+    encoder = read_encoder(tmp_path / "model.safetensors", manifest)
+    raised = ids + 200 * types if encoder.second is not None else ids
+    pairs = [row[:length] for row, length in zip(raised, lengths, strict=True)]
+
+    exact = OnnxEncoder(float_graph(encoder))
+    scores = np.concatenate([exact.encode(pair[None]) for pair in pairs])
+    expected = score_reference(tmp_path, ids, types)
+
+    assert scores.shape == (len(pairs), 1)
+    assert np.abs(scores - expected).max() <= TOLERANCE * np.abs(expected).max()
+    groups = TokenGroups([np.stack([p for p in pairs if len(p) == n]) for n in LENGTHS[1:]])
+    rough = OnnxEncoder(int8_graph(quantize(encoder, groups, 8)))
+    scores = np.concatenate([rough.encode(pair[None]) for pair in pairs])
+    assert np.corrcoef(scores[:, 0], expected[:, 0])[0, 1] > 0.99

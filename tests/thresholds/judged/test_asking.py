@@ -1,4 +1,4 @@
-"""Replies of a judge, and the outcome of one or two of them."""
+"""Replies of a judge, and the outcome of one to three of them."""
 
 import pytest
 
@@ -28,11 +28,13 @@ def test_only_one_word_alone_is_a_reply(text, reply):
         ([], None),
         (["accept"], Outcome.ACCEPTED),
         (["reject"], None),
-        (["reject", "reject"], Outcome.REJECTED),
+        (["reject", "reject"], None),
+        (["reject", "reject", "reject"], Outcome.REJECTED),
+        (["reject", "reject", "accept"], Outcome.ACCEPTED),
         (["reject", "accept"], Outcome.ACCEPTED),
         (["unreadable"], Outcome.UNREADABLE),
         (["reject", "unreadable"], Outcome.UNREADABLE),
     ],
 )
-def test_a_rejection_is_asked_again_and_two_reject(replies, outcome):
+def test_a_rejection_is_asked_again_and_three_reject(replies, outcome):
     assert outcome_of(replies) == outcome

@@ -1,22 +1,11 @@
 """The learned score: halves that never mix, and a plan that labels where it tells most."""
 
 import numpy as np
+from taught import labels
 
 from cacheproxy.thresholds.bands import BANDS
-from cacheproxy.thresholds.judged.evidence import FEATURES, LABEL
 from cacheproxy.thresholds.judged.learned import band_of_odds, learn, odds_of_band
 from cacheproxy.thresholds.judged.plan import Known, guess_by_odds, plan
-
-
-def labels(seed, count=400):
-    """Return labels of which the third feature tells what is wrong."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros(count, LABEL)
-    rows["features"] = rng.random((count, FEATURES))
-    rows["half"] = rng.integers(0, 2, count)
-    rows["is_rejected"] = rows["features"][:, 2] + 0.2 * rng.standard_normal(count) > 0.6
-    rows["weight"] = 1
-    return rows
 
 
 def test_what_is_learned_orders_pairs_it_has_not_seen():
@@ -61,7 +50,13 @@ def make_plan(**more):
     guess = guess_by_odds(np.linspace(-3, 5, BANDS))
     nothing = np.zeros(BANDS)
     known = {"guess": guess, "traffic": nothing + 100, "labels": nothing, "wrong": nothing, **more}
-    return plan(Known(**known), max_error=0.02, sensitivity=0.9, false_rejects=0.0, error=0.025)
+    return plan(
+        *(Known(**known), None),
+        max_error=0.02,
+        sensitivity=0.9,
+        false_rejects=0.0,
+        error=0.025,
+    ).chances
 
 
 def test_every_band_is_labelled_and_the_best_ones_often():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cacheproxy.thresholds.bands import BANDS
-from cacheproxy.thresholds.bounds import Stratum, lower_limit, rate_upper_limit, upper_limit
-from cacheproxy.thresholds.certificate import Block
+from cacheproxy.thresholds.bounds import Stratum, lower_limit, rate_upper_limit, with_one_more
+from cacheproxy.thresholds.judged.anytime import least_rate
 from cacheproxy.thresholds.judged.evidence import CONTROL, LABEL, Kind, Outcome
 from cacheproxy.thresholds.judged.limits import (
+    Block,
     JudgedLabels,
     Sensitivity,
     count,
@@ -33,19 +34,18 @@ def verdicts(rng, labels, *, wrong, s, f, judged=1.0, escapes=0.0):
     return rows
 
 
-def estimate(rows, sensitivity, confidence=0.95):
+def estimate(rows, sensitivity, error=0.05):
     bands = np.full(len(rows), TOP)
     traffic = np.zeros(BANDS)
     traffic[TOP] = 1_000
     counts = count(rows, bands, texts_of(rows, bands, traffic))
     stratum = Stratum(counts.traffic[TOP], counts.labels[TOP], counts.rejected[TOP])
-    limits = JudgedLabels(counts, sensitivity, confidence)
-    return limits.estimate([Block(TOP, BANDS, stratum)])
+    return JudgedLabels(counts, sensitivity).estimate([Block(TOP, BANDS, stratum)], error)
 
 
 def measured(rng, s, trials=150):
     found = int((rng.random(trials) < s).sum())
-    return Sensitivity(found / trials, lower_limit(found, trials, 0.95))
+    return Sensitivity(found / trials, least_rate(found, trials, 0.05), trials)
 
 
 @pytest.mark.parametrize(("s", "f"), [(0.95, 0.02), (0.9, 0.0025), (0.72, 0.01), (0.9, 0.05)])
@@ -56,10 +56,10 @@ def test_the_upper_limit_covers_the_true_share_in_most_trials(s, f, judged, esca
     for _ in range(300):
         rows = verdicts(rng, 600, wrong=0.02, s=s, f=f, judged=judged, escapes=escapes)
         below += estimate(rows, measured(rng, s)).upper <= 0.02
-    assert below <= 0.08 * 300
+    assert below <= 0.05 * 300
 
 
-@pytest.mark.parametrize(("s", "f", "labels"), [(0.95, 0.02, 1_000), (0.9, 0.0025, 400)])
+@pytest.mark.parametrize(("s", "f", "labels"), [(0.95, 0.02, 2_000), (0.9, 0.0025, 700)])
 def test_right_neighbours_are_certified_although_the_judge_rejects_some(s, f, labels):
     rng = np.random.default_rng(8)
     opened = sum(
@@ -96,11 +96,11 @@ def test_sensitivity_is_the_worse_kind_where_they_differ_and_unknown_without_bot
         return found
 
     hard = rows(Kind.HARD, 60, 60)
-    assert sensitivity_of(hard, 0.95).lower == 0
-    worse = sensitivity_of(np.concatenate([hard, rows(Kind.TRAFFIC, 40, 60)]), 0.95)
-    assert worse.lower == pytest.approx(lower_limit(40, 60, 0.95))
-    alike = sensitivity_of(np.concatenate([hard, rows(Kind.TRAFFIC, 60, 60)]), 0.95)
-    assert alike.lower == pytest.approx(lower_limit(120, 120, 0.95))
+    assert sensitivity_of(hard).lower == 0
+    worse = sensitivity_of(np.concatenate([hard, rows(Kind.TRAFFIC, 40, 60)]))
+    assert worse.lower_but_for(0.01) == least_rate(40, 60, 0.01)
+    alike = sensitivity_of(np.concatenate([hard, rows(Kind.TRAFFIC, 60, 60)]))
+    assert alike.lower_but_for(0.01) == least_rate(120, 120, 0.01)
 
 
 def test_limits_of_clopper_and_pearson():
@@ -113,5 +113,8 @@ def test_limits_of_clopper_and_pearson():
 
 def test_uneven_checking_by_chance_costs_less_than_by_design():
     strata = [Stratum(100, 30, 0), Stratum(100, 60, 0)]
+    by_chance, by_design = with_one_more(strata, at_worst=False), with_one_more(strata)
 
-    assert upper_limit(strata, 0.95, at_worst=False) < upper_limit(strata, 0.95)
+    assert by_chance is not None
+    assert by_design is not None
+    assert by_chance.scale < by_design.scale

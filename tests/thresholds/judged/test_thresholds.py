@@ -185,7 +185,7 @@ def test_evidence_goes_on_in_another_process():
     assert other.thresholds.band == world.thresholds.band
 
 
-def test_two_servers_news_add_up_and_come_back_when_they_could_not_be_kept():
+def test_two_servers_news_add_up_and_are_offered_again_when_they_could_not_be_kept():
     one, two = World(1), World(2)
     one.texts(50)
     two.texts(50)
@@ -193,7 +193,7 @@ def test_two_servers_news_add_up_and_come_back_when_they_could_not_be_kept():
     packed = shared.pack()
     one.thresholds.adopt(shared, one.now)
     two.thresholds.offer(Evidence.unpack(packed))
-    two.thresholds.take_back()
+    two.thresholds.offer_number = 1  # it is not known to be stored
     copy = Evidence.unpack(packed)
     assert copy is not None
     both = two.thresholds.offer(copy)
@@ -202,6 +202,28 @@ def test_two_servers_news_add_up_and_come_back_when_they_could_not_be_kept():
     assert len(two.thresholds.evidence.labels) == 100
     assert two.thresholds.evidence.traffic.sum() == 100
     assert not two.thresholds.has_news
+
+
+def test_evidence_that_is_refuted_while_it_is_being_shared_does_not_come_back():
+    world = opened_world()
+    shared = world.thresholds.offer(None)
+    world.thresholds.offer_number = 1
+    world.thresholds._refute()
+    world.thresholds.adopt(shared, world.now)
+
+    assert world.thresholds.evidence.epoch == 1
+    assert len(world.thresholds.evidence.labels) == 0
+    assert not world.thresholds.is_open
+    assert world.thresholds.has_news
+
+
+def test_evidence_that_is_refuted_before_it_is_offered_again_is_left_out():
+    world = opened_world()
+    world.thresholds.offer(None)
+    world.thresholds.offer_number = 1
+    world.thresholds._refute()
+
+    assert len(world.thresholds.offer(None).labels) == 0
 
 
 def test_what_one_server_refuted_is_dropped_by_the_others():

@@ -1,0 +1,42 @@
+"""What a build gives, and what it starts from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.modelkit.gate.gate import Report
+
+GPU_TOLERANCE = 1e-3
+"""By how much a value of a vector may change with its batch on a GPU: cuBLAS picks its kernels by
+shape, and float16 rounds at 5e-4."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """An embedding model's probes: float16 [vocabulary, 256], and the shallow one's ONNX model."""
+
+    static: NDArray[np.float16]
+    shallow: bytes
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model that has passed its gate.
+
+    Attributes:
+        graph: the ONNX model.
+        tokenizer_json: the tokenizer's definition.
+        probes: an embedding model's; a reranker has none.
+        report: of the gate.
+        isa: the class of CPU that it was built for.
+        record: what is written down about it.
+    """
+
+    graph: bytes
+    tokenizer_json: bytes
+    probes: Probes | None
+    report: Report
+    isa: str
+    record: dict[str, Any]

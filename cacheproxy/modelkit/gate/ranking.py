@@ -1,0 +1,121 @@
+"""The gate of rerankers: requirements that INT8 scores must meet, relative to the float original.
+
+Both models rank the same candidates: for each query, which is the first sentence of a held-out
+text, the rest of that text and of others. Measured are the rank correlation of the scores, how well
+each model ranks (nDCG@10; only a query's own document is relevant), and whether a pair's score is
+bit-identical alone and in a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cacheproxy.modelkit.building.corpus import group_by_length
+from cacheproxy.modelkit.building.weights import Floats
+from cacheproxy.modelkit.gate.measure import Encode, count_batch_effects, embed, spearman
+
+LEAST_SPEARMAN = 0.98
+MOST_NDCG_LOSS = 0.01
+
+_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """The measurements.
+
+    Attributes:
+        queries, pairs: how many were scored.
+        spearman: rank correlation of the INT8 and the float scores, over all pairs.
+        spearman_least: the same of one query's pairs, the least of all queries.
+        served_ndcg, original_ndcg: mean nDCG@10 of the two models.
+        invariance_checks: scores compared bit by bit with the score of the pair alone.
+        invariance_failures: how many of them differed.
+    """
+
+    queries: int
+    pairs: int
+    spearman: float
+    spearman_least: float
+    served_ndcg: float
+    original_ndcg: float
+    invariance_checks: int
+    invariance_failures: int
+
+    def failures(self) -> list[str]:
+        """Return one line for each requirement that is not met."""
+        lines = [
+            f"{what} {value:.4f} is below {least:.4f}"
+            for what, value, least in self._demands()
+            if not value >= least  # true for NaN
+        ]
+        if self.invariance_failures:
+            lines.append(f"{self.invariance_failures} scores depend on their batch")
+        return lines
+
+    def _demands(self) -> Iterator[tuple[str, float, float]]:
+        yield "scores to float, Spearman", self.spearman, LEAST_SPEARMAN
+        yield "ranking, nDCG@10", self.served_ndcg, self.original_ndcg - MOST_NDCG_LOSS
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures by name, for JSON."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """Return the report as text."""
+        batch = f"{self.invariance_failures} of {self.invariance_checks} scores  (none allowed)"
+        lines = [
+            ("queries, pairs", f"{self.queries}, {self.pairs}"),
+            ("Spearman, least of one query", f"{self.spearman_least:.5f}"),
+            *(
+                (what, f"{value:.5f}  (at least {least:.4f})")
+                for what, value, least in self._demands()
+            ),
+            ("changed by their batch", batch),
+        ]
+        return "".join(f"{what:32}{value}\n" for what, value in lines)
+
+
+def measure_ranking(
+    served: Encode,
+    original: Encode,
+    candidates: Sequence[Sequence[list[int]]],
+    *,
+    batch_tolerance: float = 0.0,
+) -> RankingReport:
+    """Return the figures of two models that score int64 [n, tokens] ids as float32 [n, 1].
+
+    Args:
+        served, original: the models.
+        candidates: for each query the ids of its pairs, equally many, its own document's first.
+        batch_tolerance: how much a score may change with its batch.
+    """
+    pairs = [ids for of_one in candidates for ids in of_one]
+    shape = len(candidates), len(candidates[0])
+    ours = embed(served, pairs).reshape(shape)
+    theirs = embed(original, pairs).reshape(shape)
+    groups = group_by_length(pairs)
+    checks, failures = count_batch_effects(served, groups, batch_tolerance)
+    return RankingReport(
+        queries=len(candidates),
+        pairs=len(pairs),
+        spearman=spearman(ours.ravel(), theirs.ravel()),
+        spearman_least=min(spearman(*rows) for rows in zip(ours, theirs, strict=True)),
+        served_ndcg=float(ndcg(ours).mean()),
+        original_ndcg=float(ndcg(theirs).mean()),
+        invariance_checks=checks,
+        invariance_failures=failures,
+    )
+
+
+def ndcg(scores: Floats) -> NDArray[np.float64]:
+    """Return nDCG@10 of rows of scores, float [queries, n], whose first candidate is the right one.
+
+    With one relevant document that is 1 / log2(1 + its rank), or 0 beyond the tenth (Järvelin and
+    Kekäläinen 2002). A candidate with the same score counts as ranked before it.
+    """
+    ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
+    gains: NDArray[np.float64] = np.where(ranks <= _DEPTH, 1 / np.log2(1 + ranks), 0.0)
+    return gains
