@@ -38,7 +38,7 @@ RULES = (
     "max-age",  # nothing is served that is older than the request allows
     "complete",  # only whole answers are kept
     "label",  # a label says what the judge said
-    "certificate",  # no semantic hit without enough right labels since the evidence was last refuted
+    "certificate",  # no semantic hit without enough right labels since the last refutation
     "once",  # no label is counted twice
     "refuted",  # refuted evidence does not come back
     "stored",  # what was acknowledged as stored is stored
