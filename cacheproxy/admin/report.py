@@ -21,7 +21,7 @@ from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.judged.namespaces import ModelAccount
 from cacheproxy.thresholds.ledger import Ledger
 from cacheproxy.thresholds.promise import Promise
-from cacheproxy.thresholds.sharing import evidence_name
+from cacheproxy.thresholds.sharing import SharedState, evidence_name
 from cacheproxy.validation import convert
 
 _HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
@@ -251,7 +251,8 @@ async def read_accounts(
     for tenant in (DEFAULT_TENANT, *tenants):
         namespace_id = Namespace(tenant, DEFAULT_NAMESPACE).id
         state = await store.read_state(evidence_name(fingerprint, promise.kind, namespace_id))
-        ledger = Ledger.unpack(state, promise.min_similarities) if state else None
+        evidence = SharedState.unpack(state or b"").evidence
+        ledger = Ledger.unpack(evidence, promise.min_similarities) if evidence else None
         if ledger is not None:
             earned = EarnedThresholds(promise, random=random.random, ledger=ledger)
             accounts.append(Account(model, namespace_id, earned.standings()))

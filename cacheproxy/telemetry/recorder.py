@@ -216,7 +216,7 @@ def _inputs_of(body: Any) -> list[Any] | None:
     messages = body.get("messages")
     if isinstance(messages, list):
         return [msgspec.json.encode(messages).decode()]
-    given = next((body[name] for name in ("input", "texts", "inputs") if name in body), None)
+    given = next((body[name] for name in _INPUTS if name in body), None)
     if isinstance(given, dict):  # texts to compare, in text-embeddings-inference's words
         compared = given.get("sentences")
         given = [given.get("source_sentence"), *compared] if isinstance(compared, list) else None

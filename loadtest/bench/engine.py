@@ -27,10 +27,10 @@ from cacheproxy.modelkit.manifest import load_manifest, models_folder
 
 from ..servers.processes import running_server
 from ..traffic.target import endpoint
-from .contenders import OURS, Contender, float_encoder, make_contenders
-from .engine_report import Measured, Round, plot_rounds, show_rounds
+from .offline.contenders import OURS, Contender, float_encoder, make_contenders
+from .offline.engine_report import Measured, Round, plot_rounds, show_rounds
+from .offline.roofline import Roofline
 from .options import PATH, model_flags, settings_of, smoke_flag
-from .roofline import Roofline
 from .wrk import body_of, has_wrk, load, load_once
 
 _GRID = tuple((texts, tokens) for texts in (1, 8, 32) for tokens in (16, 50, 128, 256))

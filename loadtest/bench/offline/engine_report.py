@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..wrk import WrkResult
 from .contenders import BASELINE, OURS
-from .wrk import WrkResult
 
 
 @dataclass

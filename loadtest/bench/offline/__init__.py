@@ -1,0 +1,1 @@
+"""The engine alone, without HTTP: what it is compared with, its limits, and the report."""
