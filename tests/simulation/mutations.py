@@ -204,7 +204,7 @@ MUTATIONS: dict[str, Case] = {
     "purge": Case(_deaf_to_purges, "plain", 30),
     "ttl": Case(_long_hot_life, "plain", 64),
     "max-age": Case(
-        lambda: _patched(ItemsRoute, "_is_fresh", lambda _: lambda *args: True), "plain"
+        lambda: _patched(ItemsRoute, "_is_fresh", lambda _: lambda *args: True), "plain", 76
     ),
     "complete": Case(_half_streams, "chat", 58),
     "label": Case(shutdown_writes_labels, "chat", 721),
