@@ -3,7 +3,7 @@
 Real rerankers come from a hub. This one is constructed, so that the benchmark runs without: the
 encoder of all-MiniLM-L6-v2 reads both texts, and a head is fitted to tell the rest of a text from
 that of others by its first sentence. It ranks far better than chance, and far worse than a model
-that was trained to. It is built, quantised and gated as any reranker, and takes the place of
+that was trained to. It is built, quantised and measured as any reranker, and takes the place of
 ms-marco-MiniLM-L-6-v2, which has its size.
 """
 
@@ -27,7 +27,7 @@ from cacheproxy.inference.pairs import PairTokenizer
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.building.corpus import make_pairs, read_corpus
 from cacheproxy.modelkit.building.graph import float_graph
-from cacheproxy.modelkit.building.reranker import build_reranker
+from cacheproxy.modelkit.building.reranker import make_reranker
 from cacheproxy.modelkit.building.weights import Head, Linear, encoder_from_tensors
 from cacheproxy.modelkit.gate.measure import embed
 from cacheproxy.modelkit.install import install
@@ -81,7 +81,7 @@ def _build(home: Path, scratch: Path, layers: int, distractors: int) -> str:
     models = scratch / "models"
     models.mkdir()
     (models / _EMBEDDER).symlink_to(home / "models" / _EMBEDDER)
-    built = build_reranker(manifest, files, "cpu")
+    built = make_reranker(manifest, files, "cpu")
     install(built, models / _RERANKER)
     return built.report.as_text()
 

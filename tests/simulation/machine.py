@@ -17,7 +17,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from cacheproxy.errors import InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.tokenizer import Tokenizer
-from cacheproxy.modelkit.install import InstalledModel
+from cacheproxy.modelkit.install import InstalledModel, InstalledProbes
 from cacheproxy.modelkit.manifest import Prefixes
 from tests.simulation.world import SimLoop, World
 
@@ -67,23 +67,24 @@ def _tokenizer_json() -> bytes:
     return builder.to_str().encode()
 
 
-_PROBE = np.eye(len(WORDS), dtype=np.float16)
-_PROBE[:3] = 0
+PROBE = np.eye(len(WORDS), dtype=np.float16)
+PROBE[:3] = 0
 
 INSTALLED = InstalledModel(
     name="m",
     aliases=(),
+    kind="embeddings",
     fingerprint="f" * 64,
     dimensions=DIMENSIONS,
     matryoshka=(),
     max_tokens=32,
     prefixes=Prefixes(),
     vocabulary_size=len(WORDS),
+    segment_offset=0,
     graph=Path("none"),
     tokenizer_json=_tokenizer_json(),
     device="cpu",
-    static_probe=_PROBE,
-    shallow_probe=Path("none"),
+    probes=InstalledProbes(PROBE, Path("none")),
 )
 
 TOKENIZER = Tokenizer(INSTALLED.tokenizer_json, INSTALLED.max_tokens)
@@ -133,7 +134,7 @@ class SimBatcher:
         self._is_stopped = False
 
     def start(self) -> None:
-        """Begin to accept work."""
+        """Begin to accept work; this stands for the threads of all models, too."""
 
     def stop(self) -> None:
         """Refuse work; what is queued is dropped."""

@@ -189,10 +189,11 @@ def _sharing_raises() -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A mutation, and the kind of world in which it shows."""
+    """A mutation, the kind of world in which it shows, and the seed from which on to look."""
 
     mutate: Mutation
     kind: Kind
+    start: int = 0
 
 
 MUTATIONS: dict[str, Case] = {
@@ -200,19 +201,19 @@ MUTATIONS: dict[str, Case] = {
     "key": Case(_short_text_keys, "plain"),
     "tenant": Case(_texts_of_all_namespaces, "plain"),
     "no-store": Case(_no_store_is_stored, "plain"),
-    "purge": Case(_deaf_to_purges, "plain"),
-    "ttl": Case(_long_hot_life, "plain"),
+    "purge": Case(_deaf_to_purges, "plain", 30),
+    "ttl": Case(_long_hot_life, "plain", 64),
     "max-age": Case(
-        lambda: _patched(ItemsRoute, "_is_fresh", lambda _: lambda *args: True), "plain"
+        lambda: _patched(ItemsRoute, "_is_fresh", lambda _: lambda *args: True), "plain", 76
     ),
-    "complete": Case(_half_streams, "chat"),
-    "label": Case(shutdown_writes_labels, "chat"),
+    "complete": Case(_half_streams, "chat", 58),
+    "label": Case(shutdown_writes_labels, "chat", 721),
     "certificate": Case(_open_from_the_start, "evidence"),
-    "once": Case(evidence_is_counted_twice, "evidence"),
-    "refuted": Case(_older_epochs_are_written, "evidence"),
+    "once": Case(evidence_is_counted_twice, "evidence", 994),
+    "refuted": Case(_older_epochs_are_written, "evidence", 40),
     "stored": Case(_failed_writes_are_forgotten, "plain"),
-    "counted": Case(sweep_takes_over_running_purge, "embedded"),
-    "check": Case(passer_by_cancels_check, "plain"),
+    "counted": Case(sweep_takes_over_running_purge, "embedded", 525),
+    "check": Case(passer_by_cancels_check, "plain", 503),
     "settled": Case(_checks_are_not_woken, "plain"),
     "answered": Case(_sick_store_fails_requests, "plain"),
     "unexpected": Case(_sharing_raises, "evidence"),

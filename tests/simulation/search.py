@@ -79,11 +79,16 @@ def search_on_all_cores(
         yield from pool.map(partial(search, bug=bug, without=without), parts)
 
 
-def first_failure(bug: int, kind: Kind, most: int) -> int | None:
-    """Return the first seed that fails with a bug put back; None if none of the first does."""
-    for seed in range(most):
-        if search(range(seed, seed + 1), bug=bug, kind=kind).failures:
-            return seed
+def first_failure(bug: int, kind: Kind, most: int, *, start: int = 0) -> int | None:
+    """Return a seed of the first `most` that fails with a bug put back; None if none does.
+
+    The seeds from `start` on are tried first.
+    """
+    with BUGS[bug]():
+        for seed in (*range(start, most), *range(start)):
+            plan = make_plan(seed)
+            if plan.kind == kind and run(plan).broken:
+                return seed
     return None
 
 

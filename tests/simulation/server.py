@@ -10,8 +10,10 @@ from typing import Any, cast
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.keys import KEY_BYTES
+from cacheproxy.probes.static import StaticProbe
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
+from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.embedded.rows import namespace_bytes, tag_bytes
@@ -25,10 +27,11 @@ from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.store import RedisStore
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.guard import StoreGuard
+from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
 from tests.simulation.chat import ChatModel, SimSession, SimUpstream
-from tests.simulation.machine import INSTALLED, Machine, SimBatcher, asker
+from tests.simulation.machine import INSTALLED, PROBE, TOKENIZER, Machine, SimBatcher, asker
 from tests.simulation.network import Network, SimPool
 from tests.simulation.world import SimLoop, World
 
@@ -130,18 +133,20 @@ class SimServer:
             store=self.store,
             guard=StoreGuard(self.store, deadline_s=cache.deadline_ms / 1000, metrics=METRICS),
             writeback=WriteBack(self.store, max_entries=cache.writeback_entries, metrics=METRICS),
-            encoder=cast(Any, None),
-            batcher=cast(Any, self.batcher),
+            threads=cast(Any, self.batcher),
+            models=(LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), StaticProbe(PROBE)),),
+            rerankers=(),
+            hot=HotTier(cache.hot_bytes, self.store.purges),
             tokenizing=JobThread("tokenize"),
             upstreams=Upstreams(settings.all_upstreams, METRICS),
             recorder=None,
         )
-        self.embeddings = Embeddings(self.parts, INSTALLED)
+        self.embeddings = Embeddings(self.parts)
         if self._upstream is not None and self._chat_judge is not None:
             for one in self.parts.upstreams.all():
                 one.start = lambda: None
                 one._session = cast(Any, SimSession(self._upstream, self.loop))
-            self.completions = Completions(self.parts, INSTALLED)
+            self.completions = Completions(self.parts)
             self._chat_judge.watch(self, self.completions)
         self._watch()
         async with AsyncExitStack() as running:

@@ -23,7 +23,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model that has passed its gate.
+    """A model, and what its gate has measured.
 
     Attributes:
         graph: the ONNX model.

@@ -37,6 +37,13 @@ def build_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device
         ConfigError: ONNX Runtime cannot use the device.
         ModelError: its files are invalid, or it fails its gate.
     """
+    built = make_reranker(manifest, files, device)
+    require_pass(built.report, manifest.name)
+    return built
+
+
+def make_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device) -> BuiltModel:
+    """Return the same with its report, whatever that says; raises as `build_reranker` does."""
     tokenizer_json = files["tokenizer.json"].read_bytes()
     encoder = read_encoder(files[manifest.weights], manifest)
     offset = 0 if encoder.second is None else len(encoder.words)
@@ -52,7 +59,6 @@ def build_reranker(manifest: Manifest, files: Mapping[str, Path], device: Device
     original = OnnxEncoder(float_graph(encoder))
     tolerance = GPU_TOLERANCE if device == "cuda" else 0.0
     report = measure_ranking(served.encode, original.encode, candidates, batch_tolerance=tolerance)
-    require_pass(report, manifest.name)
     return BuiltModel(
         graph=graph,
         tokenizer_json=tokenizer_json,

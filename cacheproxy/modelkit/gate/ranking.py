@@ -17,7 +17,10 @@ from cacheproxy.modelkit.building.weights import Floats
 from cacheproxy.modelkit.gate.measure import Encode, count_batch_effects, embed, spearman
 
 LEAST_SPEARMAN = 0.98
-MOST_NDCG_LOSS = 0.01
+
+MOST_NDCG_LOSS = 0.02
+"""Of about 49 queries one whose document falls from the first place to the second costs 0.0075: two
+may, by chance. A constructed reranker that ranks weakly (0.60) lost 0.0126."""
 
 _DEPTH = 10
 
