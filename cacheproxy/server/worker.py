@@ -12,12 +12,14 @@ from cacheproxy.modelkit.install import load_installed
 from cacheproxy.modelkit.manifest import load_manifests
 from cacheproxy.server.app import App
 from cacheproxy.server.link import WorkerLink
+from cacheproxy.server.secrecy.core_dumps import forbid_core_dumps
 from cacheproxy.server.serve import serve
 from cacheproxy.telemetry.logs import start_logging
 
 
 def main() -> None:
     """Serve until ordered to stop."""
+    forbid_core_dumps()
     link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
     job = link.receive_job()
     settings = job.settings

@@ -13,8 +13,8 @@ import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-READY = re.compile(r"ready: (http://\S+)/v1")
-ADMIN = re.compile(r"for operators: (http://\S+)/admin")
+READY = re.compile(r"ready: (https?://\S+)/v1")
+ADMIN = re.compile(r"for operators: (https?://\S+)/admin")
 
 
 def sum_of(exposition: str, name: str, **labels: str) -> float:
@@ -32,7 +32,11 @@ class Server:
 
     def __init__(self, home: Path, store: str, *flags: str, env: dict[str, str] | None = None):
         command = [sys.executable, "-m", "cacheproxy", "serve", "--port", "0"]
-        command += ["--home", str(home), "--store", store, *flags]
+        command += ["--home", str(home), *flags]
+        if "@" in store:  # a password, which a command line must not have
+            env = {"CACHEPROXY_STORE": store, **(env or {})}
+        else:
+            command += ["--store", store]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
