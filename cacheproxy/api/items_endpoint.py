@@ -134,7 +134,7 @@ class ItemsEndpoint(Generic[A, R]):
                     return self._answer_again(visit, repeat, served, repeated.stages_s, started)
             asked = self._dialect.parse(body)
             route = self._route_of(asked.model)
-            inputs, warnings = await self._preparation.prepare(asked, route.model)
+            inputs, warnings = await self._preparation.prepare(asked, route.model, owner)
             answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
         model = route.model
