@@ -85,7 +85,7 @@ def test_it_opens_before_a_rewording_model_and_keeps_its_promise(model_home, sha
     # What is judged a second time has another answer to the same question beside it: pairs of the
     # traffic and controls alike.
     judged = [
-        pair for pair in model.second_opinions if model.group_of(pair["question"]) is not None
+        pair for pair in model.later_opinions if model.group_of(pair["question"]) is not None
     ]
     assert judged
     for pair in judged:
