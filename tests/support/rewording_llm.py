@@ -37,7 +37,7 @@ class RewordingModel:
         self._draw = random.Random(seed)  # noqa: S311
         self.given: set[tuple[str, str]] = set()
         self.judged = 0
-        self.second_opinions: list[dict[str, str]] = []
+        self.later_opinions: list[dict[str, str]] = []
         # Of right answers, by whether they were given to this very question: accepted, rejected.
         self.right = {"cached": [0, 0], "own": [0, 0]}
 
@@ -50,7 +50,7 @@ class RewordingModel:
     def is_own(self, pair: dict[str, str]) -> bool:
         return (pair["question"], pair["answer"]) in self.given
 
-    def _rejects(self, pair: dict[str, str], *, is_second: bool) -> bool:
+    def _rejects(self, pair: dict[str, str], *, opinion: int) -> bool:
         self.judged += 1
         is_right = self.is_right(pair["question"], pair["answer"])
         rate = self._false_rejects if is_right else self._sensitivity
@@ -58,9 +58,9 @@ class RewordingModel:
         if reference is not None and self.is_right(pair["question"], reference):
             rate = rate / 2 if is_right else (1 + rate) / 2
         rejects = self._draw.random() < rate and reference != pair["answer"]
-        if is_second:
-            self.second_opinions.append(pair)
-        if is_right and (is_second or not rejects):
+        if opinion > 1:
+            self.later_opinions.append(pair)
+        if is_right and (opinion == OPINIONS or not rejects):
             self.right["own" if self.is_own(pair) else "cached"][rejects] += 1
         return rejects
 
@@ -68,7 +68,7 @@ class RewordingModel:
         asked = exchange.asked
         pair = asked.judged_pair
         if pair is not None:
-            word = "REJECT" if self._rejects(pair, is_second=is_second(asked)) else "ACCEPT"
+            word = "REJECT" if self._rejects(pair, opinion=opinion_of(asked)) else "ACCEPT"
             await exchange.answer(200, json.dumps(completion(asked, word)).encode())
             return
         group = self._group_of[asked.question]
@@ -86,6 +86,12 @@ class RewordingModel:
             await exchange.answer(200, json.dumps(completion(asked, text)).encode())
 
 
-def is_second(asked: Asked) -> bool:
-    """Return whether a judge is asked about a pair for the second time: then in other words."""
-    return "check answers" not in asked.body["messages"][0]["content"]
+OPINIONS = 3
+
+
+def opinion_of(asked: Asked) -> int:
+    """Return how often a judge is asked about a pair, this time included: each in other words."""
+    task = asked.body["messages"][0]["content"]
+    if "check answers" in task:
+        return 1
+    return OPINIONS if "once more" in task else 2

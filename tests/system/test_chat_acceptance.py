@@ -84,9 +84,7 @@ def test_it_opens_before_a_rewording_model_and_keeps_its_promise(model_home, sha
     assert told_of["own_cost_share"] <= (0.1 if IS_WHOLE else 0.5)
     # What is judged a second time has another answer to the same question beside it: pairs of the
     # traffic and controls alike.
-    judged = [
-        pair for pair in model.second_opinions if model.group_of(pair["question"]) is not None
-    ]
+    judged = [pair for pair in model.later_opinions if model.group_of(pair["question"]) is not None]
     assert judged
     for pair in judged:
         assert model.is_right(pair["question"], pair["reference"])

@@ -9,8 +9,8 @@ limit. The capital is spread over a few shares b, as Robbins' mixtures are (1970
 Mathematical Statistics 41:1397), since no one knows the best one beforehand. It depends on the
 counts alone, not on the order in which they came.
 
-With no error seen an upper limit takes 1.3 times the labels of one that holds for a single look,
-with five 1.2 times, at 95 %.
+With no error seen an upper limit takes 1.2 times the labels of one that holds for a single look,
+with five 1.3 times, at 95 %.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Which pairs go to the judge: those that tell most about the threshold that is nearest to opening.
 
 A pair is labelled with a probability that depends on its score's band alone, so that labels of one
-band are a fair sample of it. Above the loosest threshold that seems to keep the promise the
-probability grows with the root of the band's share of wrong ones (Neyman's allocation); below it
-few are labelled, to find whether it may be lowered.
+band are a fair sample of it. First a strict threshold is aimed at, which opens soon, and then the
+next looser one. Above it the probability grows with the band's share of wrong ones; below it few
+are labelled, to learn how wrong they are. What of the allowance that leaves goes to all bands.
 """
 
 import math
