@@ -78,6 +78,7 @@ INSTALLED = InstalledModel(
     dimensions=DIMENSIONS,
     matryoshka=(),
     max_tokens=32,
+    pooling="mean",
     prefixes=Prefixes(),
     vocabulary_size=len(WORDS),
     segment_offset=0,

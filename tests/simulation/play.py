@@ -107,7 +107,9 @@ class Play(Steps):
         live = [server for server in self.servers if server.is_up]
         for server in self.servers:
             if not server.is_up and server.killed_at is None:
-                self.model.breaks("settled", f"{server.name} has not started")
+                starting = server.starting
+                error = starting.exception() if starting.done() else None
+                self.model.breaks("settled", f"{server.name} has not started: {error!r}")
         for server in live:
             self.model.settled(server)
         stopping = [server.stop() for server in live]

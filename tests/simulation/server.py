@@ -134,7 +134,9 @@ class SimServer:
             guard=StoreGuard(self.store, deadline_s=cache.deadline_ms / 1000, metrics=METRICS),
             writeback=WriteBack(self.store, max_entries=cache.writeback_entries, metrics=METRICS),
             threads=cast(Any, self.batcher),
-            models=(LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), StaticProbe(PROBE)),),
+            models=(
+                LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), StaticProbe(PROBE), 0),
+            ),
             rerankers=(),
             hot=HotTier(cache.hot_bytes, self.store.purges),
             tokenizing=JobThread("tokenize"),
