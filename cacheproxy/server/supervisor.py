@@ -37,7 +37,7 @@ from cacheproxy.server.listeners import join, log_ready
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
 from cacheproxy.telemetry.merged import Family, lasting, merge, render, take_snapshot
-from cacheproxy.telemetry.metrics import SupervisorMetrics
+from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 logger = logging.getLogger(__name__)
 

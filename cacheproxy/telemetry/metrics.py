@@ -68,7 +68,7 @@ _SEMANTIC_GAUGES = (
     ),
 )
 
-_PROCESS_MERGES: dict[str, Merge] = {
+PROCESS_MERGES: dict[str, Merge] = {
     "process_virtual_memory_bytes": "sum",
     "process_resident_memory_bytes": "sum",
     "process_start_time_seconds": "min",
@@ -89,7 +89,7 @@ class Metrics:
     def __init__(self) -> None:
         # Collectors that do not name their metrics beforehand are asked for them.
         self.registry = registry = CollectorRegistry(auto_describe=True)
-        self.merges = dict(_PROCESS_MERGES)
+        self.merges = dict(PROCESS_MERGES)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -384,22 +384,3 @@ class Metrics:
                 result = sample.labels["result"]
                 tier[result] = tier.get(result, 0) + int(sample.value)
         return counts
-
-
-class SupervisorMetrics:
-    """What only the supervisor knows; merged with the metrics of its workers.
-
-    Attributes:
-        merges: how each gauge is merged, by its name.
-    """
-
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.merges: dict[str, Merge] = {**_PROCESS_MERGES, "cacheproxy_workers": "sum"}
-        ProcessCollector(registry=registry)
-        self.workers = Gauge("cacheproxy_workers", "Workers that serve requests", registry=registry)
-        self.worker_restarts = Counter(
-            "cacheproxy_worker_restarts",
-            "Workers started to replace one that ended",
-            registry=registry,
-        )

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from prometheus_client import Metric
 from tables import code, table
 
-from cacheproxy.telemetry.metrics import Merge, Metrics, SupervisorMetrics
+from cacheproxy.telemetry.metrics import Merge, Metrics
+from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 _INTRO = """\
 # Metrics

@@ -6,7 +6,8 @@ import pytest
 from pages import PAGES, ROOT, code_spans, name_of
 
 from cacheproxy.settings.settings import Settings, setting_fields
-from cacheproxy.telemetry.metrics import Metrics, SupervisorMetrics
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 SETTING = re.compile(r"([a-z]+)\.([a-z][a-z_]*)(?: = .*)?")
 SERIES = re.compile(r"(cacheproxy_[a-z_]+)(?:\{.*\})?")

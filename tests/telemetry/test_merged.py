@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from cacheproxy.telemetry.merged import lasting, merge, render, take_snapshot
-from cacheproxy.telemetry.metrics import Metrics, SupervisorMetrics
+from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 
 def registry_with(asked: int, depth: float, waits: tuple[float, ...] = ()) -> CollectorRegistry:
