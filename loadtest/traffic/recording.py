@@ -1,10 +1,11 @@
 """Turns a recording of the proxy (`record.path`) into requests to send again.
 
 A recording without texts holds hashes and lengths. Each hash becomes a made-up text of that length,
-always the same one: what repeated in the recording repeats in the replay.
+always the same one: what repeated in the recording repeats in the replay. Token ids become a text,
+too: a server refuses ids that its tokenizer gives for no text, and which these are depends on its
+model and settings, which a load tester does not see.
 """
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +19,10 @@ from cacheproxy.errors import ConfigError
 from .plan import StreamPlan
 from .scenario import Kind, Replayed
 from .target import Target, user_message
-from .texts import Drawn, text_of_length
+from .texts import Drawn, text_of_length, text_of_words
 
-_IDS = range(2_000, 20_000)
-"""Token ids that are words in every vocabulary of BERT's kind."""
-
-_FIRST, _LAST = 101, 102
-"""Its [CLS] and [SEP], by which a server knows that ids are its model's own."""
+_SPECIALS = 2
+"""Tokens that a model's own ids hold around the text's."""
 
 
 Length = Annotated[int, Meta(ge=0, le=2**24)]
@@ -129,10 +127,9 @@ def _write(one: Recorded, target: Target) -> bytes:
     return target.embeddings(inputs, namespace=one.namespace)
 
 
-def _made_up(one: Recorded) -> Iterator[str | list[int]]:
+def _made_up(one: Recorded) -> Iterator[str]:
     for digest, characters, tokens in zip(one.hashes, one.characters, one.tokens, strict=True):
         if characters is not None:
             yield text_of_length(digest, max(characters, 1))
         else:
-            rng = random.Random(digest)  # noqa: S311
-            yield [_FIRST, *rng.choices(_IDS, k=max((tokens or 0) - 2, 1)), _LAST]
+            yield text_of_words(digest, max((tokens or 0) - _SPECIALS, 1))
