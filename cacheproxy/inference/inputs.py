@@ -30,19 +30,23 @@ class InputReader:
         self._token_ids = token_ids
 
     async def read(
-        self, inputs: Sequence[str | list[int]], role: Role | None, model_name: str
+        self,
+        inputs: Sequence[str | list[int]],
+        role: Role | None,
+        model_name: str,
+        caller: str = "",
     ) -> Sequence[str | list[int]]:
         """Return the inputs as the model is to read them.
 
         `inputs` are all texts or all lists of token ids. `model_name` is the name under which the
-        client asked for the model.
+        client asked for the model, `caller` who asks.
 
         Raises:
             BadRequest: the model has no prefix for the role, or the ids are of another vocabulary.
         """
         prefix = "" if role is None else self._prefix_of(role)
         if self._token_ids is not None and (lists := [x for x in inputs if isinstance(x, list)]):
-            inputs = await self._token_ids.read(lists, model_name, as_texts=bool(prefix))
+            inputs = await self._token_ids.read(lists, model_name, caller, as_texts=bool(prefix))
         return [f"{prefix}{text}" for text in inputs] if prefix else inputs
 
     def _prefix_of(self, role: Role) -> str:

@@ -152,6 +152,19 @@ def _spanning(pieces: Sequence[bytes], size: int) -> int:
     return count
 
 
+def is_common_word(word: str) -> bool:
+    """Return whether a word, in small letters, is one token in a vocabulary, after a space."""
+    return word in _common_words()
+
+
+@cache
+def _common_words() -> frozenset[str]:
+    """Some 78,000 words of many languages, 8 MB."""
+    tokens = (token for name in ENCODING_NAMES for token in load_encoding(name).token_byte_values())
+    words = (token[1:].decode(errors="replace") for token in tokens if token.startswith(b" "))
+    return frozenset(word.lower() for word in words if word.isalpha())
+
+
 def encoding_of_model(name: str) -> EncodingName | None:
     """Return the vocabulary of OpenAI's model of that name, if it is one of the two."""
     from tiktoken.model import encoding_name_for_model

@@ -2,17 +2,17 @@
 
 A list of ids carries no mark of the tokenizer that made it, and clients built for OpenAI send
 `cl100k_base` to whatever model they are pointed at. Taken for the model's own, such ids give the
-vector of another text, without an error. The test is a canonical round trip: ids that a tokenizer
-gives again for the text that they decode to may be its own. All lists of a request come from one
-tokenizer, so they are judged together.
+vector of another text, without an error. Two kinds of evidence tell them apart:
 
-Short lists pass by chance. Measured on English questions and headings, with the ids of
-another BPE vocabulary (50,000 tokens, GPT-2's form): of requests with 13 to 16 ids, 34 % pass for
-exactly one of OpenAI's two vocabularies, of those with 41 to 60 ids 1.7 %, and above that none of
-850. For the model's own, a WordPiece vocabulary, 0.4 % pass with 9 to 12 ids, none of 8,000 with
-more. So the number of ids decides whether passing is evidence. Where it is not, a setting or an
-OpenAI model's name must say whose ids they are, or the request is refused: an error is better than
-a wrong vector.
+- **A canonical round trip.** Ids that a tokenizer gives again for the text that they decode to may
+  be its own. All lists of a request come from one tokenizer, so they are judged together. Half of
+  all short lists pass for another vocabulary, too, by chance.
+- **The text.** Of several readings the one that was written is told by its words (`plausibility`):
+  what another tokenizer's ids decode to is fragments.
+
+An OpenAI model's name gives its vocabulary the benefit of the doubt, until a caller's ids have
+clearly been another's. Where neither decides, the request is refused: an error is better than a
+wrong vector. `docs/embeddings.md` has the figures.
 """
 
 from collections.abc import Sequence
@@ -25,17 +25,33 @@ from cacheproxy.inference.openai_encodings import (
     ENCODING_NAMES,
     EncodingName,
     encoding_of_model,
+    is_common_word,
     texts_of,
 )
+from cacheproxy.inference.plausibility import evidence_of
 from cacheproxy.inference.tokenizer import Tokenizer
 
 Vocabulary = Literal["own", EncodingName]
 
-_OWN_ENOUGH = 16
-"""Ids of one request from which passing shows that they are the model's own."""
+_VOCABULARIES: tuple[Vocabulary, ...] = ("own", *ENCODING_NAMES)
 
-_OPENAI_ENOUGH = 100
-"""Ids of one request from which passing shows that they are of one of OpenAI's vocabularies."""
+_ENOUGH: dict[Vocabulary, int] = {"own": 16, "cl100k_base": 100, "o200k_base": 100}
+"""Ids of one request from which a round trip that only this vocabulary passes is enough. Measured
+on English questions and headings, with the ids of another BPE vocabulary (50,000 tokens, GPT-2's
+form): of requests with 13 to 16 ids, 34 % pass for exactly one of OpenAI's two, of those with 41 to
+60 ids 1.7 %, and above that none of 850. For the model's own, a WordPiece vocabulary, 0.4 % pass
+with 9 to 12 ids, none of 8,000 with more."""
+
+_LEAD = 6.0
+"""By how much the evidence (natural logarithm of odds) for one reading must exceed 0, and that for
+every other one."""
+
+_DOUBT = 1.5
+"""By how much the evidence for the vocabulary that the model's name promises may be below another's
+where it is still believed: a single word is often another ordinary word in another vocabulary."""
+
+_MOST_CALLERS = 4_096
+"""Callers of whom it is remembered that they have sent other ids than the model's name promises."""
 
 _ADVICE = (
     "Send texts (LangChain: check_embedding_ctx_length=False), or let the server know whose ids "
@@ -58,48 +74,82 @@ class TokenIds:
         self._tokenizer = tokenizer
         self._thread = thread
         self._only = only
+        self._distrusted: dict[str, None] = {}
 
     async def read(
-        self, lists: Sequence[list[int]], model_name: str, *, as_texts: bool = False
+        self,
+        lists: Sequence[list[int]],
+        model_name: str,
+        caller: str = "",
+        *,
+        as_texts: bool = False,
     ) -> Sequence[str] | Sequence[list[int]]:
         """Return the lists if they are the model's own ids, else the texts that they stand for.
 
-        `model_name` is the name under which the client asked for the model. `as_texts` has the
-        model's own ids returned as texts, too.
+        `model_name` is the name under which the client asked for the model. `caller` says whose
+        earlier requests may tell, too. `as_texts` has the model's own ids returned as texts.
 
         Raises:
             BadRequest: the ids are of no vocabulary that is known here, or may be of several.
         """
-        name, texts = await self._thread.run(partial(self.tell, lists, model_name))
+        name, texts = await self._thread.run(partial(self.tell, lists, model_name, caller))
         return lists if name == "own" and not as_texts else texts
 
-    def tell(self, lists: Sequence[list[int]], model_name: str) -> tuple[Vocabulary, list[str]]:
+    def tell(
+        self, lists: Sequence[list[int]], model_name: str, caller: str = ""
+    ) -> tuple[Vocabulary, list[str]]:
         """Return the vocabulary of the lists, and the text of each; see `read`."""
         if self._only is not None:
             if (texts := self._texts(self._only, lists)) is None:
                 raise _unknown([self._only])
             return self._only, texts
-        count = sum(map(len, lists))
-        is_marked = all(map(self._tokenizer.has_specials, lists))
-        if is_marked or count >= _OWN_ENOUGH:
+        expected = encoding_of_model(model_name)
+        if all(map(self._tokenizer.has_specials, lists)):
             own = self._texts("own", lists)
             if own is not None:
+                self._learn(caller, is_expected=expected is None)
                 return "own", own
-        expected = encoding_of_model(model_name)
-        if expected is not None and (texts := self._texts(expected, lists)) is not None:
-            return expected, texts
-        if count < _OPENAI_ENOUGH:
-            raise _too_few(count)
-        found = [
-            (name, texts)
-            for name in ENCODING_NAMES
-            if name != expected and (texts := self._texts(name, lists)) is not None
-        ]
-        if not found:
-            raise _unknown(["own", *ENCODING_NAMES])
-        if self._differ([texts for _, texts in found]):
-            raise _ambiguous([name for name, _ in found])
-        return found[0]
+        readings = self._readings(lists)
+        if not readings:
+            raise _unknown(_VOCABULARIES)
+        evidence = {
+            name: evidence_of(dict.fromkeys(texts), is_common_word)
+            for name, texts in readings.items()
+        }
+        best = max(evidence, key=evidence.__getitem__)
+        if evidence[best] >= _LEAD and _lead(evidence, best) >= _LEAD:
+            self._learn(caller, is_expected=expected in {best, None})
+            return best, readings[best]
+        is_only = len(readings) == 1
+        if is_only and (best == expected or sum(map(len, lists)) >= _ENOUGH[best]):
+            return best, readings[best]
+        if expected in evidence and caller not in self._distrusted:
+            lead = _lead(evidence, expected)
+            if lead >= _LEAD or (lead >= -_DOUBT and evidence[expected] >= 0):
+                return expected, readings[expected]
+        raise _ambiguous(list(readings))
+
+    def _learn(self, caller: str, *, is_expected: bool) -> None:
+        """Remember whether a caller's ids have clearly been those that the name promises."""
+        self._distrusted.pop(caller, None)
+        if not is_expected:
+            if len(self._distrusted) >= _MOST_CALLERS:
+                del self._distrusted[next(iter(self._distrusted))]
+            self._distrusted[caller] = None
+
+    def _readings(self, lists: Sequence[list[int]]) -> dict[Vocabulary, list[str]]:
+        """Return the texts by each vocabulary that can have made the lists.
+
+        Of those that the model reads alike there is one.
+        """
+        readings: dict[Vocabulary, list[str]] = {}
+        read: list[list[list[int]]] = []
+        for name in _VOCABULARIES:
+            texts = self._texts(name, lists)
+            if texts is not None and (ids := self._tokenizer.encode(texts)) not in read:
+                readings[name] = texts
+                read.append(ids)
+        return readings
 
     def _texts(self, name: Vocabulary, lists: Sequence[list[int]]) -> list[str] | None:
         """Return the text of each list, or None unless all are canonical in the vocabulary."""
@@ -113,37 +163,34 @@ class TokenIds:
             texts.append(text)
         return texts
 
-    def _differ(self, readings: Sequence[list[str]]) -> bool:
-        """Return whether the model would read different ids, depending on the vocabulary."""
-        if len(readings) == 1:
-            return False
-        first, *others = map(self._tokenizer.encode, readings)
-        return any(ids != first for ids in others)
 
-
-def _too_few(count: int) -> BadRequest:
-    return BadRequest(
-        f"The token ids are not shown to be the model's own, and {count} of them are too few to "
-        f"tell those of {' and '.join(ENCODING_NAMES)} by ({_OPENAI_ENOUGH} in a request are "
-        f"enough). {_ADVICE}",
-        param="input",
-        code="ambiguous_token_ids",
-    )
+def _lead(evidence: dict[Vocabulary, float], name: Vocabulary) -> float:
+    """Return by how much the evidence for one reading exceeds that for the best other one."""
+    others = (value for other, value in evidence.items() if other != name)
+    return evidence[name] - max(others, default=0.0)
 
 
 def _ambiguous(names: Sequence[Vocabulary]) -> BadRequest:
+    can_be = " and of ".join(_NAMES[name] for name in names)
+    which = "which gives different texts" if len(names) > 1 else "and they are too few to show it"
     return BadRequest(
-        f"The token ids can be those of {' and of '.join(names)}, which gives different texts. "
-        + _ADVICE,
+        f"The token ids can be those of {can_be}, {which}. {_ADVICE}",
         param="input",
         code="ambiguous_token_ids",
     )
 
 
 def _unknown(tried: Sequence[Vocabulary]) -> BadRequest:
-    names = ["the model's own tokenizer" if name == "own" else name for name in tried]
+    names = " or ".join(_NAMES[name] for name in tried)
     return BadRequest(
-        f"The token ids are not what {' or '.join(names)} gives for any text. {_ADVICE}",
+        f"The token ids are not what {names} gives for any text. {_ADVICE}",
         param="input",
         code="unknown_token_ids",
     )
+
+
+_NAMES: dict[Vocabulary, str] = {
+    "own": "the model's own tokenizer",
+    "cl100k_base": "cl100k_base",
+    "o200k_base": "o200k_base",
+}

@@ -84,10 +84,10 @@ class EmbeddingPreparation:
         self._dimensions = dimensions
         self._readers = readers
 
-    async def prepare(self, asked: Asked, model: ModelInfo) -> Prepared:
+    async def prepare(self, asked: Asked, model: ModelInfo, caller: str) -> Prepared:
         """Return the inputs as the model is to read them; raises `BadRequest`."""
         self._limits.check(asked.inputs)
         warnings = self._dimensions.check(asked, model)
         reader = self._readers[model.name]
-        inputs = await reader.read(asked.inputs, asked.role, asked.model or "")
+        inputs = await reader.read(asked.inputs, asked.role, asked.model or "", caller)
         return Prepared(inputs, warnings)

@@ -67,8 +67,8 @@ class Prepared(NamedTuple):
 class Preparation(Protocol[A_contra]):
     """What is done with a request of one kind before the tiers are asked."""
 
-    async def prepare(self, asked: A_contra, model: ModelInfo) -> Prepared:
-        """Return the inputs; raises `BadRequest`."""
+    async def prepare(self, asked: A_contra, model: ModelInfo, caller: str) -> Prepared:
+        """Return the inputs of a request by this caller; raises `BadRequest`."""
 
 
 @dataclass(frozen=True, slots=True)

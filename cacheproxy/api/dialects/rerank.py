@@ -80,7 +80,7 @@ class RerankPreparation:
     def __init__(self, limits: InputLimits) -> None:
         self._limits = limits
 
-    async def prepare(self, asked: RerankAsked, model: ModelInfo) -> Prepared:
+    async def prepare(self, asked: RerankAsked, model: ModelInfo, caller: str) -> Prepared:
         """Return the pairs in the order of the documents; raises `BadRequest`."""
         self._limits.check([asked.query], "query")
         self._limits.check(asked.documents, asked.param)
