@@ -1,9 +1,5 @@
 """Unmodified clients that send token ids get the vectors of the texts that they were given."""
 
-import hashlib
-import lzma
-from importlib.resources import files
-
 import numpy as np
 import openai
 import pytest
@@ -11,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
+from tiktoken_cache import fill_tiktoken_cache
 
 from cacheproxy.inference.openai_encodings import ENCODING_NAMES, load_encoding
 from cacheproxy.inference.tokenizer import Tokenizer
@@ -29,13 +26,7 @@ LONG = "".join(f"Chapter {i}: the {i * 37 % 101}rd fox met 𒀀 and 🧑‍🚀.
 
 @pytest.fixture(scope="module", autouse=True)
 def _vocabularies(tmp_path_factory):
-    """Let tiktoken, as clients use it, find what it would download."""
-    cache = tmp_path_factory.mktemp("tiktoken")
-    shipped = files("cacheproxy.inference").joinpath("openai_vocabularies")
-    for name in ENCODING_NAMES:
-        url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
-        ranks = lzma.decompress(shipped.joinpath(f"{name}.tiktoken.xz").read_bytes())
-        (cache / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()).write_bytes(ranks)
+    cache = fill_tiktoken_cache(tmp_path_factory.mktemp("tiktoken"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
         yield
