@@ -95,6 +95,9 @@ class ResponsesAssembler:
             told = object_of(data)
             if told is None:
                 return taken
+            if self.is_done:
+                self._response = None  # an end that was none
+                continue
             if told.get("type") in _LAST:
                 self.is_done = True
             if told.get("type") == "response.completed":
