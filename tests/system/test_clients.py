@@ -24,8 +24,8 @@ ANSWER = "You asked: What is a proxy?"
 TEXT = "how do I reset my password?"
 TEXTS = ["hello", TEXT, "Straße und 你好"]
 
-OWN_ENVIRONMENT = ("Haystack", "LiteLLM", "LlamaIndex")
-"""Clients that `CACHEPROXY_TEST_CLIENTS` has, the folder of a virtual environment."""
+OWN_ENVIRONMENT = ("LiteLLM", "LlamaIndex", "Haystack")
+"""Clients that `CACHEPROXY_TEST_CLIENTS`, the folder of a virtual environment, may have."""
 
 
 def table() -> dict[tuple[str, str], str]:
