@@ -138,7 +138,7 @@ class ItemsEndpoint(Generic[A, R]):
             exchange.take_parsed(body)
             asked = self._dialect.parse(body)
             route = self._route_of(asked.model)
-            inputs, warnings = await self._preparation.prepare(asked, route.model, owner)
+            inputs, warnings = await self._preparation.prepare(asked, route.model, account)
             answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
         model = route.model

@@ -15,7 +15,7 @@ const messages = [{ role: "user", content: QUESTION }];
 
 const calls = {
   "openai (Node)": {
-    "embeddings.create": async () => {
+    "client.embeddings.create": async () => {
       const answer = await openai.embeddings.create({ model: EMBEDDER, input: TEXTS });
       return answer.data.map((one) => one.embedding);
     },

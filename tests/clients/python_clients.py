@@ -35,7 +35,7 @@ def _openai():
     return OpenAI(base_url=V1, api_key="x", max_retries=0)
 
 
-@call("openai (Python)", "embeddings.create")
+@call("openai (Python)", "client.embeddings.create")
 def _():
     return [one.embedding for one in _openai().embeddings.create(model=EMBEDDER, input=TEXTS).data]
 
