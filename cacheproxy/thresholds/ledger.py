@@ -15,6 +15,9 @@ _HEADER = struct.Struct("<4sBBHd")
 _MAGIC = b"CPLG"
 _VERSION = 1
 
+_MOST_EPOCH = 2**53
+"""Up to here a double counts exactly."""
+
 
 def _zeros() -> list[float]:
     return [0.0] * BANDS
@@ -81,6 +84,8 @@ class Ledger:
             return None
         magic, version, packed_kinds, bands, epoch = _HEADER.unpack_from(data)
         if (magic, version, packed_kinds, bands) != (_MAGIC, _VERSION, kinds, BANDS):
+            return None
+        if not 0 <= epoch < _MOST_EPOCH:
             return None
         numbers = struct.unpack_from(f"<{length}f", data, _HEADER.size)
         wanted = struct.unpack(f"<{kinds}f", struct.pack(f"<{kinds}f", *min_similarities))

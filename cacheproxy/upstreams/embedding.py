@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from cacheproxy.errors import BadRequest
 from cacheproxy.inference.engine import Given, Inferred
 from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation
@@ -18,6 +19,12 @@ from cacheproxy.keys import KeyScope
 from cacheproxy.records import is_usable
 from cacheproxy.upstreams.fallback import Upstreams
 from cacheproxy.upstreams.item_calls import ItemCalls, shares
+
+_ANY_VOCABULARY = 2**32
+"""Token ids are below; the largest vocabularies have some 2**18 tokens."""
+
+_MOST_TOKENS = 2**31
+"""A count of tokens beyond this is none."""
 
 
 class _Item(msgspec.Struct):
@@ -54,7 +61,15 @@ class UpstreamEngine:
         )
 
     def encode(self, inputs: Sequence[Input]) -> Sequence[Sequence[int]]:
-        """Return the probe's ids of texts; of token ids none, as their vocabulary is unknown."""
+        """Return the probe's ids of texts; of token ids none, as their vocabulary is unknown.
+
+        Raises:
+            BadRequest: there are no token ids in a list, or one is outside any vocabulary.
+        """
+        for ids in inputs:
+            if isinstance(ids, list) and not _may_be_ids(ids):
+                most = _ANY_VOCABULARY - 1
+                raise BadRequest(f"token ids are numbers from 0 to {most}", param="input")
         encoded = iter(self._tokenizer.encode([one for one in inputs if isinstance(one, str)]))
         return [next(encoded) if isinstance(given, str) else () for given in inputs]
 
@@ -109,5 +124,11 @@ class UpstreamEngine:
             raise ValueError(f"a vector does not have {self._dimensions} dimensions")
         if not all(is_usable(vector) for vector in vectors):
             raise ValueError("not finite")
+        if not 0 <= answer.usage.prompt_tokens < _MOST_TOKENS:
+            raise ValueError("a count of tokens that is none")
         tokens = shares(answer.usage.prompt_tokens, [len(given.input) for given in givens])
         return [Inferred(vector, share) for vector, share in zip(vectors, tokens, strict=True)]
+
+
+def _may_be_ids(ids: list[int]) -> bool:
+    return bool(ids) and min(ids) >= 0 and max(ids) < _ANY_VOCABULARY

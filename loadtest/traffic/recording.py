@@ -7,9 +7,11 @@ always the same one: what repeated in the recording repeats in the replay.
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from cacheproxy.errors import ConfigError
 
@@ -25,15 +27,18 @@ _FIRST, _LAST = 101, 102
 """Its [CLS] and [SEP], by which a server knows that ids are its model's own."""
 
 
+Length = Annotated[int, Meta(ge=0, le=2**24)]
+
+
 class Recorded(msgspec.Struct, frozen=True):
     """One line of a recording; see `cacheproxy.telemetry.recorder`."""
 
-    at: float
+    at: Annotated[float, Meta(ge=0, lt=1e11)]
     route: str
     namespace: str
     hashes: list[str]
-    characters: list[int | None]
-    tokens: list[int | None]
+    characters: list[Length | None]
+    tokens: list[Length | None]
     streamed: bool = False
     texts: list[str | list[int]] | None = None
     query_hash: str | None = None
@@ -47,6 +52,14 @@ class Recorded(msgspec.Struct, frozen=True):
             return "rerank"
         return "chat" if self.route == "chat" else "embeddings"
 
+    def __post_init__(self) -> None:
+        """Check what the types do not say; msgspec makes a decoding error of it."""
+        lengths = {len(self.hashes), len(self.characters), len(self.tokens)}
+        if self.texts is not None:
+            lengths.add(len(self.texts))
+        if not self.hashes or len(lengths) > 1:
+            raise ValueError("there must be as many lengths and texts as hashes, and at least one")
+
 
 def read_recording(path: Path) -> list[Recorded]:
     """Return the requests of a recording in the order of their times.
@@ -58,7 +71,7 @@ def read_recording(path: Path) -> list[Recorded]:
     try:
         with path.open("rb") as lines:
             recorded = [decoder.decode(line) for line in lines]
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if not recorded:
         raise ConfigError(f"{path}: the recording is empty")

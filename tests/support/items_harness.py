@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from faulty import FaultyStore
 from tokenizers import Tokenizer as TokenizerBuilder
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.batcher import Batcher
@@ -49,6 +49,7 @@ def small_tokenizer() -> Tokenizer:
     builder.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
     )
+    builder.decoder = decoders.WordPiece()
     return Tokenizer(builder.to_str().encode(), max_tokens=16)
 
 

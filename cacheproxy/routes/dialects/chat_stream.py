@@ -11,6 +11,7 @@ import msgspec
 
 from cacheproxy.routes.dialects.completion import Completion, completion_of
 from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
+from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
@@ -53,10 +54,9 @@ def keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
     message = choice.get("message")
     if choice.get("finish_reason") != "stop" or not isinstance(message, dict):
         return None
-    text = message.get("content")
     if any(message.get(act) for act in _ACTS):
         return None
-    return completion_of(body, text, answer.get("usage"), _USAGE)
+    return completion_of(body, text_in(answer), answer.get("usage"), _USAGE)
 
 
 class ChatAssembler:

@@ -20,6 +20,7 @@ from cacheproxy.routes.dialects.request import (
     temperature_bypass,
 )
 from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
+from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 _USAGE = ("prompt_tokens", "completion_tokens")
@@ -128,7 +129,7 @@ def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
     (choice,) = answer["choices"]
     if choice.get("finish_reason") != "stop":
         return None
-    return completion_of(body, choice.get("text"), answer.get("usage"), _USAGE)
+    return completion_of(body, text_in(answer), answer.get("usage"), _USAGE)
 
 
 def _divide(fields: dict[str, Any]) -> Divided:

@@ -20,7 +20,7 @@ from cacheproxy.routes.dialects.request import (
     text_of_parts,
 )
 from cacheproxy.routes.dialects.sse import data_of, named_event, object_of
-from cacheproxy.routes.dialects.text import message_text
+from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
@@ -159,7 +159,7 @@ class MessagesAssembler:
 def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
     if answer.get("type") != "message" or answer.get("stop_reason") != "end_turn":
         return None
-    return completion_of(body, message_text(answer), answer.get("usage"))
+    return completion_of(body, text_in(answer), answer.get("usage"))
 
 
 def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass | None:

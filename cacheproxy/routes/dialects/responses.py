@@ -25,7 +25,7 @@ from cacheproxy.routes.dialects.request import (
     text_of_parts,
 )
 from cacheproxy.routes.dialects.sse import data_of, named_event, object_of
-from cacheproxy.routes.dialects.text import response_text
+from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
@@ -114,7 +114,7 @@ def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
         return None
     if answer.get("object") != "response":
         return None
-    return completion_of(body, response_text(answer), answer.get("usage"))
+    return completion_of(body, text_in(answer), answer.get("usage"))
 
 
 def _events(response: dict[str, Any]) -> Iterator[dict[str, Any]]:

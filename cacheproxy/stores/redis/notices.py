@@ -6,8 +6,10 @@ A notice names a scope by the same string that `purges` uses for it in Redis.
 """
 
 import base64
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
@@ -17,10 +19,14 @@ from cacheproxy.stores.redis.link import Command
 CHANNEL = "cp:notices"
 
 
+Generation = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""A purge's number. A greater one would not fit into the entries that are written after it."""
+
+
 class Purged(msgspec.Struct, frozen=True, tag="purged"):
     """A purge is in force; `tag` is its `hex_id`."""
 
-    generation: int
+    generation: Generation
     namespace_id: str
     tag: str | None
     key: bytes | None
@@ -43,7 +49,7 @@ class Purged(msgspec.Struct, frozen=True, tag="purged"):
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """All purges of a scope up to this generation are complete."""
 
-    generation: int
+    generation: Generation
     scope: str
 
 
@@ -61,7 +67,10 @@ _DECODER: msgspec.json.Decoder[Notice] = msgspec.json.Decoder(Notice)
 
 def parse_notice(message: bytes) -> Notice:
     """Return the notice in a message; raises ValueError if the message is not one of ours."""
-    return _DECODER.decode(message)
+    try:
+        return _DECODER.decode(message)
+    except RecursionError:
+        raise ValueError("a message that is nested without end is no notice") from None
 
 
 def publish(notice: Notice) -> Command:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
+from cacheproxy.records import is_usable
 from cacheproxy.stores.protocol import Neighbour, Partition
 from cacheproxy.stores.redis.entries import RECORD_FIELD, context_tag, entry_key, read_stored
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
@@ -98,7 +99,10 @@ class Search:
                 stored, tags = read_stored(fields[RECORD_FIELD.encode()]), fields.get(_TAGS)
                 if self._purges.forbid(key, self._namespace, tags, stored.generation):
                     continue
-                score = _cosine(probe, np.frombuffer(fields[self._field], "<f2"))
+                other = np.frombuffer(fields[self._field], "<f2").astype(np.float32)
+                if not is_usable(other):
+                    continue  # not of our writing: it would be as near as can be to everything
+                score = _cosine(probe, other)
                 found.append(Neighbour(key, stored.record, score))
         except (TypeError, ValueError, KeyError) as error:
             raise StoreError(f"Redis: unexpected search reply: {error!r}", "protocol") from error
@@ -107,11 +111,10 @@ class Search:
         return SearchResult(found, expired)
 
 
-def _cosine(probe: NDArray[np.float32], stored: NDArray[np.float16]) -> float:
+def _cosine(probe: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Return the cosine, from -1 to 1.
 
     Computed here: Redis would round the query to float16 too, and on some CPUs sum in float16.
     """
-    other = stored.astype(np.float32)
     cosine = float(probe @ other) / math.sqrt(float(other @ other))
     return max(-1.0, min(1.0, cosine))

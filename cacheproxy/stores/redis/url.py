@@ -46,7 +46,7 @@ def make_pool(url: str) -> ConnectionPool:
         pool = _sentinel_pool(url) if scheme in _SENTINEL_SCHEMES else _single_pool(url)
         _set_up(pool)
         pool.make_connection()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, exceptions.RedisError):
         raise ConfigError(_UNREADABLE) from None
     return pool
 
@@ -75,7 +75,7 @@ class ClusterNodes:
                 parse_url(f"{scheme}://{credentials}{at}node/0?{parts.query}")
             )
             self.make_connection(self.seeds[0])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, exceptions.RedisError):
             raise ConfigError(_UNREADABLE) from None
 
     def make_pool(self, address: Address) -> ConnectionPool:

@@ -1,0 +1,115 @@
+"""Bytes on a connection: the server's own HTTP protocol on a transport without a network."""
+
+import asyncio
+import functools
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.server import ServerState
+
+from cacheproxy.api.connection import ClientGone
+from cacheproxy.api.request.body import read_body
+from cacheproxy.errors import ApiError
+from cacheproxy.server.http_connection import HttpConnection
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.telemetry.metrics import Metrics
+
+_LIMITS = LimitSettings(header_bytes=1_024, headers=8, url_bytes=64, body_bytes=1_024)
+_METRICS = Metrics()
+_TURNS = 12
+
+
+async def _application(scope: dict, receive: Any, send: Any) -> None:
+    """Read the body and answer, as the endpoints do."""
+    status = 200
+    try:
+        await read_body(dict(scope["headers"]), receive, max_bytes=1_024)
+    except ApiError as error:
+        status = error.status
+    except ClientGone:
+        return
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+class _Transport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written = bytearray()
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def write_eof(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class _Answers:
+    """Reads what was written, and complains of what is no answer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_message_complete(self) -> None:
+        self.count += 1
+
+
+_LOOP = asyncio.new_event_loop()
+_CONFIG = uvicorn.Config(_application, interface="asgi3", lifespan="off", log_config=None)
+_CONFIG.http_protocol_class = functools.partial(  # type: ignore[assignment]
+    HttpConnection, limits=_LIMITS, shed=_METRICS.shed
+)
+_CONFIG.loaded = True
+_CONFIG.loaded_app = _application
+_CONFIG.encoded_headers = []
+_CONFIG.ws_protocol_class = None
+
+
+def http_connection(data: bytes) -> None:
+    """A connection: whole answers only, however the bytes come; after an error it ends."""
+    whole, cut = _answers_to([data]), _answers_to([data[i : i + 7] for i in range(0, len(data), 7)])
+    assert cut >= min(whole, 1)
+
+
+def _answers_to(parts: list[bytes]) -> int:
+    return _LOOP.run_until_complete(_exchange(parts))
+
+
+async def _exchange(parts: list[bytes]) -> int:
+    failures: list[Any] = []
+    _LOOP.set_exception_handler(lambda _, context: failures.append(context))
+    transport = _Transport()
+    protocol = _CONFIG.http_protocol_class(
+        config=_CONFIG, server_state=ServerState(), app_state={}, _loop=_LOOP
+    )
+    protocol.connection_made(transport)
+    for part in parts:
+        protocol.data_received(part)
+        await asyncio.sleep(0)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    answers = _Answers()
+    if transport.written:
+        httptools.HttpResponseParser(answers).feed_data(bytes(transport.written))
+    protocol.connection_lost(None)
+    await asyncio.sleep(0)
+    assert not failures, failures
+    return answers.count
