@@ -165,8 +165,9 @@ def _ask_server(settings: Settings, path: str, body: dict[str, Any] | None) -> d
     if not admin.port:
         raise ConnectionError
     host = f"[{admin.host}]" if ":" in admin.host else admin.host
-    request = urllib.request.Request(
-        f"http://{host}:{admin.port}/admin/{path}",
+    url = f"{'https' if settings.is_admin_tls else 'http'}://{host}:{admin.port}/admin/{path}"
+    request = urllib.request.Request(  # noqa: S310
+        url,
         None if body is None else json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )

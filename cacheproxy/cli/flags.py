@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
 import click
 
 from cacheproxy.cli.failures import EXIT_USAGE, end
 from cacheproxy.errors import ConfigError
 from cacheproxy.settings.device import Device
-from cacheproxy.settings.settings import Settings, setting_fields
+from cacheproxy.settings.settings import Settings, is_secret, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX, load_settings, unknown_variables
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,8 +25,8 @@ def settings_flags(*names: str) -> Callable[[F], F]:
 
     def add(command: F) -> F:
         for path, field in reversed(list(setting_fields())):
-            if names and path[0] not in names:
-                continue
+            if (names and path[0] not in names) or is_secret(field):
+                continue  # what is on a command line, every user of the machine can see
             flag = "--" + "-".join(path).replace("_", "-")
             shown = "" if field.default_factory or field.default is None else f" [{field.default}]"
             if get_origin(field.annotation) is tuple:
@@ -55,6 +56,14 @@ def settings_flags(*names: str) -> Callable[[F], F]:
 def load(config: Path | None, flags: dict[str, Any]) -> Settings:
     for variable in unknown_variables(os.environ):
         click.echo(f"cacheproxy: {variable} names no setting and is ignored", err=True)
+    if has_password(flags.get("store") or ""):
+        end(
+            EXIT_USAGE,
+            ConfigError(
+                "store: a password on the command line is visible to all users of the machine; "
+                f"give {ENV_PREFIX}STORE, or the URL in the settings file"
+            ),
+        )
     nested: dict[str, Any] = {}
     for path, _ in setting_fields():
         value = flags.get("_".join(path))
@@ -66,6 +75,13 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
         return load_settings(nested, config)
     except ConfigError as error:
         end(EXIT_USAGE, error)
+
+
+def has_password(url: str) -> bool:
+    """Return whether a URL of a store holds a password."""
+    parts = urlsplit(url)
+    credentials = parts.netloc.rpartition("@")[0]
+    return ":" in credentials or "password=" in parts.query
 
 
 home_flag = click.option(

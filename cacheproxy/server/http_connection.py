@@ -218,7 +218,8 @@ class HttpConnection(HttpToolsProtocol):
             transport.close()
             self._set_timer(_STALLED_S, self._abort, transport.get_write_buffer_size())
         else:
-            transport.write_eof()
+            if transport.can_write_eof():  # not over TLS
+                transport.write_eof()
             self.flow.resume_reading()
             self._set_timer(_DISCARD_S, self._abort, transport.get_write_buffer_size())
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +64,19 @@ def join(reserved: socket.socket) -> socket.socket:
     return listener
 
 
-def log_ready(listeners: Mapping[str, socket.socket], by: str = "") -> None:
+def log_ready(listeners: Mapping[str, socket.socket], settings: Settings, by: str = "") -> None:
     """Log the addresses, for people and for programs that wait for readiness."""
     if ADMIN in listeners:
-        logger.info("for operators: %s/admin", url_of(listeners[ADMIN]))
-    logger.info("ready: %s/v1%s", url_of(listeners[PUBLIC]), by)
+        url = url_of(listeners[ADMIN], is_tls=settings.is_admin_tls)
+        logger.info("for operators: %s/admin", url)
+    logger.info("ready: %s/v1%s", url_of(listeners[PUBLIC], is_tls=settings.tls.is_on), by)
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, is_tls: bool = False) -> str:
     """Return the URL, without a path, of a bound socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _bind_shared(family: int, address: Any) -> socket.socket:

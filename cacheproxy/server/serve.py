@@ -16,17 +16,20 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.server.app import App
+from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.http_connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
+from cacheproxy.server.tls import ListenerTls, make_listener_tls
 from cacheproxy.settings.limits import LimitSettings
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.metrics import Metrics
@@ -44,13 +47,51 @@ hold no cycles, exceed Python's default of 700: the collector then took a fifth 
 time (measured, 64 clients)."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, with our signals and our exit code."""
+class _BoundServer(uvicorn.Server):
+    """uvicorn's server on sockets that are bound already, with a deadline for TLS handshakes."""
+
+    def __init__(self, config: uvicorn.Config, handshake_s: float) -> None:
+        super().__init__(config)
+        self._handshake_s = handshake_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections; uvicorn would give a silent client a minute for its handshake."""
+        if self.config.ssl is None:
+            await super().startup(sockets)
+            return
+        make = functools.partial(
+            cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                make,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=self._handshake_s,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
+
+
+class _Server(_BoundServer):
+    """A server with our signals and our exit code."""
 
     def __init__(
-        self, config: uvicorn.Config, app: App, drain_s: float, *, is_worker: bool
+        self,
+        config: uvicorn.Config,
+        handshake_s: float,
+        app: App,
+        drain_s: float,
+        *,
+        is_worker: bool,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, handshake_s)
         self._app = app
         self._drain_s = drain_s
         self._is_worker = is_worker
@@ -83,8 +124,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-class _AdminServer(uvicorn.Server):
-    """A second uvicorn server, which does not handle signals."""
+class _AdminServer(_BoundServer):
+    """A second server, which does not handle signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,16 +139,25 @@ def serve(
     settings: Settings,
     link: WorkerLink | None = None,
 ) -> None:
-    """Serve on the bound sockets until a signal ends it, or the supervisor, if there is a link."""
-    config = _configure(app.asgi, settings.limits, app.metrics)
-    server = _Server(config, app, settings.drain_s, is_worker=link is not None)
+    """Serve on the bound sockets until a signal ends it, or the supervisor, if there is a link.
+
+    Raises:
+        ConfigError: the files for TLS cannot be used.
+    """
+    forbid_core_dumps()
+    tls = make_listener_tls(settings.tls)
+    config = _configure(app.asgi, settings.limits, app.metrics, tls)
+    handshake_s = settings.limits.head_timeout_s
+    server = _Server(config, handshake_s, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_live(app, server, listeners, settings.limits, link))
+        runner.run(_live(app, server, listeners, settings, link, tls))
 
 
-def _configure(asgi: ASGIApp, limits: LimitSettings, metrics: Metrics) -> uvicorn.Config:
+def _configure(
+    asgi: ASGIApp, limits: LimitSettings, metrics: Metrics, tls: ListenerTls | None
+) -> uvicorn.Config:
     connection = functools.partial(HttpConnection, limits=limits, shed=metrics.shed)
-    return uvicorn.Config(
+    config = uvicorn.Config(
         asgi,
         loop="uvloop",
         http=cast(type[HttpConnection], connection),  # uvicorn only calls it
@@ -121,14 +171,19 @@ def _configure(asgi: ASGIApp, limits: LimitSettings, metrics: Metrics) -> uvicor
         server_header=False,
         timeout_graceful_shutdown=_FINISH_S,
     )
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
+    return config
 
 
 async def _live(
     app: App,
     server: _Server,
     listeners: Mapping[str, socket.socket],
-    limits: LimitSettings,
+    settings: Settings,
     link: WorkerLink | None,
+    tls: ListenerTls | None,
 ) -> None:
     be_prompt()
     if link is not None:
@@ -139,13 +194,15 @@ async def _live(
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
     listener = listeners[PUBLIC]
-    async with _administering(app, limits, listeners.get(ADMIN)):
+    watching = None if tls is None else asyncio.create_task(tls.watch(app.metrics))
+    async with _administering(app, settings, listeners.get(ADMIN), tls):
         listener.listen(_BACKLOG)  # before anybody is told, so that nobody who is told is refused
         if link is not None:
             link.say_ready()
         else:
-            log_ready(listeners)
+            log_ready(listeners, settings)
         await server.serve(sockets=[listener])
+    await stop_tasks(watching)
     await app.stop()
     if link is not None:
         await link.close()
@@ -154,13 +211,16 @@ async def _live(
 
 @contextlib.asynccontextmanager
 async def _administering(
-    app: App, limits: LimitSettings, listener: socket.socket | None
+    app: App, settings: Settings, listener: socket.socket | None, tls: ListenerTls | None
 ) -> AsyncIterator[None]:
     """Serve operators on a socket of their own during the block."""
     if listener is None:
         yield
         return
-    server = _AdminServer(_configure(app.admin_asgi, limits, app.metrics))
+    config = _configure(
+        app.admin_asgi, settings.limits, app.metrics, tls if settings.is_admin_tls else None
+    )
+    server = _AdminServer(config, settings.limits.head_timeout_s)
     listener.listen()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -253,7 +253,7 @@ class _Supervisor:
             logger.info("worker %d is ready", worker.pid)
         elif len(self._ready()) == self._settings.workers:
             self._was_ready = True
-            log_ready(self._reserved, by=f" ({self._settings.workers} workers)")
+            log_ready(self._reserved, self._settings, by=f" ({self._settings.workers} workers)")
 
     def _on_signal(self, wait_s: float) -> None:
         is_closed = self._stopping.is_set() and time.monotonic() >= self._closes_at

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from cacheproxy.settings.secrecy import ClientTls
 from cacheproxy.settings.section import Section
 
 LogFormat = Literal["human", "json"]
@@ -221,6 +222,7 @@ class UpstreamSettings(Section):
     )
     timeout_s: float = Field(600, gt=0, description="longest time for a whole answer, seconds")
     connections: int = Field(256, ge=1, description="most connections to it at the same time")
+    tls: ClientTls = Field(ClientTls(), description="files for TLS: ca, certificate, key")
 
     @field_validator("api_key")
     @classmethod

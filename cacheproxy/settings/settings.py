@@ -5,8 +5,9 @@
 
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import platformdirs
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     StringConstraints,
     field_validator,
 )
@@ -22,6 +24,7 @@ from pydantic_settings import NoDecode
 
 from cacheproxy.settings.device import Device
 from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.settings.secrecy import EncryptionSettings, TlsSettings
 from cacheproxy.settings.section import Section
 from cacheproxy.settings.sections import (
     AdminSettings,
@@ -114,6 +117,8 @@ class Settings(BaseModel):
     embeddings: EmbeddingSettings = EmbeddingSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    tls: TlsSettings = TlsSettings()
     chat: ChatSettings = ChatSettings()
     upstream: str | None = Field(
         None,
@@ -200,6 +205,11 @@ class Settings(BaseModel):
         return "off" if self.is_cluster else self.semantic.mode
 
     @property
+    def is_admin_tls(self) -> bool:
+        """Whether the admin listener speaks TLS: not on loopback, where commands reach it."""
+        return self.tls.is_on and not is_loopback(self.admin.host)
+
+    @property
     def is_cluster(self) -> bool:
         """Whether the store is a Redis Cluster."""
         return (self.store or "").startswith(_CLUSTER)
@@ -220,6 +230,21 @@ class Settings(BaseModel):
     def store_kind(self) -> str:
         """What the store is, in a word."""
         return "memory" if self.is_in_memory else "redis" if self.redis_url else "sqlite"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Return whether a setting's value must not be shown, nor given where others can see it."""
+    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
 def setting_fields() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

@@ -5,7 +5,6 @@ A setting has one name everywhere: `[batch] window_ms` is CACHEPROXY_BATCH_WINDO
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +18,15 @@ from pydantic_settings import (
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
-from cacheproxy.settings.settings import TABLES, Settings, setting_fields
+from cacheproxy.settings.settings import TABLES, Settings, is_loopback, is_secret, setting_fields
 
 CONFIG_FILE = Path("cacheproxy.toml")
 ENV_PREFIX = "CACHEPROXY_"
+
+_SECRETS = {"store", "upstream"} | {
+    ".".join(path) for path, field in setting_fields() if is_secret(field)
+}
+"""Settings whose values no message repeats."""
 
 _TEST_PREFIX = ENV_PREFIX + "TEST_"
 
@@ -88,20 +92,19 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"])
         # A URL may hold a password.
-        is_secret = name in ("store", "admin.token", "upstream")
-        is_secret = is_secret or name.endswith((".api_key", ".base_url"))
-        is_shown = not is_secret and not isinstance(mistake["input"], dict)
+        is_hidden = name in _SECRETS or name.endswith((".api_key", ".base_url"))
+        is_shown = not is_hidden and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
         yield f"{name}: {mistake['msg']}{given}"
 
 
 def _check_exposure(settings: Settings) -> None:
     admin = settings.admin
-    if admin.port is not None and admin.token is None and not _is_loopback(admin.host):
+    if admin.port is not None and admin.token is None and not is_loopback(admin.host):
         raise ConfigError(
             f"admin.host: listening on {admin.host} without admin.token lets anybody purge"
         )
-    if settings.needs_key or settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.needs_key or settings.allow_anonymous or is_loopback(settings.host):
         return
     raise ConfigError(
         f"host: listening on {settings.host} without API keys lets anybody in; "
@@ -134,12 +137,3 @@ def _check_workers(settings: Settings) -> None:
             f"workers: with {settings.store}, each of {settings.workers} would have a cache of its "
             "own; the store has to be a file or Redis"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

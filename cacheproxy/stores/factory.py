@@ -3,6 +3,8 @@
 import math
 from functools import partial
 
+from cacheproxy.errors import ConfigError
+from cacheproxy.settings.secrecy import decoded
 from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.embedded.shares import StoreTerms
@@ -14,8 +16,19 @@ def make_store(settings: Settings) -> Store:
     """Return the store, not yet opened.
 
     Raises:
-        ConfigError: its URL cannot be read.
+        ConfigError: its URL cannot be read, or a library is missing.
     """
+    store = _make_plain(settings)
+    if settings.encryption.keys is None:
+        return store
+    try:
+        from cacheproxy.stores.encrypted import EncryptedStore, RecordCipher
+    except ImportError:
+        raise ConfigError("encryption.keys: pip install 'cacheproxy[encryption]'") from None
+    return EncryptedStore(store, RecordCipher(decoded(settings.encryption.keys)))
+
+
+def _make_plain(settings: Settings) -> Store:
     if settings.redis_url is None:
         return EmbeddedStore(
             settings.store_path,

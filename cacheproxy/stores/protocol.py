@@ -98,11 +98,13 @@ class StoreStats:
         entries: may include expired ones that are still to be removed.
         live_bytes: what the entries take.
         index: what is known of the lookups by probe.
+        undecryptable: records that were found and did not decrypt, since `open`.
     """
 
     entries: float = 0
     live_bytes: float = 0
     index: IndexStats = IndexStats()
+    undecryptable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ with httpx (measured). What goes wrong becomes an `UpstreamFailed` that says wha
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from functools import partial
 
 import aiohttp
 
-from cacheproxy.errors import Overloaded, UpstreamFailed
+from cacheproxy.errors import ConfigError, Overloaded, UpstreamFailed
 from cacheproxy.fairness.meters import LIMIT_CODE
 from cacheproxy.fairness.owner import NOBODY, current_owner
 from cacheproxy.fairness.pool import FairPool
+from cacheproxy.settings.secrecy import ClientTls
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.request_trace import current_visit
@@ -130,11 +132,13 @@ class Upstream:
     """One configured upstream."""
 
     def __init__(self, name: str, settings: UpstreamSettings, metrics: Metrics) -> None:
+        """Prepare; raises ConfigError if the files for TLS cannot be used."""
         self.name = name
         self.settings = settings
         self._base = settings.base_url.rstrip("/")
         key = settings.api_key
         self._key = key.get_secret_value() if key else None
+        self._tls = _tls_of(name, settings.tls)
         self._session: aiohttp.ClientSession | None = None
         self._places = FairPool(settings.connections)
         self._first_byte = metrics.upstream_first_byte.labels(name)
@@ -153,7 +157,7 @@ class Upstream:
     def start(self) -> None:
         """Make the pool, on the running event loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.settings.connections),
+            connector=aiohttp.TCPConnector(limit=self.settings.connections, ssl=self._tls),
             timeout=aiohttp.ClientTimeout(
                 total=self.settings.timeout_s, connect=self.settings.connect_timeout_s
             ),
@@ -309,6 +313,19 @@ class Upstream:
 
 def _nothing() -> None:
     return
+
+
+def _tls_of(name: str, settings: ClientTls) -> ssl.SSLContext | bool:
+    """Return a context for an upstream; True where the defaults do."""
+    if settings.ca is None and settings.certificate is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=settings.ca)
+        if settings.certificate is not None:
+            context.load_cert_chain(settings.certificate, settings.key)
+    except OSError as error:
+        raise ConfigError(f"upstreams.{name}.tls: {error.strerror or error}") from None
+    return context
 
 
 def _kept(response: aiohttp.ClientResponse) -> Headers:

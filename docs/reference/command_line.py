@@ -8,7 +8,7 @@ from tables import code, table
 
 from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.main import main
-from cacheproxy.settings.settings import setting_fields
+from cacheproxy.settings.settings import is_secret, setting_fields
 from loadtest.cli import main as loadtest_commands
 
 _INTRO = """\
@@ -86,7 +86,8 @@ def _row(option: click.Option, context: click.Context) -> tuple[str, str, str]:
 
 
 def _names(sections: list[str]) -> str:
-    every = list(dict.fromkeys(path[0] for path, _ in setting_fields()))
+    fields = [(path, field) for path, field in setting_fields() if not is_secret(field)]
+    every = list(dict.fromkeys(path[0] for path, _ in fields))
     found = list(dict.fromkeys(sections))
     if len(found) == len(every):
         return "all [settings](settings.md)"

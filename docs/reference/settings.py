@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 from tables import code, table
 
 from cacheproxy.settings.sections import PriceSettings, StaleSettings, UpstreamSettings
-from cacheproxy.settings.settings import TABLES, Settings, setting_fields
+from cacheproxy.settings.settings import TABLES, Settings, is_secret, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX
 from cacheproxy.settings.tenants import ApiKey, TenantSettings
 
@@ -93,7 +93,9 @@ def _section_table(section: str) -> str:
             continue
         variable = ENV_PREFIX + "_".join(path).upper()
         flag = "--" + "-".join(path).replace("_", "-")
-        names = f"{code(path[-1])}<br>{code(variable)}<br>{code(flag)}"
+        names = f"{code(path[-1])}<br>{code(variable)}"
+        if not is_secret(field):
+            names += f"<br>{code(flag)}"
         rows.append((names, *_about(".".join(path), field)))
     return table(("setting, variable, flag", "default", "allowed", "what it does"), rows)
 

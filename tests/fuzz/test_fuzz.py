@@ -14,7 +14,7 @@ import pytest
 from fuzzing import TARGETS
 
 HERE = Path(__file__).parent
-SEARCH_S = 10
+SEARCH_S = 6
 
 
 def test_every_target_has_inputs_and_all_inputs_a_target():

@@ -15,6 +15,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from cacheproxy.stores.embedded.store import EmbeddedStore
+from cacheproxy.stores.encrypted import EncryptedStore, RecordCipher
 from cacheproxy.stores.protocol import Partition, Store
 from cacheproxy.stores.redis.cluster import ClusterStore
 from cacheproxy.stores.redis.store import RedisStore
@@ -73,6 +74,17 @@ async def embedded_file(request) -> AsyncIterator[Opened]:
 
 
 @asynccontextmanager
+async def encrypted_file(request) -> AsyncIterator[Opened]:
+    async with embedded_file(request) as plain:
+        cipher = RecordCipher([b"a" * 32, b"b" * 32])
+
+        def make() -> EncryptedStore:
+            return EncryptedStore(plain.another(), cipher)
+
+        yield Opened(EncryptedStore(plain.store, cipher), plain.clock, make)
+
+
+@asynccontextmanager
 async def embedded_memory(request) -> AsyncIterator[Opened]:
     clock = SetClock()
     store = EmbeddedStore(None, max_bytes=2**30, now=clock.now)
@@ -106,6 +118,7 @@ async def redis_cluster(request) -> AsyncIterator[Opened]:
 IMPLEMENTATIONS: dict[str, Callable[..., AbstractAsyncContextManager[Opened]]] = {
     "embedded-file": embedded_file,
     "embedded-memory": embedded_memory,
+    "encrypted": encrypted_file,
     "redis": redis_server,
     "redis-cluster": redis_cluster,
 }
@@ -129,7 +142,7 @@ def probes(count: int, seed: int = 0) -> np.ndarray:
 EXACT_ONLY = ("redis-cluster",)
 """Those that find nothing by probe."""
 
-SHARED = ("embedded-file", "redis", "redis-cluster")
+SHARED = ("embedded-file", "encrypted", "redis", "redis-cluster")
 """Those that other processes reach."""
 
 HOSTILE = [

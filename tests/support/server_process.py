@@ -13,8 +13,8 @@ import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-READY = re.compile(r"ready: (http://\S+)/v1")
-ADMIN = re.compile(r"for operators: (http://\S+)/admin")
+READY = re.compile(r"ready: (https?://\S+)/v1")
+ADMIN = re.compile(r"for operators: (https?://\S+)/admin")
 
 
 def sum_of(exposition: str, name: str, **labels: str) -> float:

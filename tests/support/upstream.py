@@ -6,6 +6,7 @@ drip. What it is not told otherwise, it answers as `answer_to` says.
 
 import asyncio
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -193,7 +194,8 @@ class Upstream:
     those to a judge, and `listing` those for the list of models, which are not in `asked` either.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.asked: list[Asked] = []
         self.plan: deque[Behaviour] = deque()
         self.always: Behaviour = well_behaved
@@ -209,7 +211,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
 
     def __len__(self) -> int:
         """How many requests of clients came; those to a judge come in their own time."""
@@ -248,7 +250,7 @@ class Upstream:
         asyncio.set_event_loop(self.loop)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server = self.loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0)
+            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._ready.set()

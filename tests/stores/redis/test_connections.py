@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from certificates import Authority
 from redis.exceptions import ResponseError
 from redis_entries import PARTITION, entries, failure_of, key, names_of, opened, until
 from redis_server import free_port
@@ -154,6 +155,22 @@ async def test_tls_works_with_a_known_certificate_and_only_then(start_redis, cer
         assert names_of(await store.get_many([key("a")])) == ["a"]
         assert (await store.nearest(PARTITION, random_probes(1)))[0].key == key("a")
     async with opened(f"rediss://127.0.0.1:{port}") as store:
+        assert await failure_of(store.get_many([key("a")])) == "connection"
+
+
+async def test_a_redis_that_demands_a_certificate_gets_one(start_redis, tmp_path):
+    authority = Authority(tmp_path)
+    certificate, private = authority.issue("redis")
+    port = free_port()
+    tls = {"port": port, "cert-file": certificate, "key-file": private}
+    tls |= {"ca-cert-file": authority.path, "auth-clients": "yes"}
+    start_redis(*(part for name, value in tls.items() for part in (f"--tls-{name}", str(value))))
+    own, own_key = authority.issue("proxy")
+    trust = f"rediss://127.0.0.1:{port}?ssl_ca_certs={authority.path}"
+    async with opened(f"{trust}&ssl_certfile={own}&ssl_keyfile={own_key}") as store:
+        await store.put_many(entries(["a"]))
+        assert names_of(await store.get_many([key("a")])) == ["a"]
+    async with opened(trust) as store:
         assert await failure_of(store.get_many([key("a")])) == "connection"
 
 
