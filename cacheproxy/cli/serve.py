@@ -11,6 +11,7 @@ from cacheproxy.cli.failures import EXIT_NO_MODEL, EXIT_UNAVAILABLE, EXIT_USAGE,
 from cacheproxy.cli.flags import load, settings_flags
 from cacheproxy.cli.installed import installed_models
 from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
+from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.logs import start_logging
@@ -20,6 +21,7 @@ from cacheproxy.telemetry.logs import start_logging
 @settings_flags()
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
+    forbid_core_dumps()
     settings = load(config, flags)
     start_logging(settings.log.level, settings.log.format, process_id=settings.workers > 1)
     try:

@@ -25,7 +25,6 @@ from starlette.types import ASGIApp
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.server.app import App
-from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.http_connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
@@ -144,7 +143,6 @@ def serve(
     Raises:
         ConfigError: the files for TLS cannot be used.
     """
-    forbid_core_dumps()
     tls = make_listener_tls(settings.tls)
     config = _configure(app.asgi, settings.limits, app.metrics, tls)
     handshake_s = settings.limits.head_timeout_s

@@ -11,6 +11,7 @@ from cacheproxy.errors import ConfigError, ModelError, StoreError
 from cacheproxy.modelkit.install import load_installed
 from cacheproxy.modelkit.manifest import load_manifests
 from cacheproxy.server.app import App
+from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.link import WorkerLink
 from cacheproxy.server.serve import serve
 from cacheproxy.telemetry.logs import start_logging
@@ -18,6 +19,7 @@ from cacheproxy.telemetry.logs import start_logging
 
 def main() -> None:
     """Serve until ordered to stop."""
+    forbid_core_dumps()
     link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
     job = link.receive_job()
     settings = job.settings

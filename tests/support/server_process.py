@@ -32,7 +32,11 @@ class Server:
 
     def __init__(self, home: Path, store: str, *flags: str, env: dict[str, str] | None = None):
         command = [sys.executable, "-m", "cacheproxy", "serve", "--port", "0"]
-        command += ["--home", str(home), "--store", store, *flags]
+        command += ["--home", str(home), *flags]
+        if "@" in store:  # a password, which a command line must not have
+            env = {"CACHEPROXY_STORE": store, **(env or {})}
+        else:
+            command += ["--store", store]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,

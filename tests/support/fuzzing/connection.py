@@ -20,7 +20,18 @@ _METRICS = Metrics()
 _TURNS = 12
 
 
+_failures: list[BaseException] = []
+
+
 async def _application(scope: dict, receive: Any, send: Any) -> None:
+    """Serve, and keep what goes wrong: the server would log it, and answer with a 500."""
+    try:
+        await _serve(scope, receive, send)
+    except Exception as error:
+        _failures.append(error)
+
+
+async def _serve(scope: dict, receive: Any, send: Any) -> None:
     """Read the body and answer, as the endpoints do."""
     status = 200
     try:
@@ -47,6 +58,9 @@ class _Transport(asyncio.Transport):
         self.is_closed = True
 
     abort = close
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def write_eof(self) -> None:
         self.is_closed = True
@@ -94,8 +108,8 @@ def _answers_to(parts: list[bytes]) -> int:
 
 
 async def _exchange(parts: list[bytes]) -> int:
-    failures: list[Any] = []
-    _LOOP.set_exception_handler(lambda _, context: failures.append(context))
+    _failures.clear()
+    _LOOP.set_exception_handler(lambda _, told: _failures.append(told.get("exception") or told))
     transport = _Transport()
     protocol = _CONFIG.http_protocol_class(
         config=_CONFIG, server_state=ServerState(), app_state={}, _loop=_LOOP
@@ -111,5 +125,5 @@ async def _exchange(parts: list[bytes]) -> int:
         httptools.HttpResponseParser(answers).feed_data(bytes(transport.written))
     protocol.connection_lost(None)
     await asyncio.sleep(0)
-    assert not failures, failures
+    assert not _failures, _failures
     return answers.count
