@@ -11,8 +11,8 @@ from cacheproxy.cli.failures import EXIT_NO_MODEL, EXIT_UNAVAILABLE, EXIT_USAGE,
 from cacheproxy.cli.flags import load, settings_flags
 from cacheproxy.cli.installed import installed_models
 from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
-from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
+from cacheproxy.server.secrecy.core_dumps import forbid_core_dumps
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.logs import start_logging
 

@@ -28,7 +28,7 @@ from cacheproxy.server.app import App
 from cacheproxy.server.http_connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
-from cacheproxy.server.tls import ListenerTls, make_listener_tls
+from cacheproxy.server.secrecy.tls import ListenerTls, make_listener_tls
 from cacheproxy.settings.limits import LimitSettings
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.metrics import Metrics

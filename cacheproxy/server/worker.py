@@ -11,8 +11,8 @@ from cacheproxy.errors import ConfigError, ModelError, StoreError
 from cacheproxy.modelkit.install import load_installed
 from cacheproxy.modelkit.manifest import load_manifests
 from cacheproxy.server.app import App
-from cacheproxy.server.core_dumps import forbid_core_dumps
 from cacheproxy.server.link import WorkerLink
+from cacheproxy.server.secrecy.core_dumps import forbid_core_dumps
 from cacheproxy.server.serve import serve
 from cacheproxy.telemetry.logs import start_logging
 

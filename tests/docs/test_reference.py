@@ -21,12 +21,15 @@ def test_the_reference_pages_are_up_to_date():
 
 
 def test_the_settings_reference_has_every_setting():
-    from cacheproxy.settings.settings import setting_fields
+    from cacheproxy.settings.settings import is_secret, setting_fields
 
     page = (ROOT / "docs" / "reference" / "settings.md").read_text()
 
-    flags = ["`--" + "-".join(path).replace("_", "-") + "`" for path, _ in setting_fields()]
-    assert [flag for flag in flags if flag not in page] == []
+    fields = list(setting_fields())
+    variables = ["`CACHEPROXY_" + "_".join(path).upper() + "`" for path, _ in fields]
+    assert [variable for variable in variables if variable not in page] == []
+    flags = {"`--" + "-".join(path).replace("_", "-") + "`": is_secret(it) for path, it in fields}
+    assert [flag for flag, hidden in flags.items() if (flag in page) == hidden] == []
 
 
 def test_the_metrics_reference_has_every_series():

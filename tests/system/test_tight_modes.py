@@ -49,7 +49,7 @@ def test_no_process_leaves_a_core_dump(loose):
         (line,) = (one for one in limits.splitlines() if one.startswith("Max core file size"))
         assert line.split()[4:6] == ["0", "0"]
     is_dumpable = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
-    forbid = "from cacheproxy.server.core_dumps import forbid_core_dumps as f; f()"
+    forbid = "from cacheproxy.server.secrecy.core_dumps import forbid_core_dumps as f; f()"
     for code, says in ((is_dumpable, "1"), (f"{forbid}; {is_dumpable}", "0")):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip() == says

@@ -1,0 +1,1 @@
+"""What keeps a process's secrets: TLS of its listeners, no core dumps."""
