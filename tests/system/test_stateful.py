@@ -21,12 +21,12 @@ from upstream import says
 from cacheproxy.api.callers import hash_key
 
 TENANTS = ("acme", "other")
-QUESTIONS = ("how do I reset my password", "where is the invoice of May", "who may see my files")
-CONTROLS = ("", "no-cache", "no-store", "only-if-cached")
+QUESTIONS = ("how do I reset my password", "where is the invoice of May")
+CONTROLS = ("", "", "", "no-cache", "no-store", "only-if-cached")
 TAG_SETS = ("", "red", "red,blue")
-HISTORIES = int(os.environ.get("CACHEPROXY_TEST_HISTORIES", "8"))
+HISTORIES = int(os.environ.get("CACHEPROXY_TEST_HISTORIES", "10"))
 
-PLACES = st.tuples(st.sampled_from(TENANTS), st.sampled_from(("one", "two")))
+PLACES = st.sampled_from([("acme", "one"), ("acme", "two"), ("other", "one")])
 ASKED = st.sampled_from(QUESTIONS)
 CONTROL = st.sampled_from(CONTROLS)
 TAGS = st.sampled_from(TAG_SETS)
@@ -162,7 +162,7 @@ def test_any_history_is_served_as_the_model_allows(served, upstream):
         Histories,
         settings=settings(
             max_examples=HISTORIES,
-            stateful_step_count=40,
+            stateful_step_count=60,
             deadline=None,
             derandomize=HISTORIES < 100,
             database=None,
