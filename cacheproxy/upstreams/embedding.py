@@ -23,9 +23,6 @@ from cacheproxy.upstreams.item_calls import ItemCalls, shares
 _ANY_VOCABULARY = 2**32
 """Token ids are below; the largest vocabularies have some 2**18 tokens."""
 
-_MOST_TOKENS = 2**31
-"""A count of tokens beyond this is none."""
-
 
 class _Item(msgspec.Struct):
     index: int
@@ -124,8 +121,6 @@ class UpstreamEngine:
             raise ValueError(f"a vector does not have {self._dimensions} dimensions")
         if not all(is_usable(vector) for vector in vectors):
             raise ValueError("not finite")
-        if not 0 <= answer.usage.prompt_tokens < _MOST_TOKENS:
-            raise ValueError("a count of tokens that is none")
         tokens = shares(answer.usage.prompt_tokens, [len(given.input) for given in givens])
         return [Inferred(vector, share) for vector, share in zip(vectors, tokens, strict=True)]
 

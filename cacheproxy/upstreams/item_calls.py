@@ -18,6 +18,9 @@ from cacheproxy.upstreams.fallback import Upstreams
 MOST_INPUTS = 256
 """The most inputs in one call."""
 
+_MOST_TOKENS = 2**31
+"""A count of tokens beyond this is none."""
+
 _RETRY_AFTER = b"retry-after"
 
 
@@ -116,7 +119,12 @@ def shares(total: int, sizes: Sequence[int]) -> list[int]:
     """Divide a total into integers in proportion to the sizes; their sum is the total.
 
     A size of 0 counts as 1.
+
+    Raises:
+        ValueError: the total is no count of tokens.
     """
+    if not 0 <= total < _MOST_TOKENS:
+        raise ValueError("a count of tokens that is none")
     sizes = [max(1, size) for size in sizes]
     whole = sum(sizes)
     ends = [round(total * end / whole) for end in _sums(sizes)]

@@ -16,6 +16,7 @@ from fuzzing.requests import (
     header_lines,
     operator_body,
     question,
+    rerank_body,
     token_ids,
 )
 from fuzzing.stored import completion_record, embedding_record, evidence, notice, search_reply
@@ -42,6 +43,7 @@ TARGETS: dict[str, Target] = {
         question,
         recording,
         redis_url,
+        rerank_body,
         search_reply,
         settings_file,
         token_ids,

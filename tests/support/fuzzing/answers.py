@@ -8,6 +8,7 @@ from items_harness import small_tokenizer
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.inference.engine import Given
+from cacheproxy.inference.input import Pair
 from cacheproxy.records import EmbeddingRecord, pack
 from cacheproxy.routes.dialects.chat import read_answer
 from cacheproxy.routes.dialects.completion import Completion
@@ -17,11 +18,15 @@ from cacheproxy.routes.judging.judge import _usage
 from cacheproxy.thresholds.judged.asking import read_reply
 from cacheproxy.upstreams.catalogue import _LIST
 from cacheproxy.upstreams.client import Head
-from cacheproxy.upstreams.embedding import _ANSWER, UpstreamEngine, _refused
+from cacheproxy.upstreams.embedding import UpstreamEngine
+from cacheproxy.upstreams.item_calls import _refused
+from cacheproxy.upstreams.reranking import UpstreamReranker
 from fuzzing.requests import DIALECTS
 
 _ENGINE = UpstreamEngine(None, "m", 2, small_tokenizer())  # type: ignore[arg-type]
 _GIVENS = [Given("one", ()), Given("two", ())]
+_RERANKER = UpstreamReranker(None, "m")  # type: ignore[arg-type]
+_PAIRS = [Given(Pair("query", name), ()) for name in ("one", "two")]
 
 
 def completion_answer(data: bytes) -> None:
@@ -60,12 +65,13 @@ def event_stream(data: bytes) -> None:
 
 
 def embeddings_answer(data: bytes) -> None:
-    """An upstream's embeddings, its list of models, and its refusal."""
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-        for result in _ENGINE._results(_GIVENS, _ANSWER.decode(data)):
-            assert np.isfinite(result.vector).all()
-            vector = np.ascontiguousarray(result.vector, "<f4").tobytes()
-            pack(EmbeddingRecord("00" * 16, bytes(32), 0, 1, result.tokens, vector))
+    """An upstream's embeddings or scores, its list of models, and its refusal."""
+    for engine, givens in ((_ENGINE, _GIVENS), (_RERANKER, _PAIRS)):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+            for result in engine._results(givens, data):
+                assert np.isfinite(result.vector).all()
+                vector = np.ascontiguousarray(result.vector, "<f4").tobytes()
+                pack(EmbeddingRecord("00" * 16, bytes(32), 0, 1, result.tokens, vector))
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         for item in _LIST.decode(data).data:
             assert item.created is None or int(item.created) is not None

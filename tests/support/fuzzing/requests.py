@@ -10,8 +10,15 @@ from cacheproxy.admin.app import _DECODER as PURGE_DECODER
 from cacheproxy.api.callers import Callers, hash_key
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.embed import EmbedDialect
+from cacheproxy.api.dialects.ollama import (
+    OllamaEmbedDialect,
+    OllamaEmbeddingsDialect,
+    parse_show,
+)
 from cacheproxy.api.dialects.openai import OpenAIDialect
 from cacheproxy.api.dialects.protocol import InputLimits
+from cacheproxy.api.dialects.rerank_forms import CohereDialect, JinaDialect, TeiDialect
+from cacheproxy.api.dialects.tei import RootDialect, SimilarityDialect
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.report import _DECODER as REPORT_DECODER
 from cacheproxy.api.request.body import decode_json
@@ -19,6 +26,7 @@ from cacheproxy.api.request.header_fields import combined
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Given
+from cacheproxy.inference.input import Pair
 from cacheproxy.inference.token_ids import TokenIds
 from cacheproxy.keys import Namespace, key_scope
 from cacheproxy.routes.chat.signature import signature_of
@@ -27,9 +35,10 @@ from cacheproxy.routes.dialects.legacy import LegacyDialect
 from cacheproxy.routes.dialects.messages import MessagesDialect
 from cacheproxy.routes.dialects.responses import ResponsesDialect
 from cacheproxy.routes.exchange import DEFAULT_CONTROL
-from cacheproxy.telemetry.recorder import _inputs_of
+from cacheproxy.telemetry.recorder import _inputs_of, _query_of
 from cacheproxy.telemetry.request_trace import Visit
 from cacheproxy.upstreams.embedding import UpstreamEngine
+from cacheproxy.upstreams.reranking import UpstreamReranker
 
 DIALECTS = (ChatDialect(), ResponsesDialect(), MessagesDialect(), LegacyDialect())
 NAMESPACE = Namespace("tenant", "name")
@@ -40,24 +49,46 @@ _SCOPE = key_scope(NAMESPACE.id, "embeddings", "f")
 _CALLERS = Callers({"tenant": [hash_key("key")]})
 
 
+EMBEDDING_DIALECTS = (
+    *(OpenAIDialect(), EmbedDialect(), RootDialect(), SimilarityDialect()),
+    *(OllamaEmbedDialect(), OllamaEmbeddingsDialect()),
+)
+
+
 def embeddings_body(data: bytes) -> None:
-    """Both embedding dialects, to the key of each input."""
+    """Every embedding dialect, to the key of each input."""
     upstream = UpstreamEngine(None, "m", 4, _TOKENIZER)  # type: ignore[arg-type]
-    for dialect in (OpenAIDialect(), EmbedDialect()):
+    for dialect in EMBEDDING_DIALECTS:
         with suppress(ApiError):
             asked = dialect.parse(data)
-            _LIMITS.check(asked)
+            _LIMITS.check(asked.inputs)
             for given in asked.inputs:
-                if isinstance(given, str):
-                    _SCOPE.of_ids(_TOKENIZER.encode([given])[0])
-                else:
-                    with suppress(ApiError):
-                        _SCOPE.of_ids(_TOKENIZER.accept(given))
                 with suppress(ApiError):
-                    ids = () if isinstance(given, str) else upstream.ids_of(given)
+                    (ids,) = _TOKENIZER.read([given])
+                    assert len(_SCOPE.of_ids(ids)) == 32
+                with suppress(ApiError):
+                    (ids,) = upstream.encode([given])
                     assert len(upstream.key_of(_SCOPE, Given(given, ids))) == 32
+    with suppress(ApiError):
+        parse_show(data)
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        _inputs_of(msgspec.json.decode(data))
+        body = msgspec.json.decode(data)
+        _query_of(body)
+        _inputs_of(body)
+
+
+def rerank_body(data: bytes) -> None:
+    """The three dialects of reranking, to the key of each pair."""
+    upstream = UpstreamReranker(None, "m")  # type: ignore[arg-type]
+    for dialect in (JinaDialect(), CohereDialect(), TeiDialect()):
+        with suppress(ApiError):
+            asked = dialect.parse(data)
+            _LIMITS.check([asked.query], "query")
+            _LIMITS.check(asked.documents, asked.param)
+            for document in asked.documents:
+                given = Given(Pair(asked.query, document, *asked.truncation), ())
+                assert len(upstream.key_of(_SCOPE, given)) == 32
+                upstream._write([given])
 
 
 def completion_body(data: bytes) -> None:
