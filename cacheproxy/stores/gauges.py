@@ -12,7 +12,7 @@ def show_store(store: Store, metrics: Metrics) -> None:
 
     metrics.store_entries.set_function(lambda: store.stats().entries)
     metrics.store_bytes.set_function(lambda: store.stats().live_bytes)
-    metrics.store_undecryptable.set_function(lambda: store.stats().undecryptable)
+    metrics.undecryptable.set_function(lambda: store.stats().undecryptable)
     metrics.purge_generation.set_function(lambda: store.purges.generation)
     metrics.purges_heard.set_function(lambda: store.purges.is_listening)
     metrics.semantic_index_up.set_function(lambda: index().is_up)

@@ -266,14 +266,8 @@ class Metrics:
         self.store_entries = gauge(
             "store_entries", "Entries in the store; NaN if the store keeps no count", merge="max"
         )
-        self.tls_reloads = counter(
-            "tls_reloads", "Times that the certificate was read again, or could not be", "result"
-        )
-        self.store_undecryptable = gauge(
-            "store_undecryptable_records",
-            "Records from the store that no key decrypted, since start-up; each is a miss",
-            merge="sum",
-        )
+        self.tls_reloads = counter("tls_reloads", "Readings of a changed certificate", "result")
+        self.undecryptable = gauge("store_undecryptable", "Records no key decrypts", merge="sum")
         self.store_bytes = gauge(
             "store_bytes",
             "Bytes of the entries in the store; NaN if the store keeps no count",

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from server_process import Server
 from upstream import says
 
-from cacheproxy.api.callers import hash_key
+from cacheproxy.api.access.key_ring import hash_key
 
 TENANTS = ("acme", "other")
 QUESTIONS = ("how do I reset my password", "where is the invoice of May")

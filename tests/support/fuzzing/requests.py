@@ -7,7 +7,8 @@ import msgspec
 from items_harness import small_tokenizer
 
 from cacheproxy.admin.app import _DECODER as PURGE_DECODER
-from cacheproxy.api.callers import Callers, hash_key
+from cacheproxy.api.access.key_ring import KeyRing, hash_key
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.embed import EmbedDialect
 from cacheproxy.api.dialects.ollama import (
@@ -46,7 +47,7 @@ NAMESPACE = Namespace("tenant", "name")
 _LIMITS = InputLimits(inputs=64, characters=4_096)
 _TOKENIZER = small_tokenizer()
 _SCOPE = key_scope(NAMESPACE.id, "embeddings", "f")
-_CALLERS = Callers({"tenant": [hash_key("key")]})
+_CALLERS = Callers(KeyRing({"tenant": [hash_key("key")]}))
 
 
 EMBEDDING_DIALECTS = (
@@ -125,7 +126,7 @@ def header_lines(data: bytes) -> None:
         assert passed.isprintable()
         control = parse_control(headers)
         assert headers.get(b"cache-control", b"").strip() != b"no-store" or control.no_store
-        assert _CALLERS.identify(headers).tenant == "tenant"
+        assert _CALLERS.identify(headers).namespace.tenant == "tenant"
 
 
 def operator_body(data: bytes) -> None:
