@@ -37,7 +37,9 @@ DIFFERENCES = [
 
 
 @pytest.mark.parametrize(
-    ("dialect", "body", "more"), DIFFERENCES, ids=lambda value: str(value)[:60]
+    ("dialect", "body", "more"),
+    DIFFERENCES,
+    ids=lambda value: value.get("model", value) if isinstance(value, dict) else value.name,
 )
 def test_a_field_that_says_who_asks_parts_keys_and_neighbourhoods(dialect, body, more):
     ours, theirs = (
