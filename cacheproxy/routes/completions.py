@@ -44,6 +44,7 @@ class CompletionsRoute:
         tiers: KeyedTiers[CompletionRecord],
         purges: Purges,
         staleness: StalenessRules,
+        caches_tools: Callable[[str], bool],
         metrics: Metrics,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -57,6 +58,7 @@ class CompletionsRoute:
             tiers: the hot and the exact tier.
             purges: what is known of purges.
             staleness: for how long expired completions may be served.
+            caches_tools: whether tool calls are cached in a namespace, by its id.
             metrics: counts.
             now: Unix time, seconds.
         """
@@ -67,6 +69,7 @@ class CompletionsRoute:
         self._tiers = tiers
         self._purges = purges
         self._staleness = staleness
+        self._caches_tools = caches_tools
         self._now = now
         self._stages = Stages(metrics, ("exact", "semantic", "upstream"))
         self.repeated = RepeatedLookup(
@@ -93,6 +96,8 @@ class CompletionsRoute:
             NotCached: only a cached answer was allowed, and there is none.
             UpstreamFailed, Unavailable: no upstream could answer.
         """
+        if request.bypass == "tools" and self._caches_tools(namespace.id):
+            request = request.with_tools_cached()
         scope = self._calls.scope_of(request.model, client)
         state = CompletionState(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:

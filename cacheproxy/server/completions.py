@@ -1,7 +1,7 @@
 """Assembles the completions route, which serves the models of all upstreams."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import numpy as np
@@ -122,6 +122,7 @@ class Completions:
             tiers=tiers,
             purges=store.purges,
             staleness=staleness,
+            caches_tools=_caches_tools(settings),
             metrics=parts.metrics,
         )
 
@@ -231,3 +232,12 @@ def _staleness(settings: Settings) -> StalenessRules:
             for name, given in names.items()
         },
     )
+
+
+def _caches_tools(settings: Settings) -> Callable[[str], bool]:
+    by_namespace = {
+        Namespace(tenant, name).id: given == "on"
+        for tenant, names in settings.namespace_cache_tools.items()
+        for name, given in names.items()
+    }
+    return lambda namespace_id: by_namespace.get(namespace_id, settings.chat.cache_tools == "on")

@@ -133,6 +133,11 @@ class ChatSettings(Section):
         le=2,
         description="requests with a higher temperature bypass the cache; none given counts as 1",
     )
+    cache_tools: Literal["on", "off"] = Field(
+        "off",
+        description="on: chat requests with tools are cached too, at temperature 0 and for equal "
+        "requests only",
+    )
     max_answer_bytes: int = Field(
         2**20, ge=1_024, description="longer answers are passed on and not stored, bytes"
     )

@@ -44,7 +44,7 @@ from cacheproxy.settings.tenants import ApiKeys, Name, TenantSettings
 
 TABLES = (
     *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
-    *("upstreams", "prices", "tenants"),
+    *("namespace_cache_tools", "upstreams", "prices", "tenants"),
 )
 """Settings whose keys are the user's own words."""
 
@@ -140,6 +140,9 @@ class Settings(BaseModel):
     namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
         default_factory=dict,
         description="stale_while_revalidate and stale_if_error by tenant and namespace",
+    )
+    namespace_cache_tools: dict[Name, dict[Name, Literal["on", "off"]]] = Field(
+        default_factory=dict, description="chat.cache_tools by tenant and namespace"
     )
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()

@@ -119,6 +119,7 @@ def _check_tenants(settings: Settings) -> None:
     tables: dict[str, Iterable[str]] = {
         "namespace_ttl_s": settings.namespace_ttl_s,
         "namespace_stale_s": settings.namespace_stale_s,
+        "namespace_cache_tools": settings.namespace_cache_tools,
         "tenants": settings.tenants,
     }
     unknown = [

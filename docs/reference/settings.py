@@ -56,6 +56,11 @@ _USER_TABLES: dict[str, tuple[str, type[BaseModel] | None, str]] = {
         "Each key is a namespace, each value a time to live in seconds. It replaces `cache.ttl_s` "
         "there.",
     ),
+    "namespace_cache_tools": (
+        "[namespace_cache_tools.TENANT]",
+        None,
+        'Each key is a namespace, each value `"on"` or `"off"`. It replaces `chat.cache_tools` there.',
+    ),
     "namespace_stale_s": (
         "[namespace_stale_s.TENANT]",
         StaleSettings,

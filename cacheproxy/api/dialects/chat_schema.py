@@ -70,7 +70,8 @@ class ChatCompletionRequest(NamedModel):
     tools: Annotated[
         Any,
         Meta(
-            description="Requests with tools are not cached.",
+            description="Requests with tools are cached only where `chat.cache_tools` or "
+            "`namespace_cache_tools` asks for it, and only at temperature 0.",
             extra_json_schema={"type": ["array", "null"], "items": {"type": "object"}},
         ),
     ] = None

@@ -154,6 +154,8 @@ class UpstreamCalls:
             self._count_tokens(completion, state)
             if completion is None or not state.key or len(completion.body) > self._most_bytes:
                 return
+            if completion.calls_tools and not request.keeps_tool_calls:
+                return
             self._keep(completion, time.perf_counter() - started, call, state)
 
         try:

@@ -66,11 +66,9 @@ def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass 
         return "shape"
     if not all(isinstance(message, dict) for message in messages):
         return "shape"
-    if fields.get("tools") or fields.get("functions"):
-        return "tools"
+    has_tools = bool(fields.get("tools") or fields.get("functions"))
     for message in messages:
-        if message.get("role") in ("tool", "function") or message.get("tool_calls"):
-            return "tools"
+        has_tools |= message.get("role") in ("tool", "function") or bool(message.get("tool_calls"))
         content = message.get("content")
         if content is not None and text_of_parts(content) is None:
             return "media"
@@ -82,4 +80,6 @@ def _reason_to_bypass(fields: dict[str, Any], max_temperature: float) -> Bypass 
         return "n"
     if fields.get("store") is False:
         return "store"
-    return "search" if fields.get("web_search_options") is not None else None
+    if fields.get("web_search_options") is not None:
+        return "search"
+    return "tools" if has_tools else None  # last: it is no reason where tool calls are cached

@@ -1,26 +1,27 @@
 """Streams of chat completions: chunks put together, and a kept completion sent as chunks.
 
-A kept one is sent as a chunk for the role, one with the text, one that says that it ended, one with
-the usage if that was asked for, and `[DONE]`.
+A kept one is sent as a chunk for the role, one with the text or the tool calls, one that says that
+it ended, one with the usage if that was asked for, and `[DONE]`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from cacheproxy.routes.dialects.completion import Completion, completion_of
-from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
+from cacheproxy.routes.dialects.chunks import DONE, ChunkAssembler
+from cacheproxy.routes.dialects.completion import Completion, completion_of, tool_calls_of
+from cacheproxy.routes.dialects.sse import data_event
 from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
 _USAGE = ("prompt_tokens", "completion_tokens")
 
-_ACTS = ("tool_calls", "function_call", "refusal", "audio")
+_ACTS = ("function_call", "refusal", "audio")
 """Members of a message that make it more, or less, than an answer in words."""
 
-DONE = b"data: [DONE]\n\n"
+_MOST_CALLS = 128
+"""Tool calls in one answer: OpenAI takes no more tools than that."""
 
 
 def as_events(body: bytes, *, with_usage: bool) -> bytes:
@@ -32,6 +33,8 @@ def as_events(body: bytes, *, with_usage: bool) -> bytes:
     role = message.pop("role", "assistant")
     finish_reason = choice.pop("finish_reason")
     told = {name: value for name, value in message.items() if value is not None}
+    if calls := told.get("tool_calls"):
+        told["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls)]
     if with_usage:
         answer["usage"] = None
 
@@ -52,81 +55,75 @@ def keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
         return None
     (choice,) = answer["choices"]
     message = choice.get("message")
-    if choice.get("finish_reason") != "stop" or not isinstance(message, dict):
+    if not isinstance(message, dict) or any(message.get(act) for act in _ACTS):
         return None
-    if any(message.get(act) for act in _ACTS):
-        return None
-    return completion_of(body, text_in(answer), answer.get("usage"), _USAGE)
+    usage = answer.get("usage")
+    match choice.get("finish_reason"):
+        case "stop" if not message.get("tool_calls"):
+            return completion_of(body, text_in(answer), usage, _USAGE)
+        case "tool_calls" | "stop":  # a call that was forced ends with "stop"
+            return tool_calls_of(body, message.get("tool_calls"), usage, _USAGE)
+    return None
 
 
-class ChatAssembler:
-    """Puts the chunks of one streamed completion together.
-
-    Attributes:
-        is_done: whether the last event, `[DONE]`, has come.
-    """
+class ChatAssembler(ChunkAssembler):
+    """Puts the chunks of one chat completion together."""
 
     def __init__(self) -> None:
-        self.is_done = False
-        self._is_plain = True
-        self._answer: dict[str, Any] = {}
-        self._choice: dict[str, Any] = {"index": 0}
+        super().__init__()
         self._message: dict[str, Any] = {}
         self._texts: dict[str, list[str]] = {}
+        self._calls: dict[int, dict[str, Any]] = {}
 
-    def take_all(self, events: Sequence[bytes]) -> int:
-        """Take the next events, up to one that is malformed; return how many were taken."""
-        for taken, event in enumerate(events):
-            if not self._take(event):
-                return taken
-        return len(events)
-
-    def _take(self, event: bytes) -> bool:
-        data = data_of(event)
-        if not data:
-            return True
-        if data.strip() == b"[DONE]":
-            self.is_done = True
-            return True
-        chunk = object_of(data)
-        if chunk is None:
-            self._is_plain = False
-            return False
-        if self.is_done or "error" in chunk:
-            self._is_plain = False
-        self._add(chunk)
-        return True
-
-    def completion(self) -> Completion | None:
-        """Return the answer as one completion; None unless it is complete and may be kept."""
-        if not (self.is_done and self._is_plain):
-            return None
+    def _whole(self) -> dict[str, Any]:
         message = self._message | {name: "".join(parts) for name, parts in self._texts.items()}
-        answer = {
+        if self._calls:
+            message.setdefault("content", None)
+            message["tool_calls"] = [call for _, call in sorted(self._calls.items())]
+        return {
             **self._answer,
             "object": "chat.completion",
-            "choices": [{**self._choice, "message": {"role": "assistant", **message}}],
+            "choices": [{"index": 0, **self._choice, "message": {"role": "assistant", **message}}],
         }
-        return keepable(answer, msgspec.json.encode(answer))
 
-    def _add(self, chunk: dict[str, Any]) -> None:
-        choices = chunk.pop("choices", None)
-        self._answer |= {name: value for name, value in chunk.items() if value is not None}
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict) or choice.pop("index", 0) != 0:
+    @staticmethod
+    def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
+        return keepable(answer, body)
+
+    def _add(self, choice: dict[str, Any]) -> None:
+        delta = choice.pop("delta", None)
+        for name, value in delta.items() if isinstance(delta, dict) else ():
+            if name == "role":
+                self._message["role"] = value
+            elif isinstance(value, str):
+                self._texts.setdefault(name, []).append(value)
+            elif name == "tool_calls" and isinstance(value, list):
+                for part in value:
+                    self._add_call(part)
+            elif value is not None:
+                self._is_plain = False  # how parts of it are put together is not known here
+
+    def _add_call(self, part: Any) -> None:
+        """Add a part of a tool call; the parts of its arguments are put one behind another."""
+        match part:
+            case {"index": int(index)} if 0 <= index < _MOST_CALLS:
+                call = self._calls.setdefault(index, {"type": "function"})
+            case _:
                 self._is_plain = False
                 return
-            delta = choice.pop("delta", None)
-            self._choice |= {name: value for name, value in choice.items() if value is not None}
-            if choice.get("logprobs") is not None:
-                self._is_plain = False
-            for name, value in delta.items() if isinstance(delta, dict) else ():
-                self._add_part(name, value)
-
-    def _add_part(self, name: str, value: Any) -> None:
-        if name == "role":
-            self._message["role"] = value
-        elif isinstance(value, str):
-            self._texts.setdefault(name, []).append(value)
-        elif value is not None:
-            self._is_plain = False  # how parts of it are put together is not known here
+        function = part.get("function")
+        call |= {
+            name: value
+            for name, value in part.items()
+            if value is not None and name not in ("index", "function")
+        }
+        if not isinstance(function, dict):
+            self._is_plain &= function is None
+            return
+        known = call.setdefault("function", {"arguments": ""})
+        arguments = function.pop("arguments", None)
+        known |= {name: value for name, value in function.items() if value is not None}
+        if isinstance(arguments, str):
+            known["arguments"] += arguments
+        elif arguments is not None:
+            self._is_plain = False

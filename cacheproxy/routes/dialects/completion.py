@@ -1,7 +1,8 @@
 """A complete answer that may be kept, whatever API it came from.
 
 Only what is complete and would serve everybody who asks the same is kept: one answer that came to
-its end by itself, with a text and nothing that calls for action.
+its end by itself, with a text and nothing that calls for action. Calls of tools are kept only where
+the operator asks for it (`chat.cache_tools`).
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Completion:
         text: the answer's text.
         prompt_tokens, completion_tokens: as the upstream counted them; 0 if it did not say.
         has_usage: whether it said.
+        calls_tools: whether it calls tools; its text is then empty.
     """
 
     body: bytes
@@ -30,6 +32,7 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     has_usage: bool
+    calls_tools: bool = False
 
 
 def completion_of(
@@ -38,9 +41,19 @@ def completion_of(
     """Return a completion; None if `text` is none. `names` are those of the counts in `usage`."""
     if not isinstance(text, str) or not text:
         return None
-    prompt, completion = (_count(usage, name) for name in names)
-    has_usage = prompt is not None and completion is not None
-    return Completion(body, text, prompt or 0, completion or 0, has_usage)
+    return Completion(body, text, *_counts(usage, names))
+
+
+def tool_calls_of(body: bytes, calls: Any, usage: Any, names: tuple[str, str]) -> Completion | None:
+    """Return a completion of calls of functions; None if `calls` is no list of whole ones."""
+    if not isinstance(calls, list) or not calls:
+        return None
+    for call in calls:
+        match call:
+            case {"id": str(), "function": {"name": str(), "arguments": str()}}:
+                continue
+        return None
+    return Completion(body, "", *_counts(usage, names), calls_tools=True)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -61,6 +74,11 @@ def read_object(body: bytes) -> dict[str, Any]:
 def malformed(reason: str) -> UpstreamFailed:
     """Return the error for an answer that is none."""
     return UpstreamFailed(f"the upstream failed: {reason}", code="upstream_malformed")
+
+
+def _counts(usage: Any, names: tuple[str, str]) -> tuple[int, int, bool]:
+    prompt, completion = (_count(usage, name) for name in names)
+    return prompt or 0, completion or 0, prompt is not None and completion is not None
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -1,11 +1,10 @@
 """OpenAI's legacy completions: `POST /v1/completions`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from cacheproxy.routes.dialects.chat_stream import DONE
+from cacheproxy.routes.dialects.chunks import DONE, ChunkAssembler
 from cacheproxy.routes.dialects.completion import (
     Completion,
     completion_of,
@@ -19,7 +18,7 @@ from cacheproxy.routes.dialects.request import (
     parse_request,
     temperature_bypass,
 )
-from cacheproxy.routes.dialects.sse import data_event, data_of, object_of
+from cacheproxy.routes.dialects.sse import data_event
 from cacheproxy.routes.dialects.text import text_in
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
@@ -69,58 +68,27 @@ class LegacyDialect:
         return data_event({"error": error})
 
 
-class LegacyAssembler:
-    """Puts the chunks of one streamed completion together.
-
-    Attributes:
-        is_done: whether the last event, `[DONE]`, has come.
-    """
+class LegacyAssembler(ChunkAssembler):
+    """Puts the chunks of one legacy completion together."""
 
     def __init__(self) -> None:
-        self.is_done = False
-        self._is_plain = True
-        self._answer: dict[str, Any] = {}
-        self._choice: dict[str, Any] = {"index": 0}
+        super().__init__()
         self._texts: list[str] = []
 
-    def take_all(self, events: Sequence[bytes]) -> int:
-        """Take the next events, up to one that is malformed; return how many were taken."""
-        for taken, event in enumerate(events):
-            if not self._take(data_of(event)):
-                return taken
-        return len(events)
+    def _whole(self) -> dict[str, Any]:
+        return {
+            **self._answer,
+            "choices": [{"index": 0, **self._choice, "text": "".join(self._texts)}],
+        }
 
-    def completion(self) -> Completion | None:
-        """Return the answer as one completion; None unless it is complete and may be kept."""
-        if not (self.is_done and self._is_plain):
-            return None
-        choice = {**self._choice, "text": "".join(self._texts)}
-        answer = {**self._answer, "choices": [choice]}
-        return _keepable(answer, msgspec.json.encode(answer))
+    @staticmethod
+    def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:
+        return _keepable(answer, body)
 
-    def _take(self, data: bytes) -> bool:
-        if not data:
-            return True
-        if data.strip() == b"[DONE]":
-            self.is_done = True
-            return True
-        chunk = object_of(data)
-        if chunk is None:
-            self._is_plain = False
-            return False
-        if self.is_done or "error" in chunk:
-            self._is_plain = False
-        choices = chunk.pop("choices", None)
-        self._answer |= {name: value for name, value in chunk.items() if value is not None}
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
-                self._is_plain = False
-                continue
-            text = choice.pop("text", "")
-            self._is_plain &= isinstance(text, str) and choice.get("logprobs") is None
-            self._texts.append(text if isinstance(text, str) else "")
-            self._choice |= {name: value for name, value in choice.items() if value is not None}
-        return True
+    def _add(self, choice: dict[str, Any]) -> None:
+        text = choice.pop("text", "")
+        self._is_plain &= isinstance(text, str)
+        self._texts.append(text if isinstance(text, str) else "")
 
 
 def _keepable(answer: dict[str, Any], body: bytes) -> Completion | None:

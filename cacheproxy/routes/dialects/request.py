@@ -7,7 +7,7 @@ and what is asked of the cache (`cache`) are left out.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -76,6 +76,7 @@ class CompletionRequest:
         cache: LiteLLM's `cache` field, or nothing.
         fields: all of the body but `cache`.
         divided: its last user turn apart from the rest; None if that is no text.
+        keeps_tool_calls: whether an answer that calls tools may be kept.
     """
 
     dialect: str
@@ -87,6 +88,7 @@ class CompletionRequest:
     cache: dict[str, Any]
     fields: dict[str, Any]
     divided: Divided | None = None
+    keeps_tool_calls: bool = False
 
     def canonical(self) -> str:
         """Return what the answer depends on, the same for the same requests."""
@@ -97,6 +99,13 @@ class CompletionRequest:
         return msgspec.json.encode(
             {k: v for k, v in self.fields.items() if k not in ("stream", "stream_options")}
         )
+
+    def with_tools_cached(self) -> "CompletionRequest":
+        """Return the request as it is where tool calls are cached: at temperature 0, exactly."""
+        temperature = self.fields.get("temperature")
+        if self.bypass != "tools" or isinstance(temperature, bool) or temperature != 0:
+            return self
+        return replace(self, bypass=None, keeps_tool_calls=True)
 
     def user_turn(self, scope: str) -> UserTurn | None:
         """Return the last user turn and its context; None if it is no text, or a long one.

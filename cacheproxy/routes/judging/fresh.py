@@ -78,7 +78,7 @@ class FreshAnswers:
         finally:
             response.close()
         completion = dialect.read(data) if status == 200 else None
-        if completion is None:
+        if completion is None or completion.calls_tools:
             raise UpstreamFailed(f"{request.model} gave no second answer (status {status})")
         tokens = completion.prompt_tokens, completion.completion_tokens
         if not completion.has_usage:

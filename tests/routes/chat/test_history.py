@@ -160,6 +160,7 @@ class Harness:
             tiers=tiers,
             purges=purges,
             staleness=staleness,
+            caches_tools=lambda namespace_id: False,
             metrics=metrics,
         )
 
