@@ -59,7 +59,7 @@ _USER_TABLES: dict[str, tuple[str, type[BaseModel] | None, str]] = {
     "namespace_cache_tools": (
         "[namespace_cache_tools.TENANT]",
         None,
-        'Each key is a namespace, each value `"on"` or `"off"`. It replaces `chat.cache_tools` there.',
+        'Each key is a namespace, each value `"on"` or `"off"`, in place of `chat.cache_tools`.',
     ),
     "namespace_stale_s": (
         "[namespace_stale_s.TENANT]",
