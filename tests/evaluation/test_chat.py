@@ -198,8 +198,9 @@ def test_an_upstream_words_every_answer_from_a_file(installed, shared_rows, tmp_
         return int(line.split()[3].replace(",", "").rstrip(","))
 
     assert labels_without_a_judge(None) == 0
-    # One wording: the answers of a group are the same, those of others end in another number.
-    assert labels_without_a_judge(same) > max(5, labels_without_a_judge(worded))
+    # The answers to a group are the same always, or where chance takes one of its six twice.
+    assert labels_without_a_judge(same) > 5
+    assert labels_without_a_judge(worded) > 5
 
 
 def test_answers_may_name_their_groups(tmp_path):
