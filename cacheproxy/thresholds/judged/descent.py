@@ -2,7 +2,7 @@
 
 The bands are visited from the strictest down, merged into blocks of enough labels. At each starting
 point (`spending`) the part of the error probability that waits there is added to what a certified
-stricter threshold hands on; where a threshold is not certified, its part is lost.
+stricter threshold hands on, up to the whole; where a threshold is not certified, its part is lost.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def descend(counts: Counts, sensitivity: Sensitivity, claim: Claim) -> Certifica
         tried = [*blocks, block] if is_whole or not blocks else _with_rest(counts, blocks, band)
         if is_whole:
             blocks, high = tried, band
-        level += part
+        level = min(level + part, claim.error)
         if level > 0:
             tested = test(tried, level)
             if tested.band is None:
