@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.fairness.meters import Meters
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.server.completions import Completions
@@ -16,6 +17,7 @@ from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts
 from cacheproxy.settings.settings import Settings
+from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.embedded.rows import namespace_bytes, tag_bytes
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Store
@@ -125,7 +127,7 @@ class SimServer:
             self.store: Store = EmbeddedStore(None, max_bytes=settings.cache.store_bytes)
         else:
             self.store = SimRedisStore(SimPool(self._network, self.loop))
-        cache = settings.cache
+        cache, tenants = settings.cache, Tenants(settings.tenants)
         self.batcher = SimBatcher(self._machine, self.loop)
         self.parts = Parts(
             settings=settings,
@@ -138,10 +140,12 @@ class SimServer:
                 LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), StaticProbe(PROBE), 0),
             ),
             rerankers=(),
-            hot=HotTier(cache.hot_bytes, self.store.purges),
+            hot=HotTier(cache.hot_bytes, self.store.purges, terms=tenants.hot_terms),
             tokenizing=JobThread("tokenize"),
             upstreams=Upstreams(settings.all_upstreams, METRICS),
             recorder=None,
+            tenants=tenants,
+            meters=Meters(tenants.limits(), METRICS.shed.labels("tenant").inc),
         )
         self.embeddings = Embeddings(self.parts)
         if self._upstream is not None and self._chat_judge is not None:
