@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import KeyScope
-from cacheproxy.routes.dialects.chat_stream import ChatAssembler
+from cacheproxy.routes.dialects.chunks import ChunkAssembler
 from cacheproxy.routes.item_inference import ItemInference
 from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.stores.purges import Purges
@@ -109,7 +109,7 @@ def _half_streams() -> AbstractContextManager[Any]:
 
         return take
 
-    return _patched(ChatAssembler, "take_all", make)
+    return _patched(ChunkAssembler, "take_all", make)
 
 
 def _open_from_the_start() -> AbstractContextManager[Any]:

@@ -12,7 +12,6 @@ import random
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType, ModuleType
@@ -20,10 +19,12 @@ from typing import Any
 
 import cacheproxy
 from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.fairness.owner import current_owner
+from cacheproxy.fairness.turns import Turns
 from tests.simulation.world import World
 
-_PACKAGES = ("concurrency", "inference", "probes", "routes", "server", "stores", "telemetry")
-_PACKAGES += ("thresholds", "tiers", "upstreams")
+_PACKAGES = ("concurrency", "fairness", "inference", "probes", "routes", "server", "stores")
+_PACKAGES += ("telemetry", "thresholds", "tiers", "upstreams")
 
 _world: World | None = None
 _thread = 0
@@ -104,16 +105,16 @@ async def _run_job(self: JobThread, call: Any) -> Any:
 
 
 class _Thread:
-    """Does jobs one after the other, each in a moment of its own."""
+    """Does jobs one after the other, each in a moment of its own, in the owners' turns."""
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
-        self._jobs: deque[tuple[Any, Any]] = deque()
+        self._jobs = Turns[tuple[Any, Any]]()
         self._is_busy = False
 
     async def run(self, call: Any) -> Any:
         done = self._loop.create_future()
-        self._jobs.append((call, done))
+        self._jobs.put(current_owner(), (call, done))
         self._next()
         return await done
 
@@ -121,11 +122,12 @@ class _Thread:
         if self._is_busy or not self._jobs:
             return
         world = self._loop.world
-        call, done = self._jobs.popleft()
+        owner, (call, done) = self._jobs.pop()
         takes_s = 2e-5
+        self._is_busy = True
         if not done.cancelled():
-            self._is_busy = True
             takes_s += world.chance.random() * (1e-4 + world.disk_pause_s)
+            self._jobs.charge(owner, takes_s)
         world.call_in(takes_s, self._do, call, done)
 
     def _do(self, call: Any, done: Any) -> None:

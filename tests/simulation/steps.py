@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cacheproxy.keys import Namespace
+from cacheproxy.fairness.owner import work_for
+from cacheproxy.keys import Namespace, owner_of
 from cacheproxy.routes.chat.state import Cached
 from cacheproxy.routes.dialects.chat import ChatDialect
 from cacheproxy.routes.exchange import Control, ItemsRequest
@@ -42,6 +43,13 @@ class AskedChat:
     namespace: Namespace
     question: str
     control: Control
+
+
+def _ask_as(asked: Asked | AskedChat) -> None:
+    """Say on whose behalf the current task works, to the product as its HTTP edge does."""
+    control = asked.control
+    work_for(owner_of(asked.namespace.id))
+    asker.set(Asker(asked.number, asked.namespace, control.no_store, control.ttl_s, control.tags))
 
 
 class Steps:
@@ -104,9 +112,7 @@ class Steps:
 
     async def _ask(self, server: SimServer, asked: Asked, texts: list[str]) -> None:
         control = asked.control
-        asker.set(
-            Asker(asked.number, asked.namespace, control.no_store, control.ttl_s, control.tags)
-        )
+        _ask_as(asked)
         started = self.world.now
         (route, *_) = server.embeddings.routes
         try:
@@ -137,9 +143,7 @@ class Steps:
     async def _ask_chat(self, server: SimServer, asked: AskedChat, stream: bool) -> None:
         assert server.completions is not None
         control, started = asked.control, self.world.now
-        asker.set(
-            Asker(asked.number, asked.namespace, control.no_store, control.ttl_s, control.tags)
-        )
+        _ask_as(asked)
         messages = [{"role": "user", "content": asked.question}]
         body = {"model": "gpt", "messages": messages, "stream": stream, "temperature": 0}
         request = _CHAT.parse(json.dumps(body).encode(), max_temperature=1.0)
@@ -174,6 +178,7 @@ class Steps:
         """Let a server see pairs with their labels, as many requests would give them."""
         (thresholds,) = server.embeddings._thresholds
         (namespace, *_), chance = NAMESPACES, self.world.chance.random
+        work_for(owner_of(namespace.id))
         for _ in range(count):
             score = 0.9 + 0.08 * chance()
             verdict = thresholds.judge(namespace.id, score, None)
@@ -187,6 +192,7 @@ class Steps:
             server.do(self._purge_scope(server, NAMESPACES[namespace], scope))
 
     async def _purge_scope(self, server: SimServer, namespace: Namespace, scope: str) -> None:
+        work_for(owner_of(namespace.id))
         tag = "t" if scope == "tag" else None
         key = ids = None
         if scope == "key":
