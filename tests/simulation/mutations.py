@@ -4,7 +4,7 @@ They show that the model needs all of its rules, and that each of them can notic
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -149,9 +149,9 @@ def _checks_are_not_woken() -> AbstractContextManager[Any]:
 
     def make(put: Any) -> Any:
         def put_quietly(self: Any, begin: Any) -> None:
-            self._waiting.append(begin)
-            if len(self._waiting) > 3:
-                self._came.set()
+            is_quiet = len(self) < 3
+            with patch.object(self._came, "set") if is_quiet else nullcontext():
+                put(self, begin)
 
         return put_quietly
 
