@@ -212,7 +212,7 @@ MUTATIONS: dict[str, Case] = {
     "once": Case(evidence_is_counted_twice, "evidence", 994),
     "refuted": Case(_older_epochs_are_written, "evidence", 40),
     "stored": Case(_failed_writes_are_forgotten, "plain"),
-    "counted": Case(sweep_takes_over_running_purge, "embedded", 525),
+    "counted": Case(sweep_takes_over_running_purge, "embedded", 1_144),
     "check": Case(passer_by_cancels_check, "plain", 503),
     "settled": Case(_checks_are_not_woken, "plain"),
     "answered": Case(_sick_store_fails_requests, "plain"),

@@ -16,7 +16,7 @@ _FOUND: dict[int, tuple[Kind, int]] = {
     1: ("evidence", 33),
     5: ("chat", 721),
     6: ("evidence", 994),
-    8: ("embedded", 525),
+    8: ("embedded", 1_144),
     9: ("plain", 503),
     10: ("plain", 116),
 }
