@@ -54,7 +54,7 @@ class PurgeRequest(Target, kw_only=True):
     namespace: Annotated[str, Meta(description="The namespace's name, such as `default`.")]
 
 
-# `Target.scopes` checks this: exactly one thing is named.
+# `Target.scopes` checks this: exactly one thing is named, and a query has a text.
 _NamesOne = Annotated[
     PurgeRequest,
     Meta(
@@ -65,7 +65,11 @@ _NamesOne = Annotated[
                     for name in ("key", "text", "tag")
                 ),
                 {"required": ["all"], "properties": {"all": {"const": True}}},
-            ]
+            ],
+            "anyOf": [
+                {"properties": {"query": {"type": "null"}}},
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+            ],
         }
     ),
 ]

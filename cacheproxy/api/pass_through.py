@@ -7,7 +7,7 @@ Where several tenants share one key of ours, what an upstream stores (files, bat
 would be open to all of them. In the mode `auto` only stateless calls pass then; `on` passes all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import msgspec
@@ -51,13 +51,15 @@ class PassThrough:
         upstreams: Upstreams,
         callers: Callers,
         *,
+        own: Collection[str],
         mode: Literal["auto", "on"],
         max_body_bytes: int,
         watch: Watch,
         metrics: Metrics,
     ) -> None:
-        """Prepare."""
+        """Prepare; `own` are the paths below /v1 that other routes of this server have."""
         self._upstreams = upstreams
+        self._own = {*_OWN, *own}
         self._callers = callers
         self._mode = mode
         self._max_body_bytes = max_body_bytes
@@ -81,7 +83,7 @@ class PassThrough:
         visit.namespace_id = caller.namespace.id
         caller.need("write")
         path = scope["path"].removeprefix("/v1/")
-        if path in _OWN:
+        if path in self._own:
             # Served here if at all: with another method, or without an upstream that has chat.
             raise HTTPException(404) if method == "POST" else _not_allowed("POST")
         if path == "models" or path.startswith("models/"):

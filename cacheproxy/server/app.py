@@ -101,7 +101,7 @@ class App:
         self._edge = Edge(
             [
                 *described_routes(PUBLIC, table, needs_key=settings.needs_key),
-                *pass_through(self._parts, callers, watch),
+                *pass_through(self._parts, callers, watch, table),
             ],
             Journal(settings.log.requests, self._tracer),
         )

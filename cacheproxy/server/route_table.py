@@ -256,7 +256,7 @@ def _completions(parts: Parts, completions: Completions, callers: Callers, watch
     ]
 
 
-def pass_through(parts: Parts, callers: Callers, watch: Watch) -> list[Route]:
+def pass_through(parts: Parts, callers: Callers, watch: Watch, table: Table) -> list[Route]:
     """Return the route of all other paths under /v1, if there is an upstream to pass them to."""
     settings = parts.settings
     mode = settings.upstream_passthrough
@@ -265,6 +265,7 @@ def pass_through(parts: Parts, callers: Callers, watch: Watch) -> list[Route]:
     endpoint = PassThrough(
         parts.upstreams,
         callers,
+        own=[one.path.removeprefix("/v1/") for one, _ in table if one.method == "POST"],
         mode=mode,
         max_body_bytes=settings.limits.chat_body_bytes,
         watch=watch,

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from asking import MODEL
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from reranking import NAME, home_with_reranker
 from server_process import Server
 from upstream import Exchange, Upstream, well_behaved
 
@@ -52,12 +54,13 @@ def everything(model_home, tmp_path_factory):
     upstream.always = judging
     config = tmp_path_factory.mktemp("openapi") / "cacheproxy.toml"
     config.write_text(f'[api_keys]\nacme = ["{hash_key(KEY)}"]\n')
+    home = home_with_reranker(tmp_path_factory.mktemp("rerank"), model_home)
     flags = ("--drain-s", "0", "--admin-port", "0", "--config", str(config))
     server = Server(
-        model_home,
+        home,
         "memory://",
         *flags,
-        *("--upstream", upstream.url),
+        *("--upstream", upstream.url, "--model", MODEL, "--model", NAME),
         env={"CACHEPROXY_ADMIN_TOKEN": KEY},
     )
     yield server

@@ -10,12 +10,15 @@ _Model = Annotated[
     str | None,
     Meta(description="A reranker that `GET /v1/models` lists; else the server's first."),
 ]
+_MOST_COUNT = 2**31 - 1
+"""Of results or tokens; JSON has larger numbers, which are no integers to every reader."""
+
 _TopN = Annotated[
-    Annotated[int, Meta(ge=0)] | None,
+    Annotated[int, Meta(ge=0, le=_MOST_COUNT)] | None,
     Meta(description="How many results to return; 0 or none given: all."),
 ]
 _DocumentTokens = Annotated[
-    Annotated[int, Meta(ge=1)] | None,
+    Annotated[int, Meta(ge=1, le=_MOST_COUNT)] | None,
     Meta(description="Most tokens of a document that are read; the rest is cut off."),
 ]
 
@@ -42,7 +45,7 @@ class JinaOptions(msgspec.Struct, kw_only=True):
     ] = None
     max_tokens_per_doc: _DocumentTokens = None
     truncate_prompt_tokens: Annotated[
-        Annotated[int, Meta(ge=-1)] | None,
+        Annotated[int, Meta(ge=-1, le=_MOST_COUNT)] | None,
         Meta(description="Most tokens of a query and a document together; -1: the model's most."),
     ] = None
     use_activation: Annotated[
@@ -64,7 +67,8 @@ class CohereRerankRequest(msgspec.Struct, kw_only=True):
     documents: _Documents
     model: _Model = None
     top_n: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="How many results to return; else all.")
+        Annotated[int, Meta(ge=1, le=_MOST_COUNT)] | None,
+        Meta(description="How many results to return; else all."),
     ] = None
     max_tokens_per_doc: _DocumentTokens = None
     return_documents: Annotated[
