@@ -217,6 +217,11 @@ class Upstream:
         """How many requests of clients came; those to a judge come in their own time."""
         return sum(asked.judged_pair is None for asked in self.asked)
 
+    @property
+    def last(self) -> Asked:
+        """The last request of a client."""
+        return next(asked for asked in reversed(self.asked) if asked.judged_pair is None)
+
     def gate(self) -> Gate:
         return Gate(self)
 

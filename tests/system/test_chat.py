@@ -30,7 +30,7 @@ def test_the_body_reaches_the_upstream_byte_for_byte(chat, upstream):
 
     chat.http.post(PATH, content=raw)
 
-    assert upstream.asked[-1].raw == raw
+    assert upstream.last.raw == raw
 
 
 @pytest.mark.parametrize("with_usage", [False, True])
@@ -207,7 +207,7 @@ def test_the_configured_key_is_sent_upstream_and_the_callers_is_not(start_server
     )
 
     assert answer.choices
-    sent = upstream.asked[-1].headers
+    sent = upstream.last.headers
     assert sent["authorization"] == "Bearer sk-ours"
     assert sent["openai-project"] == "p"
     assert not {"cookie", "x-api-key", "te"} & sent.keys()

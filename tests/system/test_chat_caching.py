@@ -133,7 +133,7 @@ def test_litellms_cache_field_is_understood_and_goes_no_further(chat, upstream):
         return ask(chat, "By LiteLLM's user?", cache=cache)
 
     assert "stored" not in status_of(ask_with(**{"no-store": True}))
-    assert "cache" not in upstream.asked[-1].body
+    assert "cache" not in upstream.last.body
     assert "fwd=miss; stored" in status_of(ask_with(ttl=60))
     hit = ask_with()
     assert "hit" in status_of(hit)
@@ -162,7 +162,7 @@ def test_where_callers_keys_are_passed_on_entries_are_each_callers_own(start_ser
         ask_as("alice")
     assert "hit" in ask_as("alice")
     assert "fwd=miss" in ask_as("bob")
-    assert upstream.asked[-1].headers["authorization"] == "Bearer bob"
+    assert upstream.last.headers["authorization"] == "Bearer bob"
     upstream.stop()
 
 

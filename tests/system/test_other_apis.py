@@ -103,7 +103,7 @@ def test_a_streamed_message_is_kept_and_answers_a_whole_request(claude, upstream
 
     assert claude.messages.create(**asked).content[0].text == told == "You asked: Streamed?"
     assert len(upstream) == count
-    sent = upstream.asked[-1].headers
+    sent = upstream.last.headers
     assert sent["anthropic-version"]
 
 

@@ -27,7 +27,7 @@ def test_an_openai_client_reaches_what_is_not_cached(chat, upstream):
         raw = client.moderations.with_raw_response.create(input="hello")
         assert raw.parse().id == "modr-1"
         assert "fwd=bypass" in raw.headers["cache-status"]
-    assert upstream.asked[-1].path == "/v1/moderations"
+    assert upstream.last.path == "/v1/moderations"
     assert chat.metric("requests_total", route="passthrough", status="200") == 2
 
 
@@ -40,7 +40,7 @@ def test_method_path_query_body_and_status_arrive_as_they_are(chat, upstream):
 
     assert (answer.status_code, answer.text) == (418, "short and stout")
     assert answer.headers["content-type"] == "text/plain"
-    asked = upstream.asked[-1]
+    asked = upstream.last
     assert asked.path == "/v1/pots/7?lid=on&size=2"
     assert asked.headers["content-type"] == "x/pot+json"
     assert asked.raw == b'{"a": 1}'
@@ -82,7 +82,7 @@ def test_tenants_that_share_a_key_cannot_reach_what_others_stored(start_server, 
     upstream.plan.append(says(200, as_json(FLAGGED)))
     answer = server.http.post("/v1/moderations", json={"input": "x"}, headers=key)
     assert answer.status_code == 200
-    assert upstream.asked[-1].headers["authorization"] == "Bearer secret"
+    assert upstream.last.headers["authorization"] == "Bearer secret"
 
 
 def test_it_can_be_switched_off(start_server, upstream):

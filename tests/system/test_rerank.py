@@ -233,7 +233,7 @@ def test_scores_of_an_upstream_are_cached_as_they_come(server, upstream):
     again = ask(server, "/v2/rerank", model=THEIRS, documents=texts)
 
     assert len(upstream) == asked + 1
-    sent = upstream.asked[-1]
+    sent = upstream.last
     assert sent.body == {"model": THEIRS, "query": QUERY, "documents": texts[4:]}
     assert sent.headers["authorization"] == "Bearer sk-ours"
     assert scores(again) == {i: one.count("e") / len(one) for i, one in enumerate(texts)}

@@ -80,7 +80,7 @@ def test_vectors_are_the_upstreams_and_then_the_caches(server, upstream):
     assert [v.tobytes() for v in vectors(again)] == [v.tobytes() for v in vectors(first)]
     assert "detail=hot" in again.headers["cache-status"]
     assert len(upstream) == asked
-    sent = upstream.asked[-1]
+    sent = upstream.last
     assert sent.body["input"] == ["one text", "another text"]
     assert sent.headers["authorization"] == "Bearer sk-ours"
 
@@ -103,7 +103,7 @@ def test_token_ids_are_passed_on_as_they_are(server, upstream):
 
     found = vectors(ask(server, ids))
 
-    assert upstream.asked[-1].body["input"] == ids
+    assert upstream.last.body["input"] == ids
     assert np.array_equal(found[0], vector_of(ids[0]))
     assert "detail=hot" in ask(server, ids).headers["cache-status"]
 
