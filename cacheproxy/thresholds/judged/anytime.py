@@ -14,6 +14,7 @@ with five 1.3 times, at 95 %.
 """
 
 import math
+from collections.abc import Callable
 
 _BELOW = ((0.04, 0.45), (0.25, 0.4), (0.5, 0.15))
 _ABOVE = ((1.5, 0.25), (2.5, 0.25), (5.0, 0.25), (12.0, 0.25))
@@ -31,16 +32,10 @@ def most_expected(count: float, error: float) -> float:
             for bet, part in _BELOW
         )
 
-    low, high = count, 2 * count + 20.0
+    high = 2 * count + 20.0
     while capital(high) < 1 / error:
         high *= 2
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if capital(middle) < 1 / error:
-            low = middle
-        else:
-            high = middle
-    return high
+    return _where(lambda mean: capital(mean) >= 1 / error, count, high)[1]
 
 
 def least_expected(count: float, error: float) -> float:
@@ -54,14 +49,7 @@ def least_expected(count: float, error: float) -> float:
 
     if capital(0.0) < 1 / error:
         return 0.0
-    low, high = 0.0, count
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if capital(middle) < 1 / error:
-            high = middle
-        else:
-            low = middle
-    return low
+    return _where(lambda mean: capital(mean) < 1 / error, 0.0, count)[0]
 
 
 def least_rate(found: int, trials: int, error: float) -> float:
@@ -81,11 +69,15 @@ def least_rate(found: int, trials: int, error: float) -> float:
             for bet, part in _BELOW
         )
 
-    low, high = 0.0, 1.0
+    return _where(lambda rate: capital(rate) < 1 / error, 0.0, 1.0)[0]
+
+
+def _where(is_beyond: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Return two close values, below and above the one from which on `is_beyond` is true."""
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if capital(middle) < 1 / error:
+        if is_beyond(middle):
             high = middle
         else:
             low = middle
-    return low
+    return low, high
