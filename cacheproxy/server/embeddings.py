@@ -49,14 +49,6 @@ class Embeddings:
         self.readers: dict[str, InputReader] = {}
         self.routes = [*map(self._make_local_route, parts.models), *self._make_upstream_routes()]
 
-    def by_name(self) -> dict[str, ItemsRoute[EmbeddingRecord]]:
-        """Return the routes by model name and alias; the first route that has a name gets it."""
-        return {
-            name: route
-            for route in reversed(self.routes)
-            for name in (route.model.name, *route.model.aliases)
-        }
-
     def keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
         """Return the keys of a text's entries, one for each model."""
         return [route.key_of(namespace_id, given) for route in self.routes]

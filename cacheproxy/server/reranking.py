@@ -34,14 +34,6 @@ class Reranking:
         self._reader = RecordReader(unpack, parts.metrics)
         self.routes = [*map(self._local_route, parts.rerankers), *self._upstream_routes()]
 
-    def by_name(self) -> dict[str, ItemsRoute[ScoreRecord]]:
-        """Return the routes by model name and alias; the first route that has a name gets it."""
-        return {
-            name: route
-            for route in reversed(self.routes)
-            for name in (route.model.name, *route.model.aliases)
-        }
-
     def keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
         """Return the keys of a pair's entries, one for each model."""
         return [route.key_of(namespace_id, given) for route in self.routes]

@@ -5,7 +5,7 @@ only needs an entry here.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -27,7 +27,7 @@ from cacheproxy.api.dialects.ollama import (
     OllamaEmbeddingsDialect,
 )
 from cacheproxy.api.dialects.openai import CREATE_EMBEDDINGS, OpenAIDialect
-from cacheproxy.api.dialects.protocol import Dialect, InputLimits
+from cacheproxy.api.dialects.protocol import A, Dialect, InputLimits, Preparation, R
 from cacheproxy.api.dialects.rerank import RerankAsked, RerankPreparation
 from cacheproxy.api.dialects.rerank_forms import (
     RERANK,
@@ -67,6 +67,7 @@ from cacheproxy.concurrency.freed_memory import FreedMemory
 from cacheproxy.inference.pieces import PieceTokenizer
 from cacheproxy.records import EmbeddingRecord
 from cacheproxy.routes.chat.savings import Savings
+from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.routes.scores import ScoreRecord
 from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
@@ -178,36 +179,37 @@ def _details(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watc
 
 
 def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
-    limits, by_name = parts.settings.limits, embeddings.by_name()
+    limits = parts.settings.limits
     untrained = parts.settings.embeddings.untrained_dimensions
     preparation = EmbeddingPreparation(
         InputLimits(limits.inputs, limits.characters),
         DimensionsRule(refuses_untrained=untrained == "refuse"),
         embeddings.readers,
     )
-    return [
-        (
-            operation,
-            ItemsEndpoint(
-                name,
-                dialect,
-                preparation,
-                routes=by_name,
-                default_model=embeddings.routes[0].model.name,
-                callers=callers,
-                max_body_bytes=limits.body_bytes,
-                watch=watch,
-                metrics=parts.metrics,
-                recorder=parts.recorder,
-            ),
-        )
-        for operation, name, dialect in _EMBEDDINGS
-    ]
+    return _items(parts, _EMBEDDINGS, preparation, embeddings.routes, callers, watch)
 
 
 def _rerank(parts: Parts, reranking: Reranking, callers: Callers, watch: Watch) -> Table:
-    limits, by_name = parts.settings.limits, reranking.by_name()
+    limits = parts.settings.limits
     preparation = RerankPreparation(InputLimits(limits.inputs, limits.characters))
+    return _items(parts, _RERANK, preparation, reranking.routes, callers, watch)
+
+
+def _items(
+    parts: Parts,
+    operations: Sequence[tuple[Operation, str, Dialect[A, R]]],
+    preparation: Preparation[A],
+    routes: Sequence[ItemsRoute[R]],
+    callers: Callers,
+    watch: Watch,
+) -> Table:
+    """Return the operations of one kind of items; the first route is of the default model."""
+    # The first route that has a name or an alias gets it.
+    named = {
+        name: route
+        for route in reversed(routes)
+        for name in (route.model.name, *route.model.aliases)
+    }
     return [
         (
             operation,
@@ -215,16 +217,16 @@ def _rerank(parts: Parts, reranking: Reranking, callers: Callers, watch: Watch) 
                 name,
                 dialect,
                 preparation,
-                routes=by_name,
-                default_model=reranking.routes[0].model.name,
+                routes=named,
+                default_model=routes[0].model.name,
                 callers=callers,
-                max_body_bytes=limits.body_bytes,
+                max_body_bytes=parts.settings.limits.body_bytes,
                 watch=watch,
                 metrics=parts.metrics,
                 recorder=parts.recorder,
             ),
         )
-        for operation, name, dialect in _RERANK
+        for operation, name, dialect in operations
     ]
 
 
