@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 from asking import wait_until
 from chatting import ask, status_of, text_of
@@ -42,7 +43,8 @@ def is_right(pair: dict) -> bool:
 
 
 def rewording(verdict=is_right):
-    """Return an upstream's behaviour: each answer begins with another word; judges by `verdict`."""
+    """Return an upstream's behaviour: it words a topic's answers anew, and judges by `verdict`."""
+    answered: Counter[str | None] = Counter()
 
     async def behave(exchange):
         pair = exchange.asked.judged_pair
@@ -51,8 +53,11 @@ def rewording(verdict=is_right):
             word = {True: "ACCEPT", False: "REJECT"}.get(said, said)
             await exchange.answer(200, json.dumps(completion(exchange.asked, word)).encode())
             return
-        opening = OPENINGS[exchange.asked.number % len(OPENINGS)]
-        text = f"{opening} {answer_for(topic_of(exchange.asked.question))}"
+        topic = topic_of(exchange.asked.question)
+        # Not by the number of the request: ten topics in turns would get five times the same words.
+        opening = OPENINGS[answered[topic] % len(OPENINGS)]
+        answered[topic] += 1
+        text = f"{opening} {answer_for(topic)}"
         if exchange.asked.body.get("stream"):
             await exchange.begin_stream()
             for chunk in chunks(exchange.asked, text):

@@ -84,7 +84,7 @@ class JudgedNamespace:
     hits: int = 0
     saved_s: float = 0.0
     usual_s: float = 0.0
-    shown_looks: int = -1
+    shown: tuple[int, int, bool, bool] | None = None
     shown_alarms: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -268,11 +268,13 @@ class JudgedNamespaces:
         for kind, count in thresholds.alarms.items():
             if more := count - namespace.shown_alarms.get(kind, 0):
                 self._metrics.semantic_alarms.labels(self._model, kind).inc(more)
-        changed = namespace.shown_alarms != thresholds.alarms
-        if not changed and namespace.shown_looks == thresholds.looks:
-            return
         namespace.shown_alarms = dict(thresholds.alarms)
-        namespace.shown_looks = thresholds.looks
+        # It may step aside, be suspended, and resume, between two looks.
+        alarms, is_aside = sum(thresholds.alarms.values()), thresholds.aside is not None
+        current = (thresholds.looks, alarms, thresholds.is_open, is_aside)
+        if namespace.shown == current:
+            return
+        namespace.shown = current
         standing = thresholds.standing()
         threshold = standing.threshold if thresholds.is_open else None
         self._metrics.semantic_namespaces.set(
