@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Scope
+from starlette.types import Scope
 
 from cacheproxy.admin.operators import Operator, Operators
 from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
@@ -174,7 +174,7 @@ def make_admin_app(
     operators: Operators,
     not_ready_because: Callable[[], str | None],
     needs_key: bool,
-) -> ASGIApp:
+) -> Edge:
     """Return the application.
 
     Args:

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from cacheproxy.api.access.key_ring import Grant, KeyRing
 from cacheproxy.api.operation import Parameter
-from cacheproxy.errors import BadRequest, Forbidden, Unauthorized
+from cacheproxy.errors import ApiError, BadRequest, Forbidden, Unauthorized
 from cacheproxy.fairness.meters import Meter, Meters
 from cacheproxy.fairness.owner import work_for
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace, owner_of
@@ -113,7 +113,6 @@ class Callers:
         self._monotonic = monotonic
         # What everyone may do where no keys are configured.
         self._anybody = Grant(DEFAULT_TENANT, "", _USE | {"purge"})
-        self._default = self._make(self._anybody, None)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Return the caller; from now on the current task works for its tenant.
@@ -123,20 +122,25 @@ class Callers:
             BadRequest: the namespace's name is invalid.
             Overloaded: its tenant has made too many requests.
         """
-        raw = headers.get(b"x-cacheproxy-namespace")
-        keys = self.keys
-        if keys.is_needed:
-            grant = self._grant(headers)
-            caller = grant.remembered.get(raw)
-            if caller is None:
-                caller = self._make(grant, raw)
-            if keys.has_several_tenants:
-                work_for(caller.owner)
-        else:
-            caller = self._default if raw is None else self._make(self._anybody, raw)
+        caller = self._recognise(headers)
+        if self.keys.is_needed and self.keys.has_several_tenants:
+            work_for(caller.owner)
         if caller.meter is not None:
             caller.meter.request(self._monotonic())
         return caller
+
+    def unlimited(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """Return the caller if nothing limits what it may do; no task works for its tenant."""
+        try:
+            caller = self._recognise(headers)
+        except ApiError:
+            return None
+        return caller if caller.is_free and caller.meter is None else None
+
+    def _recognise(self, headers: Mapping[bytes, bytes]) -> Caller:
+        raw = headers.get(b"x-cacheproxy-namespace")
+        grant = self._grant(headers) if self.keys.is_needed else self._anybody
+        return grant.remembered.get(raw) or self._make(grant, raw)
 
     def account_of(self, caller: Caller, client: tuple[str, int] | None) -> str:
         """Return whose memory a request takes: its tenant's, or its address's without API keys."""

@@ -5,6 +5,7 @@ A hit is rendered here, whole or as a stream. An upstream's answer is forwarded 
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -14,10 +15,11 @@ from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
-from cacheproxy.api.repeats import Repeats
+from cacheproxy.api.repeated.at_once import WholeAnswer
+from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.report import entry_id
 from cacheproxy.api.request.body import read_body
-from cacheproxy.api.response import error_body, send_json, status_of
+from cacheproxy.api.response import JSON, error_body, status_of
 from cacheproxy.errors import ApiError
 from cacheproxy.keys import Namespace
 from cacheproxy.routes.chat.models import ChatModels
@@ -39,7 +41,7 @@ _SLOW_CLIENT_S = 60.0
 _REPEAT_BYTES = 8_192
 """The longest request, bytes, that is recognised by its bytes; at most 4,096 are remembered."""
 
-_EVENTS = b"text/event-stream; charset=utf-8"
+_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class _Repeat(NamedTuple):
@@ -106,14 +108,12 @@ class CompletionsEndpoint:
                     self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
                 if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
-                    is_plain_stream = repeat.form == "stream"
-                    route = self._route
-                    answers = route.is_fresh if is_plain_stream else route.is_fresh_with_usage
-                    if entry := route.repeated.from_hot(repeat.key, answers):
-                        cached = Cached(entry.record, "hot", entry, {})
+                    if cached := self._from_hot(repeat):
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
-                    repeated = await route.repeated.from_exact(namespace.id, repeat.key, answers)
+                    repeated = await self._route.repeated.from_exact(
+                        namespace.id, repeat.key, self._answering(repeat)
+                    )
                     if repeated.is_hit and repeated.found is not None:
                         record, entry = repeated.found
                         cached = Cached(record, "exact", entry, repeated.stages_s)
@@ -125,6 +125,31 @@ class CompletionsEndpoint:
             if not visit.outcome:  # else it is counted: a stream that has begun has its status
                 self._requests.labels(self._dialect.name, "", status_of(error)).inc()
             raise
+
+    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
+        """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
+        headers = visit.headers
+        caller = self._callers.unlimited(headers)
+        if caller is None or parse_control(headers) is not DEFAULT_CONTROL:
+            return None
+        namespace_id = caller.namespace.id
+        repeat = self._repeats.get(namespace_id, body)
+        cached = repeat and self._from_hot(repeat)
+        if repeat is None or cached is None:
+            return None
+        visit.route, visit.namespace_id = self._dialect.name, namespace_id
+        if self._recorder is not None:
+            self._recorder.put(self._dialect.name, namespace_id, body)
+        return self._answer_cached(visit, cached, repeat.form, visit.started)
+
+    def _from_hot(self, repeat: _Repeat) -> Cached | None:
+        entry = self._route.repeated.from_hot(repeat.key, self._answering(repeat))
+        return None if entry is None else Cached(entry.record, "hot", entry, {})
+
+    def _answering(self, repeat: _Repeat) -> Callable[[CompletionRecord], bool]:
+        """Return what tells whether a record answers such a request."""
+        route = self._route
+        return route.is_fresh if repeat.form == "stream" else route.is_fresh_with_usage
 
     async def _answer(
         self,
@@ -160,16 +185,22 @@ class CompletionsEndpoint:
     async def _send_cached(
         self, visit: Visit, cached: Cached, form: str, started: float, send: Send
     ) -> None:
+        body, headers = self._answer_cached(visit, cached, form, started)
+        if form == "plain":
+            headers.append((b"content-length", b"%d" % len(body)))
+        await _begin(send, 200, headers)
+        await send({"type": "http.response.body", "body": body})
+
+    def _answer_cached(
+        self, visit: Visit, cached: Cached, form: str, started: float
+    ) -> WholeAnswer:
+        """Return the answer that a hit makes, and count it."""
         body = self._render(cached, form)
         total_s = time.perf_counter() - started
         self._count(visit, cached.record.model, cached.outcome, 200, total_s)
         self._savings.served(cached.record, self._models.label_of(cached.record.model))
-        headers = _cached_headers(cached, total_s)
-        if form == "plain":
-            await send_json(send, 200, body, headers)
-            return
-        await _begin(send, 200, [(b"content-type", _EVENTS), *headers])
-        await send({"type": "http.response.body", "body": body})
+        content_type = JSON if form == "plain" else _EVENTS
+        return WholeAnswer(body, [content_type, *_cached_headers(cached, total_s)])
 
     def _render(self, cached: Cached, form: str) -> bytes:
         """Return the completion in the requested form; a hot entry keeps the rendering."""

@@ -9,6 +9,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
+from cacheproxy.api.repeated.at_once import AnswersAtOnce, AtOnce
 from cacheproxy.api.request.header_fields import combined
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, without_frames
@@ -19,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class Edge:
-    """Serves the routes; every error that they raise is turned into a response here only."""
+    """Serves the routes; every error that they raise is turned into a response here only.
+
+    Attributes:
+        at_once: answers some requests before they come here.
+    """
 
     def __init__(
         self,
@@ -35,10 +40,15 @@ class Edge:
         self._paths = frozenset(route.path for route in routes)
         self._journal = journal
         self._closes = False
+        self.at_once = AtOnce(journal)
+        for path, app in self._posts.items():
+            if check is None and isinstance(app, AnswersAtOnce):
+                self.at_once.add(path, app)
 
     def close_connections(self) -> None:
         """Close the connection after each answer, so that clients open new ones elsewhere."""
         self._closes = True
+        self.at_once.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

@@ -26,7 +26,7 @@ _CLOSING_CODES = frozenset(("invalid_http", "duplicate_header"))
 """After these errors, as after a body that did not come, it is not sure where the next request
 begins, or others may read the request differently: the connection is closed."""
 
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 
 
 class ErrorDetail(TypedDict):
@@ -174,7 +174,7 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> N
     """Send a whole response with a JSON body."""
     length = (b"content-length", b"%d" % len(body))
     await send(
-        {"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]}
+        {"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]}
     )
     await send({"type": "http.response.body", "body": body})
 

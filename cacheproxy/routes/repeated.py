@@ -1,7 +1,8 @@
 """Requests that come again byte for byte: their entry is looked up by its key, without parsing.
 
-The HTTP edge remembers which key a request's bytes led to (`api/repeats.py`). A hit is counted here
-as the lookups that it stands for; after a miss the request goes its whole way, which counts.
+The HTTP edge remembers which key a request's bytes led to (`api/repeated/repeats.py`). A hit is
+counted here as the lookups that it stands for; after a miss the request goes its whole way, which
+counts.
 """
 
 from collections.abc import Callable

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from starlette.types import ASGIApp
-
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
 from cacheproxy.admin.operators import Operators
@@ -49,8 +47,8 @@ class App:
 
     Attributes:
         metrics: the metrics of this process.
-        asgi: the application for clients.
-        admin_asgi: the application for operators.
+        edge: the application for clients.
+        admin_edge: the application for operators.
     """
 
     def __init__(
@@ -98,16 +96,15 @@ class App:
             not_ready_because=self._not_ready_because,
             exposition=self._all_metrics.exposition,
         )
-        self._edge = Edge(
+        self.edge = Edge(
             [
                 *described_routes(PUBLIC, table, needs_key=settings.needs_key),
                 *pass_through(self._parts, callers, watch, table),
             ],
             Journal(settings.log.requests, self._tracer),
         )
-        self.asgi: ASGIApp = self._edge
         token = settings.admin.token
-        self.admin_asgi = make_admin_app(
+        self.admin_edge = make_admin_app(
             self._parts.store,
             self._keys_of,
             self._describe,
@@ -180,7 +177,7 @@ class App:
     def drain(self) -> None:
         """Report not ready from now on, so that load balancers send requests elsewhere."""
         self._draining = True
-        self._edge.close_connections()
+        self.edge.close_connections()
 
     async def stop(self) -> None:
         """Flush pending write-backs and release everything; no request may be in flight."""

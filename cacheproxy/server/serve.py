@@ -20,12 +20,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
+from cacheproxy.api.edge import Edge
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.time_slices import be_prompt
 from cacheproxy.server.app import App
-from cacheproxy.server.http_connection import HttpConnection
+from cacheproxy.server.http.connection import HttpConnection
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
 from cacheproxy.server.secrecy.tls import ListenerTls, make_listener_tls
@@ -144,7 +144,7 @@ def serve(
         ConfigError: the files for TLS cannot be used.
     """
     tls = make_listener_tls(settings.tls)
-    config = _configure(app.asgi, settings.limits, app.metrics, tls)
+    config = _configure(app.edge, settings.limits, app.metrics, tls)
     handshake_s = settings.limits.head_timeout_s
     server = _Server(config, handshake_s, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -152,11 +152,13 @@ def serve(
 
 
 def _configure(
-    asgi: ASGIApp, limits: LimitSettings, metrics: Metrics, tls: ListenerTls | None
+    edge: Edge, limits: LimitSettings, metrics: Metrics, tls: ListenerTls | None
 ) -> uvicorn.Config:
-    connection = functools.partial(HttpConnection, limits=limits, shed=metrics.shed)
+    connection = functools.partial(
+        HttpConnection, limits=limits, shed=metrics.shed, at_once=edge.at_once
+    )
     config = uvicorn.Config(
-        asgi,
+        edge,
         loop="uvloop",
         http=cast(type[HttpConnection], connection),  # uvicorn only calls it
         timeout_keep_alive=limits.keep_alive_s,
@@ -216,7 +218,7 @@ async def _administering(
         yield
         return
     config = _configure(
-        app.admin_asgi, settings.limits, app.metrics, tls if settings.is_admin_tls else None
+        app.admin_edge, settings.limits, app.metrics, tls if settings.is_admin_tls else None
     )
     server = _AdminServer(config, settings.limits.head_timeout_s)
     listener.listen()

@@ -163,7 +163,7 @@ PARSERS = (
     *("routes/chat/record", "routes/chat/signature", "routes/dialects/chat"),
     *("routes/dialects/chat_stream", "routes/dialects/completion", "routes/dialects/legacy"),
     *("routes/dialects/messages", "routes/dialects/request", "routes/dialects/responses"),
-    *("routes/dialects/sse", "routes/dialects/text", "server/http_connection"),
+    *("routes/dialects/sse", "routes/dialects/text", "server/http/connection"),
     *("settings/sources", "stores/redis/notices", "stores/redis/search", "stores/redis/url"),
     *("telemetry/request_trace", "thresholds/judged/evidence", "thresholds/ledger", "validation"),
 )

@@ -5,40 +5,32 @@ without limit, before any API key is looked at. Here heads, trailers and URLs ar
 arrive, and so are the time that a head may take, the pipelined requests of a connection, and the
 connections of a process. Requests that break HTTP's rules are refused by llhttp, which is strict.
 
+A request that has come whole, and that the application can answer at once
+(`api/repeated/at_once.py`), is answered where it was parsed: a task, an ASGI scope and two messages
+would cost more than the hit in the hot tier that they are for.
+
 A refusal never overtakes an answer: requests that came before it on the connection are answered
-first. An answer that does not wait for the whole body is followed by a short time in which the rest
-is read and discarded, as a connection that is closed with unread bytes is reset, and the client
-would lose its answer.
+first (`ending` has what follows the last answer).
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-import msgspec
 from prometheus_client import Counter
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cacheproxy.api.response import error_body
+from cacheproxy.api.repeated.at_once import AtOnce
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
-from cacheproxy.server.ending_transport import EndingTransport
-from cacheproxy.server.http_exchange import HttpExchange
+from cacheproxy.server.http.ending import DISCARD_S, EndingProtocol
+from cacheproxy.server.http.exchange import HttpExchange
+from cacheproxy.server.http.whole_answer import refusal, whole_answer
 from cacheproxy.settings.limits import LimitSettings
-
-_DISCARD_S = 5.0
-"""Time in which the rest of a body is discarded after its answer."""
-
-_STALLED_S = 60.0
-"""A client that reads nothing of its last answer for so long is cut off."""
 
 _MOST_PIPELINED = 64
 """Requests of a connection that wait for earlier ones: some 4 kB each."""
@@ -47,8 +39,11 @@ _MOST_REFUSED = 256
 """Connections beyond the limit that are told so; further ones are closed without a word."""
 
 
-class HttpConnection(HttpToolsProtocol):
-    """uvicorn's protocol with limits; `shed` counts refusals by reason."""
+class HttpConnection(EndingProtocol):
+    """uvicorn's protocol with limits; `shed` counts refusals by reason.
+
+    `at_once` answers what it can without waiting.
+    """
 
     def __init__(
         self,
@@ -59,12 +54,14 @@ class HttpConnection(HttpToolsProtocol):
         *,
         limits: LimitSettings,
         shed: Counter,
+        at_once: AtOnce,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._shed = shed
-        self._in_head = True  # between requests, too
-        self._has_begun = False
+        self._at_once = at_once
+        self._early_body: bytes | None = None
+        """What has come of a body before its request is served; None: it is, or there is none."""
         # Looked at for every request: spares the longer way through the settings.
         self._most_url_bytes = limits.url_bytes
         self._most_headers = limits.headers
@@ -74,16 +71,13 @@ class HttpConnection(HttpToolsProtocol):
         self._without_content = 0
         self._broken_rule: ApiError | None = None
         self._refusal: ApiError | None = None
-        self._is_deaf = False
-        self.is_ending = False
-        self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection if there are too many."""
-        super().connection_made(EndingTransport(transport, self))
+        super().connection_made(transport)
         beyond = len(self.connections) - self._limits.connections
         if beyond > 0:
             self._shed.labels("connections").inc()
@@ -123,14 +117,6 @@ class HttpConnection(HttpToolsProtocol):
             if self._in_head and self._timer is None and (self._has_begun or self._is_idle()):
                 self._set_timer(self._limits.head_timeout_s, self._head_is_late)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything."""
-        self.is_ending = self._is_deaf = True
-        self._cancel_timer()
-        self._unset_keepalive_if_required()
-        self.pipeline.clear()
-        super().connection_lost(exc)
-
     # Called by the parser.
 
     def on_url(self, url: bytes) -> None:
@@ -148,7 +134,10 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_PIPELINED:
             message = f"more than {_MOST_PIPELINED} requests wait for earlier ones on a connection"
             raise self._breaks(Unavailable(message, code="too_many_pipelined", retry_after_s=1))
-        self._serve()
+        if self._may_be_answered_at_once():
+            self._early_body = b""
+        else:
+            self._serve()
         self.headers = []  # of the trailer, which is not merged into the head (RFC 9110, 6.5.1)
         self._in_head, self._has_got_content, self._without_content = False, True, 0
         self._cancel_timer()
@@ -156,6 +145,9 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body for the application to read."""
         self._has_got_content = True
+        if self._early_body is not None:
+            self._early_body += body
+            return
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -170,6 +162,10 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head, self._has_begun = True, False
         self._head_left = self._most_head_bytes
         self._messages += 1
+        if self._early_body is not None:
+            if self._answer_at_once(self._early_body):
+                return
+            self._serve_early()
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False
@@ -196,34 +192,43 @@ class HttpConnection(HttpToolsProtocol):
         elif self._in_head:
             self._wait_for_next()
         else:
-            self._set_timer(_DISCARD_S, self.transport.close)
-
-    # Called by the server.
-
-    def shutdown(self) -> None:
-        """Close the connection after the request in flight, at once if there is none."""
-        if self.is_ending:
-            self.transport.abort()
-        else:
-            super().shutdown()
-
-    def end(self, transport: asyncio.Transport) -> None:
-        """Close the connection: at once if all that the client sent is read, else as it can."""
-        if self.is_ending or transport.is_closing():
-            return
-        has_read_all = self._in_head and not self._has_begun and not self._is_deaf
-        self.is_ending = self._is_deaf = True
-        self._unset_keepalive_if_required()
-        if has_read_all:
-            transport.close()
-            self._set_timer(_STALLED_S, self._abort, transport.get_write_buffer_size())
-        else:
-            if transport.can_write_eof():  # not over TLS
-                transport.write_eof()
-            self.flow.resume_reading()
-            self._set_timer(_DISCARD_S, self._abort, transport.get_write_buffer_size())
+            self._set_timer(DISCARD_S, self.transport.close)
 
     # Within.
+
+    def _may_be_answered_at_once(self) -> bool:
+        parser = self.parser
+        return (
+            self.url in self._at_once.urls
+            and self._is_idle()
+            and not self.flow.write_paused
+            and not self.expect_100_continue
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+        )
+
+    def _answer_at_once(self, body: bytes) -> bool:
+        headers = cast(list[tuple[bytes, bytes]], self.scope["headers"])
+        answer = self._at_once(self.url, headers, body)
+        if answer is None:
+            return False
+        self._early_body = None
+        told = (*self.server_state.default_headers, *answer.headers)
+        self.transport.write(whole_answer(200, told, answer.body))
+        self.server_state.total_requests += 1
+        if self._timer is not None:
+            self._cancel_timer()
+        self._wait_for_next()
+        return True
+
+    def _serve_early(self) -> None:
+        """Serve a request as usual that could not be answered at once."""
+        body, self._early_body = self._early_body, None
+        self._serve()
+        if body:
+            self.on_body(body)
 
     def _serve(self) -> None:
         """Serve the request whose head is complete, or queue it (as uvicorn's protocol does)."""
@@ -265,7 +270,11 @@ class HttpConnection(HttpToolsProtocol):
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head
         self._has_got_content = False
-        self.parser.feed_data(part)
+        try:
+            self.parser.feed_data(part)
+        finally:
+            if self._early_body is not None:  # its rest is still to come, or is malformed
+                self._serve_early()
         if self._in_head:
             if not self._has_begun:
                 return
@@ -328,15 +337,7 @@ class HttpConnection(HttpToolsProtocol):
         self._send_refusal(error)
 
     def _send_refusal(self, error: ApiError) -> None:
-        body = msgspec.json.encode(error_body(error))
-        retry = b""
-        if error.retry_after_s is not None:
-            retry = b"retry-after: %d\r\n" % max(1, error.retry_after_s)
-        self.transport.write(
-            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
-            % (STATUS_LINE[error.status], len(body), retry)
-            + body
-        )
+        self.transport.write(refusal(error))
         self.transport.close()
 
     def _wait_for_next(self) -> None:
@@ -360,20 +361,3 @@ class HttpConnection(HttpToolsProtocol):
             )
         else:
             self.transport.close()
-
-    def _abort(self, unsent_bytes: int) -> None:
-        """Cut the connection off unless its client is still reading."""
-        still_unsent = self.transport.get_write_buffer_size()
-        if 0 < still_unsent < unsent_bytes:
-            self._set_timer(_STALLED_S, self._abort, still_unsent)
-        else:
-            self.transport.abort()
-
-    def _set_timer(self, delay_s: float, call: Any, *args: Any) -> None:
-        self._cancel_timer()
-        self._timer = self.loop.call_later(delay_s, call, *args)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

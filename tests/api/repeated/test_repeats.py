@@ -1,4 +1,4 @@
-from cacheproxy.api.repeats import _MOST_BYTES, _MOST_REQUESTS, Repeats
+from cacheproxy.api.repeated.repeats import _MOST_BYTES, _MOST_REQUESTS, Repeats
 
 REPEAT = object()
 

@@ -1,0 +1,67 @@
+"""Requests that are answered at once: repeats whose answer is in the hot tier.
+
+The connection offers each request that has come whole before it starts a task for it. An endpoint
+answers if the request's bytes and namespace lead to an entry of the hot tier, and if nothing about
+the request calls for more: no control of the cache, no limits of its tenant, no request id or
+trace. Everything else, errors included, goes the usual way, and nothing has been counted then.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from cacheproxy.api.presentation import Headers
+from cacheproxy.telemetry.journal import Journal
+from cacheproxy.telemetry.request_trace import Visit
+
+
+class WholeAnswer(NamedTuple):
+    """An answer with the status 200."""
+
+    body: bytes
+    headers: Headers
+
+
+@runtime_checkable
+class AnswersAtOnce(Protocol):
+    """An endpoint that can answer some requests without waiting."""
+
+    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
+        """Answer a request, and count it; None if that takes more."""
+
+
+class AtOnce:
+    """Answers requests to the endpoints that can answer without waiting."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._endpoints: dict[bytes, AnswersAtOnce] = {}
+
+    @property
+    def urls(self) -> Collection[bytes]:
+        """The URLs that are worth asking for."""
+        return self._endpoints.keys()
+
+    def add(self, path: str, endpoint: AnswersAtOnce) -> None:
+        """Have an endpoint asked about `POST` requests to its path."""
+        self._endpoints[path.encode()] = endpoint
+
+    def stop(self) -> None:
+        """Answer nothing any more."""
+        self._endpoints.clear()
+
+    def __call__(
+        self, url: bytes, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> WholeAnswer | None:
+        """Answer a `POST` request of HTTP/1.1; None if that takes more."""
+        headers = dict(raw_headers)
+        if len(headers) != len(raw_headers) or b"host" not in headers:
+            return None
+        if b"content-encoding" in headers:
+            return None
+        visit = Visit(headers)
+        if visit.tells_id or self._journal.tells_ids:
+            return None
+        answer = self._endpoints[url].at_once(visit, body)
+        if answer is not None:
+            self._journal.close(visit)
+        return answer
