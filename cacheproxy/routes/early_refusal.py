@@ -7,7 +7,10 @@ from the requests that were accepted.
 
 from collections.abc import Sequence
 
+from cacheproxy.inference.engine import Engine
 from cacheproxy.inference.input import Input, characters_of
+from cacheproxy.inference.queue import Reservation
+from cacheproxy.routes.exchange import Control
 
 _LEAST_SHARE = 0.1
 
@@ -28,13 +31,21 @@ class EarlyRefusal:
         """Take the share of a request's texts, 0 to 1, that the exact tier found."""
         self._share += _WEIGHT * (share - self._share)
 
-    @property
-    def lookups_pay(self) -> bool:
-        """Whether lookups find enough to be worth their time under overload."""
-        return self._share >= _LEAST_SHARE
+    def reserve(
+        self, engine: Engine, inputs: Sequence[Input], control: Control
+    ) -> Reservation | None:
+        """Take a place in the queue where it is overloaded and lookups do not pay, else None.
+
+        Raises:
+            Overloaded: the queue takes no more.
+        """
+        lookups_pay = self._share >= _LEAST_SHARE and control.reads
+        if lookups_pay or control.only_if_cached or not engine.is_overloaded:
+            return None
+        return engine.begin(_least_tokens(inputs))
 
 
-def least_tokens(inputs: Sequence[Input]) -> int:
+def _least_tokens(inputs: Sequence[Input]) -> int:
     """Return a low estimate of the tokens in inputs that are not tokenised yet."""
     return sum(
         len(given) if isinstance(given, list) else characters_of(given) // _CHARACTERS + 1

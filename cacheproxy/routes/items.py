@@ -21,7 +21,7 @@ from cacheproxy.inference.engine import Engine, Given
 from cacheproxy.inference.input import Input, characters_of
 from cacheproxy.keys import KeyScope, key_scope, owner_of
 from cacheproxy.records import Record
-from cacheproxy.routes.early_refusal import EarlyRefusal, least_tokens
+from cacheproxy.routes.early_refusal import EarlyRefusal
 from cacheproxy.routes.exchange import Control, ItemsRequest, ItemsResult, ModelInfo, Served
 from cacheproxy.routes.form import ItemForm
 from cacheproxy.routes.item import Item, ItemsState, unserved
@@ -124,7 +124,8 @@ class ItemsRoute(Generic[R]):
     async def _serve_all(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         waiting = self._from_hot_by_text(items, state)
         if waiting:
-            self._refuse_early(waiting, state)
+            inputs = [item.input for item in waiting]
+            state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
             await self._tokenize(waiting, state)
             waiting = self._from_hot(waiting, state)
         self._count("hot", items, state)
@@ -168,17 +169,6 @@ class ItemsRoute(Generic[R]):
                 item.raw_key = state.scope.of_raw(item.input)
                 self._serve_hot(item, self._hot.get_by_text(item.raw_key), state)
         return unserved(items)
-
-    def _refuse_early(self, items: list[Item[R]], state: ItemsState[R]) -> None:
-        """Under overload, ask for a place in the queue first, where lookups do not pay.
-
-        Raises:
-            Overloaded: the queue takes no more.
-        """
-        lookups_pay = self._early_refusal.lookups_pay and state.control.reads
-        if self._engine.is_overloaded and not (lookups_pay or state.control.only_if_cached):
-            tokens = least_tokens([item.input for item in items])
-            state.reservation = self._engine.begin(tokens)
 
     async def _tokenize(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         given = [item.input for item in items]

@@ -16,10 +16,10 @@ def request(*lines: bytes, body: bytes = BODY, version: bytes = b"1.1") -> bytes
     return b"\r\n".join((*head, b"Content-Length: %d" % len(body), b"", body))
 
 
-def asked(url: str, *parts: bytes):
+def asked(url: str, *parts: bytes, pause_s: float = 0.0):
     """Return the answer to a request that is sent in these parts, on a connection of its own."""
     with Connection(url) as connection:
-        return connection.send(*parts, pause_s=0.05 if len(parts) > 1 else 0.0).read()
+        return connection.send(*parts, pause_s=pause_s).read()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,17 +41,18 @@ def test_a_request_in_one_part_and_in_several_get_the_same_answer_and_are_counte
 
     answers = [
         asked(server.url, whole),
-        asked(server.url, whole[:-5], whole[-5:]),
-        asked(server.url, whole[:30], whole[30:70], whole[70:]),
+        asked(server.url, whole[: -len(BODY)], BODY, pause_s=0.001),
+        asked(server.url, whole[:-5], whole[-5:], pause_s=0.1),
+        asked(server.url, whole[:30], whole[30:70], whole[70:], pause_s=0.1),
     ]
 
     before.append(server.metric("requests_total", route="embeddings", status="200"))
-    assert before[1] - before[0] == 3
+    assert before[1] - before[0] == 4
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
     assert answers[0].headers["cache-status"].endswith("detail=hot")
     heads = [without_times(answer.headers) for answer in answers]
-    assert heads[0] == heads[1] == heads[2]
+    assert all(head == heads[0] for head in heads)
 
 
 def test_every_hit_is_counted_in_its_tier_and_its_time_is_observed(server):
@@ -203,3 +204,40 @@ def test_a_server_that_is_leaving_closes_the_connection_with_its_answer(start_se
 
     assert {answer.status for answer in answers} == {200}
     assert answers[-1].headers["cache-status"].endswith("detail=hot")
+
+
+def test_a_request_whose_body_is_still_coming_is_finished_when_the_server_leaves(start_server):
+    server = start_server("--drain-s", "0")
+    for _ in range(3):
+        asked(server.url, request())
+    whole = request()
+
+    with Connection(server.url) as connection:
+        connection.send(whole[:-5])
+        server.process.terminate()
+        answer = connection.send(whole[-5:]).read()
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_completion_is_the_same_at_once_and_otherwise(chat, stream):
+    body = {
+        "model": "gpt-test",
+        "messages": [{"role": "user", "content": "What is asked again and again?"}],
+        "stream": stream,
+    }
+
+    def answer(**headers: str):
+        return chat.http.post("/v1/chat/completions", json=body, headers=headers)
+
+    for _ in range(3):
+        answer()
+    at_once, otherwise = answer(), answer(**{"Cache-Control": "max-age=100000"})
+
+    assert "content-length" in at_once.headers
+    assert at_once.headers["cache-status"].endswith("detail=hot")
+    assert otherwise.headers["cache-status"].endswith("detail=hot")
+    assert at_once.headers["content-type"] == otherwise.headers["content-type"]
+    assert at_once.headers["x-cacheproxy-entry"] == otherwise.headers["x-cacheproxy-entry"]
+    assert at_once.content == otherwise.content

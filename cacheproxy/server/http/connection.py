@@ -5,9 +5,9 @@ without limit, before any API key is looked at. Here heads, trailers and URLs ar
 arrive, and so are the time that a head may take, the pipelined requests of a connection, and the
 connections of a process. Requests that break HTTP's rules are refused by llhttp, which is strict.
 
-A request that has come whole, and that the application can answer at once
-(`api/repeated/at_once.py`), is answered where it was parsed: a task, an ASGI scope and two messages
-would cost more than the hit in the hot tier that they are for.
+A request that the application can answer at once (`api/repeated/at_once.py`) is answered where it
+was parsed: a task, an ASGI scope and two messages would cost more than the hit in the hot tier that
+they are for. As many clients send a head and its body apart, it has a moment to become whole.
 
 A refusal never overtakes an answer: requests that came before it on the connection are answered
 first (`ending` has what follows the last answer).
@@ -34,6 +34,12 @@ from cacheproxy.settings.limits import LimitSettings
 
 _MOST_PIPELINED = 64
 """Requests of a connection that wait for earlier ones: some 4 kB each."""
+
+_EARLY_S = 0.02
+"""How long the rest of a body may take before its request is served as usual, by a task."""
+
+_MOST_EARLY_BYTES = 8_192
+"""The longest body for which that moment is waited: of the longest requests that are remembered."""
 
 _MOST_REFUSED = 256
 """Connections beyond the limit that are told so; further ones are closed without a word."""
@@ -107,6 +113,8 @@ class HttpConnection(EndingProtocol):
             # a protocol that only the client knows.
             self._is_deaf = True
         except (httptools.HttpParserError, ApiError):
+            if self._early_body is not None:
+                self._serve_early()
             broken = self._broken_rule
             if broken is None:
                 broken = BadRequest("the request is not valid HTTP/1.1", code="invalid_http")
@@ -147,6 +155,8 @@ class HttpConnection(EndingProtocol):
         self._has_got_content = True
         if self._early_body is not None:
             self._early_body += body
+            if len(self._early_body) > _MOST_EARLY_BYTES:
+                self._serve_early()
             return
         cycle = self.cycle
         if not cycle.response_complete:
@@ -194,6 +204,14 @@ class HttpConnection(EndingProtocol):
         else:
             self._set_timer(DISCARD_S, self.transport.close)
 
+    # Called by the server.
+
+    def shutdown(self) -> None:
+        """Close the connection after the request in flight, at once if there is none."""
+        if self._early_body is not None:
+            self._serve_early()
+        super().shutdown()
+
     # Within.
 
     def _may_be_answered_at_once(self) -> bool:
@@ -226,6 +244,7 @@ class HttpConnection(EndingProtocol):
     def _serve_early(self) -> None:
         """Serve a request as usual that could not be answered at once."""
         body, self._early_body = self._early_body, None
+        self._cancel_timer()
         self._serve()
         if body:
             self.on_body(body)
@@ -270,11 +289,7 @@ class HttpConnection(EndingProtocol):
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head
         self._has_got_content = False
-        try:
-            self.parser.feed_data(part)
-        finally:
-            if self._early_body is not None:  # its rest is still to come, or is malformed
-                self._serve_early()
+        self.parser.feed_data(part)
         if self._in_head:
             if not self._has_begun:
                 return
@@ -289,6 +304,8 @@ class HttpConnection(EndingProtocol):
                 raise self._breaks(self._too_large())
         else:
             self._without_content = 0
+        if self._early_body is not None and self._timer is None:
+            self._set_timer(_EARLY_S, self._serve_early)
         if len(self.headers) > self._most_headers:
             raise self._breaks(self._too_large())
 
