@@ -126,6 +126,11 @@ class CompletionsEndpoint:
                 self._requests.labels(self._dialect.name, "", status_of(error)).inc()
             raise
 
+    @property
+    def has_hot(self) -> bool:
+        """Whether there is a hot tier."""
+        return self._route.repeated.has_hot
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
         headers = visit.headers

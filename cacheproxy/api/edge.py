@@ -42,7 +42,7 @@ class Edge:
         self._closes = False
         self.at_once = AtOnce(journal)
         for path, app in self._posts.items():
-            if check is None and isinstance(app, AnswersAtOnce):
+            if check is None and isinstance(app, AnswersAtOnce) and app.has_hot:
                 self.at_once.add(path, app)
 
     def close_connections(self) -> None:

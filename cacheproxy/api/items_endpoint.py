@@ -109,6 +109,11 @@ class ItemsEndpoint(Generic[A, R]):
             raise
         await send_json(send, 200, body, headers)
 
+    @property
+    def has_hot(self) -> bool:
+        """Whether any of the models has a hot tier."""
+        return any(route.repeated.has_hot for route in self._routes.values())
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
         headers = visit.headers

@@ -54,6 +54,11 @@ class RepeatedLookup(Generic[R]):
         self._stages = stages
         self._counts_of = counts_of
 
+    @property
+    def has_hot(self) -> bool:
+        """Whether there is a hot tier."""
+        return self._hot.is_on
+
     def from_hot(
         self, key: bytes, answers: Callable[[R], bool] | None = None
     ) -> HotEntry[R] | None:

@@ -93,6 +93,11 @@ class HotTier(Generic[R]):
         return len(self._entries)
 
     @property
+    def is_on(self) -> bool:
+        """Whether it may hold anything."""
+        return self._max_bytes > 0
+
+    @property
     def size_bytes(self) -> int:
         """The memory that the entries occupy, bytes."""
         return self._shelves.size
@@ -120,6 +125,8 @@ class HotTier(Generic[R]):
         `since` is the moment at which reading or computing it began: a record that was purged or
         replaced since then is not kept.
         """
+        if not self._max_bytes:
+            return None
         if not self._purges.is_untouched(record.namespace_id, record.key, since):
             return None  # and what may be here is newer
         self._drop(record.key)

@@ -23,7 +23,10 @@ class WholeAnswer(NamedTuple):
 
 @runtime_checkable
 class AnswersAtOnce(Protocol):
-    """An endpoint that can answer some requests without waiting."""
+    """An endpoint that can answer some requests without waiting, if there is a hot tier."""
+
+    @property
+    def has_hot(self) -> bool: ...
 
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a request, and count it; None if that takes more."""

@@ -2,7 +2,8 @@
 
 uvicorn looks at every name and every value of a head with a regular expression each, a twentieth
 of what a hit in the hot tier costs. Here names that were found to be valid are remembered, and all
-values are looked at together. What is sent is the same.
+values are looked at together. A head whose body follows is sent with it: a write of its own would
+be another system call, and often another packet. What is sent is the same.
 """
 
 import asyncio
@@ -31,6 +32,9 @@ class HttpExchange(RequestResponseCycle):
 
     tasks: set[asyncio.Task[None]]
     """The server's requests in flight, of which this is one while it runs."""
+
+    _unsent_head = b""
+    """Waits for its body, of which the length is known."""
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Run the application."""
@@ -61,13 +65,18 @@ class HttpExchange(RequestResponseCycle):
             RuntimeError: a message out of turn, an invalid header, or a body of another length.
         """
         if self.flow.write_paused or self.disconnected or self.response_complete:
-            await super().send(cast(ASGISendEvent, message))
+            await self._send_otherwise(message)
         elif message["type"] == "http.response.start" and not self.response_started:
             self.response_started = True
             self.waiting_for_100_continue = False
-            self.transport.write(self._head(message["status"], message.get("headers", ())))
+            head = self._head(message["status"], message.get("headers", ()))
+            if self.expected_content_length and self.scope["method"] != "HEAD":
+                self._unsent_head = head
+            else:
+                self.transport.write(head)
         elif self._is_whole(message):
-            self.transport.write(message["body"])
+            self.transport.write(self._unsent_head + message["body"])
+            self._unsent_head = b""
             self.expected_content_length = 0
             self.response_complete = True
             self.message_event.set()
@@ -75,7 +84,13 @@ class HttpExchange(RequestResponseCycle):
                 self.transport.close()
             self.on_response()
         else:
-            await super().send(cast(ASGISendEvent, message))
+            await self._send_otherwise(message)
+
+    async def _send_otherwise(self, message: Message) -> None:
+        if self._unsent_head and not self.disconnected:
+            self.transport.write(self._unsent_head)
+            self._unsent_head = b""
+        await super().send(cast(ASGISendEvent, message))
 
     def _is_whole(self, message: Message) -> bool:
         """Whether a message has the whole body of an answer of that length."""

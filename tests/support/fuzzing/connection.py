@@ -54,6 +54,8 @@ async def _serve(scope: dict, receive: Any, send: Any) -> None:
 class _Short:
     """Answers what has a short body at once."""
 
+    has_hot = True
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         return WholeAnswer(b"{}", []) if len(body) < 3 else None
 
