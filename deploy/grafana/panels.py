@@ -105,6 +105,15 @@ ROWS: dict[str, list[Panel]] = {
             *("stat", "none", 4),
         ),
     ],
+    "Service levels, thirty days": [
+        Panel(
+            f"Budget left: {what}",
+            [(f"min(cacheproxy:slo_{name}:budget_left30d{{{_JOB}}})", "")],
+            *("stat", "percentunit", 12, "Of what the objective allows; negative: it is missed."),
+            steps=((None, "red"), (0.0, "orange"), (0.25, "green")),
+        )
+        for what, name in (("failed requests", "failed"), ("slow requests", "slow"))
+    ],
     "Hits": [
         Panel(
             "Where texts are answered",
