@@ -17,7 +17,7 @@ def some_metrics() -> Metrics:
     metrics.lookups.labels("chat model", "exact", "hit").inc(100)
     metrics.batch_texts.labels("m").observe(4)
     metrics.inference_duration.labels("m").observe(0.02)
-    metrics.request_duration.labels("embeddings", "hot").observe(0.00005)
+    metrics.request_duration.labels("embeddings", "hot").observe(0.00002)
     metrics.request_duration.labels("embed", "hot").observe(0.3)
     metrics.request_duration.labels("embed", "miss").observe(99)
     metrics.writeback_dropped.labels("purged").inc(5)
