@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.thresholds.bands import BANDS, EDGES
-from cacheproxy.thresholds.judged.asking import REJECTIONS
+from cacheproxy.thresholds.judged.asking import Reply, outcome_of
 from cacheproxy.thresholds.judged.evidence import (
     CONTROL,
     FEATURES,
@@ -33,7 +33,7 @@ _KNOWN_AT_FIRST, _KNOWN = 48, 0.05
 _SPREAD = 6.0
 """Of cosines between 0.5 and 1: the exponent of a beta distribution, most of them near 1."""
 
-_LEAST_STEP, _STEP, _MOST_STEP = 16, 0.15, 160
+_LEAST_STEP, _STEP, _MOST_STEP = 16, 0.05, 40
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,35 @@ def opens_at(border: Border, seed: int, *, confidence: float = 0.95) -> int | No
     return None
 
 
+def rejected(rate: float, replies: tuple[Reply, ...] = ()) -> float:
+    """Return the probability that a pair is rejected in the end.
+
+    Args:
+        rate: with which each question about it, independently, is answered by a rejection.
+        replies: the first ones.
+    """
+    outcome = outcome_of(replies)
+    if outcome is not None:
+        return float(outcome == Outcome.REJECTED)
+    again = rejected(rate, (*replies, "reject"))
+    return rate * again + (1 - rate) * rejected(rate, (*replies, "accept"))
+
+
 def _labels(border: Border, rng: np.random.Generator) -> Items:
     count = border.labels
     features = rng.standard_normal((count, FEATURES))
     features[:, 0] = EDGES[0] + (1 - EDGES[0]) * rng.beta(_SPREAD, 1, count)
     is_wrong = rng.random(count) < border.wrong
-    rates = np.where(is_wrong, border.sensitivity, border.false_rejects) ** REJECTIONS
+    of_wrong, of_right = rejected(border.sensitivity), rejected(border.false_rejects)
     has_own = rng.random(count) < _OWN
     has_own[:_OWN_AT_FIRST] = True
-    own = np.where(
-        _draw(rng, border.false_rejects**REJECTIONS, count), Outcome.REJECTED, Outcome.ACCEPTED
-    )
+    own = np.where(_draw(rng, of_right, count), Outcome.REJECTED, Outcome.ACCEPTED)
     labels = np.zeros(count, LABEL)
     labels["id"] = rng.integers(1, 2**63, count)
     labels["at"] = np.arange(count)
     labels["weight"] = 1
     labels["half"] = rng.integers(0, 2, count)
-    labels["is_rejected"] = rng.random(count) < rates
+    labels["is_rejected"] = rng.random(count) < np.where(is_wrong, of_wrong, of_right)
     labels["is_judged"] = 1
     labels["control"] = np.where(has_own, own, Outcome.NONE)
     labels["features"] = features
@@ -106,7 +118,7 @@ def _controls(border: Border, rng: np.random.Generator) -> Items:
     controls["id"] = rng.integers(1, 2**63, count)
     controls["at"][_KNOWN_AT_FIRST:] = np.linspace(1, border.labels - 1, later)
     controls["kind"] = np.where(np.arange(count) % 2, Kind.HARD, Kind.TRAFFIC)
-    is_rejected = _draw(rng, border.sensitivity**REJECTIONS, count)
+    is_rejected = _draw(rng, rejected(border.sensitivity), count)
     controls["outcome"] = np.where(is_rejected, Outcome.REJECTED, Outcome.ACCEPTED)
     return controls
 

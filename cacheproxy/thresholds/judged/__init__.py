@@ -8,7 +8,7 @@ What the chat route calls. All of it is pure: time and randomness are arguments,
    one. `serve(pick)` says whether it is a semantic hit.
 2. *After it*, where the `Allowance` has room, `wants_label(pick, allowance.fullness)` says whether
    the pair goes to the judge, and returns its weight. The chance depends on scores alone.
-3. *The judge* is asked until `asking.outcome_of` has an outcome, up to three times.
+3. *The judge* is asked until `asking.outcome_of` has an outcome, up to five times.
    On a miss, if `wants_own()`, the request's own fresh answer goes to it as well, in the same form
    and in random order: the label's control. `observe` takes both outcomes. A pair whose answers are
    the same without the judge is observed as accepted, with `is_judged=False`; one for which the

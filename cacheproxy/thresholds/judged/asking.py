@@ -1,9 +1,11 @@
 """How a judge's replies become an outcome: a rejection is asked again, in other words.
 
-Only three rejections reject. A judge that rejects a tenth of right answers when asked once rejects
-a thousandth of them, if it errs independently, and still sees 61 % of wrong ones if it saw 85 %. It
-is the false rejects that cost labels: with two questions this judge needs 1.7 times as many. What
-is measured on controls is the procedure as a whole, all questions together; that they err
+A pair is accepted as soon as acceptances lead by one, so mostly with the first reply, and rejected
+once rejections lead by three (Wald's sequential test, 1945, Annals of Mathematical Statistics
+16:117). If it errs independently, a judge that rejects 5 % of right answers and 90 % of wrong ones
+when asked once rejects 0.01 % and 86 %; with three rejections in a row, as few right ones and 73 %.
+It is the false rejects that cost labels first, and what is not seen of wrong ones next. What is
+measured on controls is the procedure as a whole, all questions together; that they err
 independently is assumed nowhere.
 """
 
@@ -12,8 +14,11 @@ from typing import Literal
 
 from cacheproxy.thresholds.judged.evidence import Outcome
 
-REJECTIONS = 3
-"""In a row, of one pair, until it counts as rejected."""
+_LEAD = 3
+"""Of rejections, from which on a pair is rejected."""
+
+MOST = 5
+"""Questions about a pair; if they do not suffice, it is accepted."""
 
 Reply = Literal["accept", "reject", "unreadable"]
 
@@ -30,6 +35,10 @@ def outcome_of(replies: Sequence[Reply]) -> Outcome | None:
     """Return the outcome of the replies so far; None if the judge is to be asked once more."""
     if not replies:
         return None
-    if replies[-1] != "reject":
-        return Outcome.ACCEPTED if replies[-1] == "accept" else Outcome.UNREADABLE
-    return Outcome.REJECTED if len(replies) >= REJECTIONS else None
+    if replies[-1] == "unreadable":
+        return Outcome.UNREADABLE
+    rejections = replies.count("reject")
+    lead = 2 * rejections - len(replies)
+    if lead >= _LEAD:
+        return Outcome.REJECTED
+    return Outcome.ACCEPTED if lead < 0 or len(replies) >= MOST else None

@@ -81,7 +81,7 @@ Items = NDArray[np.void]
 
 _HEADER = struct.Struct("<4sHHIIIQ")
 _MAGIC = b"CPJE"
-_VERSION = 2
+_VERSION = 3
 
 
 def _nothing(kind: np.dtype[Any]) -> Items:

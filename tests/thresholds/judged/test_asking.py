@@ -1,4 +1,4 @@
-"""Replies of a judge, and the outcome of one to three of them."""
+"""Replies of a judge, and the outcome of one to five of them."""
 
 import pytest
 
@@ -30,11 +30,17 @@ def test_only_one_word_alone_is_a_reply(text, reply):
         (["reject"], None),
         (["reject", "reject"], None),
         (["reject", "reject", "reject"], Outcome.REJECTED),
-        (["reject", "reject", "accept"], Outcome.ACCEPTED),
-        (["reject", "accept"], Outcome.ACCEPTED),
+        (["reject", "accept"], None),
+        (["reject", "accept", "accept"], Outcome.ACCEPTED),
+        (["reject", "accept", "reject", "reject"], None),
+        (["reject", "accept", "reject", "reject", "reject"], Outcome.REJECTED),
+        (["reject", "reject", "accept", "reject", "reject"], Outcome.REJECTED),
+        (["reject", "reject", "accept", "reject", "accept"], Outcome.ACCEPTED),
         (["unreadable"], Outcome.UNREADABLE),
         (["reject", "unreadable"], Outcome.UNREADABLE),
     ],
 )
-def test_a_rejection_is_asked_again_and_three_reject(replies, outcome):
+def test_a_rejection_is_asked_again_until_rejections_lead_by_three_or_acceptances_by_one(
+    replies, outcome
+):
     assert outcome_of(replies) == outcome
