@@ -33,8 +33,8 @@ from cacheproxy.thresholds.judged.look import FIRST, Look, Rates, cosine_bands, 
 CANDIDATES = 4
 """Neighbours of which the best by the learned score is taken."""
 
-_FIRST_LOOK, _MORE = 60, 1.15
-_MOST_WAIT = 160
+_FIRST_LOOK, _MORE = 60, 1.05
+_MOST_WAIT = 40
 """Labels until the first look, times as many until the next, and at most so many more."""
 
 _HITS_TIMES = (2.0, 6.0)
