@@ -2,8 +2,9 @@
 
 A pair is labelled with a probability that depends on its score's band alone, so that labels of one
 band are a fair sample of it. First a strict threshold is aimed at, which opens soon, and then the
-next looser one. Above it the probability grows with the band's share of wrong ones; below it few
-are labelled, to learn how wrong they are. What of the allowance that leaves goes to all bands.
+next looser one. Above it the probability grows with the band's share of wrong ones and
+with the labels that it lacks; below it few are labelled, to learn how wrong they are. What of the
+allowance that leaves goes to all bands.
 """
 
 import math
@@ -37,6 +38,11 @@ the one that was labelled least."""
 
 _LEAST_ERROR = 0.004
 """Added to a band's risk, so that one where no error is expected is labelled all the same."""
+
+_LEAST_WANT = 0.3
+_MORE, _LEAST_MORE = 0.3, 50.0
+"""Bands that lack labels come first, as all labels above a threshold count by their bands' traffic.
+What they lack is of so many labels more; bands that have enough keep this share of their chance."""
 
 _BELOW = 0.15
 """Labels below the threshold, as a share of those above it."""
@@ -101,6 +107,7 @@ def plan(
     lowest = _lowest(_from_above(texts), np.isfinite(needed), certified)
     chance = np.zeros(BANDS)
     wish = (risk[lowest:] + _LEAST_ERROR) ** _RISK_POWER
+    wish *= np.maximum(_LEAST_WANT, _want(wish * texts[lowest:], known.labels[lowest:]))
     chance[lowest:] = wish / wish.max()
     times = np.ones(lowest)
     times[max(0, lowest - _NEAR_BANDS) :] = _NEAR_TIMES
@@ -108,6 +115,23 @@ def plan(
         wanted = _BELOW * float(chance[lowest:] @ texts[lowest:])
         chance[:lowest] = np.minimum(1.0, times * wanted / float(times @ texts[:lowest]))
     return Plan(np.maximum(chance, _LEAST_CHANCE), float(needed[lowest]))
+
+
+def _want(due: Floats, labels: Floats) -> Floats:
+    """Return how much of the next labels' due share each band still lacks, float64 [n], at most 1.
+
+    Args:
+        due: labels that the bands ought to have in the end, relatively.
+        labels: those that they have.
+    """
+    more = max(_LEAST_MORE, _MORE * float(labels.sum()))
+    # The level up to which that many labels fill all bands, those that need most first.
+    order = np.argsort(labels / due)
+    filled = (more + np.cumsum(labels[order])) / np.cumsum(due[order])
+    level = float(filled.min())
+    lacking = np.maximum(0.0, level * due - labels) / (level * due)
+    found: Floats = lacking / lacking.max()
+    return found
 
 
 def _from_above(values: Floats) -> Floats:
