@@ -264,7 +264,7 @@ class JudgedReplayer:
         )
         outcome = self._ask(pair, "label")
         control: Outcome | None = Outcome.NONE
-        if not served and outcome is not None and self.wants_control():
+        if not served and outcome is not None and self.thresholds.wants_own():
             tokens = self._question_tokens[text] + self._answer_tokens[text]
             control = self._ask(_Judged(False, injected[text], tokens, asks), "control")
         if outcome is not None and control is not None:
@@ -313,20 +313,12 @@ class JudgedReplayer:
         answer = self._answer_tokens[text]
         return _Reference(answer, tokens_cost(self._question_tokens[text], answer))
 
-    def wants_control(self) -> bool:
-        """Return whether a label on a miss is to have its control."""
-        return self.thresholds.wants_own()
-
-    def has_reference(self, replies: Sequence[Reply]) -> bool:
-        """Return whether the next question, after some replies, is to have a reference."""
-        return bool(replies)
-
     def _ask(self, pair: "_Judged", purpose: Purpose) -> Outcome | None:
         allowance = self.result.allowance
         replies: list[Reply] = []
         is_paid = False
         while (outcome := outcome_of(replies)) is None:
-            reference = pair.reference if self.has_reference(replies) else None
+            reference = pair.reference if replies else None
             reply = self._judge.reply(
                 is_wrong=pair.is_wrong,
                 is_injected=pair.is_injected,

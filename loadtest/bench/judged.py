@@ -2,8 +2,7 @@
 
 Each seed draws requests from texts with groups, as `cacheproxy eval --chat` does, in front of an
 upstream that words every answer anew. The output has a line for each judge: semantic hits, the
-share of wrong ones, how many seeds broke the promise, and when the tier opened. Variants show what
-was decided against: a control with every label, no references, or one in every question.
+share of wrong ones, how many seeds broke the promise, and when the tier opened.
 """
 
 import json
@@ -25,7 +24,6 @@ from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.settings.settings import Settings
-from cacheproxy.thresholds.judged.asking import Reply
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 
 from .options import model_flags, smoke_flag
@@ -35,28 +33,6 @@ _JUDGES = (
     *(f"0.95,0.02,{manner}" for manner in ("accepts", "rejects", "random", "prose", "unreachable")),
 )
 
-
-class _EveryControl(JudgedReplayer):
-    def wants_control(self) -> bool:
-        return True
-
-
-class _NoReference(JudgedReplayer):
-    def has_reference(self, replies: Sequence[Reply]) -> bool:
-        return False
-
-
-class _EveryReference(JudgedReplayer):
-    def has_reference(self, replies: Sequence[Reply]) -> bool:
-        return True
-
-
-_VARIANTS = {
-    "as-it-is": JudgedReplayer,
-    "every-control": _EveryControl,
-    "no-reference": _NoReference,
-    "every-reference": _EveryReference,
-}
 
 _EARLY = 1_000
 
@@ -80,7 +56,6 @@ keyboard printer camera router firewall backup wallpaper ringtone alarm newslett
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--judge", "judges", multiple=True, default=_JUDGES, help="error rates and manner")
-@click.option("--variant", type=click.Choice(list(_VARIANTS)), default="as-it-is")
 @click.option("--border", type=int, help="instead, seeds of so many labels that must not open it")
 def main(
     model: str,
@@ -90,7 +65,6 @@ def main(
     seeds: int,
     first_seed: int,
     judges: tuple[str, ...],
-    variant: str,
     border: int | None,
 ) -> None:
     """Whether the chat tier keeps its promise.
@@ -110,8 +84,7 @@ def main(
     found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
     for seed, traffic in _traffic(installed, texts, requests, every):
         for judge in judges:
-            replayer = _VARIANTS[variant](traffic, parse_judge(judge), seed=seed)
-            found[judge].append(replayer.run())
+            found[judge].append(JudgedReplayer(traffic, parse_judge(judge), seed=seed).run())
     for judge, replays in found.items():
         click.echo(f"{judge:24} {_line(replays)}")
 
@@ -155,13 +128,18 @@ def _line(replays: Sequence[JudgedReplay]) -> str:
     wrong = sum(replay.wrong for replay in replays)
     over = sum(replay.error > 0.02 for replay in replays)
     opened = [replay.opened for replay in replays if replay.opened is not None]
+    early = sum(
+        replay.opened is not None and replay.opened < len(replay.outcomes) // 2
+        for replay in replays
+    )
     late = max(int(replay.is_wrong[len(replay.is_wrong) // 2 :].sum()) for replay in replays)
     reasons = {replay.standing.aside for replay in replays if replay.standing is not None}
     aside = "; ".join(sorted(reason for reason in reasons if reason))
     when = f"{np.median(opened):,.0f}" if opened else "never"
     return (
         f"hits {hits / len(replays):6,.0f}  wrong {wrong / hits if hits else 0:.2%}"
-        f"  over 2 %: {over} of {len(replays)}  opened {len(opened)}, median request {when}"
+        f"  over 2 %: {over} of {len(replays)}  opened {len(opened)}, {early} in the first half,"
+        f" median request {when}"
         f"  wrong in the second half, at most {late}  {aside}"
     )
 
