@@ -24,6 +24,7 @@ SHOWN = {
     "judged": ("over 2 %", "opened"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
     "tenants": ("names without end", "hits lost"),
+    "ingest": ("engine alone:", "in the last"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
