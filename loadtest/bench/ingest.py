@@ -23,7 +23,7 @@ from .engine import read_texts
 from .offline.contenders import Ours
 from .options import model_flags, settings_of, smoke_flag
 
-_SAMPLE = 4_000
+_SAMPLE = 1_000
 _PAUSE_S = 0.25
 
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from pages import ROOT, sources
 from server_process import Server
 
 TEXTS = [
@@ -84,3 +85,21 @@ def test_a_server_that_is_not_there_ends_the_command_with_69(corpus, tmp_path):
 
     assert done.returncode == 69
     assert "no answer" in done.stderr
+
+
+def test_the_python_example_of_the_page_runs(model_home, corpus, tmp_path):
+    (example,) = sources(ROOT / "docs" / "ingestion.md", "python")
+    server = Server(model_home, "memory://")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", example.replace("http://127.0.0.1:8080", server.url)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        server.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["600 0", *(f"{i} True" for i in range(600))]
