@@ -30,7 +30,7 @@ SHOWN = {
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged")
+IN_PROCESS = ("thresholds", "judged", "ingest")
 """Benchmarks that start no server."""
 
 
