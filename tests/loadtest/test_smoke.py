@@ -66,7 +66,7 @@ def test_a_benchmark_runs(name, flags_of):
 @pytest.mark.parametrize(
     # That of reranking builds a model first, which takes too long to do it twice.
     "name",
-    [name for name in BENCHMARKS if name not in ("thresholds", "judged", "rerank")],
+    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank")],
 )
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:
