@@ -13,6 +13,7 @@ from cacheproxy.cli.openapi import openapi
 from cacheproxy.cli.purge import purge
 from cacheproxy.cli.serve import serve
 from cacheproxy.cli.stats import stats
+from cacheproxy.cli.warm import warm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,7 +23,7 @@ def main() -> None:
 
 
 for command in (
-    *(serve, model, embed, evaluate, measure_judge, stats, purge),
+    *(serve, model, embed, warm, evaluate, measure_judge, stats, purge),
     *(key, openapi, loadtest),
 ):
     main.add_command(command)

@@ -78,7 +78,7 @@ def main(
     """
     settings = settings_of(home)
     installed = load_installed(load_manifest(model).name, settings.home)
-    texts = _read_texts(files)
+    texts = read_texts(files)
     threads = settings.batch.threads
     bench = _Bench(
         model=installed,
@@ -191,7 +191,7 @@ def _time_bare(model: InstalledModel, encoder: OnnxEncoder, texts: Sequence[str]
     return statistics.median(_seconds(answer, text) for text in texts)
 
 
-def _read_texts(paths: Sequence[Path]) -> list[str]:
+def read_texts(paths: Sequence[Path]) -> list[str]:
     if not paths:
         corpus = read_corpus(models_folder())
         return [*corpus.held_out, *corpus.calibration]

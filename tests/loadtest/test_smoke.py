@@ -24,12 +24,13 @@ SHOWN = {
     "judged": ("over 2 %", "opened"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
     "tenants": ("names without end", "hits lost"),
+    "ingest": ("engine alone:", "in the last"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged")
+IN_PROCESS = ("thresholds", "judged", "ingest")
 """Benchmarks that start no server."""
 
 
@@ -65,7 +66,7 @@ def test_a_benchmark_runs(name, flags_of):
 @pytest.mark.parametrize(
     # That of reranking builds a model first, which takes too long to do it twice.
     "name",
-    [name for name in BENCHMARKS if name not in ("thresholds", "judged", "rerank")],
+    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank")],
 )
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:
