@@ -39,13 +39,7 @@ class Panel:
     colours: dict[str, str] = field(default_factory=dict)
 
 
-_TIERS = {
-    "hot": "orange",
-    "exact": "blue",
-    "semantic": "purple",
-    "miss": "#8a8f98",
-    "mixed": "green",
-}
+_TIERS = dict(hot="orange", exact="blue", semantic="purple", miss="#8a8f98", mixed="green")
 _RATE = f"{{{_JOB}}}[$__rate_interval]"
 
 
@@ -107,12 +101,12 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Service levels, thirty days": [
         Panel(
-            f"Budget left: {what}",
+            f"Budget left: {name} requests",
             [(f"min(cacheproxy:slo_{name}:budget_left30d{{{_JOB}}})", "")],
             *("stat", "percentunit", 12, "Of what the objective allows; negative: it is missed."),
             steps=((None, "red"), (0.0, "orange"), (0.25, "green")),
         )
-        for what, name in (("failed requests", "failed"), ("slow requests", "slow"))
+        for name in ("failed", "slow")
     ],
     "Hits": [
         Panel(
