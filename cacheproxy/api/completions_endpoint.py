@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import ClientGone, Watch, Watched
-from cacheproxy.api.control import parse_control
+from cacheproxy.api.control import is_plain, parse_control
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
 from cacheproxy.api.repeated.at_once import WholeAnswer
@@ -134,8 +134,7 @@ class CompletionsEndpoint:
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
         headers = visit.headers
-        caller = self._callers.unlimited(headers)
-        if caller is None or parse_control(headers) is not DEFAULT_CONTROL:
+        if not is_plain(headers) or (caller := self._callers.unlimited(headers)) is None:
             return None
         namespace_id = caller.namespace.id
         repeat = self._repeats.get(namespace_id, body)

@@ -141,6 +141,11 @@ CONTROL_HEADERS = (
 """The headers that `parse_control` understands, for the OpenAPI document."""
 
 
+def is_plain(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a request has no header that controls the cache."""
+    return _NAMES.isdisjoint(headers)
+
+
 def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     """Return what the request asks of the cache.
 
@@ -149,7 +154,7 @@ def parse_control(headers: Mapping[bytes, bytes]) -> Control:
     Raises:
         BadRequest: an `X-Cacheproxy-*` header or a supported directive has an invalid value.
     """
-    if _NAMES.isdisjoint(headers):
+    if is_plain(headers):
         return DEFAULT_CONTROL
     fields: dict[str, Any] = {}
     for name, argument in _directives(headers.get(_CACHE_CONTROL, b"").decode("latin-1")).items():

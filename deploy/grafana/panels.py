@@ -39,7 +39,8 @@ class Panel:
     colours: dict[str, str] = field(default_factory=dict)
 
 
-_TIERS = dict(hot="orange", exact="blue", semantic="purple", miss="#8a8f98", mixed="green")
+_TIERS = {"hot": "orange", "exact": "blue", "semantic": "purple"}
+_TIERS |= {"miss": "#8a8f98", "mixed": "green"}
 _RATE = f"{{{_JOB}}}[$__rate_interval]"
 
 

@@ -103,19 +103,23 @@ def test_what_a_request_asks_for_beside_the_answer_is_done(server, line, told):
 
 
 @pytest.mark.parametrize(
-    ("given", "status"),
+    ("given", "status", "message"),
     [
-        (request(b"Host: y"), 400),
-        (request(b"Content-Encoding: gzip"), 415),
-        (request().replace(b"Host: x\r\n", b""), 400),
-        (request().replace(b"POST", b"PUT"), 405),
-        (request(b"X-Cacheproxy-TTL: soon"), 400),
-        (request(b"X-Cacheproxy-Namespace: \xff"), 400),
+        (request(b"Host: y"), 400, "Host"),
+        (request(b"Content-Encoding: gzip"), 415, "compressed"),
+        (request().replace(b"Host: x\r\n", b""), 400, "Host"),
+        (request().replace(b"POST", b"PUT"), 405, "not allowed"),
+        (request(b"X-Cacheproxy-TTL: soon"), 400, "X-Cacheproxy-TTL"),
+        (request(b"X-Cacheproxy-Namespace: \xff"), 400, "X-Cacheproxy-Namespace"),
     ],
     ids=["two hosts", "a compressed body", "no host", "PUT", "a wrong time", "a wrong namespace"],
 )
-def test_what_is_refused_otherwise_is_refused(server, given, status):
-    assert asked(server.url, given).status == status
+def test_what_is_refused_otherwise_is_refused(server, given, status, message):
+    answer = asked(server.url, given)
+
+    assert answer.status == status
+    assert message in json.loads(answer.body)["error"]["message"]
+    assert "x-request-id" in answer.headers
 
 
 def test_an_expected_100_is_sent_and_then_the_answer(server):

@@ -6,12 +6,15 @@ the request calls for more: no control of the cache, no limits of its tenant, no
 trace. Everything else, errors included, goes the usual way, and nothing has been counted then.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from cacheproxy.api.presentation import Headers
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.request_trace import Visit
+
+logger = logging.getLogger(__name__)
 
 
 class WholeAnswer(NamedTuple):
@@ -64,7 +67,12 @@ class AtOnce:
         visit = Visit(headers)
         if visit.tells_id or self._journal.tells_ids:
             return None
-        answer = self._endpoints[url].at_once(visit, body)
+        try:
+            answer = self._endpoints[url].at_once(visit, body)
+        except Exception:
+            # To the parser, which called, it would mean that the request is malformed.
+            logger.exception("a request was not answered at once; it goes the usual way")
+            return None
         if answer is not None:
             self._journal.close(visit)
         return answer
