@@ -112,6 +112,7 @@ class Model:
         self.evidence: dict[str, Evidence] = {}
         self.kept: dict[tuple[Any, tuple[int, ...]], Kept] = {}
         self.evicted: set[tuple[Any, tuple[int, ...]]] = set()
+        self.lost_purges_at = -math.inf
         self.offsets_s = [0.0]
         self.default_ttl_s = 3600.0
         self.least_labels = 0
@@ -325,6 +326,9 @@ class Model:
             if expires.get((namespace, ids), 0.0) - self.clock_slack_s < at:
                 continue
             if (namespace, ids) in self.evicted or by is None:
+                continue
+            # What is begun before a server has heard that the notes were lost is not stored.
+            if self.lost_purges_at > one.began - UNHEARD_S:
                 continue
             if any(
                 purge.covers(namespace, ids, by.tags) and purge.acked > one.began - UNHEARD_S

@@ -62,6 +62,10 @@ class RedisPeer:
         names = [name for name in self._data if name.startswith(b"cp:e2:")]
         return {name: value for name in names if (value := self._get(name)) is not None}
 
+    def notes_of_purges(self) -> list[bytes]:
+        """Return the names of the keys that purges are noted in."""
+        return [name for name in sorted(self._data) if name.startswith(b"cp:{shared}:")]
+
     def forget(self, name: bytes) -> None:
         """Evict a key, as under `maxmemory`."""
         if self._data.pop(name, None) is not None:
@@ -187,7 +191,8 @@ class RedisPeer:
 
     def _scan_(self, session, cursor, *options):
         after = self._cursors.pop(int(cursor), b"")
-        names = sorted(name for name in self._data if name > after and name.startswith(b"cp:e2:"))
+        prefix = b"cp:e2:" if "MATCH" in options else b""
+        names = sorted(name for name in self._data if name > after and name.startswith(prefix))
         part = [name for name in names[:8] if self._get(name) is not None]
         if len(names) <= 8:
             return [b"0", part]
@@ -212,12 +217,12 @@ class RedisPeer:
         held = self._get(_bytes(name)) or {}
         return [held.get(_bytes(field)) for field in fields]
 
-    def _zadd_(self, session, name, score, member):
+    def _zadd_(self, session, name, *scored):
         name = _bytes(name)
         held = dict(self._get(name) or {})
-        held[_bytes(member)] = float(score)
+        held.update(zip(map(_bytes, scored[1::2]), map(float, scored[::2]), strict=True))
         self._set(name, held)
-        return 1
+        return len(scored) // 2
 
     def _zmscore_(self, session, name, *members):
         held = self._get(_bytes(name)) or {}
