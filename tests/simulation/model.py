@@ -112,7 +112,6 @@ class Model:
         self.evidence: dict[str, Evidence] = {}
         self.kept: dict[tuple[Any, tuple[int, ...]], Kept] = {}
         self.evicted: set[tuple[Any, tuple[int, ...]]] = set()
-        self.lost_purges_at = -math.inf
         self.offsets_s = [0.0]
         self.default_ttl_s = 3600.0
         self.least_labels = 0
@@ -327,8 +326,8 @@ class Model:
                 continue
             if (namespace, ids) in self.evicted or by is None:
                 continue
-            # What is begun before a server has heard that the notes were lost is not stored.
-            if self.lost_purges_at > one.began - UNHEARD_S:
+            # What began before a server has heard that floors began again is not stored.
+            if self.network.peer.floors_began_again_at > one.began - UNHEARD_S:
                 continue
             if any(
                 purge.covers(namespace, ids, by.tags) and purge.acked > one.began - UNHEARD_S

@@ -4,6 +4,7 @@ Each command is atomic, as are those between MULTI and EXEC; commands of several
 intervene between all others. Keys expire by the clock of this machine.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -15,6 +16,8 @@ from redis import exceptions
 from tests.simulation.world import EPOCH_S, World
 
 _KNN = re.compile(r"\(@namespace:\{(\w+)\}(?: @tags:\{(\w+)\})?\)=>\[KNN (\d+) @(\S+) ")
+
+_FLOORS = b"cp:{shared}:floors"
 
 
 def _bytes(value: Any) -> bytes:
@@ -38,12 +41,15 @@ class RedisPeer:
     Attributes:
         clock_offset_s: how far its clock is ahead of the world's.
         on_write: is told of each HSET (name, fields) and SET (name, value) that takes effect.
+        floors_began_again_at: when a first floor of purges was written after all had been evicted.
     """
 
     def __init__(self, world: World) -> None:
         self.clock_offset_s = 0.0
         self.on_write: Callable[[bytes, Any], None] = lambda name, value: None
         self.commands = 0
+        self.floors_began_again_at = -math.inf
+        self._has_lost_floors = False
         self._world = world
         self._data: dict[bytes, Any] = {}
         self._expiry: dict[bytes, float] = {}
@@ -69,6 +75,7 @@ class RedisPeer:
     def forget(self, name: bytes) -> None:
         """Evict a key, as under `maxmemory`."""
         if self._data.pop(name, None) is not None:
+            self._has_lost_floors |= name == _FLOORS
             self._expiry.pop(name, None)
             self._touch(name)
 
@@ -222,6 +229,8 @@ class RedisPeer:
         held = dict(self._get(name) or {})
         held.update(zip(map(_bytes, scored[1::2]), map(float, scored[::2]), strict=True))
         self._set(name, held)
+        if name == _FLOORS and self._has_lost_floors:
+            self._has_lost_floors, self.floors_began_again_at = False, self._world.now
         return len(scored) // 2
 
     def _zmscore_(self, session, name, *members):

@@ -266,7 +266,6 @@ class Steps:
 
     def _forget_purges(self) -> None:
         """Let Redis evict some of what it keeps of purges."""
-        self.model.lost_purges_at = self.world.now
         for name in self.peer.notes_of_purges():
             if self.world.chance.random() < 0.7:
                 self.peer.forget(name)

@@ -105,24 +105,22 @@ class RedisPurges:
         self._active.clear()
         for generation, name in running_in(running):
             self._activate(name, generation)
-        self._purges.missed(max(number_in(newest), since_in(since) or 0))
-        if since_in(since) is None:
+        number = number_in(newest)
+        self._purges.missed(max(number, since_in(since) or 0))
+        if since_in(since) is None or not number:
             try:
                 await self._restore()
             except StoreError as error:  # a replica refuses it, for one
                 _log.debug("cannot begin the floors of purges: %s", error)
 
     async def _restore(self) -> None:
-        """Begin the floors anew; nothing that this process has begun so far is written any more.
+        """Write the number of the newest purge, and begin the floors if there are none.
 
         Raises:
             StoreError: Redis did not answer, or refused it.
         """
         if self._purges.generation:
-            _log.warning(
-                "Redis has lost its notes of purges (evicted, or flushed):"
-                " what is being computed now is not stored"
-            )
+            _log.warning("Redis has lost its notes of purges: evicted, flushed, or not saved")
         await self.purge(NOTHING, None)
 
     def _activate(self, name: str, generation: int) -> None:

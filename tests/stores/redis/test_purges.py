@@ -341,3 +341,13 @@ async def test_a_store_opens_and_purges_over_garbage_in_all_that_is_kept_of_purg
     assert store.purges.is_listening
     await store.put_many(entries(["a"], generation=store.purges.generation))
     assert await store.purge(Scope(NAMESPACE)) == 1
+
+
+async def test_a_process_that_starts_without_the_newest_number_can_write_where_was_purged(
+    redis_url, client, open_store
+):
+    store = await open_store(redis_url)
+    await store.purge(Scope(NAMESPACE))
+    client.delete(GENERATION)
+    late = await open_store(redis_url)
+    assert await late.put_many(entries(["a"], generation=late.purges.generation)) == 1
