@@ -24,6 +24,12 @@ tokens_per_minute = 600
 
 [tenants.narrow]
 in_flight = 1
+
+[tenants.split.namespace_limits.reports]
+requests_per_minute = 60
+
+[tenants.split.namespace_limits."*"]
+tokens_per_minute = 600
 """
 
 
@@ -51,7 +57,7 @@ KEYS = key_lines(
         )
     ),
     ops=scoped("ops", "admin"),
-    **{tenant: plain(tenant) for tenant in ("zeta", "rated", "wordy", "narrow")},
+    **{tenant: plain(tenant) for tenant in ("zeta", "rated", "wordy", "narrow", "split")},
 )
 
 
@@ -196,6 +202,29 @@ def test_tokens_beyond_a_tenant_s_rate_get_429_but_hits_cost_none(server):
     assert ask(server, "wordy", words + " more").status_code == 429
     for _ in range(20):
         assert ask(server, "wordy", words).status_code == 200
+
+
+def test_requests_beyond_a_namespace_s_rate_get_429_and_its_tenant_s_others_do_not(server):
+    reports = {"X-Cacheproxy-Namespace": "reports"}
+    answers = [ask(server, "split", **reports) for _ in range(8)]
+
+    assert [answer.status_code for answer in answers[:6]] == [200] * 6
+    assert answers[-1].status_code == 429
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert "this namespace" in answers[-1].json()["error"]["message"]
+    assert server.metric("shed_total", reason="namespace") >= 1
+    assert ask(server, "split").status_code == 200
+    assert ask(server, "zeta", **reports).status_code == 200
+
+
+def test_new_names_bring_a_tenant_no_more_than_its_other_namespaces_have_together(server):
+    words = " ".join(["word"] * 50)
+    codes = [
+        ask(server, "split", words, **{"X-Cacheproxy-Namespace": f"new {n}"}).status_code
+        for n in range(4)
+    ]
+    assert codes[0] == 200
+    assert codes[1:] == [429] * 3
 
 
 def test_requests_in_flight_beyond_a_tenant_s_limit_get_429(server):
