@@ -260,6 +260,40 @@ def test_json_that_swells_when_it_is_parsed_is_refused_before_it_is(server):
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
 
 
+def test_what_another_tenant_has_cached_takes_the_same_way_as_what_nobody_has(server):
+    # What cannot be told by its way cannot be told by its time.
+    for _ in range(2):
+        ask(server, "acme", "the price of the red ticket")
+    assert "detail=hot" in status_of(server, "acme", "the price of the red ticket")
+
+    assert way_of(server, "zeta", "the price of the red ticket") == way_of(
+        server, "zeta", "the price of the old ticket"
+    )
+
+
+def way_of(server, key: str, text: str) -> tuple:
+    """Return what a request was told, its stages, and what it was counted as."""
+    names = ("lookups_total", "batch_texts_sum", "batch_tokens_sum", "stage_duration_seconds_count")
+
+    def counted() -> dict[str, float]:
+        lines = server.http.get("/metrics").text.splitlines()
+        told = (
+            line.rsplit(" ", 1)
+            for line in lines
+            if line.removeprefix("cacheproxy_").startswith(names)
+        )
+        return {series: float(value) for series, value in told}
+
+    before = counted()
+    answer = ask(server, key, text, **{"X-Cacheproxy-Semantic": "off"})
+    grown = {series: value - before.get(series, 0.0) for series, value in counted().items()}
+    stages = [one.partition(";")[0].strip() for one in answer.headers["server-timing"].split(",")]
+    told = answer.headers["cache-status"].partition("; ttl")[0]
+    # Whether a probe is made for what is kept depends on how busy the machine is.
+    stages = [stage for stage in stages if stage != "probe"]
+    return told, stages, {one: more for one, more in grown.items() if more and "probe" not in one}
+
+
 def test_a_flood_of_names_takes_neither_hits_nor_evidence_from_another_tenant(server):
     known = [f"what is the price of the {number}th ticket to the harbour" for number in range(40)]
     for text in known:
