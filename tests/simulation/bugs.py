@@ -12,6 +12,7 @@ from cacheproxy.errors import ApiError
 from cacheproxy.routes.item_inference import ItemInference
 from cacheproxy.stores.embedded import notices
 from cacheproxy.stores.embedded.database import transaction
+from cacheproxy.stores.embedded.removal import Removal
 from cacheproxy.stores.redis import floors, purges
 from cacheproxy.thresholds import sharing
 from cacheproxy.thresholds.earned import EarnedThresholds
@@ -96,7 +97,10 @@ def sweep_takes_over_running_purge() -> Iterator[None]:
                 found = real_execute(notices._REMOVE_NAMESPACE, arguments)
             return [notices.Removed(*row) for row in found.fetchall()]
 
-    with patch.object(notices, "remove_some", remove_some):
+    with (
+        patch.object(notices, "remove_some", remove_some),
+        patch.object(Removal, "_is_running", lambda self, purge: False),
+    ):
         yield
 
 
