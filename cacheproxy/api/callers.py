@@ -56,7 +56,7 @@ class Caller:
         owner: its tenant's `keys.tenant_id`.
         grant: what its key allows.
         is_free: whether it may use the cache as it likes.
-        meter: counts what its tenant takes, or None if nothing limits that.
+        meter: counts what its tenant and namespace take, or None if nothing limits that.
     """
 
     __slots__ = ("grant", "is_free", "meter", "namespace", "owner")
@@ -154,7 +154,7 @@ class Callers:
             except UnicodeDecodeError:
                 raise BadRequest("X-Cacheproxy-Namespace must be UTF-8") from None
         namespace = named_in(grant.tenant, name, "X-Cacheproxy-Namespace")
-        caller = Caller(namespace, grant, self._meters.of(owner_of(namespace.id)))
+        caller = Caller(namespace, grant, self._meters.of(namespace.id))
         if len(grant.remembered) >= _REMEMBERED:
             grant.remembered.clear()
         grant.remembered[raw] = caller

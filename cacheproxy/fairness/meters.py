@@ -1,4 +1,6 @@
-"""What single tenants may take in a minute and at the same time, where an operator has said so.
+"""What single tenants, and namespaces of theirs, may take where an operator has said so.
+
+Limits are of what comes in a minute and of what is there at the same time.
 
 Rates are token buckets that hold a tenth of a minute's worth: a request takes one from the first,
 tokens are taken from the second once their number is known, which may leave it in debt. Refusals
@@ -9,9 +11,11 @@ seconds.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from cacheproxy.errors import Overloaded
+from cacheproxy.keys import owner_of
 
 _BURST_S = 6.0
 """What a bucket holds, in seconds of its rate: clients come in bursts, and ask for minutes."""
@@ -28,7 +32,7 @@ _ONE_MORE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one tenant; None: no limit."""
+    """The limits of a tenant or a namespace; None: no limit."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -61,6 +65,8 @@ class Bucket:
 class Meter:
     """One tenant's account in one process; belongs to one event loop."""
 
+    whose = "tenant"
+
     def __init__(self, limits: Limits, refused: Callable[[], object] = lambda: None) -> None:
         """Start with full buckets; `refused` is called for each request that is refused."""
         self._count_refused = refused
@@ -78,9 +84,9 @@ class Meter:
         """
         try:
             if self._tokens is not None:
-                _check(self._tokens, now_s, 1.0, "tokens")
+                self._check(self._tokens, now_s, 1.0, "tokens")
             if self._requests is not None:
-                _check(self._requests, now_s, 1.0, "requests")
+                self._check(self._requests, now_s, 1.0, "requests")
                 self._requests.take(1.0)
         except Overloaded as error:
             self._count_refused()
@@ -97,7 +103,7 @@ class Meter:
         """
         if self._tokens is not None:
             try:
-                _check(self._tokens, now_s, tokens, "tokens")
+                self._check(self._tokens, now_s, tokens, "tokens")
             except Overloaded:
                 self._count_refused()
                 raise
@@ -113,7 +119,7 @@ class Meter:
         if self._most_in_flight is not None and self._in_flight >= self._most_in_flight:
             self._count_refused()
             raise Overloaded(
-                f"this tenant has {self._in_flight} requests in flight, its limit",
+                f"this {self.whose} has {self._in_flight} requests in flight, its limit",
                 code=LIMIT_CODE,
                 retry_after_s=_ONE_MORE_S,
             )
@@ -123,28 +129,113 @@ class Meter:
         """Take note that a request has ended."""
         self._in_flight -= 1
 
+    def _check(self, bucket: Bucket, now_s: float, size: float, what: str) -> None:
+        wait_s = bucket.wait_s(now_s, size)
+        if wait_s > 0:
+            raise Overloaded(
+                f"this {self.whose} has used all the {what} that it may use in a minute",
+                code=LIMIT_CODE,
+                retry_after_s=math.ceil(wait_s),
+            )
 
-def _check(bucket: Bucket, now_s: float, size: float, what: str) -> None:
-    wait_s = bucket.wait_s(now_s, size)
-    if wait_s > 0:
-        raise Overloaded(
-            f"this tenant has used all the {what} that it may use in a minute",
-            code=LIMIT_CODE,
-            retry_after_s=math.ceil(wait_s),
-        )
+
+class NamespaceMeter(Meter):
+    """The account of a namespace, or of several together; its tenant's counts the same."""
+
+    whose = "namespace"
+
+    def __init__(
+        self, limits: Limits, tenant: Meter, refused: Callable[[], object] = lambda: None
+    ) -> None:
+        """Start with full buckets; what the tenant's meter refuses costs nothing here."""
+        super().__init__(limits, refused)
+        self._tenant = tenant
+
+    def request(self, now_s: float) -> None:
+        """Take note of a request; raises `Overloaded`."""
+        super().request(now_s)
+        try:
+            self._tenant.request(now_s)
+        except Overloaded:
+            if self._requests is not None:
+                self._requests.take(-1.0)
+            raise
+
+    def infer(self, now_s: float, tokens: int) -> None:
+        """Take the tokens that a request is about to have inferred; raises `Overloaded`."""
+        super().infer(now_s, tokens)
+        try:
+            self._tenant.infer(now_s, tokens)
+        except Overloaded:
+            super().used(-tokens)
+            raise
+
+    def used(self, tokens: int) -> None:
+        """Take tokens that an upstream has used."""
+        super().used(tokens)
+        self._tenant.used(tokens)
+
+    def enter(self) -> None:
+        """Take note that a request begins; raises `Overloaded`."""
+        super().enter()
+        try:
+            self._tenant.enter()
+        except Overloaded:
+            super().leave()
+            raise
+
+    def leave(self) -> None:
+        """Take note that a request has ended."""
+        super().leave()
+        self._tenant.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceLimits:
+    """The limits of a tenant's namespaces.
+
+    Attributes:
+        named: by the namespace's id.
+        others: of all others together, however many names there are; None: no limit.
+    """
+
+    named: Mapping[str, Limits] = field(default_factory=dict)
+    others: Limits | None = None
 
 
 class Meters:
-    """The meters of the tenants that have limits, by `keys.tenant_id`."""
+    """The meters of the tenants and namespaces that have limits; as many as are configured."""
 
     def __init__(
-        self, limits: Mapping[str, Limits], refused: Callable[[], object] = lambda: None
+        self,
+        tenants: Mapping[str, Limits],
+        refused: Callable[[str], object] = lambda whose: None,
+        *,
+        namespaces: Mapping[str, NamespaceLimits] | None = None,
     ) -> None:
-        """Make a meter for each tenant with limits; `refused` counts what they refuse."""
-        self._meters = {
-            owner: Meter(each, refused) for owner, each in limits.items() if each != Limits()
-        }
+        """Make a meter for each tenant, and for namespaces, with limits.
 
-    def of(self, owner: str) -> Meter | None:
-        """Return a tenant's meter; None if nothing limits it."""
-        return self._meters.get(owner)
+        Args:
+            tenants: their limits by `keys.tenant_id`.
+            refused: counts a request that is refused, as one of a `tenant` or a `namespace`.
+            namespaces: the limits of tenants' namespaces, by `keys.tenant_id`.
+        """
+        count, count_namespace = partial(refused, "tenant"), partial(refused, "namespace")
+        self._meters = {
+            owner: Meter(each, count) for owner, each in tenants.items() if each != Limits()
+        }
+        self._named: dict[str, Meter] = {}
+        self._others: dict[str, Meter] = {}
+        for owner, limits in (namespaces or {}).items():
+            tenant = self._meters.get(owner) or Meter(Limits())
+            for namespace_id, each in limits.named.items():
+                self._named[namespace_id] = NamespaceMeter(each, tenant, count_namespace)
+            if limits.others is not None:
+                self._others[owner] = NamespaceMeter(limits.others, tenant, count_namespace)
+
+    def of(self, namespace_id: str) -> Meter | None:
+        """Return the meter of a namespace, or its tenant's; None if nothing limits either."""
+        owner = owner_of(namespace_id)
+        if not self._named and not self._others:
+            return self._meters.get(owner)
+        return self._named.get(namespace_id) or self._others.get(owner) or self._meters.get(owner)

@@ -19,7 +19,7 @@ from cacheproxy.errors import NotCached
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.engine import Engine, Given
 from cacheproxy.inference.input import Input, characters_of
-from cacheproxy.keys import KeyScope, key_scope, owner_of
+from cacheproxy.keys import KeyScope, key_scope
 from cacheproxy.records import Record
 from cacheproxy.routes.early_refusal import EarlyRefusal
 from cacheproxy.routes.exchange import Control, ItemsRequest, ItemsResult, ModelInfo, Served
@@ -210,7 +210,7 @@ class ItemsRoute(Generic[R]):
             return
         new = (item for item in items if not self._inference.in_flight(item, state))
         tokens = sum(len(item.ids) for item in new)
-        meter = self._meters.of(owner_of(state.namespace_id))
+        meter = self._meters.of(state.namespace_id)
         if meter is not None:
             meter.infer(time.monotonic(), tokens)
         if state.reservation is None:

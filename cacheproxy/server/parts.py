@@ -161,7 +161,11 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         upstreams=Upstreams(settings.all_upstreams, metrics),
         recorder=_make_recorder(settings, metrics),
         tenants=tenants,
-        meters=Meters(tenants.limits(), metrics.shed.labels("tenant").inc),
+        meters=Meters(
+            tenants.limits(),
+            lambda whose: metrics.shed.labels(whose).inc(),
+            namespaces=tenants.namespace_limits(),
+        ),
     )
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from cacheproxy.fairness.meters import Limits
+from cacheproxy.fairness.meters import Limits, NamespaceLimits
 from cacheproxy.fairness.shelves import Terms
-from cacheproxy.keys import tenant_id
+from cacheproxy.keys import Namespace, tenant_id
 from cacheproxy.settings.section import Section
 
 Scope = Literal["read", "write", "purge", "admin"]
@@ -45,16 +45,9 @@ ApiKeys = dict[Name, list[KeyHash | ApiKey]]
 """The keys of each tenant."""
 
 
-class TenantSettings(Section):
-    """What one tenant may take; whatever is not set is not limited."""
+class Rates(Section):
+    """What may come in a minute, and be there at the same time."""
 
-    share: float = Field(
-        1,
-        gt=0,
-        le=1_000,
-        description="its part, relative to the others', of what tenants compete for: inference, "
-        "the hot tier, the embedded store",
-    )
     requests_per_minute: float | None = Field(
         None, gt=0, description="most requests in a minute, for each process"
     )
@@ -66,6 +59,26 @@ class TenantSettings(Section):
     )
     in_flight: int | None = Field(
         None, ge=1, description="most requests at the same time, for each process"
+    )
+
+    def limits(self) -> Limits:
+        """Return them as a meter takes them."""
+        return Limits(self.requests_per_minute, self.tokens_per_minute, self.in_flight)
+
+
+OTHERS = "*"
+"""In place of a namespace's name: all that are not named, together."""
+
+
+class TenantSettings(Rates):
+    """What one tenant may take; whatever is not set is not limited."""
+
+    share: float = Field(
+        1,
+        gt=0,
+        le=1_000,
+        description="its part, relative to the others', of what tenants compete for: inference, "
+        "the hot tier, the embedded store",
     )
     hot_bytes: int | None = Field(
         None, ge=0, description="most memory in each of the hot tiers, bytes"
@@ -79,6 +92,11 @@ class TenantSettings(Section):
     namespaces: int | None = Field(
         None, ge=1, description="most namespaces of each model with evidence in memory"
     )
+    namespace_limits: dict[Name, Rates] = Field(
+        {},
+        max_length=1_000,
+        description="the same rates of single namespaces, by name; `*` is all others together",
+    )
 
 
 _ANY = TenantSettings()
@@ -88,6 +106,7 @@ class Tenants:
     """The tenants' settings by `keys.tenant_id`, in the forms that the parts of a server need."""
 
     def __init__(self, tenants: Mapping[str, TenantSettings]) -> None:
+        self._by_name = dict(tenants)
         self._by_id = {tenant_id(name): settings for name, settings in tenants.items()}
 
     def of(self, owner: str) -> TenantSettings:
@@ -111,7 +130,19 @@ class Tenants:
 
     def limits(self) -> dict[str, Limits]:
         """Return the tenants' limits by their ids."""
+        return {owner: each.limits() for owner, each in self._by_id.items()}
+
+    def namespace_limits(self) -> dict[str, NamespaceLimits]:
+        """Return the limits of their namespaces by the tenants' ids, where there are any."""
         return {
-            owner: Limits(each.requests_per_minute, each.tokens_per_minute, each.in_flight)
-            for owner, each in self._by_id.items()
+            tenant_id(name): NamespaceLimits(
+                {
+                    Namespace(name, one).id: rates.limits()
+                    for one, rates in each.namespace_limits.items()
+                    if one != OTHERS
+                },
+                each.namespace_limits[OTHERS].limits() if OTHERS in each.namespace_limits else None,
+            )
+            for name, each in self._by_name.items()
+            if each.namespace_limits
         }

@@ -49,6 +49,9 @@ _MOST_BYTES = 64 * 2**20
 """Of an answer that is not a stream."""
 
 
+_ADDRESS_S = 1
+"""How long an address is taken for the name's; new connections go to the next one soon."""
+
 _RETRY_S = 1.0
 """When a tenant may come again that has too many requests at an upstream."""
 
@@ -157,7 +160,9 @@ class Upstream:
     def start(self) -> None:
         """Make the pool, on the running event loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.settings.connections, ssl=self._tls),
+            connector=aiohttp.TCPConnector(
+                limit=self.settings.connections, ssl=self._tls, ttl_dns_cache=_ADDRESS_S
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=self.settings.timeout_s, connect=self.settings.connect_timeout_s
             ),

@@ -3,7 +3,8 @@
 import pytest
 
 from cacheproxy.errors import Overloaded
-from cacheproxy.fairness.meters import Limits, Meter, Meters
+from cacheproxy.fairness.meters import Limits, Meter, Meters, NamespaceLimits, NamespaceMeter
+from cacheproxy.keys import Namespace, tenant_id
 
 
 def refused(call, *arguments) -> Overloaded:
@@ -79,3 +80,66 @@ def test_refusals_in_a_row_are_held_back_longer_and_longer_up_to_a_second():
 
     meter.request(1.0)
     assert refused(meter.request, 1.0).delay_s == 0
+
+
+def test_a_request_of_a_namespace_needs_room_in_its_tenant_s_account_too():
+    tenant = Meter(Limits(requests_per_minute=60))
+    one, two = (NamespaceMeter(Limits(requests_per_minute=40), tenant) for _ in range(2))
+    for _ in range(4):
+        one.request(0.0)
+    assert "namespace" in str(refused(one.request, 0.0))
+    two.request(0.0)
+    two.request(0.0)
+    assert "tenant" in str(refused(two.request, 0.0))
+
+
+def test_what_the_tenant_refuses_costs_its_namespace_nothing():
+    tenant = Meter(Limits(requests_per_minute=60, tokens_per_minute=600, in_flight=1))
+    namespace = NamespaceMeter(Limits(60, 600, in_flight=1), tenant)
+    for _ in range(6):
+        tenant.request(0.0)
+    for _ in range(100):
+        refused(namespace.request, 0.0)
+    tenant.infer(0.0, 60)
+    refused(namespace.infer, 0.0, 60)
+    tenant.enter()
+    refused(namespace.enter)
+    tenant.leave()
+
+    for _ in range(6):
+        namespace.request(6.0)
+    namespace.infer(6.0, 60)
+    namespace.enter()
+    refused(tenant.enter)
+    namespace.leave()
+    tenant.enter()
+
+
+def test_tokens_that_a_namespace_used_are_its_tenant_s_debt():
+    tenant = Meter(Limits(tokens_per_minute=6_000))
+    namespace = NamespaceMeter(Limits(), tenant)
+    namespace.request(0.0)
+    namespace.used(1_600)
+
+    refused(tenant.request, 0.0)
+
+
+def test_namespaces_without_limits_of_their_own_have_one_meter_however_many_they_are():
+    named, other = Namespace("acme", "named"), Namespace("acme", "other")
+    limits = NamespaceLimits({named.id: Limits(in_flight=1)}, Limits(in_flight=2))
+    meters = Meters({}, namespaces={tenant_id("acme"): limits})
+
+    assert meters.of(named.id) is not meters.of(other.id)
+    assert meters.of(other.id) is meters.of(Namespace("acme", "another").id)
+    assert meters.of(Namespace("zeta", "named").id) is None
+
+
+def test_where_only_some_namespaces_are_limited_the_others_have_their_tenant_s_meter():
+    named, other = Namespace("acme", "named"), Namespace("acme", "other")
+    limits = NamespaceLimits({named.id: Limits(in_flight=1)})
+    owner = tenant_id("acme")
+    meters = Meters({owner: Limits(in_flight=9)}, namespaces={owner: limits})
+    meters.of(named.id).enter()
+
+    refused(meters.of(named.id).enter)
+    meters.of(other.id).enter()

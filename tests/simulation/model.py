@@ -311,23 +311,28 @@ class Model:
     def stopped(self, stored: set[Any], at: float) -> None:
         """Judge what is stored, now that all servers have stopped."""
         expires: dict[Any, float] = {}
+        tags: dict[Any, tuple[str, ...]] = {}
         for one in self.machine.inferences.values():
             if one.by is not None and not one.by.no_store:
                 ttl_s = self.default_ttl_s if one.by.ttl_s is None else one.by.ttl_s
                 about = one.by.namespace, one.ids
                 expires[about] = min(one.ended + 0.9 * ttl_s, expires.get(about, math.inf))
+                tags[about] = (*tags.get(about, ()), *one.by.tags)
         for (namespace, ids), kept in self.kept.items():
             one = kept.one
-            by = one.by
             if kept.server.killed_at is not None or kept.server.stopped_in_trouble:
                 continue
-            # The entry that was written last may be one with a shorter life.
+            # The entry that was written last may be one with a shorter life, or with other tags.
             if expires.get((namespace, ids), 0.0) - self.clock_slack_s < at:
                 continue
-            if (namespace, ids) in self.evicted or by is None:
+            if (namespace, ids) in self.evicted or one.by is None:
+                continue
+            # What began before a server has heard that floors began again is not stored.
+            if self.network.peer.floors_began_again_at > one.began - UNHEARD_S:
                 continue
             if any(
-                purge.covers(namespace, ids, by.tags) and purge.acked > one.began - UNHEARD_S
+                purge.covers(namespace, ids, tags[namespace, ids])
+                and purge.acked > one.began - UNHEARD_S
                 for purge in self.purges
             ):
                 continue

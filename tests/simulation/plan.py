@@ -95,6 +95,7 @@ def _ambush(draw: Random) -> Step | None:
     args: dict[str, Any] = {}
     if what == "purge":
         args = {"namespace": draw.randrange(2), "scope": draw.choice(("namespace", "tag", "key"))}
+        args["is_forgotten"] = draw.random() < 0.3
     if what == "freeze":
         args = {"seconds": draw.choice((0.05, 3.0))}
     return Step(0.0, what, 0, args)
@@ -214,6 +215,7 @@ def _faults(draw: Random, kind: Kind, servers: int, span_s: float) -> Iterator[S
             4,
             namespace=lambda draw: draw.randrange(2),
             scope=lambda draw: draw.choice(("namespace", "tag", "key")),
+            is_forgotten=lambda draw: draw.random() < 0.3,
         )
         yield from some("clock", 2, seconds=lambda draw: draw.choice((-30.0, -2.0, 5.0, 600.0)))
         yield from some("redis clock", 1, seconds=lambda draw: draw.choice((-2.0, 0.3, 5.0)))

@@ -103,7 +103,8 @@ class Play(Steps):
             last = max(last, step.at)
         self._until(last + 0.001)
         self._heal()
-        self._until(max(world.now, self.disk_heals_at) + _SETTLE_S)
+        thawed = [server.loop.frozen_until for server in self.servers]
+        self._until(max(world.now, self.disk_heals_at, *thawed) + _SETTLE_S)
         live = [server for server in self.servers if server.is_up]
         for server in self.servers:
             if not server.is_up and server.killed_at is None:

@@ -4,6 +4,7 @@ Each command is atomic, as are those between MULTI and EXEC; commands of several
 intervene between all others. Keys expire by the clock of this machine.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -15,6 +16,8 @@ from redis import exceptions
 from tests.simulation.world import EPOCH_S, World
 
 _KNN = re.compile(r"\(@namespace:\{(\w+)\}(?: @tags:\{(\w+)\})?\)=>\[KNN (\d+) @(\S+) ")
+
+_FLOORS = b"cp:{shared}:floors"
 
 
 def _bytes(value: Any) -> bytes:
@@ -38,12 +41,15 @@ class RedisPeer:
     Attributes:
         clock_offset_s: how far its clock is ahead of the world's.
         on_write: is told of each HSET (name, fields) and SET (name, value) that takes effect.
+        floors_began_again_at: when a first floor of purges was written after all had been evicted.
     """
 
     def __init__(self, world: World) -> None:
         self.clock_offset_s = 0.0
         self.on_write: Callable[[bytes, Any], None] = lambda name, value: None
         self.commands = 0
+        self.floors_began_again_at = -math.inf
+        self._has_lost_floors = False
         self._world = world
         self._data: dict[bytes, Any] = {}
         self._expiry: dict[bytes, float] = {}
@@ -62,9 +68,14 @@ class RedisPeer:
         names = [name for name in self._data if name.startswith(b"cp:e2:")]
         return {name: value for name in names if (value := self._get(name)) is not None}
 
+    def notes_of_purges(self) -> list[bytes]:
+        """Return the names of the keys that purges are noted in."""
+        return [name for name in sorted(self._data) if name.startswith(b"cp:{shared}:")]
+
     def forget(self, name: bytes) -> None:
         """Evict a key, as under `maxmemory`."""
         if self._data.pop(name, None) is not None:
+            self._has_lost_floors |= name == _FLOORS
             self._expiry.pop(name, None)
             self._touch(name)
 
@@ -187,7 +198,8 @@ class RedisPeer:
 
     def _scan_(self, session, cursor, *options):
         after = self._cursors.pop(int(cursor), b"")
-        names = sorted(name for name in self._data if name > after and name.startswith(b"cp:e2:"))
+        prefix = b"cp:e2:" if "MATCH" in options else b""
+        names = sorted(name for name in self._data if name > after and name.startswith(prefix))
         part = [name for name in names[:8] if self._get(name) is not None]
         if len(names) <= 8:
             return [b"0", part]
@@ -212,12 +224,14 @@ class RedisPeer:
         held = self._get(_bytes(name)) or {}
         return [held.get(_bytes(field)) for field in fields]
 
-    def _zadd_(self, session, name, score, member):
+    def _zadd_(self, session, name, *scored):
         name = _bytes(name)
         held = dict(self._get(name) or {})
-        held[_bytes(member)] = float(score)
+        held.update(zip(map(_bytes, scored[1::2]), map(float, scored[::2]), strict=True))
         self._set(name, held)
-        return 1
+        if name == _FLOORS and self._has_lost_floors:
+            self._has_lost_floors, self.floors_began_again_at = False, self._world.now
+        return len(scored) // 2
 
     def _zmscore_(self, session, name, *members):
         held = self._get(_bytes(name)) or {}

@@ -145,7 +145,7 @@ class SimServer:
             upstreams=Upstreams(settings.all_upstreams, METRICS),
             recorder=None,
             tenants=tenants,
-            meters=Meters(tenants.limits(), METRICS.shed.labels("tenant").inc),
+            meters=Meters(tenants.limits(), lambda whose: METRICS.shed.labels(whose).inc()),
         )
         self.embeddings = Embeddings(self.parts)
         if self._upstream is not None and self._chat_judge is not None:

@@ -187,11 +187,15 @@ class Steps:
                 similarity = 0.1 if chance() < wrong else 0.99
                 thresholds.observe(namespace.id, score, similarity)
 
-    def _purge(self, server: SimServer, namespace: int, scope: str) -> None:
+    def _purge(
+        self, server: SimServer, namespace: int, scope: str, is_forgotten: bool = False
+    ) -> None:
         if server.is_up:
-            server.do(self._purge_scope(server, NAMESPACES[namespace], scope))
+            server.do(self._purge_scope(server, NAMESPACES[namespace], scope, is_forgotten))
 
-    async def _purge_scope(self, server: SimServer, namespace: Namespace, scope: str) -> None:
+    async def _purge_scope(
+        self, server: SimServer, namespace: Namespace, scope: str, is_forgotten: bool
+    ) -> None:
         work_for(owner_of(namespace.id))
         tag = "t" if scope == "tag" else None
         key = ids = None
@@ -213,6 +217,8 @@ class Steps:
         self.tell(f"{server.name} purged {removed}")
         after = server.lasting_entries(Scope(namespace.id, tag, key))
         self.model.purged(purge, removed, before - after)
+        if is_forgotten:
+            self._forget_purges()
 
     def _kill(self, server: SimServer) -> None:
         if server.loop.is_dead:
@@ -246,6 +252,9 @@ class Steps:
         self.model.offsets_s.append(self.peer.clock_offset_s)
 
     def _evict(self, server: SimServer) -> None:
+        if self.world.chance.random() < 0.5:
+            self._forget_purges()
+            return
         entries = sorted(self.peer.entries())
         if entries:
             name = self.world.chance.choice(entries)
@@ -254,6 +263,12 @@ class Steps:
             if one is not None and one.by is not None:
                 self.model.evicted.add((one.by.namespace, one.ids))
             self.peer.forget(name)
+
+    def _forget_purges(self) -> None:
+        """Let Redis evict some of what it keeps of purges."""
+        for name in self.peer.notes_of_purges():
+            if self.world.chance.random() < 0.7:
+                self.peer.forget(name)
 
     def _cut(self, server: SimServer) -> None:
         self.network.cut(server.loop)

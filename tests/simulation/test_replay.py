@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.simulation.plan import make_plan
 from tests.simulation.run import run
 from tests.simulation.search import first_failure, shrink
@@ -26,6 +28,11 @@ def test_a_seed_happens_the_same_way_whatever_ran_before():
     after = [run(make_plan(seed)).digest for seed in reversed(range(20))]
 
     assert before == after[::-1]
+
+
+@pytest.mark.parametrize("seed", [109_003, 148_346, 172_141])
+def test_a_seed_that_failed_once_breaks_no_rule(seed):
+    assert not run(make_plan(seed)).broken
 
 
 def test_a_failing_seed_is_shrunk_to_what_it_needs():

@@ -19,6 +19,7 @@ _FOUND: dict[int, tuple[Kind, int]] = {
     8: ("embedded", 1_144),
     9: ("plain", 503),
     10: ("plain", 116),
+    11: ("plain", 2_432),
 }
 """In which kind of world each bug shows, and from which seed on to look for it, to save time."""
 

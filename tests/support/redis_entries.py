@@ -10,7 +10,7 @@ from opened_stores import key
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Partition
-from cacheproxy.stores.redis.index import ProbeIndex
+from cacheproxy.stores.redis.index import ENTRY_PREFIX, ProbeIndex
 from cacheproxy.stores.redis.store import RedisStore
 
 DIMENSIONS = 32
@@ -19,7 +19,7 @@ INDEX = ProbeIndex(PARTITION.fingerprint, DIMENSIONS)
 
 
 def entries(names, *, ttl_s=60.0, partition=PARTITION, probes=None, size=100, tags=()):
-    """Return entries whose record begins with their name."""
+    """Return entries whose record begins with their name, as if begun after any purge."""
     rows = itertools.repeat(None) if probes is None else probes
     return [
         Entry(
@@ -29,9 +29,16 @@ def entries(names, *, ttl_s=60.0, partition=PARTITION, probes=None, size=100, ta
             time.time() + ttl_s,
             tags,
             probe,
+            2**52,
         )
         for name, probe in zip(names, rows, strict=False)
     ]
+
+
+def count_stored(client) -> int:
+    """Return how many entries Redis has, expired ones that it has not removed included."""
+    names = client.scan_iter(match=ENTRY_PREFIX + b"*", count=1_000)
+    return len(set(names))
 
 
 def names_of(records) -> list[str | None]:

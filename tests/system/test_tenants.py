@@ -24,6 +24,12 @@ tokens_per_minute = 600
 
 [tenants.narrow]
 in_flight = 1
+
+[tenants.split.namespace_limits.reports]
+requests_per_minute = 60
+
+[tenants.split.namespace_limits."*"]
+tokens_per_minute = 600
 """
 
 
@@ -51,7 +57,7 @@ KEYS = key_lines(
         )
     ),
     ops=scoped("ops", "admin"),
-    **{tenant: plain(tenant) for tenant in ("zeta", "rated", "wordy", "narrow")},
+    **{tenant: plain(tenant) for tenant in ("zeta", "rated", "wordy", "narrow", "split")},
 )
 
 
@@ -198,6 +204,29 @@ def test_tokens_beyond_a_tenant_s_rate_get_429_but_hits_cost_none(server):
         assert ask(server, "wordy", words).status_code == 200
 
 
+def test_requests_beyond_a_namespace_s_rate_get_429_and_its_tenant_s_others_do_not(server):
+    reports = {"X-Cacheproxy-Namespace": "reports"}
+    answers = [ask(server, "split", **reports) for _ in range(8)]
+
+    assert [answer.status_code for answer in answers[:6]] == [200] * 6
+    assert answers[-1].status_code == 429
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert "this namespace" in answers[-1].json()["error"]["message"]
+    assert server.metric("shed_total", reason="namespace") >= 1
+    assert ask(server, "split").status_code == 200
+    assert ask(server, "zeta", **reports).status_code == 200
+
+
+def test_new_names_bring_a_tenant_no_more_than_its_other_namespaces_have_together(server):
+    words = " ".join(["word"] * 50)
+    codes = [
+        ask(server, "split", words, **{"X-Cacheproxy-Namespace": f"new {n}"}).status_code
+        for n in range(4)
+    ]
+    assert codes[0] == 200
+    assert codes[1:] == [429] * 3
+
+
 def test_requests_in_flight_beyond_a_tenant_s_limit_get_429(server):
     head = (
         b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer narrow\r\n"
@@ -229,6 +258,40 @@ def test_json_that_swells_when_it_is_parsed_is_refused_before_it_is(server):
     )
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_what_another_tenant_has_cached_takes_the_same_way_as_what_nobody_has(server):
+    # What cannot be told by its way cannot be told by its time.
+    for _ in range(2):
+        ask(server, "acme", "the price of the red ticket")
+    assert "detail=hot" in status_of(server, "acme", "the price of the red ticket")
+
+    assert way_of(server, "zeta", "the price of the red ticket") == way_of(
+        server, "zeta", "the price of the old ticket"
+    )
+
+
+def way_of(server, key: str, text: str) -> tuple:
+    """Return what a request was told, its stages, and what it was counted as."""
+    names = ("lookups_total", "batch_texts_sum", "batch_tokens_sum", "stage_duration_seconds_count")
+
+    def counted() -> dict[str, float]:
+        lines = server.http.get("/metrics").text.splitlines()
+        told = (
+            line.rsplit(" ", 1)
+            for line in lines
+            if line.removeprefix("cacheproxy_").startswith(names)
+        )
+        return {series: float(value) for series, value in told}
+
+    before = counted()
+    answer = ask(server, key, text, **{"X-Cacheproxy-Semantic": "off"})
+    grown = {series: value - before.get(series, 0.0) for series, value in counted().items()}
+    stages = [one.partition(";")[0].strip() for one in answer.headers["server-timing"].split(",")]
+    told = answer.headers["cache-status"].partition("; ttl")[0]
+    # Whether a probe is made for what is kept depends on how busy the machine is.
+    stages = [stage for stage in stages if stage != "probe"]
+    return told, stages, {one: more for one, more in grown.items() if more and "probe" not in one}
 
 
 def test_a_flood_of_names_takes_neither_hits_nor_evidence_from_another_tenant(server):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from cacheproxy.errors import ApiError, BadRequest, UpstreamFailed
 from cacheproxy.fairness.meters import Meters
-from cacheproxy.keys import encode_fields, owner_of
+from cacheproxy.keys import encode_fields
 from cacheproxy.routes.chat.state import CompletionState, Passed
 from cacheproxy.routes.dialects.completion import Completion, malformed
 from cacheproxy.routes.dialects.dialect import Dialect
@@ -186,7 +186,7 @@ class UpstreamCalls:
 
     def _count_tokens(self, completion: Completion | None, state: CompletionState) -> None:
         """Put the tokens of an answer on its tenant's account; those that are not told, by size."""
-        meter = self._meters.of(owner_of(state.namespace_id))
+        meter = self._meters.of(state.namespace_id)
         if meter is None:
             return
         tokens = len(state.request.body) // _BYTES_A_TOKEN

@@ -66,6 +66,7 @@ class Removal:
         self._indexing = indexing
         self._shares = shares
         self._now = now
+        self._running: set[int] = set()
 
     async def sweep(self) -> None:
         """Remove what has expired, what exceeds the bound, and what abandoned purges left."""
@@ -74,7 +75,8 @@ class Removal:
             await self._indexing.discard(removed)
         await self.evict()
         for purge in await self._writer.run(notices.abandoned_purges, self._now()):
-            await self.purge(purge)
+            if not self._is_running(purge):
+                await self.purge(purge)
         await self._writer.run(notices.forget_old, self._now())
         while await self._writer.run(rows.give_back_pages):
             pass
@@ -90,13 +92,21 @@ class Removal:
     async def purge(self, purge: Purge, progress: Progress | None = None) -> int:
         """Remove all entries that a purge names; return how many."""
         count = 0
-        while removed := await self._writer.run(self._purge_some, purge):
-            await self._indexing.discard(removed)
-            count += len(removed)
-            if progress is not None:
-                progress(count)
-        await self._writer.run(notices.finish_purge, purge)
+        self._running.add(purge.generation)
+        try:
+            while removed := await self._writer.run(self._purge_some, purge):
+                await self._indexing.discard(removed)
+                count += len(removed)
+                if progress is not None:
+                    progress(count)
+            await self._writer.run(notices.finish_purge, purge)
+        finally:
+            self._running.discard(purge.generation)
         return count
+
+    def _is_running(self, purge: Purge) -> bool:
+        """Return whether this process carries a purge out, on however slow a disk."""
+        return purge.generation in self._running
 
     # What follows runs on the writer's thread.
 

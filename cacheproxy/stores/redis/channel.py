@@ -15,9 +15,8 @@ from redis.asyncio.connection import AbstractConnection
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.purges import Purges
-from cacheproxy.stores.redis.backoff import Backoff
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.link import RedisLink, as_store_error, connect
+from cacheproxy.stores.redis.link import Backoff, RedisLink, as_store_error, connect
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ node. Instead, lookups check entries against every purge of the last hour that t
 heard of, and a write reads the floors before and after. Until the second reply the entry has a
 short TTL, so that an entry left by a killed process expires before its floor does. (If two
 processes write one key within the same millisecond, the first one's TTL may remain: the tiers use
-the expiry that is in the record.)
+the expiry that is in the record.) What no reading can make up for: if Redis evicts the floors, such
+an entry may be served by processes that start later, until it expires.
 """
 
 import logging
@@ -24,16 +25,11 @@ from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition, 
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, write_commands
+from cacheproxy.stores.redis.floors import FLOORS, FLOORS_KEPT_S, GENERATION, SINCE, Floors
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
 from cacheproxy.stores.redis.notices import Purged
-from cacheproxy.stores.redis.purges import (
-    FLOORS,
-    FLOORS_KEPT_S,
-    GENERATION,
-    Floors,
-    RedisPurges,
-)
+from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.url import ClusterNodes
 
 _log = logging.getLogger(__name__)
@@ -69,7 +65,7 @@ class ClusterPurges(RedisPurges):
             StoreError: Redis did not answer.
         """
         floors = Floors(entries)
-        return floors.allow(await self._ask(*floors.question))
+        return await self._judge(floors, await self._ask(*floors.question))
 
     async def catch_up(self) -> None:
         """Read the state of purges, since notices may have been missed.
@@ -79,7 +75,8 @@ class ClusterPurges(RedisPurges):
         """
         floors = await self._ask("ZRANGE", FLOORS, 0, -1, "WITHSCORES")
         for name, score in zip(floors[::2], floors[1::2], strict=True):
-            self._remember(name.decode("latin-1"), int(float(score)))
+            if name != SINCE.encode():
+                self._remember(name.decode("latin-1"), int(float(score)))
         await super().catch_up()
 
     def _purged_at(self, name: str) -> int:

@@ -11,6 +11,7 @@ While Redis cannot be reached, calls fail at once, and one task reconnects with 
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,6 @@ from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
-from cacheproxy.stores.redis.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ Ask = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _CONNECT_S = 2.0
 """Longest time for a connection to be made, handshakes included."""
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
 
 _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     # In this order: some of redis-py's errors are also its ConnectionError.
@@ -66,6 +69,26 @@ def as_store_error(error: BaseException) -> StoreError:
     if message.startswith(_UNAVAILABLE):
         kind = "unavailable"
     return StoreError(f"Redis: {message}", kind)
+
+
+class Backoff:
+    """Gives pauses between attempts to connect that double from 50 ms to 2 s.
+
+    Each is shortened by up to half at random, so that processes do not reconnect all at once.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    def next_pause_s(self) -> float:
+        """Return how long to wait before the next attempt, seconds."""
+        pause_s = self._pause_s
+        self._pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return pause_s * random.uniform(0.5, 1)  # noqa: S311
+
+    def reset(self) -> None:
+        """Begin with the shortest pause again, after an attempt that succeeded."""
+        self._pause_s = _FIRST_PAUSE_S
 
 
 class _Conversation:

@@ -1,10 +1,6 @@
 """Purges in Redis: numbered and announced in one transaction, then carried out entry by entry.
 
-    cp:{shared}:generation  the newest purge's number: Redis' time in microseconds, or the next one
-    cp:{shared}:floors      ZSET: scopes that were purged within the last hour, by that number
-    cp:{shared}:running     SET: purges that are still removing entries
-
-The braces keep them on one node of a cluster. A transaction cannot span nodes, so `cluster` has
+`floors` has what is kept of them. A transaction cannot span nodes of a cluster, so `cluster` has
 another way to keep a purge and a write apart. `notices` has the announcements.
 
 A write watches the floors, so that no write that began before a purge is executed after it. Lookups
@@ -19,11 +15,22 @@ from typing import Any, NamedTuple
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
-from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.stores.protocol import Entry, Progress
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
+from cacheproxy.stores.redis.floors import (
+    FLOORS,
+    GENERATION,
+    NOTHING,
+    READ_SINCE,
+    RUNNING,
+    Floors,
+    announce,
+    number_in,
+    running_in,
+    since_in,
+)
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis.notices import (
@@ -35,21 +42,10 @@ from cacheproxy.stores.redis.notices import (
     parse_notice,
     publish,
     scope_name,
-    scopes_of,
     tag_scope,
 )
 
 _log = logging.getLogger(__name__)
-
-GENERATION = "cp:{shared}:generation"
-FLOORS = "cp:{shared}:floors"
-_RUNNING = "cp:{shared}:running"
-
-FLOORS_KEPT_S = 3600
-"""The longest that work may take to reach the store: inference, and the write-back queue."""
-
-_KEPT_S = int(1.1 * MOST_TTL_S)
-"""How long a purge that was cut short stays in force: longer than any entry lives."""
 
 _ASK_S = 10.0
 
@@ -100,15 +96,32 @@ class RedisPurges:
         Raises:
             StoreError: Redis did not answer.
         """
-        commands = [("MULTI",), ("GET", GENERATION), ("SMEMBERS", _RUNNING), ("EXEC",)]
-        replies = await self._link.ask(commands, timeout_s=_ASK_S)
-        for reply in replies:
+        commands = [READ_SINCE, ("GET", GENERATION), ("SMEMBERS", RUNNING)]
+        replies = await self._link.ask([("MULTI",), *commands, ("EXEC",)], timeout_s=_ASK_S)
+        for reply in replies[:-1]:
             raise_error_in(reply)
-        newest, running = replies[-1]
+        since, newest, running = replies[-1]
+        raise_error_in([since, running])
         self._active.clear()
-        for generation, name in map(_parse_member, running):
+        for generation, name in running_in(running):
             self._activate(name, generation)
-        self._purges.missed(int(newest or 0))
+        number = number_in(newest)
+        self._purges.missed(max(number, since_in(since) or 0))
+        if since_in(since) is None or not number:
+            try:
+                await self._restore()
+            except StoreError as error:  # a replica refuses it, for one
+                _log.debug("cannot begin the floors of purges: %s", error)
+
+    async def _restore(self) -> None:
+        """Write the number of the newest purge, and begin the floors if there are none.
+
+        Raises:
+            StoreError: Redis did not answer, or refused it.
+        """
+        if self._purges.generation:
+            _log.warning("Redis has lost its notes of purges: evicted, flushed, or not saved")
+        await self.purge(NOTHING, None)
 
     def _activate(self, name: str, generation: int) -> None:
         self._active[name] = max(generation, self._active.get(name, 0))
@@ -123,7 +136,11 @@ class RedisPurges:
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            if self._active.get(notice.scope, 0) <= notice.generation:
+            known = self._active.get(notice.scope, 0)
+            if known < notice.generation:
+                # Never heard of it: the note of it was gone when this process caught up.
+                self._purges.missed(notice.generation)
+            if known <= notice.generation:
                 self._active.pop(notice.scope, None)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
@@ -157,6 +174,15 @@ class RedisPurges:
         floors = Floors(entries)
         watching, scores = await ask([("WATCH", FLOORS), floors.question])
         raise_error_in(watching)
+        return await self._judge(floors, scores)
+
+    async def _judge(self, floors: Floors, scores: Any) -> list[bool]:
+        raise_error_in(scores)
+        since = since_in(scores)
+        if since is None:
+            await self._restore()
+        elif since > self._purges.generation:
+            self._purges.missed(since)  # the notice is on its way, or was not heard
         return floors.allow(scores)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
@@ -197,20 +223,26 @@ class RedisPurges:
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
         """Return None if another purge, or a write of the same key, intervened."""
         name = self._at_once(scope)
-        reads: list[Command] = [("GET", GENERATION), ("TIME",)]
-        if name is None:
-            replies = await ask([("WATCH", GENERATION), *reads])
-            is_there = False
-        else:
+        watched = (GENERATION, FLOORS) if name is None else (GENERATION, FLOORS, name)
+        reads: list[Command] = [("TIME",), READ_SINCE, ("GET", GENERATION)]
+        if name is not None:
             reads.append(("HGET", name, NAMESPACE_FIELD))
-            replies = await ask([("WATCH", GENERATION, name), *reads])
-            is_there = value_of(replies[3]) == hex_id(scope.namespace_id).encode()
+        if scope is NOTHING:
+            reads.append(("SCAN", 0, "COUNT", 1))
+        replies = await ask([("WATCH", *watched), *reads])
         for reply in replies[:3]:
             raise_error_in(reply)
-        now_us = int(replies[2][0]) * 1_000_000 + int(replies[2][1])
-        generation = max(now_us, 1 + int(replies[1] or 0))
+        is_there = name is not None and value_of(replies[4]) == hex_id(scope.namespace_id).encode()
+        now_us = int(replies[1][0]) * 1_000_000 + int(replies[1][1])
+        since = since_in(replies[2])
+        known = max(number_in(replies[3]), self._purges.generation, since or 0)
+        generation = max(now_us, 1 + known)
+        if since is None:
+            is_new = scope is NOTHING and not known and replies[-1] == [b"0", []]
+            since = 0 if is_new else generation
         removal: list[Command] = [("DEL", name)] if name is not None and is_there else []
-        commands = [*removal, *_announce(scope, generation, now_us, is_running=name is None)]
+        is_running = name is None
+        commands = [*removal, *announce(scope, since, generation, now_us, is_running=is_running)]
         replies = await ask([("MULTI",), *commands, ("EXEC",)])
         for reply in replies:
             raise_error_in(reply)
@@ -277,13 +309,10 @@ class RedisPurges:
         return [name for name, reply in zip(names, replies, strict=True) if is_named(reply)]
 
     async def _finish(self, name: str, generation: int) -> None:
-        members = [
-            member
-            for member in await self._ask("SMEMBERS", _RUNNING)
-            if (found := _parse_member(member)).name == name and found.generation <= generation
-        ]
-        if members:
-            await self._ask("SREM", _RUNNING, *members)
+        members = running_in(await self._ask("SMEMBERS", RUNNING))
+        done = [str(one) for one in members if one.name == name and one.generation <= generation]
+        if done:
+            await self._ask("SREM", RUNNING, *done)
         notice = Finished(generation, name)
         await self._ask(*publish(notice))
         self._note(notice)
@@ -292,60 +321,3 @@ class RedisPurges:
         (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
         raise_error_in(reply)
         return reply
-
-
-class _Member(NamedTuple):
-    """A running purge: its number, and the name of its scope."""
-
-    generation: int
-    name: str
-
-
-def _parse_member(member: bytes) -> _Member:
-    generation, _, name = member.decode("latin-1").partition(" ")
-    return _Member(int(generation), name)
-
-
-def _announce(scope: Scope, generation: int, now_us: int, *, is_running: bool) -> list[Command]:
-    """Return the commands that put a purge into force and tell of it."""
-    name = scope_name(scope)
-    commands: list[Command] = [
-        ("SET", GENERATION, generation, "EX", _KEPT_S),
-        ("ZADD", FLOORS, generation, name),
-        ("ZREMRANGEBYSCORE", FLOORS, 0, now_us - FLOORS_KEPT_S * 1_000_000),
-        ("EXPIRE", FLOORS, FLOORS_KEPT_S),
-    ]
-    if is_running:
-        commands += [("SADD", _RUNNING, f"{generation} {name}"), ("EXPIRE", _RUNNING, _KEPT_S)]
-    return [*commands, publish(Purged.of(scope, generation))]
-
-
-class Floors:
-    """The question whether purges forbid entries, and what its answer means."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-        self._scopes = [scopes_of(entry) for entry in entries]
-        self._names = sorted({name for each in self._scopes for name in each})
-
-    @property
-    def question(self) -> Command:
-        """The command."""
-        return "ZMSCORE", FLOORS, *self._names
-
-    def allow(self, scores: Any) -> list[bool]:
-        """Return of each entry whether no purge forbids it.
-
-        Raises:
-            StoreError: the answer is an error.
-        """
-        raise_error_in(scores)
-        floors = {
-            name: int(float(score))
-            for name, score in zip(self._names, scores, strict=True)
-            if score is not None
-        }
-        return [
-            all(floors.get(name, 0) <= entry.generation for name in each)
-            for entry, each in zip(self._entries, self._scopes, strict=True)
-        ]

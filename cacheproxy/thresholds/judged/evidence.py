@@ -117,7 +117,9 @@ class Evidence:
     def add(self, other: "Evidence") -> None:
         """Take another one's items, as far as they are not known; traffic is left alone."""
         if len(other.labels):
-            self.seen += int((~np.isin(other.labels["id"], self.labels["id"])).sum())
+            # By sorting: NumPy 2.0's table overflows where ids lie close together above 2**63.
+            known = np.isin(other.labels["id"], self.labels["id"], kind="sort")
+            self.seen += int((~known).sum())
             self.labels = _latest(np.concatenate([self.labels, other.labels]), _LABELS)
         if len(other.controls):
             self.controls = _latest(np.concatenate([self.controls, other.controls]), _CONTROLS)

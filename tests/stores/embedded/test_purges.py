@@ -1,6 +1,7 @@
 """What is special to purges in one SQLite file: who finishes them, and what is kept of them."""
 
 import asyncio
+import itertools
 import sqlite3
 import time
 
@@ -87,6 +88,23 @@ async def test_a_purge_that_runs_for_minutes_counts_all_that_it_names(open_store
     await asyncio.gather(*sweeps)
 
     assert len(sweeps) > 5
+    assert removed == 5000
+
+
+async def test_a_purge_on_a_disk_so_slow_that_it_seems_abandoned_counts_all_that_it_names(
+    open_store,
+):
+    moments = itertools.count(1_700_000_000, 90)  # each job takes longer than the rest of a purge
+    store = await open_store(now=lambda: float(next(moments)))
+    await store.put_many(entries(range(5000)))
+    sweeps = []
+
+    def progress(_):
+        sweeps.append(asyncio.create_task(store.sweep()))
+
+    removed = await store.purge(Scope(NAMESPACE), progress)
+    await asyncio.gather(*sweeps)
+
     assert removed == 5000
 
 

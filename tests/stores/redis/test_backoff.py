@@ -1,4 +1,4 @@
-from cacheproxy.stores.redis.backoff import Backoff
+from cacheproxy.stores.redis.link import Backoff
 
 
 def test_pauses_double_up_to_two_seconds_with_jitter_and_begin_anew_after_a_reset():

@@ -11,7 +11,7 @@ from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.cluster import ClusterStore
 from cacheproxy.stores.redis.entries import entry_name
-from cacheproxy.stores.redis.purges import GENERATION
+from cacheproxy.stores.redis.floors import GENERATION
 from cacheproxy.stores.redis.url import ClusterNodes
 
 PARTITION = Partition("0123456789abcdef" * 2, "model")

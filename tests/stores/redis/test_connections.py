@@ -1,19 +1,22 @@
 """Connections to Redis: who may connect, over what, how many, and whose answer is whose."""
 
 import asyncio
+import socket
 import subprocess
 
 import numpy as np
 import pytest
 from certificates import Authority
+from names import Names
 from redis.exceptions import ResponseError
 from redis_entries import PARTITION, entries, failure_of, key, names_of, opened, until
 from redis_server import free_port
 from relay import Relay
 from unit_probes import random_probes
 
-from cacheproxy.errors import ConfigError
+from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.redis.entries import entry_name
 from cacheproxy.stores.redis.store import RedisStore
 
 
@@ -198,3 +201,36 @@ def test_a_url_that_cannot_be_read_is_a_mistake():
         with pytest.raises(ConfigError) as mistake:
             RedisStore(url)
         assert "secret" not in str(mistake.value)
+
+
+async def test_a_name_that_resolves_no_more_is_found_again_at_its_next_address(
+    start_redis, monkeypatch
+):
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    old, new = start_redis(), start_redis()
+    names.ports["cache.test"] = old.port
+    async with opened("redis://cache.test:6379") as store:
+        await store.put_many(entries(["a"]))
+        names.ports["cache.test"] = None
+        assert names_of(await store.get_many([key("a")])) == ["a"]  # over what is connected
+
+        old.kill()
+        await until(lambda: is_refused(store))
+        names.ports["cache.test"] = new.port
+
+        async def is_kept():
+            return await store.put_many(entries(["b"])) == 1
+
+        await until(is_kept)
+        assert names_of(await store.get_many([key("a"), key("b")])) == [None, "b"]
+        assert new.client().exists(entry_name(key("b")))
+
+
+async def is_refused(store) -> bool:
+    """Whether Redis is away because its name has no address."""
+    try:
+        await store.get_many([key("a")])
+    except StoreError as error:
+        return error.kind == "connection" and "not known" in str(error)
+    return False

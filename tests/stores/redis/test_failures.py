@@ -26,7 +26,7 @@ async def test_a_store_opens_without_its_server_and_finds_it_later(start_redis, 
         assert time.monotonic() - begun < 5
         server.start()
         await until(lambda: store.get_many([key("a")]))
-        await store.put_many(entries(["a"], probes=random_probes(1)))
+        await until(lambda: store.put_many(entries(["a"], probes=random_probes(1))))
         assert (await store.nearest(PARTITION, random_probes(1)))[0].key == key("a")
 
 
@@ -34,8 +34,12 @@ async def test_a_server_that_is_killed_and_comes_back_is_used_again(start_redis)
     server = start_redis()
     rows = random_probes(5)
     async with opened(server.url) as store:
+
+        async def is_written():
+            return await store.put_many(entries(range(5), probes=rows)) == 5
+
         for _ in range(3):
-            await store.put_many(entries(range(5), probes=rows))
+            await until(is_written)
             assert None not in await store.get_many([key(n) for n in range(5)])
             calls = [store.get_many([key(n)]) for n in range(5)]
             server.kill()
@@ -43,10 +47,9 @@ async def test_a_server_that_is_killed_and_comes_back_is_used_again(start_redis)
             assert all(isinstance(result, StoreError) for result in results)
             server.start()
             await until(lambda: store.get_many([key("a")]))
-        await store.put_many(entries(range(5), probes=rows))
 
         async def found():
-            return None not in await store.nearest(PARTITION, rows)
+            return await is_written() and None not in await store.nearest(PARTITION, rows)
 
         await until(found)
 

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from opened_stores import PARTITION, key, probes
+from redis.exceptions import OutOfMemoryError
 
 import cacheproxy.stores.redis.channel as redis_channel
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.redis.floors import FLOORS, GENERATION, RUNNING
 from cacheproxy.stores.redis.notices import CHANNEL, scope_name
 from cacheproxy.stores.redis.store import RedisStore
 
@@ -65,7 +67,7 @@ async def test_no_key_is_left_without_a_ttl_and_no_announcement_for_ever(
     left = {name: client.ttl(name) for name in client.scan_iter()}
     assert set(left) == {b"cp:{shared}:generation", b"cp:{shared}:floors"}
     assert all(ttl > 0 for ttl in left.values())
-    assert client.zcard("cp:{shared}:floors") == 3
+    assert client.zcard("cp:{shared}:floors") == 3 + 1  # and since when they are complete
 
 
 async def test_floors_older_than_an_hour_are_forgotten(redis_url, client, open_store):
@@ -171,11 +173,9 @@ async def test_a_hundred_purges_at_once_each_get_a_number(redis_url, client, ope
         *(stores[n % 4].purge(Scope(NAMESPACE, key=key(n))) for n in range(100))
     )
     assert removed == [1] * 100
-    assert client.zcard("cp:{shared}:floors") == 100
-    assert (
-        len({score for _, score in client.zrange("cp:{shared}:floors", 0, -1, withscores=True)})
-        == 100
-    )
+    floors = client.zrange("cp:{shared}:floors", 0, -1, withscores=True)
+    assert len(floors) == 100 + 1  # and since when they are complete
+    assert len({score for _, score in floors}) == len(floors)
 
 
 async def test_a_purge_between_the_question_and_the_write_forbids_it(
@@ -245,3 +245,109 @@ async def test_writes_go_on_beside_a_stream_of_purges(redis_url, client, open_st
         purged += 1
     assert await done == 200
     assert purged > 0
+
+
+@pytest.mark.parametrize("policy", ["volatile-ttl", "volatile-lru", "allkeys-random"])
+async def test_a_purge_holds_although_redis_evicts_all_that_it_can(
+    start_redis, open_store, policy, caplog
+):
+    server = start_redis("--maxmemory-policy", policy)
+    store, other = await open_store(server.url), await open_store(server.url)
+    late = entries(["late"], generation=store.purges.generation)
+    since = other.purges.generation
+    await store.purge(Scope(NAMESPACE))
+    await until(lambda: other.purges.generation > since)
+    await evict_everything(server.client())
+
+    assert await other.put_many(late) == 0
+    assert await other.put_many(entries(["new"], generation=other.purges.generation)) == 1
+    assert await store.get_many([key("late"), key("new")]) == [None, b"r" * 100]
+    assert "Redis has lost its notes of purges" in caplog.text
+
+
+async def evict_everything(client) -> None:
+    client.config_set("maxmemory", 1)
+    async with asyncio.timeout(20):
+        while client.dbsize():
+            try:
+                client.set("another's", "any", ex=60)
+            except OutOfMemoryError:
+                await asyncio.sleep(0.001)
+    client.config_set("maxmemory", 0)
+
+
+async def test_only_what_began_before_floors_were_lost_is_refused_and_by_every_process(
+    redis_url, client, open_store
+):
+    store, other = await open_store(redis_url), await open_store(redis_url)
+    await store.purge(Scope(NAMESPACE, key=key("other")))
+    before = store.purges.generation
+    await until(lambda: other.purges.generation == before)
+    client.delete(FLOORS)
+    assert await store.put_many(entries(["a"], generation=before)) == 0
+    assert await other.put_many(entries(["b"], generation=before)) == 0
+    for each, name in ((store, "a"), (other, "b"), (await open_store(redis_url), "c")):
+        await until(lambda each=each: each.purges.generation > before)
+        assert await each.put_many(entries([name], generation=each.purges.generation)) == 1
+
+
+async def test_a_purge_that_was_forgotten_while_it_ran_is_heard_of_at_its_end(
+    redis_url, client, open_store
+):
+    store, other = await open_store(redis_url), await open_store(redis_url)
+    await store.put_many(entries(range(500)))
+    begun = asyncio.Event()
+    ask = store._purging._remove
+
+    async def remove(*given):
+        client.delete(RUNNING)
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: other.purges.is_listening and not other._purging.is_any_active)
+        begun.set()
+        return await ask(*given)
+
+    store._purging._remove = remove
+    purging = asyncio.create_task(store.purge(Scope(NAMESPACE)))
+    await begun.wait()
+    since = other.purges.moment  # what it reads now, it might keep
+    await purging
+    await until(lambda: not other.purges.is_untouched(NAMESPACE, key(1), since))
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"-1", b"1e3", b"\xff", b"9" * 18, b"9" * 30, []])
+async def test_a_number_that_is_none_is_replaced_by_the_next_purge(
+    redis_url, client, open_store, garbage, caplog
+):
+    store = await open_store(redis_url)
+    await store.put_many(entries(["a"]))
+    before = store.purges.generation
+    client.delete(GENERATION)
+    if isinstance(garbage, bytes):
+        client.set(GENERATION, garbage)
+    else:
+        client.rpush(GENERATION, "a list")
+    assert await store.purge(Scope(NAMESPACE)) == 1
+    assert before < store.purges.generation < 2**53
+    assert int(client.get(GENERATION)) == store.purges.generation
+    assert "holds no number of a purge" in caplog.text
+
+
+async def test_a_store_opens_and_purges_over_garbage_in_all_that_is_kept_of_purges(
+    redis_url, client, open_store
+):
+    client.set(GENERATION, b"garbage")
+    client.sadd(RUNNING, b"garbage", b"7", b"x y")
+    store = await open_store(redis_url)
+    assert store.purges.is_listening
+    await store.put_many(entries(["a"], generation=store.purges.generation))
+    assert await store.purge(Scope(NAMESPACE)) == 1
+
+
+async def test_a_process_that_starts_without_the_newest_number_can_write_where_was_purged(
+    redis_url, client, open_store
+):
+    store = await open_store(redis_url)
+    await store.purge(Scope(NAMESPACE))
+    client.delete(GENERATION)
+    late = await open_store(redis_url)
+    assert await late.put_many(entries(["a"], generation=late.purges.generation)) == 1

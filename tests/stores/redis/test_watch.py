@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from redis_entries import count_stored
 
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.redis.index import ProbeIndex
@@ -68,7 +69,7 @@ async def test_an_index_that_finds_nothing_of_what_is_there_is_made_anew(store, 
     async with asyncio.timeout(20):
         while [one and one.key for one in await store.nearest(PARTITION, PROBES)] != expected:
             await asyncio.sleep(0.01)
-    assert client.dbsize() == DIMENSIONS
+    assert count_stored(client) == DIMENSIONS
     assert store.stats().index.rebuilds == 1
     assert "does not find existing entries" in caplog.text
 
@@ -92,7 +93,7 @@ async def test_an_index_that_rightly_finds_nothing_is_left_alone(store, client, 
         for name in client.scan_iter("cp:e2:*"):
             client.delete(name)
     async with asyncio.timeout(20):
-        while client.dbsize():
+        while count_stored(client):
             await asyncio.sleep(0.01)
 
     await looked(store)
