@@ -21,7 +21,7 @@ def _suited(value):
 
 _EMBEDDING = (
     *("/v1/embeddings", "/embed", "/", "/similarity", "/tokenize"),
-    *("/api/embed", "/api/embeddings", "/api/show"),
+    *("/api/embed", "/api/embeddings", "/api/show", "/v1/embed", "/v2/embed"),
 )
 
 
