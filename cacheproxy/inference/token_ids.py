@@ -10,9 +10,9 @@ vector of another text, without an error. Two kinds of evidence tell them apart:
 - **The text.** Of several readings the one that was written is told by its words (`plausibility`):
   what another tokenizer's ids decode to is fragments.
 
-An OpenAI model's name gives its vocabulary the benefit of the doubt, until a caller's ids have
-clearly been another's. Where neither decides, the request is refused: an error is better than a
-wrong vector. `docs/embeddings.md` has the figures.
+An OpenAI model's name gives its vocabulary the benefit of the doubt, for a caller whose ids have
+clearly been that vocabulary's. Where neither decides, the request is refused: an error is better
+than a wrong vector. `docs/embeddings.md` has the figures.
 """
 
 from collections.abc import Sequence
@@ -48,15 +48,21 @@ every other one."""
 
 _DOUBT = 1.5
 """By how much the evidence for the vocabulary that the model's name promises may be below another's
-where it is still believed: a single word is often another ordinary word in another vocabulary."""
+where it is still believed of a caller who has sent such ids: a single word is often another
+ordinary word in another vocabulary."""
+
+_FIRST_LEAD = 4.0
+"""By how much it must exceed another's if nothing is known of the caller. Measured on 13,055 real
+texts, each from such a caller: of other vocabularies' ids none and 1 are read wrongly (with the
+benefit of the doubt 23 and 24), and 1.7 % of the promised ones are refused (0.5 %)."""
 
 _MOST_CALLERS = 4_096
-"""Callers of whom it is remembered that they have sent other ids than the model's name promises."""
+"""Callers of whom it is remembered whether they have sent what the model's name promises."""
 
 _ADVICE = (
     "Send texts (LangChain: check_embedding_ctx_length=False), or let the server know whose ids "
-    "they are: by its setting embeddings.token_ids, or, for cl100k_base, by an alias of the model "
-    "that is an OpenAI model's name, such as text-embedding-3-small."
+    "they are, by its setting embeddings.token_ids. An alias of the model that is an OpenAI "
+    "model's name, such as text-embedding-3-small, decides for callers who have sent longer texts."
 )
 
 
@@ -74,7 +80,7 @@ class TokenIds:
         self._tokenizer = tokenizer
         self._thread = thread
         self._only = only
-        self._distrusted: dict[str, None] = {}
+        self._as_promised: dict[str, bool] = {}
 
     async def read(
         self,
@@ -107,7 +113,7 @@ class TokenIds:
         if all(map(self._tokenizer.has_specials, lists)):
             own = self._texts("own", lists)
             if own is not None:
-                self._learn(caller, is_expected=expected is None)
+                self._learn(caller, "own", expected)
                 return "own", own
         readings = self._readings(lists)
         if not readings:
@@ -118,24 +124,33 @@ class TokenIds:
         }
         best = max(evidence, key=evidence.__getitem__)
         if evidence[best] >= _LEAD and _lead(evidence, best) >= _LEAD:
-            self._learn(caller, is_expected=expected in {best, None})
+            self._learn(caller, best, expected)
             return best, readings[best]
         is_only = len(readings) == 1
         if is_only and (best == expected or sum(map(len, lists)) >= _ENOUGH[best]):
             return best, readings[best]
-        if expected in evidence and caller not in self._distrusted:
-            lead = _lead(evidence, expected)
-            if lead >= _LEAD or (lead >= -_DOUBT and evidence[expected] >= 0):
-                return expected, readings[expected]
+        if expected in evidence and self._is_believed(evidence, expected, caller):
+            return expected, readings[expected]
         raise _ambiguous(list(readings))
 
-    def _learn(self, caller: str, *, is_expected: bool) -> None:
+    def _is_believed(
+        self, evidence: dict[Vocabulary, float], expected: Vocabulary, caller: str
+    ) -> bool:
+        """Return whether a caller gets the benefit of the doubt that the model's name gives."""
+        lead = _lead(evidence, expected)
+        as_promised = self._as_promised.get(caller)
+        if as_promised is None:
+            return lead >= _FIRST_LEAD
+        return as_promised and (lead >= _LEAD or (lead >= -_DOUBT and evidence[expected] >= 0))
+
+    def _learn(self, caller: str, found: Vocabulary, expected: Vocabulary | None) -> None:
         """Remember whether a caller's ids have clearly been those that the name promises."""
-        self._distrusted.pop(caller, None)
-        if not is_expected:
-            if len(self._distrusted) >= _MOST_CALLERS:
-                del self._distrusted[next(iter(self._distrusted))]
-            self._distrusted[caller] = None
+        if expected is None:
+            return
+        self._as_promised.pop(caller, None)
+        if len(self._as_promised) >= _MOST_CALLERS:
+            del self._as_promised[next(iter(self._as_promised))]
+        self._as_promised[caller] = found == expected
 
     def _readings(self, lists: Sequence[list[int]]) -> dict[Vocabulary, list[str]]:
         """Return the texts by each vocabulary that can have made the lists.

@@ -185,7 +185,7 @@ class App:
 
     def _keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
         kind = self._reranking if isinstance(given, Pair) else self._embeddings
-        return kind.keys_of(namespace_id, given)
+        return [route.key_of(namespace_id, given) for route in kind.routes]
 
     async def _describe(self) -> ServerFigures:
         settings, store = self._settings, self._parts.store

@@ -7,7 +7,6 @@ from functools import partial
 
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.inference.engine import Engine
-from cacheproxy.inference.input import Input
 from cacheproxy.inference.inputs import InputReader, Role
 from cacheproxy.inference.token_ids import TokenIds
 from cacheproxy.probes.probe import Probe
@@ -49,10 +48,6 @@ class Embeddings:
         self.readers: dict[str, InputReader] = {}
         self.routes = [*map(self._make_local_route, parts.models), *self._make_upstream_routes()]
 
-    def keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
-        """Return the keys of a text's entries, one for each model."""
-        return [route.key_of(namespace_id, given) for route in self.routes]
-
     @property
     def waiting(self) -> int:
         """Semantic hits that wait for their check."""
@@ -75,7 +70,7 @@ class Embeddings:
         engine, fingerprint = make_local_engine(local, self._parts.upstreams)
         model = ModelInfo(
             name=installed.name,
-            aliases=(*installed.aliases, *self._aliases(*local.names)),
+            aliases=(*installed.aliases, *self._parts.settings.aliases_of(*local.names)),
             fingerprint=fingerprint,
             dimensions=installed.dimensions,
             matryoshka=installed.matryoshka,
@@ -89,7 +84,7 @@ class Embeddings:
         upstreams, default = self._parts.upstreams, self._parts.models[0]
         whole = WholeProbe(default.batcher)
         for model in upstream_models(upstreams, self._parts.models):
-            model = replace(model, aliases=self._aliases(model.name))
+            model = replace(model, aliases=self._parts.settings.aliases_of(model.name))
             self.readers[model.name] = InputReader()
             engine = UpstreamEngine(upstreams, model.name, model.dimensions, default.tokenizer)
             yield self._make_route(model, engine, whole)
@@ -102,9 +97,6 @@ class Embeddings:
         prefixes = local.installed.prefixes
         by_role: dict[Role, str] = {"query": prefixes.query, "document": prefixes.document}
         return InputReader(by_role if any(by_role.values()) else {}, token_ids)
-
-    def _aliases(self, *names: str) -> tuple[str, ...]:
-        return self._parts.settings.aliases_of(*names)
 
     def _make_route(
         self, model: ModelInfo, engine: Engine, probe: Probe

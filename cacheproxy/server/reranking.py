@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.inference.engine import Engine, LocalEngine
-from cacheproxy.inference.input import Input
 from cacheproxy.routes.exchange import ModelInfo
 from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.routes.scores import SCORES, ScoreRecord, pack, unpack
@@ -34,15 +33,11 @@ class Reranking:
         self._reader = RecordReader(unpack, parts.metrics)
         self.routes = [*map(self._local_route, parts.rerankers), *self._upstream_routes()]
 
-    def keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
-        """Return the keys of a pair's entries, one for each model."""
-        return [route.key_of(namespace_id, given) for route in self.routes]
-
     def _local_route(self, local: LocalReranker) -> ItemsRoute[ScoreRecord]:
         installed = local.installed
         model = ModelInfo(
             name=installed.name,
-            aliases=(*installed.aliases, *self._aliases(*local.names)),
+            aliases=(*installed.aliases, *self._parts.settings.aliases_of(*local.names)),
             fingerprint=installed.fingerprint,
             dimensions=1,
             max_tokens=installed.max_tokens,
@@ -57,11 +52,8 @@ class Reranking:
                 # Scores of the two would differ, so that neither can stand in for the other.
                 raise ConfigError(f"upstreams: the reranker {name} is served by this process")
             fingerprint = upstream_fingerprint(first.base_url, name, "rerank")
-            model = ModelInfo(name, self._aliases(name), fingerprint, 1)
+            model = ModelInfo(name, self._parts.settings.aliases_of(name), fingerprint, 1)
             yield self._route(model, UpstreamReranker(upstreams, name))
-
-    def _aliases(self, *names: str) -> tuple[str, ...]:
-        return self._parts.settings.aliases_of(*names)
 
     def _route(self, model: ModelInfo, engine: Engine) -> ItemsRoute[ScoreRecord]:
         parts = self._parts

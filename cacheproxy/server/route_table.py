@@ -13,6 +13,11 @@ from starlette.types import ASGIApp
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
+from cacheproxy.api.dialects.cohere_embed import (
+    EMBED_COHERE,
+    EMBED_COHERE_V1,
+    CohereEmbedDialect,
+)
 from cacheproxy.api.dialects.completion_schemas import OPERATIONS
 from cacheproxy.api.dialects.embed import EMBED, EmbedDialect
 from cacheproxy.api.dialects.embedding import Asked, DimensionsRule, EmbeddingPreparation
@@ -82,6 +87,8 @@ _EMBEDDINGS: tuple[tuple[Operation, str, Dialect[Asked, EmbeddingRecord]], ...] 
     (EMBED, "embed", EmbedDialect()),
     (SIMILARITY, "similarity", SimilarityDialect()),
     (ROOT, "root", RootDialect()),
+    (EMBED_COHERE, "embed_cohere", CohereEmbedDialect(version="2")),
+    (EMBED_COHERE_V1, "embed_cohere_v1", CohereEmbedDialect(version="1")),
     (OLLAMA_EMBED, "ollama_embed", OllamaEmbedDialect()),
     (OLLAMA_EMBEDDINGS, "ollama_embeddings", OllamaEmbeddingsDialect()),
 )

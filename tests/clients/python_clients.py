@@ -15,6 +15,7 @@ TEXT = "how do I reset my password?"
 TEXTS = ["hello", TEXT, "Straße und 你好"]
 QUESTION = "What is a proxy?"
 EMBEDDER, CHAT = "text-embedding-3-small", "gpt-4o-mini"
+RERANKER = "ms-marco-MiniLM-L-6-v2"
 
 URL = sys.argv[1]
 V1 = f"{URL}/v1"
@@ -221,6 +222,38 @@ def _():
         return "".join(stream.text_stream)
 
 
+def _cohere(version):
+    import cohere
+
+    made = cohere.ClientV2 if version == 2 else cohere.Client
+    return made(api_key="x", base_url=URL)
+
+
+@call("Cohere (Python)", "ClientV2.embed")
+def _():
+    answer = _cohere(2).embed(model=EMBEDDER, texts=TEXTS, input_type="search_document")
+    return answer.embeddings.float_
+
+
+@call("Cohere (Python)", "Client.embed")
+def _():
+    return _cohere(1).embed(model=EMBEDDER, texts=TEXTS, input_type="search_document").embeddings
+
+
+def _ranks(answer):
+    return "ranks " + " ".join(str(one.index) for one in answer.results)
+
+
+@call("Cohere (Python)", "ClientV2.rerank")
+def _():
+    return _ranks(_cohere(2).rerank(model=RERANKER, query=QUESTION, documents=TEXTS))
+
+
+@call("Cohere (Python)", "Client.rerank")
+def _():
+    return _ranks(_cohere(1).rerank(model=RERANKER, query=QUESTION, documents=TEXTS))
+
+
 def _hub():
     from huggingface_hub import InferenceClient
 
@@ -244,6 +277,15 @@ def _():
     from huggingface_hub import InferenceClient
 
     return InferenceClient(model=f"{URL}/embed").feature_extraction(TEXT)[0].tolist()
+
+
+@call("text-embeddings-inference (httpx)", "POST /rerank")
+def _():
+    import httpx
+
+    body = {"query": QUESTION, "texts": TEXTS}
+    found = httpx.post(f"{URL}/rerank", json=body).raise_for_status().json()
+    return "ranks " + " ".join(str(one["index"]) for one in found)
 
 
 def main() -> None:

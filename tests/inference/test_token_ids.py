@@ -55,6 +55,7 @@ WRITTEN = (
     "전화기가 더 이상 없으면 비밀번호를 어떻게 바꾸나요?",
 )
 ENGLISH = WRITTEN[:3]
+REAL = ("intents_hwu64", "queries_nq_dev", "queries_stackexchange_dev", "clusters_qqp_dev")
 TEXTS = st.text(min_size=1, max_size=60) | st.lists(WORDS, min_size=1, max_size=60).map(" ".join)
 
 
@@ -80,10 +81,10 @@ def other():
     return made
 
 
-def is_right(token_ids, own, lists, texts, name=OWN_NAME) -> bool | None:
+def is_right(token_ids, own, lists, texts, name=OWN_NAME, caller="") -> bool | None:
     """Return whether the model reads what it reads of the texts; None if the ids are refused."""
     try:
-        vocabulary, read = token_ids.tell(lists, name)
+        vocabulary, read = token_ids.tell(lists, name, caller)
     except BadRequest:
         return None
     ids = [own.accept(each) for each in lists] if vocabulary == "own" else own.encode(read)
@@ -137,38 +138,35 @@ def test_a_setting_has_any_text_read_rightly(own, maker, texts):
 
 
 @pytest.mark.parametrize("text", ["hi", "Hello", "thanks", "weather", "Berlin", "What's new?"])
-def test_single_words_under_an_openai_name_are_read_as_its_ids(token_ids, own, text):
+def test_single_words_of_a_caller_who_has_sent_such_ids_are_read_as_those(token_ids, own, text):
+    assert is_right(token_ids, own, made_by(own, CL100K, ENGLISH), ENGLISH, OPENAI_NAME)
     assert is_right(token_ids, own, made_by(own, CL100K, [text]), [text], OPENAI_NAME)
 
 
-def test_a_caller_who_has_sent_other_ids_gets_no_benefit_of_the_doubt(own):
+def test_only_a_caller_who_has_sent_the_names_ids_gets_the_benefit_of_the_doubt(own):
     token_ids = TokenIds(own, thread=None)
-    (short,) = lists = made_by(own, CL100K, ["weather"])
-    clear = made_by(own, "own, bare", WRITTEN[:1])
+    lists = made_by(own, CL100K, ["weather"])
+    clear = {maker: made_by(own, maker, WRITTEN[:1]) for maker in ("own, bare", CL100K)}
 
+    def assert_refused(caller):
+        with pytest.raises(BadRequest, match=r"embeddings\.token_ids") as refused:
+            token_ids.tell(lists, OPENAI_NAME, caller)
+        assert refused.value.code == "ambiguous_token_ids"
+
+    assert_refused("a")
+    assert token_ids.tell(clear[CL100K], OPENAI_NAME, "a")[0] == CL100K
     assert token_ids.tell(lists, OPENAI_NAME, "a") == (CL100K, ["weather"])
-    assert token_ids.tell(clear, OPENAI_NAME, "a")[0] == "own"
-    with pytest.raises(BadRequest) as refused:
-        token_ids.tell(lists, OPENAI_NAME, "a")
-    assert refused.value.code == "ambiguous_token_ids"
-    assert token_ids.tell([short], OPENAI_NAME, "b")[0] == CL100K
-    token_ids.tell(made_by(own, CL100K, WRITTEN[:1]), OPENAI_NAME, "a")
-    assert token_ids.tell([short], OPENAI_NAME, "a")[0] == CL100K
+    assert_refused("b")
+    assert token_ids.tell(clear["own, bare"], OPENAI_NAME, "a")[0] == "own"
+    assert_refused("a")
+    assert token_ids.tell(clear[CL100K], OPENAI_NAME, "a")[0] == CL100K
+    assert token_ids.tell(lists, OPENAI_NAME, "a")[0] == CL100K
 
 
 @pytest.mark.parametrize("name", [OWN_NAME, OPENAI_NAME])
 @pytest.mark.parametrize("maker", ["own, bare", *ENCODING_NAMES])
 def test_of_real_texts_less_than_one_in_a_thousand_is_read_wrongly(own, shared_rows, maker, name):
-    rows = [
-        row
-        for file in (
-            "intents_hwu64",
-            "queries_nq_dev",
-            "queries_stackexchange_dev",
-            "clusters_qqp_dev",
-        )
-        for row in shared_rows(f"{file}.jsonl")[::20]
-    ]
+    rows = [row for file in REAL for row in shared_rows(f"{file}.jsonl")[::20]]
     texts = [row["text"] for row in rows]
     token_ids = TokenIds(own, thread=None)
     read = [
@@ -179,6 +177,23 @@ def test_of_real_texts_less_than_one_in_a_thousand_is_read_wrongly(own, shared_r
     assert read.count(False) <= len(texts) / 1_000
     if (maker, name) == (CL100K, OPENAI_NAME):
         assert read.count(None) <= len(texts) / 100
+
+
+@pytest.mark.parametrize("maker", ["own, bare", CL100K, O200K])
+def test_of_callers_never_seen_before_less_than_one_in_a_thousand_is_read_wrongly(
+    own, shared_rows, maker
+):
+    rows = [row for file in REAL for row in shared_rows(f"{file}.jsonl")[::20]]
+    texts = [row["text"] for row in rows]
+    token_ids = TokenIds(own, thread=None)
+    read = [
+        is_right(token_ids, own, [ids], [text], OPENAI_NAME, caller=str(i))
+        for i, (text, ids) in enumerate(zip(texts, made_by(own, maker, texts), strict=True))
+    ]
+
+    assert read.count(False) <= len(texts) / 1_000
+    if maker == CL100K:
+        assert read.count(None) <= len(texts) / 33
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[FIXTURE])
@@ -227,6 +242,7 @@ def test_few_ids_are_refused_unless_the_name_or_the_setting_says_whose_they_are(
     with pytest.raises(BadRequest, match="check_embedding_ctx_length") as refused:
         token_ids.tell([ids], OWN_NAME)
     assert refused.value.code == "ambiguous_token_ids"
+    token_ids.tell(made_by(own, CL100K, ENGLISH), OPENAI_NAME)
     for name in (OPENAI_NAME, f"openai/{OPENAI_NAME}", "text-embedding-ada-002"):
         assert token_ids.tell([ids], name) == (CL100K, [text])
     assert TokenIds(own, None, CL100K).tell([ids], OWN_NAME) == (CL100K, [text])

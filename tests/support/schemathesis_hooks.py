@@ -21,7 +21,7 @@ def _suited(value):
 
 _EMBEDDING = (
     *("/v1/embeddings", "/embed", "/", "/similarity", "/tokenize"),
-    *("/api/embed", "/api/embeddings", "/api/show"),
+    *("/api/embed", "/api/embeddings", "/api/show", "/v1/embed", "/v2/embed"),
 )
 
 
@@ -30,9 +30,9 @@ def _is_whole(value):
 
 
 def _is_of_bits(body):
-    dtypes = ("binary", "ubinary", ["binary"], ["ubinary"])
-    fields = ("output_dtype", "embedding_type", "embedding_types")
-    return any(body.get(field) in dtypes for field in fields)
+    said = [body.get(field) for field in ("output_dtype", "embedding_type", "embedding_types")]
+    named = [one for each in said for one in (each if isinstance(each, list) else [each])]
+    return "binary" in named or "ubinary" in named
 
 
 @schemathesis.hook
@@ -56,9 +56,10 @@ def map_body(context, body):
         body["model"] = MODEL
     if "input" in body:
         body["input"] = _suited(body["input"])
-    dimensions = body.get("dimensions")
-    if isinstance(dimensions, int | float) and not isinstance(dimensions, bool) and dimensions >= 1:
-        body["dimensions"] = min(int(dimensions), DIMENSIONS) if dimensions % 1 == 0 else dimensions
-        if _is_of_bits(body) and _is_whole(body["dimensions"]):
-            body["dimensions"] += -body["dimensions"] % 8
+    for name in ("dimensions", "output_dimension"):  # the latter is Cohere's
+        given = body.get(name)
+        if isinstance(given, int | float) and not isinstance(given, bool) and given >= 1:
+            body[name] = min(int(given), DIMENSIONS) if given % 1 == 0 else given
+            if _is_of_bits(body) and _is_whole(body[name]):
+                body[name] += -body[name] % 8
     return body

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reranking import NAME as RERANKER
+from reranking import home_with_reranker
 from server_process import Server
 from tiktoken_cache import fill_tiktoken_cache
 
@@ -40,11 +42,13 @@ def table() -> dict[tuple[str, str], str]:
 
 @pytest.fixture(scope="module")
 def served(model_home, upstream, tmp_path_factory):
-    """A server with an OpenAI model's name for its model, before the scripted upstream."""
-    config = tmp_path_factory.mktemp("clients") / "cacheproxy.toml"
+    """A server with an OpenAI model's name for its model, and a reranker, before an upstream."""
+    home = home_with_reranker(tmp_path_factory.mktemp("clients"), model_home)
+    config = home / "cacheproxy.toml"
     config.write_text(f'[model_aliases]\n"text-embedding-3-small" = "{MODEL}"\n')
-    flags = ("--drain-s", "0", "--upstream", upstream.url, "--config", str(config))
-    server = Server(model_home, "memory://", *flags)
+    models = ("--model", MODEL, "--model", RERANKER)
+    flags = (*models, "--drain-s", "0", "--upstream", upstream.url, "--config", str(config))
+    server = Server(home, "memory://", *flags)
     yield server
     assert server.stop() == 0, server.log
 
@@ -79,11 +83,18 @@ def results(served, tmp_path_factory) -> dict[tuple[str, str], dict]:
     return {(line["client"], line["call"]): line for line in lines}
 
 
-def is_right(line: dict, expected: np.ndarray) -> bool:
+def ranks(served) -> str:
+    """Return what the server gives for the texts in a plain request to rank them."""
+    body = {"query": "What is a proxy?", "documents": TEXTS}
+    results = served.http.post("/v1/rerank", json=body).json()["results"]
+    return "ranks " + " ".join(str(one["index"]) for one in results)
+
+
+def is_right(line: dict, expected: np.ndarray, ranked: str) -> bool:
     """Return whether a call gave what the server gives for the same texts in plain requests."""
     gave = line.get("gave")
     if isinstance(gave, str):
-        return gave in {ANSWER, MODEL}
+        return gave in {ANSWER, MODEL, ranked}
     if gave is None:
         return False
     vectors = np.array(gave, ndmin=2)
@@ -94,7 +105,10 @@ def is_right(line: dict, expected: np.ndarray) -> bool:
 def test_every_call_does_what_the_page_says(results, served):
     answer = served.client().embeddings.create(model=MODEL, input=TEXTS)
     expected = np.array([one.embedding for one in answer.data])
-    found = {name: "yes" if is_right(line, expected) else "no" for name, line in results.items()}
+    ranked = ranks(served)
+    found = {
+        name: "yes" if is_right(line, expected, ranked) else "no" for name, line in results.items()
+    }
     on_page = table()
 
     missing = on_page.keys() - found.keys()

@@ -1,5 +1,8 @@
-"""text-embeddings-inference's and Ollama's APIs, spoken by unmodified clients of both."""
+"""text-embeddings-inference's, Ollama's and Cohere's APIs, spoken by their unmodified clients."""
 
+import base64
+
+import cohere
 import huggingface_hub.errors
 import numpy as np
 import ollama
@@ -123,3 +126,77 @@ def test_the_ollama_client_is_told_of_a_model_that_is_not_served(ollama_client, 
 
     assert missing.value.status_code == 404
     assert "served" in str(missing.value)
+
+
+@pytest.fixture(scope="module")
+def cohere_client(server):
+    return cohere.ClientV2(api_key="unused", base_url=server.url)
+
+
+def by_type(server, dtype):
+    """Return what `/v1/embeddings` gives in a type."""
+    body = {"model": MODEL, "input": TEXTS, "output_dtype": dtype}
+    answer = server.http.post("/v1/embeddings", json=body).json()
+    return [one["embedding"] for one in answer["data"]]
+
+
+def test_the_cohere_client_embeds_in_every_type_at_once(server, cohere_client, vectors):
+    types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+    answer = cohere_client.embed(
+        model=MODEL, texts=TEXTS, input_type="search_document", embedding_types=types
+    )
+
+    given = answer.embeddings
+    assert answer.texts == TEXTS
+    assert answer.response_type == "embeddings_by_type"
+    assert np.array_equal(np.array(given.float_, np.float32), vectors)
+    for dtype in types[1:-1]:
+        assert getattr(given, dtype) == by_type(server, dtype)
+    decoded = [np.frombuffer(base64.b64decode(one), "<f4") for one in given.base64]
+    assert np.array_equal(decoded, vectors)
+    usage = server.client().embeddings.create(model=MODEL, input=TEXTS).usage
+    assert answer.meta.billed_units.input_tokens == usage.prompt_tokens
+
+
+def test_the_cohere_client_embeds_with_its_defaults(server, cohere_client, vectors):
+    answer = cohere_client.embed(model=MODEL, texts=TEXTS, input_type="search_query")
+    first_version = cohere.Client(api_key="unused", base_url=server.url)
+    older = first_version.embed(texts=TEXTS, model=MODEL, input_type="search_query")
+    typed = first_version.embed(texts=TEXTS, model=MODEL, embedding_types=["int8"])
+
+    assert np.array_equal(np.array(answer.embeddings.float_, np.float32), vectors)
+    assert answer.embeddings.int8 is None
+    assert older.response_type == "embeddings_floats"
+    assert older.texts == TEXTS
+    assert np.array_equal(np.array(older.embeddings, np.float32), vectors)
+    assert typed.embeddings.int8 == by_type(server, "int8")
+
+
+def test_the_cohere_client_gets_shorter_vectors(cohere_client, vectors):
+    answer = cohere_client.embed(
+        model=MODEL, texts=TEXTS[:1], input_type="search_query", output_dimension=64
+    )
+
+    (given,) = answer.embeddings.float_
+    cut = vectors[0, :64]
+    assert np.allclose(given, cut / np.linalg.norm(cut), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"truncate": "NONE"},
+        {"truncate": "START"},
+        {"max_tokens": 8},
+        {"embedding_types": ["float", "binary"], "output_dimension": 33},
+        {"images": ["data:image/png;base64,AAAA"]},
+        {"inputs": [{"content": [{"type": "text", "text": "a"}]}]},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/embed", "/v2/embed"])
+def test_what_cohere_could_do_and_is_not_done_here_is_refused(server, path, more):
+    answer = server.http.post(path, json={"model": MODEL, "texts": ["a"], **more})
+
+    assert answer.status_code in (400, 422)
+    assert next(iter(more)) in answer.text or "dimensions" in answer.text

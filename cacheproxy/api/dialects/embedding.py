@@ -24,6 +24,7 @@ class Asked(NamedTuple):
         form: how vectors are written.
         dimensions: length to which vectors are cut, or None.
         role: what the inputs are for, or None.
+        more_forms: further ways in which each vector is written, in the same answer.
     """
 
     inputs: Sequence[str | list[int]]
@@ -31,6 +32,7 @@ class Asked(NamedTuple):
     form: Form = "float"
     dimensions: int | None = None
     role: Role | None = None
+    more_forms: Sequence[Form] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class DimensionsRule:
                 f"'dimensions' must be from 1 to {model.dimensions} for this model",
                 param="dimensions",
             )
-        if asked.form in ("binary", "ubinary") and dimensions % 8:
+        if dimensions % 8 and not {"binary", "ubinary"}.isdisjoint((asked.form, *asked.more_forms)):
             raise BadRequest(
                 "bits are packed in bytes: 'dimensions' must be a multiple of 8",
                 param="dimensions",

@@ -42,6 +42,11 @@ _ROLE_FIELDS = ("input_type", "task", "prompt_name")
 _DTYPE_FIELDS = ("output_dtype", "embedding_type", "embedding_types")
 
 
+def role_of(said: str | None) -> Role | None:
+    """Return what inputs are for, from what any of the providers' fields says."""
+    return None if said is None else _ROLES.get(said, "other")
+
+
 class EmbeddingOptions(Struct):
     """The options of a request; every dialect of embeddings takes them."""
 
@@ -81,7 +86,7 @@ class EmbeddingOptions(Struct):
     def role(self) -> Role | None:
         """What the inputs are for; raises `BadRequest` if that is said twice."""
         said = self._said(_ROLE_FIELDS)
-        return None if said is None else _ROLES.get(said, "other")
+        return role_of(said)
 
     def form(self, encoding: Literal["float", "base64"] = "float") -> Form:
         """Return how vectors are written; raises `BadRequest` if their type is said twice.

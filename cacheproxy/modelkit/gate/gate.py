@@ -4,9 +4,10 @@ A model that fails is not installed; the report of one that passes is kept with 
 computes the figures.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from cacheproxy.errors import ModelError
 
@@ -37,8 +38,60 @@ class Quality:
     recall_at_10: float
 
 
-@dataclass(frozen=True)
-class GateReport:
+@dataclass(frozen=True, kw_only=True)
+class Report(ABC):
+    """What was measured of a model, and what is required of it.
+
+    Attributes:
+        invariance_checks: results compared bit by bit with the result of the same input alone.
+        invariance_failures: how many of them differed.
+    """
+
+    invariance_checks: int
+    invariance_failures: int
+
+    results: ClassVar[str]
+    """What the model gives, as the report calls it."""
+
+    def failures(self) -> list[str]:
+        """Return one line for each requirement that is not met."""
+        lines = [
+            f"{what} {value:.4f} is below {least:.4f}"
+            for what, value, least in self._demands()
+            if not value >= least  # true for NaN
+        ]
+        if self.invariance_failures:
+            lines.append(f"{self.invariance_failures} {self.results} depend on their batch")
+        return lines
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures by name, for JSON."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """Return the report as text."""
+        failed = f"{self.invariance_failures} of {self.invariance_checks} {self.results}"
+        lines = [
+            *self._facts(),
+            *(
+                (what, f"{value:.5f}  (at least {least:.4f})")
+                for what, value, least in self._demands()
+            ),
+            ("changed by their batch", f"{failed}  (none allowed)"),
+        ]
+        return "".join(f"{what:32}{value}\n" for what, value in lines)
+
+    @abstractmethod
+    def _demands(self) -> Iterator[tuple[str, float, float]]:
+        """Yield what is required: its name, the value, and the least value that passes."""
+
+    @abstractmethod
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """Yield what is told besides, each by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateReport(Report):
     """The measurements; cosines are between the INT8 and the float vector of the same text.
 
     Attributes:
@@ -49,9 +102,9 @@ class GateReport:
         queries: number of queries of the search.
         served: the INT8 model's quality.
         original: the float model's.
-        invariance_checks: vectors compared bit by bit with the vector of the text alone.
-        invariance_failures: how many of them differed.
     """
+
+    results = "vectors"
 
     texts: int
     cosine_mean: float
@@ -62,19 +115,6 @@ class GateReport:
     queries: int
     served: Quality
     original: Quality
-    invariance_checks: int
-    invariance_failures: int
-
-    def failures(self) -> list[str]:
-        """Return one line for each requirement that is not met."""
-        lines = [
-            f"{what} {value:.4f} is below {least:.4f}"
-            for what, value, least in self._demands()
-            if not value >= least  # true for NaN
-        ]
-        if self.invariance_failures:
-            lines.append(f"{self.invariance_failures} vectors depend on their batch")
-        return lines
 
     def _demands(self) -> Iterator[tuple[str, float, float]]:
         yield "cosine to float, mean", self.cosine_mean, LEAST_MEAN_COSINE
@@ -86,36 +126,9 @@ class GateReport:
             what = name.replace("_at_", "@")
             yield f"search, {what}", getattr(self.served, name), original - MOST_RECALL_LOSS
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the figures by name, for JSON."""
-        return asdict(self)
-
-    def as_text(self) -> str:
-        """Return the report as text."""
-        batch = f"{self.invariance_failures} of {self.invariance_checks} vectors  (none allowed)"
-        lines = [
-            ("held-out texts, pairs, queries", f"{self.texts}, {self.pairs}, {self.queries}"),
-            ("cosine to float, least", f"{self.cosine_least:.5f}"),
-            *(
-                (what, f"{value:.5f}  (at least {least:.4f})")
-                for what, value, least in self._demands()
-            ),
-            ("changed by their batch", batch),
-        ]
-        return "".join(f"{what:32}{value}\n" for what, value in lines)
-
-
-class Report(Protocol):
-    """What was measured of a model."""
-
-    def failures(self) -> list[str]:
-        """Return one line for each requirement that is not met."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the figures by name, for JSON."""
-
-    def as_text(self) -> str:
-        """Return the report as text."""
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "held-out texts, pairs, queries", f"{self.texts}, {self.pairs}, {self.queries}"
+        yield "cosine to float, least", f"{self.cosine_least:.5f}"
 
 
 def require_pass(report: Report, name: str) -> None:

@@ -7,13 +7,14 @@ bit-identical alone and in a batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.modelkit.building.corpus import group_by_length
 from cacheproxy.modelkit.building.weights import Floats
+from cacheproxy.modelkit.gate.gate import Report
 from cacheproxy.modelkit.gate.measure import Encode, count_batch_effects, embed, spearman
 
 LEAST_SPEARMAN = 0.98
@@ -25,8 +26,8 @@ may, by chance. A constructed reranker that ranks weakly (0.60) lost 0.0126."""
 _DEPTH = 10
 
 
-@dataclass(frozen=True)
-class RankingReport:
+@dataclass(frozen=True, kw_only=True)
+class RankingReport(Report):
     """The measurements.
 
     Attributes:
@@ -34,9 +35,9 @@ class RankingReport:
         spearman: rank correlation of the INT8 and the float scores, over all pairs.
         spearman_least: the same of one query's pairs, the least of all queries.
         served_ndcg, original_ndcg: mean nDCG@10 of the two models.
-        invariance_checks: scores compared bit by bit with the score of the pair alone.
-        invariance_failures: how many of them differed.
     """
+
+    results = "scores"
 
     queries: int
     pairs: int
@@ -44,41 +45,14 @@ class RankingReport:
     spearman_least: float
     served_ndcg: float
     original_ndcg: float
-    invariance_checks: int
-    invariance_failures: int
-
-    def failures(self) -> list[str]:
-        """Return one line for each requirement that is not met."""
-        lines = [
-            f"{what} {value:.4f} is below {least:.4f}"
-            for what, value, least in self._demands()
-            if not value >= least  # true for NaN
-        ]
-        if self.invariance_failures:
-            lines.append(f"{self.invariance_failures} scores depend on their batch")
-        return lines
 
     def _demands(self) -> Iterator[tuple[str, float, float]]:
         yield "scores to float, Spearman", self.spearman, LEAST_SPEARMAN
         yield "ranking, nDCG@10", self.served_ndcg, self.original_ndcg - MOST_NDCG_LOSS
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the figures by name, for JSON."""
-        return asdict(self)
-
-    def as_text(self) -> str:
-        """Return the report as text."""
-        batch = f"{self.invariance_failures} of {self.invariance_checks} scores  (none allowed)"
-        lines = [
-            ("queries, pairs", f"{self.queries}, {self.pairs}"),
-            ("Spearman, least of one query", f"{self.spearman_least:.5f}"),
-            *(
-                (what, f"{value:.5f}  (at least {least:.4f})")
-                for what, value, least in self._demands()
-            ),
-            ("changed by their batch", batch),
-        ]
-        return "".join(f"{what:32}{value}\n" for what, value in lines)
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "queries, pairs", f"{self.queries}, {self.pairs}"
+        yield "Spearman, least of one query", f"{self.spearman_least:.5f}"
 
 
 def measure_ranking(

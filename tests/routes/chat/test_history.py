@@ -1,15 +1,19 @@
 """Whatever tenants ask, and however upstreams fail: what is served was answered in full to them.
 
-Histories are drawn; the pipeline is the real one, with real tiers, over an upstream that answers,
-stops short, breaks off, errs or stalls by its script, and a store that keeps what it is given.
+Histories are drawn, in each API for completions; the pipeline is the real one, with real tiers,
+over an upstream that answers, stops short, breaks off or errs by its script, and a store that keeps
+what it is given. What is streamed is what the upstream sent, byte by byte; what is replayed has the
+events of the first stream in their order, and tells the answer that is kept.
 """
 
 import asyncio
 import json
 
+import pytest
 from faulty import FaultyStore
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spoiled_answers import APIS, ENDS, SpoiledAnswer
 
 from cacheproxy.errors import ApiError, UpstreamFailed
 from cacheproxy.keys import Namespace
@@ -21,11 +25,10 @@ from cacheproxy.routes.chat.staleness import Staleness, StalenessRules
 from cacheproxy.routes.chat.state import Passed
 from cacheproxy.routes.chat.upstream_calls import UpstreamCalls
 from cacheproxy.routes.completions import CompletionsRoute
-from cacheproxy.routes.dialects.chat import ChatDialect
-from cacheproxy.routes.dialects.chat_stream import ChatAssembler as Assembler
-from cacheproxy.routes.dialects.sse import EventCutter
+from cacheproxy.routes.dialects.sse import EventCutter, data_of
 from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.routes.exchange import Control
+from cacheproxy.server.completions import DIALECTS
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.exact import ExactTier
@@ -37,66 +40,17 @@ from cacheproxy.tiers.lifetime import Lifetimes
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.tiers.writeback import WriteBack
-from cacheproxy.upstreams.client import Head
 
-ENDS = ("whole", "length", "broken", "error", "refused", "tools", "garbage", "no done")
-
-
-class Answering:
-    """An upstream's answer, by its script."""
-
-    def __init__(self, asked, text, end):
-        self.asked, self.text, self.end = asked, text, end
-        is_stream = asked.get("stream") is True
-        kind = b"text/event-stream" if is_stream else b"application/json"
-        self.head = Head(503 if end == "error" else 200, kind, [], "u")
-
-    def close(self):
-        pass
-
-    async def read(self):
-        await asyncio.sleep(0)
-        if self.end == "broken":
-            raise UpstreamFailed("broken", code="upstream_truncated")
-        if self.end == "garbage":
-            return b"{"
-        return json.dumps({"choices": [self._choice()], "usage": USAGE}).encode()
-
-    def _choice(self):
-        message = {"role": "assistant", "content": self.text}
-        if self.end == "tools":
-            message["tool_calls"] = [{"id": "1"}]
-        reason = "length" if self.end == "length" else "stop"
-        return {"index": 0, "message": message, "finish_reason": reason}
-
-    async def chunks(self):
-        def chunk(delta, reason=None):
-            choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
-            return b"data: " + json.dumps({"choices": choices, "usage": USAGE}).encode() + b"\n\n"
-
-        for word in self.text.split(" "):
-            await asyncio.sleep(0)
-            yield chunk({"content": f"{word} "})
-        if self.end == "broken":
-            raise UpstreamFailed("broken", code="upstream_truncated")
-        if self.end == "garbage":
-            yield b"data: {\n\n"
-        if self.end == "tools":
-            yield chunk({"tool_calls": [{"index": 0, "id": "1"}]})
-        yield chunk({}, "length" if self.end == "length" else "stop")
-        if self.end != "no done":
-            yield b"data: [DONE]\n\n"
-
-
-USAGE = {"prompt_tokens": 1, "completion_tokens": 1}
+BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 
 
 class ScriptedUpstreams:
     """As `Upstreams`, with the script's answers, which are all different."""
 
-    def __init__(self, script):
+    def __init__(self, api, script):
+        self.api = api
         self.script = list(script)
-        self.finished = {}  # by text: the question to which it was a whole answer
+        self.sent = {}  # by text: to whom, the question, and the answer
         self.count = 0
 
     def first(self, model):
@@ -110,22 +64,39 @@ class ScriptedUpstreams:
 
     async def post(self, model, path, body, client):
         await asyncio.sleep(0)
-        asked = json.loads(body)
         end = self.script.pop() if self.script else "whole"
         if end == "refused":
             raise UpstreamFailed("refused", code="upstream_connect")
         self.count += 1
-        text = f"answer {self.count} to {client['tenant']} {asked['messages'][-1]['content']}"
-        if end == "whole" or (end == "no done" and not asked["stream"]):
-            self.finished[text] = (client["tenant"], asked["messages"][-1]["content"])
-        return Answering(asked, text, end)
+        asked = json.loads(body)
+        to = client["tenant"], client["question"]
+        question = f"{to[1]} Call {self.count} of {to[0]}"
+        answer = SpoiledAnswer(APIS[self.api], asked, question, self.count, end)
+        self.sent[f"You asked: {question}"] = (*to, answer)
+        return answer
+
+    def check_finished(self, text, tenant, question=None):
+        """A text is of an answer in full to this tenant, and to this question."""
+        *to, answer = self.sent[text]
+        assert answer.is_whole
+        assert to == [tenant, to[1] if question is None else question]
+
+    def check_passed(self, data, tenant, question, form, *, in_full):
+        """Data are those of one answer to this tenant's question, up to where it was cut off."""
+        mine = [
+            answer.all_bytes()
+            for *to, answer in self.sent.values()
+            if to == [tenant, question] and answer.is_stream == (form != "plain")
+        ]
+        assert any(one == data if in_full else one.startswith(data) for one in mine)
 
 
 class Harness:
-    def __init__(self, script, hot_bytes):
+    def __init__(self, api, script, hot_bytes):
         metrics = Metrics()
         self.store = FaultyStore()
-        self.upstreams = ScriptedUpstreams(script)
+        self.dialect = BY_NAME[api]
+        self.upstreams = ScriptedUpstreams(api, script)
         guard = StoreGuard(self.store, deadline_s=5, metrics=metrics)
         self.writeback = WriteBack(self.store, max_entries=100, metrics=metrics)
         purges = self.store.purges
@@ -149,7 +120,7 @@ class Harness:
             purges,
             learning.keep,
             most_bytes=10_000,
-            dialects={"chat": ChatDialect()},
+            dialects=BY_NAME,
             metrics=metrics,
         )
         self.route = CompletionsRoute(
@@ -164,72 +135,102 @@ class Harness:
             metrics=metrics,
         )
 
-    async def ask(self, tenant, question, stream, leaves):
-        """Return the text of a hit, and None of what was passed on."""
-        body = {"model": "m", "messages": [{"role": "user", "content": question}]}
-        sent = json.dumps({**body, "stream": stream}).encode()
-        request = ChatDialect().parse(sent, max_temperature=1)
-        asking = asyncio.ensure_future(
-            self.route.serve(request, Namespace(tenant, "n"), Control(), {"tenant": tenant})
-        )
-        if leaves:
-            await asyncio.sleep(0)
+    async def ask(self, tenant, question, form, steps):
+        """Ask, check the answer, and return the tier of a hit; leave after so many steps."""
+        asking = asyncio.ensure_future(self.answer(tenant, question, form))
+        if steps is not None:
+            for _ in range(steps):
+                await asyncio.sleep(0)
             asking.cancel()
-        answer = await asking
-        if not isinstance(answer, Passed):
-            return text_of(answer.record.body)
-        with answer.reader:
-            data = await answer.reader.body()
-        self.check_passed(answer, data, tenant, question)
-        return None
+        return await asking
 
-    def check_passed(self, answer, data, tenant, question):
-        """What was passed on, in part or whole, was answered to this tenant's question."""
-        if answer.head.status != 200:
+    async def answer(self, tenant, question, form):
+        fields = APIS[self.dialect.name].ask(question)
+        if form == "stream with usage" and self.dialect.name in ("chat", "completions"):
+            fields["stream_options"] = {"include_usage": True}
+        sent = json.dumps({**fields, "stream": form != "plain"}).encode()
+        request = self.dialect.parse(sent, max_temperature=1)
+        assert request.bypass is None
+        client = {"tenant": tenant, "question": question}
+        answer = await self.route.serve(request, Namespace(tenant, "n"), Control(), client)
+        if isinstance(answer, Passed):
+            await self.check_passed(answer, tenant, question, form)
             return
-        if answer.head.is_of(b"application/json"):
-            text = json.loads(data)["choices"][0]["message"]["content"]
-        else:
-            assembler = Assembler()
-            assembler.take_all(EventCutter().cut(data))
-            text = "".join(assembler._texts.get("content", []))
-        assert f" to {tenant} {question}" in text
+        self.upstreams.check_finished(text_of(answer.record.body), tenant, question)
+        self.check_replay(answer.record.body, form)
+
+    async def check_passed(self, answer, tenant, question, form):
+        data, in_full = b"", False
+        try:
+            with answer.reader:
+                async for part in answer.reader.parts():
+                    data += part
+            in_full = form == "plain"  # a stream may end at an error
+        finally:
+            self.upstreams.check_passed(data, tenant, question, form, in_full=in_full)
+
+    def check_replay(self, body, form):
+        """A replay has the first stream's events in their order, and tells the kept answer."""
+        if form == "plain":
+            return
+        events = EventCutter().cut(self.dialect.replay(body, with_usage=True))
+        assembler = self.dialect.assembler()
+        assert assembler.take_all(events) == len(events)
+        told = json.loads(assembler.completion().body)
+        assert without_none(told) == without_none(json.loads(body))
+        *_, answer = self.upstreams.sent[text_of(body)]
+        assert kinds(events) == kinds(EventCutter().cut(answer.whole_stream()))
 
 
-steps = st.tuples(
+def without_none(value):
+    """Return JSON without members that are null: a replay may leave them out."""
+    if isinstance(value, dict):
+        return {name: without_none(one) for name, one in value.items() if one is not None}
+    return [without_none(one) for one in value] if isinstance(value, list) else value
+
+
+def kinds(events):
+    """Return the types of events, each once, without those that only keep a connection alive."""
+    told = [json.loads(data) for event in events if (data := data_of(event)) != b"[DONE]"]
+    return list(dict.fromkeys(one.get("type") for one in told if one.get("type") != "ping"))
+
+
+STEPS = st.tuples(
     st.sampled_from(["acme", "other"]),
     st.sampled_from(["Why?", "How?"]),
-    st.booleans(),
-    st.booleans(),
+    st.sampled_from(["plain", "stream", "stream with usage"]),
+    st.none() | st.integers(1, 40),
 )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("api", APIS)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(st.sampled_from(ENDS), max_size=8),
-    st.lists(st.lists(steps, min_size=1, max_size=4), min_size=1, max_size=5),
+    st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=5),
     st.sampled_from([0, 100_000]),
 )
 def test_what_is_served_was_answered_in_full_to_the_same_tenants_same_question(
-    script, rounds, hot_bytes
+    caplog, api, script, rounds, hot_bytes
 ):
     async def run():
-        harness = Harness(script, hot_bytes)
+        harness = Harness(api, script, hot_bytes)
         harness.writeback.start()
         for together in rounds:
             answers = await asyncio.gather(
                 *(harness.ask(*step) for step in together), return_exceptions=True
             )
-            for (tenant, question, _, _), answer in zip(together, answers, strict=True):
-                if isinstance(answer, BaseException):
-                    assert isinstance(answer, ApiError | asyncio.CancelledError), repr(answer)
-                elif answer is not None:
-                    assert harness.upstreams.finished[answer.strip()] == (tenant, question)
+            for answer in answers:
+                if not isinstance(answer, ApiError | asyncio.CancelledError | None):
+                    raise answer
         await harness.writeback.stop(5)
+        tenants = {Namespace(tenant, "n").id: tenant for tenant in ("acme", "other")}
         for entry in harness.store.written.values():
             namespace_id = entry.partition.namespace_id
             record = unpack(entry.record, namespace_id=namespace_id, key=entry.key)
-            tenant, _ = harness.upstreams.finished[text_of(record.body).strip()]
-            assert Namespace(tenant, "n").id == namespace_id
+            harness.upstreams.check_finished(text_of(record.body), tenants[namespace_id])
 
     asyncio.run(run())
+    assert not caplog.records  # such as an exception that nobody expects

@@ -10,6 +10,7 @@ from cacheproxy.admin.app import _DECODER as PURGE_DECODER
 from cacheproxy.api.access.key_ring import KeyRing, hash_key
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.control import parse_control
+from cacheproxy.api.dialects.cohere_embed import CohereEmbedDialect
 from cacheproxy.api.dialects.embed import EmbedDialect
 from cacheproxy.api.dialects.ollama import (
     OllamaEmbedDialect,
@@ -53,6 +54,7 @@ _CALLERS = Callers(KeyRing({"tenant": [hash_key("key")]}))
 EMBEDDING_DIALECTS = (
     *(OpenAIDialect(), EmbedDialect(), RootDialect(), SimilarityDialect()),
     *(OllamaEmbedDialect(), OllamaEmbeddingsDialect()),
+    CohereEmbedDialect(version="1"),
 )
 
 
