@@ -30,7 +30,7 @@ _RECENT = 24
 
 _AT_FIRST, _EARLY = 20, 0.45
 """Of each kind, soon: at most so many a label. A kind counts from 20 on (`limits`). With 40, and
-twice the share of controls of fresh answers, half of the allowance was spent on controls, and the
+twice the share of controls of fresh answers, two fifths of the requests were for controls, and the
 tier opened later: at request 6,026 and 9,454 in place of 5,248 and 6,122 (Quora's groups, judges
 .95/.02 and .90/.05, medians of 20 seeds)."""
 
