@@ -45,6 +45,7 @@ def workplace(model_home, tmp_path_factory) -> Iterator[tuple[Server, Path]]:
     folder = tmp_path_factory.mktemp("work")
     texts = "".join(f'{{"text": "question number {i} of the docs"}}\n' for i in range(50))
     (folder / "questions.jsonl").write_text(texts)
+    (folder / "corpus.jsonl").write_text(texts)
     arrivals = "arrival_ms\n" + "".join(f"{100 * i}\n" for i in range(50))
     (folder / "trace.csv.gz").write_bytes(gzip.compress(arrivals.encode()))
     recording = folder / "requests.jsonl"

@@ -23,7 +23,19 @@ from cacheproxy.settings.settings import Settings
 
 MODEL = "all-MiniLM-L6-v2"
 FLOAT = Quality(sts=0.82, recall_at_1=0.6, recall_at_10=0.9)
-GOOD = GateReport(300, 0.999, 0.99, 0.98, 0.95, 200, 46, FLOAT, FLOAT, 100, 0)
+GOOD = GateReport(
+    texts=300,
+    cosine_mean=0.999,
+    cosine_p1=0.99,
+    cosine_least=0.98,
+    neighbour_agreement=0.95,
+    pairs=200,
+    queries=46,
+    served=FLOAT,
+    original=FLOAT,
+    invariance_checks=100,
+    invariance_failures=0,
+)
 
 
 @pytest.fixture

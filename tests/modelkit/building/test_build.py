@@ -31,7 +31,19 @@ def built(graph: bytes) -> BuiltModel:
         "prefixes": {"query": "", "document": ""},
     }
     probe = np.zeros((4, PROBE_DIMENSIONS), np.float16)
-    report = GateReport(1, 1, 1, 1, 1, 1, 1, Quality(1, 1, 1), Quality(1, 1, 1), 1, 0)
+    report = GateReport(
+        texts=1,
+        cosine_mean=1,
+        cosine_p1=1,
+        cosine_least=1,
+        neighbour_agreement=1,
+        pairs=1,
+        queries=1,
+        served=Quality(1, 1, 1),
+        original=Quality(1, 1, 1),
+        invariance_checks=1,
+        invariance_failures=0,
+    )
     probes = Probes(probe, b"shallow")
     return BuiltModel(graph, b"{}", probes, report, isa_class(), record)
 
