@@ -131,6 +131,10 @@ class CompletionsEndpoint:
         """Whether there is a hot tier."""
         return self._route.repeated.has_hot
 
+    def knows(self, body: bytes) -> bool:
+        """Return whether the body came before, in any namespace."""
+        return self._repeats.knows(body)
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
         headers = visit.headers

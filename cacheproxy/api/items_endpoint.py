@@ -114,6 +114,10 @@ class ItemsEndpoint(Generic[A, R]):
         """Whether any of the models has a hot tier."""
         return any(route.repeated.has_hot for route in self._routes.values())
 
+    def knows(self, body: bytes) -> bool:
+        """Return whether the body came before, in any namespace."""
+        return self._repeats.knows(body)
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
         headers = visit.headers

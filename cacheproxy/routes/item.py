@@ -51,6 +51,8 @@ class ItemsState(Generic[R]):
 
     Attributes:
         request: as it came.
+        control: what it asks of the cache.
+        namespace_id: the caller's.
         scope: makes the keys of the caller's namespace.
         repeated: a lookup by key that was made before the request was parsed.
         reservation: the request's place in the queue for inference, if it has one.
@@ -62,16 +64,13 @@ class ItemsState(Generic[R]):
     repeated: Repeated[R] | None = None
     reservation: Reservation | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
+    control: Control = field(init=False)
+    namespace_id: str = field(init=False)
 
-    @property
-    def control(self) -> Control:
-        """What the request asks of the cache."""
-        return self.request.control
-
-    @property
-    def namespace_id(self) -> str:
-        """The caller's namespace."""
-        return self.request.namespace.id
+    def __post_init__(self) -> None:
+        """Keep at hand what is looked at again and again."""
+        self.control = self.request.control
+        self.namespace_id = self.request.namespace.id
 
 
 def unserved(items: Iterable[Item[R]]) -> list[Item[R]]:

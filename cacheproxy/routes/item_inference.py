@@ -86,7 +86,7 @@ class ItemInference(Generic[R]):
         Raises:
             Overloaded, Unavailable, InferenceFailed: inference could not answer.
         """
-        joined = _Joined[R]()
+        joined: _Joined[R] = _Joined()
         try:
             async for part in _in_parts(items):
                 self._join_or_begin(part, joined, state, serve_late)

@@ -31,6 +31,9 @@ class AnswersAtOnce(Protocol):
     @property
     def has_hot(self) -> bool: ...
 
+    def knows(self, body: bytes) -> bool:
+        """Return whether a request with this body may be answered at once."""
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a request, and count it; None if that takes more."""
 
@@ -59,6 +62,9 @@ class AtOnce:
         self, url: bytes, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> WholeAnswer | None:
         """Answer a `POST` request of HTTP/1.1; None if that takes more."""
+        endpoint = self._endpoints[url]
+        if not endpoint.knows(body):
+            return None
         headers = dict(raw_headers)
         if len(headers) != len(raw_headers) or b"host" not in headers:
             return None
@@ -68,7 +74,7 @@ class AtOnce:
         if visit.tells_id or self._journal.tells_ids:
             return None
         try:
-            answer = self._endpoints[url].at_once(visit, body)
+            answer = endpoint.at_once(visit, body)
         except Exception:
             # To the parser, which called, it would mean that the request is malformed.
             logger.exception("a request was not answered at once; it goes the usual way")

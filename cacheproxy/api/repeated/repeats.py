@@ -22,27 +22,35 @@ class Repeats(Generic[Way]):
     """Remembers what requests that were hits asked for; a tenant's oldest is evicted first."""
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
-        self._known: dict[tuple[str, bytes], Way] = {}
+        self._known: dict[bytes, dict[str, Way]] = {}
         self._shelves = Shelves[tuple[str, bytes], None](_MOST_REQUESTS)
         self._most_bytes = most_bytes
 
+    def knows(self, body: bytes) -> bool:
+        """Return whether any namespace has sent this body: most that are new end here."""
+        return body in self._known
+
     def get(self, namespace_id: str, body: bytes) -> Way | None:
         """Return what an earlier request with this body asked for."""
-        return self._known.get((namespace_id, body))
+        ways = self._known.get(body)
+        return None if ways is None else ways.get(namespace_id)
 
     def put(self, namespace_id: str, body: bytes, way: Way) -> None:
         """Remember what a body asks for, unless it is long."""
         if len(body) > self._most_bytes:
             return
-        request = namespace_id, body
-        is_new = request not in self._known
-        self._known[request] = way
+        ways = self._known.setdefault(body, {})
+        is_new = namespace_id not in ways
+        ways[namespace_id] = way
         if not is_new:
             return
         shelf = self._shelves.of(owner_of(namespace_id))
-        shelf.things[request] = None
+        shelf.things[namespace_id, body] = None
         self._shelves.grow(shelf, 1)
         if over := self._shelves.over(shelf):
-            oldest, _ = over.things.popitem(last=False)
+            (oldest, its_body), _ = over.things.popitem(last=False)
             self._shelves.grow(over, -1)
-            del self._known[oldest]
+            ways = self._known[its_body]
+            del ways[oldest]
+            if not ways:
+                del self._known[its_body]

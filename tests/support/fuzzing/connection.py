@@ -56,6 +56,9 @@ class _Short:
 
     has_hot = True
 
+    def knows(self, body: bytes) -> bool:
+        return len(body) < 4
+
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         return WholeAnswer(b"{}", []) if len(body) < 3 else None
 
