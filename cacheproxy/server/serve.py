@@ -115,7 +115,8 @@ class _Server(_BoundServer):
         if order.at_once:
             self.should_exit = self.force_exit = True
             return
-        logger.info("draining: no longer ready")
+        if self.started:
+            logger.info("draining: no longer ready")
         self._app.drain()
         asyncio.get_running_loop().call_later(order.wait_s, self._exit)
 
