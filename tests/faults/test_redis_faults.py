@@ -251,7 +251,7 @@ async def test_a_server_that_is_killed_in_mid_write_leaves_entries_whole_or_abse
                 http.post("/v1/embeddings", json={"input": texts, "model": MODEL})
             )
             deadline = time.monotonic() + 30
-            while client.dbsize() < 20:
+            while client.dbsize() < 30:  # some hold notes of purges
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.001)
             server.kill()
