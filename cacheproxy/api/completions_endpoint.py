@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import ClientGone, Watch, Watched
-from cacheproxy.api.control import is_plain, parse_control
+from cacheproxy.api.control import parse_control
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
-from cacheproxy.api.repeated.at_once import WholeAnswer
+from cacheproxy.api.repeated.at_once import WholeAnswer, repeat_of
 from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.report import entry_id
 from cacheproxy.api.request.body import read_body
@@ -137,17 +137,12 @@ class CompletionsEndpoint:
 
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
-        headers = visit.headers
-        if not is_plain(headers) or (caller := self._callers.unlimited(headers)) is None:
+        repeat = repeat_of(visit, body, self._callers, self._repeats)
+        if repeat is None or (cached := self._from_hot(repeat)) is None:
             return None
-        namespace_id = caller.namespace.id
-        repeat = self._repeats.get(namespace_id, body)
-        cached = repeat and self._from_hot(repeat)
-        if repeat is None or cached is None:
-            return None
-        visit.route, visit.namespace_id = self._dialect.name, namespace_id
+        visit.route = self._dialect.name
         if self._recorder is not None:
-            self._recorder.put(self._dialect.name, namespace_id, body)
+            self._recorder.put(self._dialect.name, visit.namespace_id, body)
         return self._answer_cached(visit, cached, repeat.form, visit.started)
 
     def _from_hot(self, repeat: _Repeat) -> Cached | None:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.connection import Watch, Watched
-from cacheproxy.api.control import is_plain, parse_control
+from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.protocol import A, Dialect, Frame, Preparation, R
 from cacheproxy.api.presentation import (
     Headers,
@@ -22,7 +22,7 @@ from cacheproxy.api.presentation import (
     outcome_of,
     timing_of,
 )
-from cacheproxy.api.repeated.at_once import WholeAnswer
+from cacheproxy.api.repeated.at_once import WholeAnswer, repeat_of
 from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import JSON, send_json, status_of
@@ -120,17 +120,13 @@ class ItemsEndpoint(Generic[A, R]):
 
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
-        headers = visit.headers
-        if not is_plain(headers) or (caller := self._callers.unlimited(headers)) is None:
-            return None
-        namespace_id = caller.namespace.id
-        repeat = self._repeats.get(namespace_id, body)
+        repeat = repeat_of(visit, body, self._callers, self._repeats)
         answer = repeat and self._from_hot(visit, repeat, visit.started)
         if answer is None:
             return None
-        visit.route, visit.namespace_id = self._name, namespace_id
+        visit.route = self._name
         if self._recorder is not None:
-            self._recorder.put(self._name, namespace_id, body)
+            self._recorder.put(self._name, visit.namespace_id, body)
         rendered, told = answer
         return WholeAnswer(rendered, [JSON, *told])
 

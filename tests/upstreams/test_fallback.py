@@ -1,7 +1,7 @@
 """Which upstream is asked, and when its circuit is open."""
 
 import pytest
-from upstream import Upstream, says
+from upstream import says
 
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
@@ -10,14 +10,6 @@ from cacheproxy.upstreams.fallback import GuardedUpstream, Upstreams
 from cacheproxy.upstreams.fallback import Upstream as Client
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
-
-
-@pytest.fixture
-def servers():
-    made = [Upstream(), Upstream()]
-    yield made
-    for server in made:
-        server.stop()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import socket
 
 import pytest
 from names import Names
-from upstream import Upstream
 
 from cacheproxy.errors import UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
@@ -14,14 +13,6 @@ from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.upstreams.client import Upstream as Client
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
-
-
-@pytest.fixture
-def servers():
-    made = [Upstream(), Upstream()]
-    yield made
-    for server in made:
-        server.stop()
 
 
 @pytest.fixture

@@ -8,13 +8,18 @@ trace. Everything else, errors included, goes the usual way, and nothing has bee
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from cacheproxy.api.callers import Callers
+from cacheproxy.api.control import is_plain
 from cacheproxy.api.presentation import Headers
+from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.request_trace import Visit
 
 logger = logging.getLogger(__name__)
+
+Way = TypeVar("Way")
 
 
 class WholeAnswer(NamedTuple):
@@ -36,6 +41,15 @@ class AnswersAtOnce(Protocol):
 
     def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
         """Answer a request, and count it; None if that takes more."""
+
+
+def repeat_of(visit: Visit, body: bytes, callers: Callers, repeats: Repeats[Way]) -> Way | None:
+    """Return what a request repeats, and note its namespace; None if it is to go the usual way."""
+    headers = visit.headers
+    if not is_plain(headers) or (caller := callers.unlimited(headers)) is None:
+        return None
+    visit.namespace_id = caller.namespace.id
+    return repeats.get(visit.namespace_id, body)
 
 
 class AtOnce:
