@@ -66,9 +66,7 @@ def served(settings: Settings, installed: Sequence[InstalledModel]) -> Served:
             evidence.append((own, promise_of(settings.semantic).kind))
     for fingerprint in _scores(installed, upstreams):
         places[model_id(fingerprint)] = Place(fingerprint, has_probe=False)
-    default = next((one for one in installed if one.kind == "embeddings"), None)
-    if default is None:
-        return Served(places, evidence)
+    default = next(one for one in installed if one.kind == "embeddings")
     for url in {given.base_url for given in settings.upstreams.values()}:
         with_probe = f"{chat_fingerprint(url, default)}:{WholeProbe.name}"
         places[model_id(url)] = Place(url, has_probe=False)
