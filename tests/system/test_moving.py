@@ -93,10 +93,8 @@ def warm(moving, tmp_path_factory):
         flags = "--url", server.url, "--model", MODEL, "--namespace", "docs", "--tag", "v1"
         warmed = run("warm", corpus, *flags)
         assert warmed.returncode == 0, warmed.stderr
-        inferred = server.inferred()
-        (answers, statuses) = answers_of(server)
+        answers, statuses = answers_of(server)
         assert not [status for status in statuses[:-2] if "fwd=" in status]
-        assert server.inferred() == inferred + len(DOCUMENTS)
 
         wait_until(lambda: count(path, "entries") == EVERYTHING and count(path, "states"))
         states = count(path, "states")
@@ -167,10 +165,10 @@ def test_an_encrypted_store_gives_an_encrypted_file(moving, warm, tmp_path):
     moving.move("import", warm[0], store, CACHEPROXY_ENCRYPTION_KEYS=key)
     moving.move("export", file, store, CACHEPROXY_ENCRYPTION_KEYS=key)
 
-    assert b"gpt-test" in warm[0].read_bytes()
-    assert b"gpt-test" not in file.read_bytes()
+    assert b"What is moved?" in warm[0].read_bytes()
+    assert b"What is moved?" not in file.read_bytes()
     said = moving.move("import", file, f"sqlite:///{tmp_path / 'other.sqlite'}", code=2)
-    assert "encryption.keys" in said
+    assert "the file is encrypted" in said
 
 
 @pytest.mark.parametrize(
