@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "recording",
-    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="in place of files: the record.path of a server with record.texts",
 )
 @click.option("--tenant", default=DEFAULT_TENANT, help="with --from: whose requests [default]")
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @settings_flags("model")
 def warm(
     files: tuple[str, ...],
-    recording: Path | None,
+    recording: str | None,
     tenant: str,
     most: int,
     config: Path | None,
@@ -57,7 +57,7 @@ def warm(
         end(EXIT_USAGE, ConfigError("--url: which server is to be warmed up?"))
     if bool(files) == (recording is not None):
         end(EXIT_USAGE, ConfigError("what is to be asked for? Name files, or --from a recording"))
-    if recording is not None and "://" in str(recording):
+    if recording is not None and "://" in recording:
         reason = "a store has hashes and no texts; name the file that requests are recorded to"
         end(EXIT_USAGE, ConfigError(f"--from: {reason}"))
     namespace = Namespace(tenant, flags["namespace"] or DEFAULT_NAMESPACE)
@@ -65,7 +65,7 @@ def warm(
 
         def rows(position: "Position") -> "Iterator[Row]":
             if recording is not None:
-                return iter(_recorded(recording, namespace, most))
+                return iter(_recorded(Path(recording), namespace, most))
             from cacheproxy.ingest import Columns
             from cacheproxy.ingest.readers import read_rows
 
