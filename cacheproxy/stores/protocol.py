@@ -8,6 +8,7 @@ raise `StoreError` or be slow: the tiers put a deadline on each and go on withou
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -210,6 +211,7 @@ class Store(Protocol):
         """Return what the store holds, without asking it."""
 
 
+@lru_cache(1_024, typed=True)
 def model_id(fingerprint: str) -> str:
     """Return 16 hex characters that stand for a partition's fingerprint in a store."""
     return hex_id(fingerprint)[:MODEL_CHARACTERS]
