@@ -130,8 +130,20 @@ def key_scope(namespace_id: str, route: str, fingerprint: str) -> KeyScope:
     return KeyScope(namespace_id, route, fingerprint)
 
 
+class Hashed(str):
+    """What is left of a name that was hashed: `hex_id` returns it as it is.
+
+    A store has only the hashes of tags, contexts and fingerprints. Entries that are read from one
+    store and written into another have these in place of the names.
+    """
+
+    __slots__ = ()
+
+
 def hex_id(name: str) -> str:
     """Return 32 hex characters that stand for any string where special characters could do harm."""
+    if isinstance(name, Hashed):
+        return str(name)
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -16,7 +16,7 @@ MOST_LOOSE_MODULES, MOST_FILES_A_FOLDER, MOST_LINES_A_FILE = 8, 16, 400
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"ingest"},
+    {"ingest", "moving"},
     {"server"},
     {"admin"},
     {"api"},

@@ -65,7 +65,7 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
             "semantic": describe_thresholds(settings, accounts),
         }
 
-    return _on_store(settings, describe)
+    return on_store(settings, describe)
 
 
 def purge(
@@ -93,7 +93,7 @@ def purge(
     async def purge_all(store: Store) -> int:
         return sum([await store.purge(scope, progress) for scope in scopes])
 
-    return _on_store(settings, purge_all)
+    return on_store(settings, purge_all)
 
 
 def _probe_fingerprints(settings: Settings) -> dict[str, str]:
@@ -113,14 +113,9 @@ def _probe_fingerprints(settings: Settings) -> dict[str, str]:
 
 def _installed(settings: Settings, kind: "Kind") -> "list[InstalledModel]":
     # Imported only where they are needed: models are heavy.
-    from cacheproxy.modelkit.install import load_installed
-    from cacheproxy.modelkit.manifest import load_manifests
+    from cacheproxy.modelkit.install import load_all
 
-    return [
-        load_installed(manifest.name, settings.home, settings.device)
-        for manifest in load_manifests(settings.model)
-        if manifest.kind == kind
-    ]
+    return load_all(settings.model, settings.home, settings.device, kind)
 
 
 def _keys_of(settings: Settings, namespace_id: str, given: Input) -> list[bytes]:
@@ -141,15 +136,28 @@ def _keys_of(settings: Settings, namespace_id: str, given: Input) -> list[bytes]
     return keys
 
 
-def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+def on_store(
+    settings: Settings,
+    work: Callable[[Store], Awaitable[T]],
+    *,
+    may_create: bool = False,
+    is_indexing: bool = True,
+) -> T:
+    """Return the result of work on the store itself, beside the servers that use it.
+
+    Raises:
+        ConfigError: there is no such store, and it may not be created.
+        StoreError: the store cannot be opened.
+    """
     path = settings.store_path
-    if settings.redis_url is None and path is not None and not path.is_file():
+    if not may_create and settings.redis_url is None and path is not None and not path.is_file():
         raise ConfigError(f"store: there is no file {path}")
 
     async def run() -> T:
         # This process must not evict entries that the server keeps by its own settings.
         cache = settings.cache.model_copy(update={"store_bytes": _ANY_SIZE})
-        store = make_store(settings.model_copy(update={"cache": cache, "tenants": {}}))
+        unlimited = settings.model_copy(update={"cache": cache, "tenants": {}})
+        store = make_store(unlimited, is_indexing=is_indexing)
         await store.open()
         try:
             return await work(store)

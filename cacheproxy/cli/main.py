@@ -10,9 +10,11 @@ from cacheproxy.cli.key import key
 from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.model import model
 from cacheproxy.cli.openapi import openapi
-from cacheproxy.cli.purge import purge
 from cacheproxy.cli.serve import serve
-from cacheproxy.cli.stats import stats
+from cacheproxy.cli.store.exporting import export
+from cacheproxy.cli.store.importing import import_
+from cacheproxy.cli.store.purge import purge
+from cacheproxy.cli.store.stats import stats
 from cacheproxy.cli.warm import warm
 
 
@@ -24,6 +26,6 @@ def main() -> None:
 
 for command in (
     *(serve, model, embed, warm, evaluate, measure_judge, stats, purge),
-    *(key, openapi, loadtest),
+    *(export, import_, key, openapi, loadtest),
 ):
     main.add_command(command)

@@ -47,12 +47,12 @@ def write_output(path: Path, journal: Journal) -> None:
     aside = path.with_name(path.name + REFUSED_SUFFIX)
     try:
         if journal.refused:
-            with _replaced(aside) as file:
+            with replaced(aside) as file:
                 for line in _refused_lines(journal.done()):
                     file.write(line)
         else:
             aside.unlink(missing_ok=True)
-        with _replaced(path) as file:
+        with replaced(path) as file:
             _WRITERS[path.suffix](file, journal)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
@@ -71,10 +71,12 @@ def refusal_line(number: int, named: RowId, file: str, reason: str) -> bytes:
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
+def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Yield a file that takes a path's place once it is complete and on the disk."""
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

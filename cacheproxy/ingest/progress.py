@@ -16,8 +16,11 @@ _TERMINAL_S, _LINE_S = 0.5, 10.0
 class Display:
     """Prints progress to standard error, not too often."""
 
-    def __init__(self, what: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, what: str, monotonic: Callable[[], float] = time.monotonic, *, of: str = "rows"
+    ) -> None:
         self._what = what
+        self._of = of
         self._monotonic = monotonic
         self._began_at = self._shown_at = monotonic()
         self._began_at_byte: int | None = None
@@ -44,7 +47,7 @@ class Display:
             sys.stderr.write("\r\x1b[K")
         elapsed_s = max(self._monotonic() - self._began_at, 1e-9)
         new = progress.rows - progress.taken_up
-        parts = [f"{progress.rows:,} rows", f"{new / elapsed_s:,.0f} rows/s"]
+        parts = [f"{progress.rows:,} {self._of}", f"{new / elapsed_s:,.0f} {self._of}/s"]
         if progress.taken_up:
             parts.insert(1, f"{progress.taken_up:,} of them done before")
         if progress.refused:
@@ -55,7 +58,7 @@ class Display:
         """Return the line for a moment, monotonic seconds."""
         elapsed_s = max(now - self._began_at, 1e-9)
         rate = (progress.rows - progress.taken_up) / elapsed_s
-        parts = [f"{progress.rows:,} rows", f"{rate:,.0f} rows/s"]
+        parts = [f"{progress.rows:,} {self._of}", f"{rate:,.0f} {self._of}/s"]
         position = progress.position
         if position.total:
             parts.append(f"{position.read / position.total:.0%}")

@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import ModelCorrupt, ModelError, ModelMissing
 from cacheproxy.modelkit.isa import isa_class
-from cacheproxy.modelkit.manifest import Kind, Prefixes, load_manifest
+from cacheproxy.modelkit.manifest import Kind, Prefixes, load_manifest, load_manifests
 from cacheproxy.modelkit.progress import say
 from cacheproxy.settings.device import Device
 
@@ -131,6 +131,21 @@ def load_installed(name: str, home: Path, device: Device = "cpu") -> InstalledMo
         return _load(name, folder, record, device)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelCorrupt(f"{name}: {_RECORD} is damaged: {error!r}") from None
+
+
+def load_all(
+    names: Sequence[str], home: Path, device: Device = "cpu", kind: Kind | None = None
+) -> list[InstalledModel]:
+    """Return the installed models of these names, or those of a kind.
+
+    Raises:
+        ModelError: one is unknown, not installed, or must be rebuilt.
+    """
+    return [
+        load_installed(manifest.name, home, device)
+        for manifest in load_manifests(names)
+        if kind in (None, manifest.kind)
+    ]
 
 
 def _load(name: str, folder: Path, record: dict[str, Any], device: Device) -> InstalledModel:

@@ -13,7 +13,7 @@ from cacheproxy.probes.probe import Probe
 from cacheproxy.probes.static import StaticProbe
 from cacheproxy.settings.settings import Settings
 
-_SHALLOW = "shallow-1"
+SHALLOW = "shallow-1"
 
 
 def probe_model(settings: Settings) -> str | None:
@@ -41,7 +41,7 @@ def make_probe(settings: Settings, model: InstalledModel) -> Probe:
         return StaticProbe(model.static_probe)
     other = probe_model(settings)
     if other is None:
-        return EncoderProbe(_SHALLOW, OnnxEncoder(model.shallow_probe).encode)
+        return EncoderProbe(SHALLOW, OnnxEncoder(model.shallow_probe).encode)
     probe = load_installed(other, settings.home)
     return EncoderProbe(
         f"model-1:{probe.fingerprint}",

@@ -30,6 +30,7 @@ from cacheproxy.routes.judging.evidence import Evidence
 from cacheproxy.routes.judging.fresh import FreshAnswers
 from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
+from cacheproxy.server.fingerprints import chat_evidence, chat_fingerprint, judge_of
 from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
@@ -153,8 +154,8 @@ class Completions:
         parts, chat = self._parts, self._parts.settings.chat
         first = parts.upstreams.first(model)
         who = "" if first is None else first.base_url
-        fingerprint = f"chat:{who}:{self._local.installed.fingerprint}"
-        name = _judge_of(model, chat.judge, parts.upstreams)
+        fingerprint = chat_fingerprint(who, self._local.installed)
+        name = judge_of(model, chat.judge, parts.upstreams)
         costs = Costs(parts.settings.prices, (model,) if name is None else (model, name))
         self._judges[model] = name
         namespaces = evidence = None
@@ -171,7 +172,7 @@ class Completions:
                 now=time.time,
             )
             self._evidence.add(
-                namespaces, f"{fingerprint}:{self._probe.name}:{model}:{name or 'compared'}"
+                namespaces, chat_evidence(f"{fingerprint}:{self._probe.name}", model, name)
             )
             evidence = Evidence(
                 namespaces,
@@ -201,19 +202,6 @@ class Completions:
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
-
-
-def _judge_of(model: str, setting: str, upstreams: Upstreams) -> str | None:
-    """Return the name of the model that judges answers of a model, or None.
-
-    By default it is the model itself, unless its upstream uses the callers' own keys: the proxy
-    then has no key for its own calls.
-    """
-    if setting == "none":
-        return None
-    if setting != "auto":
-        return setting
-    return None if upstreams.passes_authorization(model) else model
 
 
 def _check_judge(settings: Settings, upstreams: Upstreams) -> None:

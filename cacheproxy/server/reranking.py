@@ -7,9 +7,9 @@ from cacheproxy.inference.engine import Engine, LocalEngine
 from cacheproxy.routes.exchange import ModelInfo
 from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.routes.scores import SCORES, ScoreRecord, pack, unpack
+from cacheproxy.server.fingerprints import upstream_fingerprint
 from cacheproxy.server.local_models import LocalReranker
 from cacheproxy.server.parts import Parts
-from cacheproxy.server.upstream_models import upstream_fingerprint
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
 from cacheproxy.upstreams.reranking import UpstreamReranker

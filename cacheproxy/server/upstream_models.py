@@ -1,12 +1,14 @@
 """Which embedding models upstreams serve, and how they relate to the local models."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
-from cacheproxy.errors import ConfigError
 from cacheproxy.inference.engine import Engine, LocalEngine
-from cacheproxy.keys import encode_fields
 from cacheproxy.routes.exchange import ModelInfo
+from cacheproxy.server.fingerprints import (
+    local_fingerprint,
+    name_upstream,
+    upstream_fingerprint,
+)
 from cacheproxy.server.local_models import LocalModel
 from cacheproxy.upstreams.embedding import UpstreamEngine
 from cacheproxy.upstreams.fallback import Upstreams
@@ -36,25 +38,13 @@ def make_local_engine(model: LocalModel, upstreams: Upstreams) -> tuple[Engine, 
     Raises:
         ConfigError: the upstream's model has other dimensions.
     """
-    installed, having = model.installed, upstreams.embeddings()
+    installed = model.installed
     local = LocalEngine(model.batcher, model.tokenizer)
-    name = next((name for name in model.names if name in having), None)
+    fingerprint = local_fingerprint(installed, upstreams)
+    name = name_upstream(installed, upstreams)
     if name is None:
-        return local, installed.fingerprint
-    first = having[name]
-    if first.embeddings[name] != installed.dimensions:
-        raise ConfigError(
-            f"upstreams: {name} has {installed.dimensions} dimensions, not {first.embeddings[name]}"
-        )
+        return local, fingerprint
     theirs = UpstreamEngine(upstreams, name, installed.dimensions, model.tokenizer)
-    if not first.before_local:
-        return StandIn(local, theirs, keyed_by=local), installed.fingerprint
-    fingerprint = upstream_fingerprint(
-        first.base_url, name, installed.dimensions, installed.fingerprint
-    )
+    if not upstreams.embeddings()[name].before_local:
+        return StandIn(local, theirs, keyed_by=local), fingerprint
     return StandIn(theirs, local, keyed_by=local), fingerprint
-
-
-def upstream_fingerprint(*fields: str | int) -> str:
-    """Return the fingerprint of results that an upstream's URL and a model's name stand for."""
-    return hashlib.sha256(encode_fields("upstream", *fields)).hexdigest()

@@ -13,7 +13,7 @@ the probes, and the index needs ids and tags: those stay as they are (docs/secur
 
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from cacheproxy.stores.protocol import (
     Store,
     StoreStats,
 )
-from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.purges import PurgeNote, Scope
 
 _MAGIC = b"CPX1"
 _ID_BYTES = 8
@@ -115,6 +115,22 @@ class EncryptedStore:
         return await self._store.put_many(
             [entry._replace(record=encrypt(entry.key, entry.record)) for entry in entries]
         )
+
+    async def scan(
+        self, namespace_ids: Collection[str] | None = None
+    ) -> AsyncIterator[list[Entry]]:
+        """Yield all live entries in parts, but for those whose records do not decrypt."""
+        async for entries in self._store.scan(namespace_ids):
+            records = [self._decrypt(entry.key, entry.record) for entry in entries]
+            yield [
+                entry._replace(record=record)
+                for entry, record in zip(entries, records, strict=True)
+                if record is not None
+            ]
+
+    async def purged_since(self, generation: int) -> list[PurgeNote]:
+        """Return the purges with a higher generation."""
+        return await self._store.purged_since(generation)
 
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
         """Remove the entries in scope."""

@@ -12,13 +12,13 @@ from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Store
 
 
-def make_store(settings: Settings) -> Store:
-    """Return the store, not yet opened.
+def make_store(settings: Settings, *, is_indexing: bool = True) -> Store:
+    """Return the store, not yet opened; without indexing it only serves to write and to read.
 
     Raises:
         ConfigError: its URL cannot be read, or a library is missing.
     """
-    store = _make_plain(settings)
+    store = _make_plain(settings, is_indexing)
     if settings.encryption.keys is None:
         return store
     try:
@@ -28,12 +28,13 @@ def make_store(settings: Settings) -> Store:
     return EncryptedStore(store, RecordCipher(decoded(settings.encryption.keys)))
 
 
-def _make_plain(settings: Settings) -> Store:
+def _make_plain(settings: Settings, is_indexing: bool) -> Store:
     if settings.redis_url is None:
         return EmbeddedStore(
             settings.store_path,
             max_bytes=settings.cache.store_bytes,
             terms=partial(_terms, Tenants(settings.tenants)),
+            is_indexing=is_indexing,
         )
     # Imported only if it is used: it takes 75 ms and 9 MB (measured).
     if settings.is_cluster:

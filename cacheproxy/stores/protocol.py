@@ -6,15 +6,19 @@ raise `StoreError` or be slow: the tiers put a deadline on each and go on withou
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.keys import hex_id
+from cacheproxy.stores.purges import PurgeNote, Purges, Scope
+
+MODEL_CHARACTERS = 16
 
 _UNIT_TOLERANCE = 1e-3
 """How far a probe's length may be from 1; float16 weights upstream leave up to 5e-4."""
@@ -27,11 +31,18 @@ class Partition(NamedTuple):
         namespace_id: whose entries they are.
         fingerprint: of the model and the probe; scores of different ones do not compare.
         context: anything else that must be equal, as a string; may be empty.
+
+    An entry that a store was scanned for has `Hashed` ones.
     """
 
     namespace_id: str
     fingerprint: str
     context: str = ""
+
+    @property
+    def model_id(self) -> str:
+        """16 hex characters that stand for the fingerprint."""
+        return model_id(self.fingerprint)
 
 
 class Entry(NamedTuple):
@@ -165,6 +176,17 @@ class Store(Protocol):
         Return how many keys were written; entries that a purge forbids are left out.
         """
 
+    def scan(self, namespace_ids: Collection[str] | None = None) -> AsyncIterator[list[Entry]]:
+        """Yield all live entries in parts, or those of some namespaces.
+
+        What a store has only hashes of is `Hashed` in them: tags, fingerprint, context, and where
+        no namespaces are named, the namespace. `put_many` takes such entries once the namespace is
+        known. An entry that is written meanwhile may be missing or come twice.
+        """
+
+    async def purged_since(self, generation: int) -> list[PurgeNote]:
+        """Return the purges with a higher generation that are still noted: those of an hour."""
+
     async def purge(self, scope: Scope, progress: Progress | None = None) -> int:
         """Remove the entries in scope whose work began before now; return how many they were.
 
@@ -187,6 +209,12 @@ class Store(Protocol):
 
     def stats(self) -> StoreStats:
         """Return what the store holds, without asking it."""
+
+
+@lru_cache(1_024, typed=True)
+def model_id(fingerprint: str) -> str:
+    """Return 16 hex characters that stand for a partition's fingerprint in a store."""
+    return hex_id(fingerprint)[:MODEL_CHARACTERS]
 
 
 def unit_probe(probe: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -38,6 +38,23 @@ class Scope:
             raise ValueError("a purge is by tag or by key, not by both")
 
 
+@dataclass(frozen=True, slots=True)
+class PurgeNote:
+    """The note that a store keeps of a purge for an hour; names are hashed (`hex_id`).
+
+    Attributes:
+        generation: its number.
+        namespace: whose entries it removed.
+        tag: those with this tag only, or None.
+        key: the entry of this key only, or None.
+    """
+
+    generation: int
+    namespace: str
+    tag: str | None = None
+    key: bytes | None = None
+
+
 @dataclass(slots=True)
 class _Heard:
     """When a namespace or key was last heard of, and the newest purge of it."""

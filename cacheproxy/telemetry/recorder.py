@@ -172,7 +172,7 @@ class Recorder:
         return msgspec.json.encode(line) + b"\n"
 
     def _hash(self, data: bytes) -> str:
-        return hashlib.blake2b(data, digest_size=_HASH_BYTES, key=self._key).hexdigest()
+        return _hashed(data, self._key)
 
     def _read_key(self) -> bytes:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -198,6 +198,24 @@ class Recorder:
 
     def _beside(self, ending: str) -> Path:
         return self._path.with_name(self._path.name + ending)
+
+
+def namespace_hash(path: Path, namespace_id: str) -> str:
+    """Return the hash that stands for a namespace in the recording at a path.
+
+    Raises:
+        ConfigError: its key cannot be read.
+    """
+    beside = path.with_name(f"{path.name}.key")
+    try:
+        key = beside.read_bytes()[:_KEY_BYTES]
+    except OSError as error:
+        raise ConfigError(f"{beside}: {error.strerror or error}") from None
+    return _hashed(namespace_id.encode(), key)
+
+
+def _hashed(data: bytes, key: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=_HASH_BYTES, key=key).hexdigest()
 
 
 @contextmanager

@@ -32,7 +32,7 @@ _NEW_ONES = 10
 they are closed until then."""
 
 _ATTEMPTS = 5
-_LIFE_S = 30 * 86_400.0
+LIFE_S = 30 * 86_400.0
 _LAST_S = 2.0
 
 _HEAD, _OFFER = struct.Struct("<4sB"), struct.Struct("<8sI")
@@ -194,7 +194,7 @@ class EvidenceSharing:
             if number is None:
                 number = earned.offer_number = next(self._numbers)
             packed = state.with_offer(offered.pack(), self._server, number).pack()
-            if await self._store.swap_state(name, kept, packed, self._now() + _LIFE_S):
+            if await self._store.swap_state(name, kept, packed, self._now() + LIFE_S):
                 earned.adopt(offered)
                 return
 

@@ -234,7 +234,7 @@ async def test_replies_are_garbage(rig, load):
 async def test_records_are_garbage(rig, load):
     errors = Change(rig, "undecodable_records_total")
     with rig.redis.client() as client:
-        for name in client.scan_iter("cp:e2:*", count=1_000):
+        for name in client.scan_iter("cp:e3:*", count=1_000):
             client.hset(name, "record", b"garbage")
     await load.until_hits()
     assert errors() >= len(TEXTS)
@@ -257,7 +257,7 @@ async def test_a_server_that_is_killed_in_mid_write_leaves_entries_whole_or_abse
             server.kill()
             assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], Exception)
 
-        entries = list(client.scan_iter("cp:e2:*", count=1_000))
+        entries = list(client.scan_iter("cp:e3:*", count=1_000))
         assert 20 <= len(entries) < len(texts)
         lengths = {client.hstrlen(name, "record") for name in entries}
         assert len(lengths) == 1

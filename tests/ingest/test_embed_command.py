@@ -1,6 +1,8 @@
 """`cacheproxy embed` as it is run: files in, files out, killed and taken up again."""
 
+import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from cacheproxy.inference.tokenizer import Tokenizer
 COUNTED = Path(__file__).parents[1] / "support" / "counted_embed.py"
 ROWS = 900
 BATCH_TOKENS = 2_048
-KILLS = 10
+KILLS, FEW_KILLS = 10, 2
 
 
 def command(log: Path, home: Path, *arguments: object) -> list[str]:
@@ -82,19 +84,22 @@ def uninterrupted(corpus, options, model_home, tmp_path_factory):
     return folder
 
 
-def test_kill_9_at_ten_moments_gives_the_same_bytes_and_costs_a_batch_each(
-    options, model_home, uninterrupted, tmp_path
-):
+def run_with_kills(folder: Path, home: Path, kills: int, *arguments: object, stdin=None) -> int:
+    """Run a command until it ends, killed at so many moments; return the texts that were inferred.
+
+    Each kill may cost a batch, and nothing else is inferred twice.
+    """
     draw = random.Random(1)  # noqa: S311
-    output, before, kills = tmp_path / "v.parquet", Counter(), 0
+    before, killed = Counter(), 0
     while True:
-        log = tmp_path / f"log-{kills}"
-        with subprocess.Popen(
-            command(log, model_home, *options, "--output", output),
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as process:
-            if kills < KILLS:
+        log = folder / f"log-{killed}"
+        with (
+            open(stdin or os.devnull) as given,
+            subprocess.Popen(
+                command(log, home, *arguments), stdin=given, stderr=subprocess.DEVNULL, text=True
+            ) as process,
+        ):
+            if killed < kills:
                 was_killed = kill_when(process, log, draw.randint(1, 80))
             else:
                 was_killed = process.wait(300) < 0
@@ -104,14 +109,52 @@ def test_kill_9_at_ten_moments_gives_the_same_bytes_and_costs_a_batch_each(
         before.update(text for _, text in inferred)
         if not was_killed:
             break
-        kills += 1
+        killed += 1
 
-    assert kills >= 8
-    assert len(before) == ROWS - 5
+    assert killed >= min(kills, 8)
+    assert not list(folder.glob("*.journal")) + list(folder.glob(".*.part"))
+    return len(before)
+
+
+def test_kill_9_at_ten_moments_gives_the_same_bytes_and_costs_a_batch_each(
+    options, model_home, uninterrupted, tmp_path
+):
+    output = tmp_path / "v.parquet"
+
+    texts = run_with_kills(tmp_path, model_home, KILLS, *options, "--output", output)
+
+    assert texts == ROWS - 5
     assert output.read_bytes() == (uninterrupted / "v.parquet").read_bytes()
     refused = f"{output.name}.refused.jsonl"
     assert (tmp_path / refused).read_bytes() == (uninterrupted / refused).read_bytes()
-    assert not list(tmp_path.glob("*.journal")) + list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "standard input"])
+def test_other_forms_of_input_survive_kill_9_as_well(
+    corpus, model_home, uninterrupted, tmp_path, form
+):
+    rows = [row for row in map(json.loads, corpus.open()) if row["body"] is not None]
+    output, texts = tmp_path / "v.npy", [row["body"] for row in rows]
+    flags = "--batch-tokens", BATCH_TOKENS, "--output", output
+    given, stdin = tmp_path / f"corpus.{form}", None
+    if form == "csv":
+        with given.open("w", newline="") as file:
+            csv.writer(file).writerows([["key", "body"], *(row.values() for row in rows)])
+        flags = given, "--field", "body", "--id", "key", *flags
+    elif form == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({"key": [row["key"] for row in rows], "body": texts})
+        pytest.importorskip("pyarrow.parquet").write_table(table, given, row_group_size=100)
+        flags = given, "--field", "body", "--id", "key", *flags
+    else:
+        given.write_text("\n".join(texts))
+        stdin = given
+
+    inferred = run_with_kills(tmp_path, model_home, FEW_KILLS, *flags, stdin=stdin)
+
+    assert inferred == len(texts)
+    whole = np.load(uninterrupted / "v.npy")
+    assert np.load(output).tobytes() == whole[~np.isnan(whole[:, 0])].tobytes()
 
 
 def test_the_three_forms_hold_the_vectors_of_the_model_bit_by_bit(corpus, uninterrupted, installed):

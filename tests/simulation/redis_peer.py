@@ -65,7 +65,7 @@ class RedisPeer:
 
     def entries(self) -> dict[bytes, dict[bytes, bytes]]:
         """Return the live entries, by name."""
-        names = [name for name in self._data if name.startswith(b"cp:e2:")]
+        names = [name for name in self._data if name.startswith(b"cp:e3:")]
         return {name: value for name in names if (value := self._get(name)) is not None}
 
     def notes_of_purges(self) -> list[bytes]:
@@ -198,7 +198,7 @@ class RedisPeer:
 
     def _scan_(self, session, cursor, *options):
         after = self._cursors.pop(int(cursor), b"")
-        prefix = b"cp:e2:" if "MATCH" in options else b""
+        prefix = b"cp:e3:" if "MATCH" in options else b""
         names = sorted(name for name in self._data if name > after and name.startswith(prefix))
         part = [name for name in names[:8] if self._get(name) is not None]
         if len(names) <= 8:

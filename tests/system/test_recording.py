@@ -3,14 +3,22 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from load_command import loadtest, read_json
 from server_process import Server
 
 MODEL = "all-MiniLM-L6-v2"
+SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
 TEXT = "the launch is on the ninth of May"
 IDS = [101, 2054, 2003, 1037, 9207, 102]  # the model's own: with its special tokens
+
+
+def cacheproxy(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cacheproxy", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def read_lines(path) -> list[dict]:
@@ -126,3 +134,52 @@ def test_chat_is_recorded_and_replayed(model_home, upstream, tmp_path, flags):
     assert len(upstream) == asked + 1
     last = [asked for asked in upstream.asked if asked.judged_pair is None][-1]
     assert (last.body["messages"] == messages) == bool(flags)
+
+
+def test_what_was_asked_for_most_warms_up_a_server_with_another_model(
+    start_server, small_model_home, tmp_path
+):
+    path, asked = tmp_path / "requests.jsonl", []
+    old = start_server("--record-path", str(path), "--record-texts")
+    for i in range(40):
+        asked.append(f"question {i} of the old model's users")
+        for _ in range(3 if i < 30 else 1):
+            ask(old, {"model": MODEL, "input": asked[-1:]}, **{"x-cacheproxy-namespace": "docs"})
+    traffic(old)  # other namespaces, and token ids
+    assert old.stop() == 0, old.log
+    new = start_server("--model", SMALL_MODEL, store="memory://")
+    flags = "--namespace", "docs", "--most", "30", "--url", new.url, "--model", SMALL_MODEL
+
+    done = cacheproxy("warm", "--from", path, *flags)
+
+    assert done.returncode == 0, done.stderr
+    assert "warm: 30 rows" in done.stderr
+    inferred = new.inferred()
+    for texts in (asked[:30], asked[30:]):
+        ask(new, {"model": SMALL_MODEL, "input": texts}, **{"x-cacheproxy-namespace": "docs"})
+        inferred += 0 if texts[0] == asked[0] else 10
+        assert new.inferred() == inferred
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--from", "redis://127.0.0.1:6379"], "a store has hashes and no texts"),
+        (["--from", "nowhere.jsonl"], "nowhere.jsonl.key"),
+        ([], "Name files, or --from"),
+    ],
+)
+def test_what_cannot_be_asked_for_again_is_told(tmp_path, given, said):
+    done = cacheproxy("warm", *given, "--url", "http://127.0.0.1:1")
+
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_recording_without_texts_warms_up_nothing(record):
+    path, _ = record()
+
+    done = cacheproxy("warm", "--from", path, "--url", "http://127.0.0.1:1", "--model", MODEL)
+
+    assert done.returncode == 2
+    assert "has to run with record.texts" in done.stderr

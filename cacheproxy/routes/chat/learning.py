@@ -90,7 +90,8 @@ class Learning:
         record = self._record_of(completion, took_s, state)
         user_turn, near = state.user_turn, state.near
         if likeness is None or user_turn is None:
-            partition = Partition(state.namespace_id, state.scope)
+            # Without the hash of the caller's authorization, which no other store could know.
+            partition = Partition(state.namespace_id, state.scope.partition("#")[0])
         else:
             partition = likeness.tier.partition_of(state.namespace_id, user_turn)
         probe = None if near is None else near.probe

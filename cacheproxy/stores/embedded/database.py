@@ -18,7 +18,7 @@ from filelock import FileLock
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID = int.from_bytes(b"CPXY", "big")
-_FORMAT = 3
+_FORMAT = 4
 """Kept as `PRAGMA user_version`; raised whenever the schema below changes."""
 
 _BUSY_S = 5.0
@@ -31,6 +31,8 @@ CREATE TABLE entries (
     key BLOB NOT NULL UNIQUE,
     partition BLOB NOT NULL,
     owner TEXT NOT NULL,
+    model BLOB NOT NULL,  -- of the partition, whose own column cannot be read back
+    context BLOB,
     expires_at REAL NOT NULL,
     generation INTEGER NOT NULL,
     record BLOB NOT NULL,

@@ -13,7 +13,7 @@ from cacheproxy.keys import KEY_BYTES
 from cacheproxy.stores.embedded.database import Connection, transaction
 from cacheproxy.stores.embedded.rows import WRITE_ROWS, Removed, namespace_bytes, split, tag_bytes
 from cacheproxy.stores.protocol import Entry
-from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.purges import PurgeNote, Scope
 
 _PURGES_KEPT_S = 3600.0
 """The longest that work may take to reach the store: inference, and the write-back queue."""
@@ -165,6 +165,14 @@ def allowed(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
         return all(later.get(scope, 0) <= entry.generation for scope in scopes)
 
     return [entry for entry in latest.values() if is_allowed(entry)]
+
+
+def purged_since(connection: Connection, generation: int) -> list[PurgeNote]:
+    """Return the purges with a higher generation that are still noted."""
+    return [
+        PurgeNote(newest, namespace.hex(), None if tag is None else tag[16:].hex(), key)
+        for namespace, tag, key, newest in connection.execute(_LATER, (generation,)).fetchall()
+    ]
 
 
 def announce_replaced(

@@ -93,9 +93,9 @@ def partition_id(partition: Partition, dimensions: int) -> bytes:
 
     The first 16 identify the namespace, so that all of its entries form one range of the index.
     """
-    fields: list[str | int] = [partition.fingerprint, dimensions]
+    fields: list[str | int] = [partition.model_id, dimensions]
     if partition.context:
-        fields.append(partition.context)
+        fields.append(hex_id(partition.context))
     model = sha256(encode_fields(*fields)).digest()
     return namespace_bytes(partition.namespace_id) + model[:8]
 
@@ -144,8 +144,8 @@ def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]
     replaced = connection.execute(_DELETE, (len(entries), joined)).fetchall()
     connection.executemany(
         "INSERT INTO entries"
-        " (key, partition, owner, expires_at, generation, record, probe_hash, probe)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " (key, partition, owner, model, context, expires_at, generation, record, probe_hash,"
+        " probe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
     connection.executemany("INSERT INTO tags (tag, key) VALUES (?, ?)", tags)
@@ -232,14 +232,16 @@ def _joined(keys: Sequence[bytes]) -> bytes:
     return b"".join(keys)
 
 
-_Row = tuple[bytes, bytes, str, float, int, bytes, int | None, bytes | None]
+_Row = tuple[bytes, bytes, str, bytes, bytes | None, float, int, bytes, int | None, bytes | None]
 
 
 def _row(entry: Entry) -> _Row:
-    owner = owner_of(entry.partition.namespace_id)
-    fixed = owner, entry.expires_at, entry.generation, entry.record
+    partition = entry.partition
+    owner, model = owner_of(partition.namespace_id), bytes.fromhex(partition.model_id)
+    context = bytes.fromhex(hex_id(partition.context)) if partition.context else None
+    fixed = owner, model, context, entry.expires_at, entry.generation, entry.record
     if entry.probe is None:
-        return entry.key, partition_id(entry.partition, 0), *fixed, None, None
+        return entry.key, partition_id(partition, 0), *fixed, None, None
     probe = unit_probe(entry.probe)
-    where = partition_id(entry.partition, probe.size)
+    where = partition_id(partition, probe.size)
     return entry.key, where, *fixed, probe_hash(probe), probe.astype("<f4").tobytes()

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
+from cacheproxy.stores.embedded.scan import Scan
 from cacheproxy.stores.embedded.shares import StoreShares, StoreTermsOf, equal
 from cacheproxy.stores.protocol import (
     Census,
@@ -39,7 +40,7 @@ from cacheproxy.stores.protocol import (
     Partition,
     Progress,
 )
-from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.purges import PurgeNote, Purges, Scope
 from cacheproxy.stores.shielded import Shielded
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class EmbeddedStore:
         *,
         max_bytes: int,
         terms: StoreTermsOf = equal,
+        is_indexing: bool = True,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Prepare a store in the file at `path`, or in memory if that is None.
@@ -86,10 +88,13 @@ class EmbeddedStore:
             max_bytes: beyond this, entries are evicted: of the tenant that has the most, those that
                 were written first.
             terms: what of it a tenant may have.
+            is_indexing: whether entries go into this process's graphs when they are written; a
+                process that only writes has no use for that.
             now: Unix time, seconds.
         """
         self.purges = Purges()
         self._now = now
+        self._is_indexing = is_indexing
         self._id = os.urandom(8)
         self._database = Database(path)
         self._writer = DatabaseThread(self._database, "store-writer")
@@ -186,7 +191,8 @@ class EmbeddedStore:
                 written = await self._writer.run(self._write, part)
                 await self._indexing.discard(written.removed)
                 await self._removal.evict(_EVICTED_PER_WRITE)
-                await self._indexing.index(written.entries)
+                if self._is_indexing:
+                    await self._indexing.index(written.entries)
                 count += len(written.entries)
         return count
 
@@ -205,6 +211,15 @@ class EmbeddedStore:
             usage = await self._reader.run(rows.measure)
             namespaces = await self._reader.run(rows.count_namespaces)
         return Census(usage.entries, usage.live_bytes, namespaces)
+
+    def scan(self, namespace_ids: Collection[str] | None = None) -> AsyncIterator[list[Entry]]:
+        """Yield all live entries in parts, or those of some namespaces."""
+        return Scan(namespace_ids).parts(self._reader, self._calls, self._now())
+
+    async def purged_since(self, generation: int) -> list[PurgeNote]:
+        """Return the purges with a higher generation, of the last hour at least."""
+        with self._calls.one():
+            return await self._reader.run(notices.purged_since, generation)
 
     async def read_state(self, name: str) -> bytes | None:
         """Return the live state of that name."""

@@ -29,7 +29,7 @@ from cacheproxy.stores.redis.link import as_store_error
 
 _log = logging.getLogger(__name__)
 
-ENTRY_PREFIX = b"cp:e2:"
+ENTRY_PREFIX = b"cp:e3:"
 """Prefix of every entry's name; the number rises whenever the form of entries changes."""
 
 NAMESPACE_FIELD = "namespace"
@@ -76,7 +76,7 @@ class ProbeIndex:
     @cached_property
     def name(self) -> str:
         """The index's name: letters, digits, colons."""
-        return f"cp:i2:{self._id}:{self.dimensions}"
+        return f"cp:i3:{self._id}:{self.dimensions}"
 
     @cached_property
     def field(self) -> str:

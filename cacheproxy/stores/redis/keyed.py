@@ -4,12 +4,12 @@ Writes and lookups by probe differ between one Redis (`store`) and a cluster (`c
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Generic, TypeVar
 
 from cacheproxy.stores.calls import Calls
-from cacheproxy.stores.protocol import Census, Progress
-from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.protocol import Census, Entry, Progress
+from cacheproxy.stores.purges import PurgeNote, Purges, Scope
 from cacheproxy.stores.redis.channel import Channel
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import used_memory
@@ -91,6 +91,20 @@ class KeyedStore(Generic[P]):
         """
         with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
+
+    async def scan(
+        self, namespace_ids: Collection[str] | None = None
+    ) -> AsyncIterator[list[Entry]]:
+        """Yield all live entries in parts, or those of some namespaces, in many round trips."""
+        with self._calls.one():
+            pass  # not for as long as the scan lasts: one that is given up would delay closing
+        async for entries in self._records.scan(namespace_ids):
+            yield entries
+
+    async def purged_since(self, generation: int) -> list[PurgeNote]:
+        """Return the purges with a higher generation, of the last hour at least."""
+        with self._calls.one():
+            return await self._purging.purged_since(generation)
 
     async def census(self) -> Census:
         """Count every entry, in many round trips; the size is that of all data in Redis."""

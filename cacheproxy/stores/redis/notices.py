@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
-from cacheproxy.stores.purges import Scope
+from cacheproxy.stores.purges import PurgeNote, Scope
 from cacheproxy.stores.redis.link import Command
 
 CHANNEL = "cp:notices"
@@ -98,3 +98,19 @@ def tag_scope(namespace: str, tag: str) -> str:
 def key_scope(namespace: str, key: bytes) -> str:
     """Return the name of the scope of one entry; `namespace` is a `hex_id`."""
     return f"{namespace}:key:{base64.b64encode(key).decode()}"
+
+
+def note_of(name: str, generation: int) -> PurgeNote | None:
+    """Return the note of a purge with a scope's name; None if it is not such a name."""
+    namespace, _, rest = name.partition(":")
+    kind, _, which = rest.partition(":")
+    if not rest:
+        return PurgeNote(generation, namespace)
+    if kind == "tag":
+        return PurgeNote(generation, namespace, tag=which)
+    if kind != "key":
+        return None
+    try:
+        return PurgeNote(generation, namespace, key=base64.b64decode(which, validate=True))
+    except ValueError:
+        return None

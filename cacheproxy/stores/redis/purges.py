@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry, Progress
-from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.purges import PurgeNote, Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.floors import (
@@ -25,6 +25,7 @@ from cacheproxy.stores.redis.floors import (
     NOTHING,
     READ_SINCE,
     RUNNING,
+    SINCE,
     Floors,
     announce,
     number_in,
@@ -39,6 +40,7 @@ from cacheproxy.stores.redis.notices import (
     Purged,
     Replaced,
     key_scope,
+    note_of,
     parse_notice,
     publish,
     scope_name,
@@ -253,6 +255,22 @@ class RedisPurges:
         self._note(Purged.of(scope, generation))
         return _Begun(generation, done[0] if removal else 0)
 
+    async def purged_since(self, generation: int) -> list[PurgeNote]:
+        """Return the purges with a higher generation that are still noted.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        after = f"({generation}"
+        found = await self._ask("ZRANGEBYSCORE", FLOORS, after, "+inf", "WITHSCORES")
+        noted = zip(found[::2], found[1::2], strict=True)
+        return [
+            note
+            for name, score in noted
+            if name != SINCE.encode()
+            and (note := note_of(name.decode("latin-1"), int(float(score)))) is not None
+        ]
+
     async def count_namespaces(self) -> Counter[str]:
         """Count every entry, by the `hex_id` of its namespace.
 
@@ -260,14 +278,14 @@ class RedisPurges:
             StoreError: Redis did not answer.
         """
         counts = Counter[str]()
-        async for names in self._entries():
+        async for names in self.names():
             commands = [("HGET", name, NAMESPACE_FIELD) for name in names]
             replies = map(value_of, await self._link.ask(commands, timeout_s=_ASK_S))
             counts.update(reply.decode("latin-1") for reply in replies if reply is not None)
         return counts
 
     async def _remove(self, scope: Scope, removed: int, progress: Progress | None) -> int:
-        async for names in self._entries(scope.key):
+        async for names in self.names(scope.key):
             named = await self._named(names, scope)
             for start in range(0, len(named), _REMOVE_NAMES):
                 commands = [("DEL", name) for name in named[start : start + _REMOVE_NAMES]]
@@ -278,8 +296,12 @@ class RedisPurges:
                 progress(removed)
         return removed
 
-    async def _entries(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the names of all entries in parts, or of one key's; some may come twice."""
+    async def names(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the names of all entries in parts, or of one key's; some may come twice.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
         if key is not None:
             yield [entry_name(key)]
             return

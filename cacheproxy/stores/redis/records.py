@@ -1,19 +1,34 @@
-"""Lookups of records by key in Redis, in one round trip however many keys there are."""
+"""Reads entries in Redis: records by key, in one round trip however many, and all entries."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from redis import exceptions
 
 from cacheproxy.errors import StoreError
+from cacheproxy.keys import Hashed, hex_id
+from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.entries import RECORD_FIELD, entry_name, read_stored, value_of
+from cacheproxy.stores.redis.entries import (
+    RECORD_FIELD,
+    entry_key,
+    entry_name,
+    read_stored,
+    scanned,
+    value_of,
+)
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Command, RedisLink
 from cacheproxy.stores.redis.purges import RedisPurges
 
 _LOOKUP_S = 5.0
 """The longest time for a lookup; callers usually set a shorter one."""
+
+_SCAN_ENTRIES = 128
+"""Entries per round trip of a scan: some 400 kB, for which other clients of Redis wait."""
+
+_NAMESPACE = NAMESPACE_FIELD.encode()
 
 
 class RedisRecords:
@@ -50,6 +65,50 @@ class RedisRecords:
         stored = read_stored(record)
         is_purged = self._purging.forbid(key, namespace, tags, stored.generation)
         return None if is_purged else stored.record
+
+    async def scan(self, namespace_ids: Collection[str] | None) -> AsyncIterator[list[Entry]]:
+        """Yield all live entries in parts, or those of some namespaces; some may come twice.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        ids = {hex_id(one).encode(): one for one in namespace_ids or ()}
+        async for found in self._purging.names():
+            for start in range(0, len(found), _SCAN_ENTRIES):
+                names = found[start : start + _SCAN_ENTRIES]
+                if namespace_ids is not None:
+                    names = await self._of_namespaces(names, ids)
+                if names and (entries := await self._read(names, ids)):
+                    yield entries
+
+    async def _of_namespaces(
+        self, names: Sequence[bytes], ids: Collection[bytes]
+    ) -> Sequence[bytes]:
+        commands: list[Command] = [("HGET", name, NAMESPACE_FIELD) for name in names]
+        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        return [name for name, reply in zip(names, replies, strict=True) if _value(reply) in ids]
+
+    async def _read(self, names: Sequence[bytes], ids: dict[bytes, str]) -> list[Entry]:
+        commands: list[Command] = []
+        for name in names:
+            commands += [("HGETALL", name), ("PEXPIRETIME", name)]
+        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        entries, now = [], time.time()
+        for name, whole, expiry in zip(names, replies[::2], replies[1::2], strict=True):
+            # In this order: an entry that has an expiry after it was read was whole.
+            values, expires_ms = _value(whole), _value(expiry)
+            if not values or expires_ms is None or expires_ms <= 1000 * now:
+                continue
+            fields = dict(zip(values[::2], values[1::2], strict=True))
+            namespace, tags = fields.get(_NAMESPACE), fields.get(TAGS_FIELD.encode())
+            if namespace is None or RECORD_FIELD.encode() not in fields:
+                continue
+            key = entry_key(name)
+            namespace_id = ids.get(namespace) or Hashed(namespace.decode("latin-1"))
+            entry = scanned(key, namespace_id, fields, expires_ms / 1000)
+            if not self._purging.forbid(key, namespace, tags, entry.generation):
+                entries.append(entry)
+        return entries
 
 
 def _value(reply: Any) -> Any:

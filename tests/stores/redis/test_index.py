@@ -66,7 +66,7 @@ async def test_the_lock_of_a_process_that_died_runs_out(redis_url, client):
 async def test_an_index_of_another_kind_stops_lookups_by_probe_only(
     redis_url, client, caplog, monkeypatch, other
 ):
-    create = f"FT.CREATE {INDEX.name} ON HASH PREFIX 1 cp:e2: SCHEMA namespace TAG tags TAG"
+    create = f"FT.CREATE {INDEX.name} ON HASH PREFIX 1 cp:e3: SCHEMA namespace TAG tags TAG"
     client.execute_command(*f"{create} {INDEX.field} VECTOR HNSW 6 {other}".split())
     rows = random_probes(3)
     async with opened(redis_url) as store:

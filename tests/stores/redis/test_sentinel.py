@@ -64,6 +64,7 @@ async def works(one: RedisStore, other: RedisStore, name: str) -> None:
     await until(is_written)
     await until(is_found)
     await until(is_heard)
+    assert key in [entry.key async for part in one.scan() for entry in part]
     assert await one.purge(Scope(PARTITION.namespace_id)) > 0
     await until(is_heard)
     assert await other.get_many([key]) == [None]

@@ -18,7 +18,7 @@ PARTITION = Partition("0123456789abcdef" * 2, "model")
 INDEX = ProbeIndex(PARTITION.fingerprint, DIMENSIONS)
 
 PROBES = np.eye(DIMENSIONS, dtype=np.float32)
-BLIND = f"FT.CREATE {INDEX.name} ON HASH PREFIX 1 cp:e2: FILTER exists(@nothing) SCHEMA" + (
+BLIND = f"FT.CREATE {INDEX.name} ON HASH PREFIX 1 cp:e3: FILTER exists(@nothing) SCHEMA" + (
     f" namespace TAG tags TAG {INDEX.field} VECTOR HNSW 6 TYPE FLOAT16 DIM {DIMENSIONS}"
     " DISTANCE_METRIC COSINE"
 )
@@ -90,7 +90,7 @@ async def test_an_index_is_not_made_anew_over_and_over(store, client):
 async def test_an_index_that_rightly_finds_nothing_is_left_alone(store, client, gone):
     await store.put_many(entries(PROBES, ttl_s=0.05 if gone == "expired" else 60))
     if gone == "removed":
-        for name in client.scan_iter("cp:e2:*"):
+        for name in client.scan_iter("cp:e3:*"):
             client.delete(name)
     async with asyncio.timeout(20):
         while count_stored(client):

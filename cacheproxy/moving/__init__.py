@@ -1,0 +1,1 @@
+"""Entries and evidence on their way from one store to another, in a file."""
