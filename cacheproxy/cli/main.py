@@ -3,6 +3,7 @@
 import click
 
 import cacheproxy
+from cacheproxy.cli.doctor import doctor
 from cacheproxy.cli.embed import embed
 from cacheproxy.cli.evaluate import evaluate
 from cacheproxy.cli.judge import measure_judge
@@ -24,6 +25,6 @@ def main() -> None:
 
 for command in (
     *(serve, model, embed, warm, evaluate, measure_judge, stats, purge),
-    *(key, openapi, loadtest),
+    *(doctor, key, openapi, loadtest),
 ):
     main.add_command(command)

@@ -80,6 +80,8 @@ class IndexStats:
         size_bytes: what the indexes take in memory.
         indexed_ratio: the share of the entries that is indexed already, 0 to 1.
         rebuilds: of indexes that returned nothing for existing entries, since `open`.
+        unanswered: searches of one node of a cluster that were not answered, since `open`.
+        off_because: why they do not work, in a sentence; None while they do.
     """
 
     is_up: bool = True
@@ -88,6 +90,8 @@ class IndexStats:
     size_bytes: float = math.nan
     indexed_ratio: float = math.nan
     rebuilds: int = 0
+    unanswered: int = 0
+    off_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

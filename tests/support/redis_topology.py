@@ -38,7 +38,7 @@ class _Sentinel(RedisServer):
         self._config.write_text("\n".join(config) + "\n")
 
     def _command(self) -> list[str]:
-        return [str(self._program.server), str(self._config), "--sentinel"]
+        return [str(self._server), str(self._config), "--sentinel"]
 
 
 class SentinelPair:

@@ -85,6 +85,11 @@ class ClusterLink:
         """The links to all masters, each of which holds a part of the keys."""
         return [self._links[address] for address in self._masters]
 
+    @property
+    def masters(self) -> dict[Address, RedisLink]:
+        """The links to all masters, by address."""
+        return {address: self._links[address] for address in self._masters}
+
     def make_connection(self) -> Connection:
         """Return a new connection to the node of `home`, or to any node if that is unknown."""
         # The caller may just have lost its connection because the node changed.

@@ -8,6 +8,7 @@ work.
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -114,6 +115,20 @@ class ProbeIndex:
                 ],
             }
         )
+
+
+class _NamedIndex(ProbeIndex):
+    """An index of which only the name is known, of which `fingerprint` is the part that differs."""
+
+    @cached_property
+    def _id(self) -> str:
+        return self.fingerprint
+
+
+def index_of_name(name: str) -> ProbeIndex | None:
+    """Return the index that has a name; None if it is none of ours."""
+    found = re.fullmatch(r"cp:i2:([0-9a-f]{16}):(\d+)", name)
+    return None if found is None else _NamedIndex(found[1], int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +316,22 @@ class ProbeIndexes:
             # Then two processes create the index, and Redis refuses the second.
             if await self._client.get(lock) == token:
                 await self._client.delete(lock)
+
+    async def unusable_because(self, index: ProbeIndex) -> str | None:
+        """Return why an existing index cannot be used, in a sentence; None if it can.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        try:
+            await self._find(index)
+        except _UnusableError as error:
+            return str(error)
+        except RedisSearchError as error:
+            return _reason(error.__cause__ or error)
+        except (exceptions.RedisError, OSError) as error:
+            raise as_store_error(error) from error
+        return None
 
     async def _find(self, index: ProbeIndex) -> bool:
         """Return whether the index exists; raise `_UnusableError` if its definition differs."""

@@ -226,8 +226,9 @@ class RedisStore(KeyedStore[RedisPurges]):
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
-        is_up = self.semantic_off_because is None
-        return StoreStats(math.nan, math.nan, replace(self._watch.stats, is_up=is_up))
+        because = self.semantic_off_because
+        index = replace(self._watch.stats, is_up=because is None, off_because=because)
+        return StoreStats(math.nan, math.nan, index)
 
     async def _is_blind(self, index: ProbeIndex) -> bool:
         """Return whether the last entry written exists but is not found."""
