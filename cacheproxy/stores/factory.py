@@ -39,7 +39,9 @@ def _make_plain(settings: Settings) -> Store:
     if settings.is_cluster:
         from cacheproxy.stores.redis.cluster import ClusterStore
 
-        return ClusterStore(settings.redis_url)
+        # A request may come to the store when half of its deadline is over.
+        node_deadline_s = settings.cache.deadline_ms / 1000 / 2
+        return ClusterStore(settings.redis_url, node_deadline_s=node_deadline_s)
     from cacheproxy.stores.redis.store import RedisStore
 
     return RedisStore(settings.redis_url)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from redis import exceptions
+from redisvl.exceptions import RedisVLError
 
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
@@ -18,7 +19,8 @@ from cacheproxy.stores.doctor.findings import Finding
 from cacheproxy.stores.doctor.permissions import check_permissions
 from cacheproxy.stores.doctor.reaching import Node, NotReached, reached
 from cacheproxy.stores.factory import make_store
-from cacheproxy.stores.redis.index import Hnsw, ProbeIndexes, index_of_name
+from cacheproxy.stores.redis.index import Hnsw, ProbeIndex, ProbeIndexes, UnusableError
+from cacheproxy.stores.redis.nodes.naming import index_of_name
 
 _ASK_S = 5.0
 _SQLITE = b"SQLite format 3\0"
@@ -128,7 +130,7 @@ async def _check_indexes(node: Node) -> AsyncIterator[Finding]:
         return  # permissions tell
     checker = ProbeIndexes(node.pool, Hnsw())
     found = [index for name in names if (index := index_of_name(name.decode())) is not None]
-    wrong = [reason for index in found if (reason := await checker.unusable_because(index))]
+    wrong = [reason for index in found if (reason := await _wrong(checker, index))]
     for reason in wrong:
         yield Finding("indexes", "error", reason, "it is made anew on the next lookup", node.name)
     if not wrong:
@@ -165,6 +167,17 @@ async def _entries(settings: Settings) -> AsyncIterator[Finding]:
     finally:
         for store in opened:
             await store.close()
+
+
+async def _wrong(checker: ProbeIndexes, index: ProbeIndex) -> str | None:
+    """Return why an existing index cannot be used, in a sentence; None if it can."""
+    try:
+        await checker.find(index)
+    except UnusableError as error:
+        return str(error)
+    except (exceptions.RedisError, OSError, RedisVLError) as error:
+        return f"index {index.name} cannot be read ({error})"
+    return None
 
 
 async def _remove_index(url: str, *, is_cluster: bool) -> None:
