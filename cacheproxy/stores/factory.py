@@ -39,9 +39,7 @@ def _make_plain(settings: Settings) -> Store:
     if settings.is_cluster:
         from cacheproxy.stores.redis.cluster import ClusterStore
 
-        # A request may come to the store when half of its deadline is over.
-        node_deadline_s = settings.cache.deadline_ms / 1000 / 2
-        return ClusterStore(settings.redis_url, node_deadline_s=node_deadline_s)
+        return ClusterStore(settings.redis_url, deadline_s=settings.cache.deadline_ms / 1000)
     from cacheproxy.stores.redis.store import RedisStore
 
     return RedisStore(settings.redis_url)

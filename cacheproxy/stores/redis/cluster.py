@@ -41,6 +41,10 @@ _WRITE_PROBES = 24
 """Entries that are written at a time. Indexing one with a probe takes a node up to half a
 millisecond, and it serves other clients only in between."""
 
+_GET_SHARE, _SEARCH_SHARE = 0.5, 0.8
+"""Shares of a caller's deadline that a node may take. Lookups by key may have waited for half of
+theirs before they come here; what is left after a search is for merging the answers."""
+
 _UNCONFIRMED_S = FLOORS_KEPT_S / 2
 """TTL of an entry until the floors have been read again. A purge that intervened was announced
 after the write began, and writes take seconds: its floor outlives the entry."""
@@ -113,7 +117,7 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         url: str,
         *,
         max_connections: int = 32,
-        node_deadline_s: float = _LOOKUP_S,
+        deadline_s: float = _LOOKUP_S,
         hnsw: Hnsw | None = None,
     ) -> None:
         """Prepare a store.
@@ -121,7 +125,8 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         Args:
             url: as `ClusterNodes` reads it.
             max_connections: for each node; further calls wait.
-            node_deadline_s: how long a node may take for 128 lookups, before they go on without it.
+            deadline_s: within which the caller wants the answer to 128 lookups. They go on without
+                a node soon enough for that.
             hnsw: parameters of lookups, and of indexes that are created from now on.
 
         Raises:
@@ -132,12 +137,12 @@ class ClusterStore(KeyedStore[ClusterPurges]):
             nodes,
             home=GENERATION,
             max_connections=max_connections,
-            node_deadline_s=node_deadline_s,
+            node_deadline_s=_GET_SHARE * deadline_s,
         )
         super().__init__(link, ClusterPurges)
         self._cluster = link
         self._search = ClusterSearch(
-            link, nodes, self._purging, hnsw or Hnsw(), node_deadline_s=node_deadline_s
+            link, nodes, self._purging, hnsw or Hnsw(), node_deadline_s=_SEARCH_SHARE * deadline_s
         )
 
     @property
