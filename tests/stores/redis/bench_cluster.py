@@ -12,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import uvloop
 from redis_entries import PARTITION, entries
 from redis_server import RedisServer
 from redis_topology import ThreeNodes
@@ -121,4 +122,4 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))
+    uvloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

@@ -35,6 +35,8 @@ from cacheproxy.stores.redis.url import Address
 from cacheproxy.stores.redis.watch import IndexWatch
 
 _ASK_S = 5.0
+_PREPARED = 1_024
+"""Searches that are kept prepared: one for each namespace and model, a few hundred bytes."""
 
 _SCRIPT = """\
 local count = tonumber(ARGV[1])
@@ -100,6 +102,8 @@ class NodeSearch:
         self._tag = ""
         self._tag_slot = 0
         self._preparing = asyncio.Lock()
+        self._names: dict[ProbeIndex, ProbeIndex] = {}  # one for each model
+        self._searches: dict[tuple[ProbeIndex, Partition], Search] = {}
         self._written: dict[ProbeIndex, Entry] = {}
         self._last: tuple[Partition, NDArray[np.float32]] | None = None
 
@@ -125,7 +129,7 @@ class NodeSearch:
         index = await self._named(index_of(partition, probes.shape[1]))
         if not await self.indexes.is_ready(index):
             return [[] for _ in probes]
-        search = self._search(index, partition)
+        search = self._prepared(index, partition)
         return await find_near(self._link, self.indexes, index, search, probes, depths)
 
     async def prepare(self, plain: ProbeIndex) -> bool:
@@ -159,7 +163,12 @@ class NodeSearch:
             async with self._preparing:
                 if not self._has_tag:
                     await self._choose_tag()
-        return replace(plain, tag=self._tag) if self.is_own else plain
+        if not self.is_own:
+            return plain
+        named = self._names.get(plain)
+        if named is None or named.tag != self._tag:
+            named = self._names[plain] = replace(plain, tag=self._tag)
+        return named
 
     @property
     def _has_tag(self) -> bool:
@@ -179,6 +188,14 @@ class NodeSearch:
         self.is_own = not answers or isinstance(answers[0], exceptions.MovedError)
         self._tag = choose_tag(slots, known)
         self._tag_slot = key_slot(self._tag.encode())
+
+    def _prepared(self, index: ProbeIndex, partition: Partition) -> Search:
+        search = self._searches.get((index, partition))
+        if search is None:
+            if len(self._searches) >= _PREPARED:
+                self._searches.clear()
+            search = self._searches[index, partition] = self._search(index, partition)
+        return search
 
     def _search(self, index: ProbeIndex, partition: Partition) -> Search:
         kind = _ScriptedSearch if self.is_own else Search
