@@ -111,6 +111,7 @@ class ThreeNodes:
     def _make_node(self) -> RedisServer:
         self._buses.append(free_port())
         flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        flags += ("--cluster-require-full-coverage", "no")
         flags += ("--cluster-port", str(self._buses[-1]), "--repl-diskless-sync-delay", "0")
         return RedisServer(*flags, search=self._search)
 

@@ -144,7 +144,7 @@ class ClusterLink:
         `unanswered` until then.
 
         Raises:
-            StoreError: no node answered.
+            StoreError: no node answered, and there is none that might.
         """
         self.check()
         places = self._places(commands)
@@ -160,7 +160,11 @@ class ClusterLink:
             )
             for address, of in asked.items()
         ]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+        try:
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        except asyncio.CancelledError:
+            self.look_soon()  # by a deadline: a node does not answer
+            raise
         replies: list[Any] = [_AWAY] * len(commands)
         failure = StoreError(str(_AWAY), "unavailable")
         answered = 0
@@ -176,7 +180,8 @@ class ClusterLink:
         self.unanswered += len(places) - answered
         if answered < len(places):
             self.look_soon()
-        if not answered:
+        others = [one for one in self._masters if one not in asked and self._gate(one).is_open]
+        if not answered and not others:
             raise failure
         return replies
 
