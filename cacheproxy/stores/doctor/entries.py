@@ -22,8 +22,8 @@ DIMENSIONS = 8
 
 PARTITION = Partition(Namespace("cacheproxy", "doctor").id, FINGERPRINT)
 
-_ENTRIES = 16
-"""So many that each node of a usual cluster has some."""
+_ENTRIES = 32
+"""So many that each node of a small cluster has some."""
 
 _LIVE_S = 1.0
 _FOUND_S = 5.0

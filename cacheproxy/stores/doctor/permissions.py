@@ -45,7 +45,11 @@ _SEARCH: tuple[Command, ...] = (
     ("FT.CREATE", _INDEX, "SCHEMA", "namespace", "TAG"),
     ("FT.DROPINDEX", _INDEX),
 )
-_CLUSTER: tuple[Command, ...] = (("ZRANGE", FLOORS, 0, -1), ("CLUSTER", "SLOTS"))
+_CLUSTER: tuple[Command, ...] = (
+    ("ZRANGE", FLOORS, 0, -1),
+    ("CLUSTER", "SLOTS"),
+    ("EVAL", "return 1", 0),
+)
 
 _BEFORE: tuple[Command, ...] = (("WATCH", _ENTRY), ("UNWATCH",))
 """Not possible in a transaction, and harmless outside of one."""

@@ -160,6 +160,23 @@ async def test_a_clusters_url_for_a_single_server_and_the_other_way_round(sound,
     assert "redis+cluster://" in found["topology"]
 
 
+async def test_a_cluster_is_examined_node_by_node_with_the_rights_of_the_documentation(
+    redis_cluster, documented_acl, documented_acl_on_a_cluster
+):
+    for node in redis_cluster.nodes:
+        redis_cluster.ask(node, *documented_acl.split(), *documented_acl_on_a_cluster)
+    url = redis_cluster.url.replace("//", "//cacheproxy:PASSWORD@")
+    settings = Settings(store=url)
+    findings = [finding async for finding in examine(settings)]
+    assert {one.check for one in findings if one.level != "ok"} == {"memory"}
+    nodes = {f"127.0.0.1:{node.port}" for node in redis_cluster.nodes}
+    assert {one.node for one in findings if one.check == "permissions"} == nodes
+    assert all(redis_cluster.ask(node, "FT._LIST") == [] for node in redis_cluster.nodes)
+    for node in redis_cluster.nodes:
+        redis_cluster.ask(node, "ACL", "SETUSER", "cacheproxy", "-eval")
+    assert "+eval" in (await examined(url))["permissions"]
+
+
 async def test_valkey_without_search(start_redis):
     server = start_redis(search=False, server=find_valkey())
     found = await examined(server.url)
