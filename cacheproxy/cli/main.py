@@ -3,7 +3,6 @@
 import click
 
 import cacheproxy
-from cacheproxy.cli.doctor import doctor
 from cacheproxy.cli.embed import embed
 from cacheproxy.cli.evaluate import evaluate
 from cacheproxy.cli.judge import measure_judge
@@ -11,9 +10,10 @@ from cacheproxy.cli.key import key
 from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.model import model
 from cacheproxy.cli.openapi import openapi
-from cacheproxy.cli.purge import purge
+from cacheproxy.cli.operating.doctor import doctor
+from cacheproxy.cli.operating.purge import purge
+from cacheproxy.cli.operating.stats import stats
 from cacheproxy.cli.serve import serve
-from cacheproxy.cli.stats import stats
 from cacheproxy.cli.warm import warm
 
 
