@@ -15,6 +15,7 @@ from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.crc import key_slot
 
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Neighbour, Partition
 from cacheproxy.stores.redis.cluster_link import ClusterLink
@@ -101,7 +102,7 @@ class NodeSearch:
         self.is_own: bool | None = None
         self._tag = ""
         self._tag_slot = 0
-        self._preparing = asyncio.Lock()
+        self._choosing: asyncio.Task[None] | None = None
         self._names: dict[ProbeIndex, ProbeIndex] = {}  # one for each model
         self._searches: dict[tuple[ProbeIndex, Partition], Search] = {}
         self._written: dict[ProbeIndex, Entry] = {}
@@ -113,6 +114,7 @@ class NodeSearch:
 
     async def close(self) -> None:
         """Stop all that goes on in the background; no call may be in progress."""
+        await stop_tasks(self._choosing)
         await self.gate.close()
         await self.watch.close()
         await self.indexes.close()
@@ -160,9 +162,11 @@ class NodeSearch:
     async def _named(self, plain: ProbeIndex) -> ProbeIndex:
         """Return the index under the name that it has at this node."""
         if not self._has_tag:
-            async with self._preparing:
-                if not self._has_tag:
-                    await self._choose_tag()
+            if self._choosing is None:
+                self._choosing = asyncio.create_task(self._choose_tag())
+                self._choosing.add_done_callback(self._chosen)
+            # All callers share it, and it outlives their deadlines.
+            await asyncio.shield(self._choosing)
         if not self.is_own:
             return plain
         named = self._names.get(plain)
@@ -173,6 +177,11 @@ class NodeSearch:
     @property
     def _has_tag(self) -> bool:
         return self._tag != "" and self._cluster.holder(self._tag_slot) == self._address
+
+    def _chosen(self, task: asyncio.Task[None]) -> None:
+        self._choosing = None
+        if not task.cancelled():
+            task.exception()  # not lost: the next lookup meets it again
 
     async def _choose_tag(self) -> None:
         slots = self._cluster.slots_of(self._address)
