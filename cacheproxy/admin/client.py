@@ -98,7 +98,7 @@ def purge(
 
 def _probe_fingerprints(settings: Settings) -> dict[str, str]:
     """Return the fingerprints under which evidence is kept, by local model; none if none is."""
-    if settings.semantic_mode == "off" or settings.semantic.threshold is not None:
+    if settings.semantic.mode == "off" or settings.semantic.threshold is not None:
         return {}
     try:
         from cacheproxy.modelkit.probing import make_probe

@@ -174,7 +174,7 @@ def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thre
     semantic = settings.semantic
     named = _default_namespaces(settings.api_keys)
     return {
-        "mode": settings.semantic_mode,
+        "mode": settings.semantic.mode,
         "fixed_threshold": semantic.threshold,
         "max_error": semantic.max_error,
         "confidence": semantic.confidence,

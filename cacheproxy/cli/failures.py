@@ -1,8 +1,8 @@
 """How a command ends: one line for each error, and an exit code that says what kind it was.
 
-0 done, 2 a wrong command or setting; of sysexits.h, 65 (EX_DATAERR) done but for rows that cannot
-be embedded, 69 (EX_UNAVAILABLE) the store or the server did not do what was asked, 78 (EX_CONFIG)
-no usable model.
+0 done, 1 the examined store is broken, 2 a wrong command or setting; of sysexits.h, 65 (EX_DATAERR)
+done but for rows that cannot be embedded, 69 (EX_UNAVAILABLE) the store or the server did not do
+what was asked, 78 (EX_CONFIG) no usable model.
 """
 
 import sys
@@ -14,6 +14,7 @@ import click
 
 from cacheproxy.errors import ApiError, CacheproxyError, ConfigError, ModelError
 
+EXIT_BROKEN = 1
 EXIT_USAGE = 2
 EXIT_REFUSED_ROWS = 65
 EXIT_UNAVAILABLE = 69

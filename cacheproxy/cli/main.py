@@ -11,6 +11,7 @@ from cacheproxy.cli.loadtest import loadtest
 from cacheproxy.cli.model import model
 from cacheproxy.cli.openapi import openapi
 from cacheproxy.cli.serve import serve
+from cacheproxy.cli.store.doctor import doctor
 from cacheproxy.cli.store.exporting import export
 from cacheproxy.cli.store.importing import import_
 from cacheproxy.cli.store.purge import purge
@@ -26,6 +27,6 @@ def main() -> None:
 
 for command in (
     *(serve, model, embed, warm, evaluate, measure_judge, stats, purge),
-    *(export, import_, key, openapi, loadtest),
+    *(doctor, export, import_, key, openapi, loadtest),
 ):
     main.add_command(command)

@@ -18,13 +18,13 @@ import aiohttp
 import msgspec
 import numpy as np
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import BadRequest, ConfigError
 from cacheproxy.inference.inputs import Role
 from cacheproxy.ingest.retrying import Verdict, pause_s, retry_after_s, verdict
 from cacheproxy.ingest.rows import IngestStopped, Vector
 from cacheproxy.ingest.stream import Measured, Refused
 from cacheproxy.records import is_usable
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 _CHARACTERS_A_TOKEN = 4

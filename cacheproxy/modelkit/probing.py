@@ -23,7 +23,7 @@ def probe_model(settings: Settings) -> str | None:
         ModelError: no model that embeds has that name.
     """
     probe = settings.semantic.probe
-    if settings.semantic_mode == "off" or probe in {"shallow", "static"}:
+    if settings.semantic.mode == "off" or probe in {"shallow", "static"}:
         return None
     manifest = load_manifest(probe)
     if manifest.kind != "embeddings":
@@ -37,7 +37,7 @@ def make_probe(settings: Settings, model: InstalledModel) -> Probe:
     Raises:
         ModelError: another model is the probe, and is not installed.
     """
-    if settings.semantic_mode == "off" or settings.semantic.probe == "static":
+    if settings.semantic.mode == "off" or settings.semantic.probe == "static":
         return StaticProbe(model.static_probe)
     other = probe_model(settings)
     if other is None:

@@ -5,6 +5,7 @@ start, those that have started are stopped again. `App.stop` returns when all ac
 are written.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -25,6 +26,7 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import described_routes
+from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
@@ -34,6 +36,7 @@ from cacheproxy.server.local_models import log_loaded
 from cacheproxy.server.parts import make_parts
 from cacheproxy.server.reranking import Reranking
 from cacheproxy.server.route_table import make_watch, pass_through, public_table
+from cacheproxy.server.store_check import tell_of_store
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
@@ -159,6 +162,8 @@ class App:
             await self._parts.guard.get_many(
                 [bytes(KEY_BYTES)]
             )  # finds out whether the store answers
+            telling = asyncio.create_task(tell_of_store(self._settings))
+            running.push_async_callback(stop_tasks, telling)
             if self._key_file is not None:
                 self._key_file.start()
                 running.push_async_callback(self._key_file.stop)

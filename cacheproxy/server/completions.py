@@ -90,7 +90,7 @@ class Completions:
         self.hot = HotTier[CompletionRecord](
             settings.chat.hot_bytes, store.purges, terms=parts.tenants.hot_terms
         )
-        is_on = settings.chat.semantic == "on" and not settings.is_cluster
+        is_on = settings.chat.semantic == "on"
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         tiers = parts.keyed_tiers(self.hot, self._reader)
         staleness = _staleness(settings)

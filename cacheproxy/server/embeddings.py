@@ -124,7 +124,7 @@ class Embeddings:
 
     def _make_controller(self, model: str) -> Controller:
         settings, metrics = self._parts.settings, self._parts.metrics
-        semantic, mode = settings.semantic, settings.semantic_mode
+        semantic, mode = settings.semantic, settings.semantic.mode
         if mode == "off" or semantic.threshold is not None:
             return FixedThreshold(
                 None if mode == "off" else semantic.threshold,

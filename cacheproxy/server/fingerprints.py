@@ -56,7 +56,7 @@ def served(settings: Settings, installed: Sequence[InstalledModel]) -> Served:
     upstreams = Upstreams(settings.upstreams, Metrics())
     places: dict[str, Place] = {}
     evidence: list[tuple[str, str]] = []
-    earns = settings.semantic_mode != "off" and settings.semantic.threshold is None
+    earns = settings.semantic.mode != "off" and settings.semantic.threshold is None
     for fingerprint, probe in _embeddings(settings, installed, upstreams):
         own = f"{fingerprint}:{probe}"
         for other in _OTHER_PROBES:

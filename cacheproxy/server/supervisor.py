@@ -45,6 +45,10 @@ _COUNT_EVERY_S = 1.0
 _COUNT_DEADLINE_S = 0.2
 """If a worker takes longer than this to answer, a scrape uses its previous counts."""
 
+_HUNG_ROUNDS = 8
+"""A worker that tells nothing in so many rounds of counting, some 9 s, is killed and replaced. In
+rounds, not seconds: when the supervisor itself was stopped, nobody could answer."""
+
 _DIED_SOON_S = 10.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
@@ -79,6 +83,7 @@ class _Worker:
         is_ready: whether it accepts connections.
         failure: its reason for not starting, if it reported one.
         counted: its most recent counts.
+        silent_rounds: how often in a row it was asked for them and told nothing.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
@@ -90,6 +95,7 @@ class _Worker:
         self.is_ready = False
         self.failure: Failed | None = None
         self.counted: list[Family] = []
+        self.silent_rounds = 0
 
     @classmethod
     async def start(cls, settings: Settings, reserved: Mapping[str, socket.socket]) -> "_Worker":
@@ -128,6 +134,7 @@ class _Worker:
     ) -> int:
         """Receive its messages until it exits; return its exit status, negative for a signal."""
         async for message in self._channel.messages():
+            self.silent_rounds = 0
             match message:
                 case Ready():
                     self.is_ready = True
@@ -276,7 +283,17 @@ class _Supervisor:
         while True:
             await asyncio.sleep(_COUNT_EVERY_S)
             async with self._collecting:
+                for worker in self._ready():
+                    worker.silent_rounds += 1
                 await self._count()
+            self._kill_hung()
+
+    def _kill_hung(self) -> None:
+        """End workers whose event loops do not turn; others take their places."""
+        for worker in self._ready():
+            if worker.silent_rounds >= _HUNG_ROUNDS and not self._stopping.is_set():
+                logger.error("worker %d does not answer; killing it", worker.pid)
+                worker.kill()
 
     async def _remember_for_ever(self) -> None:
         while True:

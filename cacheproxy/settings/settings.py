@@ -203,11 +203,6 @@ class Settings(BaseModel):
         return self.store if self.store and self.store.startswith((*_REDIS, *_CLUSTER)) else None
 
     @property
-    def semantic_mode(self) -> Literal["auto", "on", "off"]:
-        """The semantic tier's mode; off with a store that cannot search by probe."""
-        return "off" if self.is_cluster else self.semantic.mode
-
-    @property
     def is_admin_tls(self) -> bool:
         """Whether the admin listener speaks TLS: not on loopback, where commands reach it."""
         return self.tls.is_on and not is_loopback(self.admin.host)

@@ -40,7 +40,7 @@ def _make_plain(settings: Settings, is_indexing: bool) -> Store:
     if settings.is_cluster:
         from cacheproxy.stores.redis.cluster import ClusterStore
 
-        return ClusterStore(settings.redis_url)
+        return ClusterStore(settings.redis_url, deadline_s=settings.cache.deadline_ms / 1000)
     from cacheproxy.stores.redis.store import RedisStore
 
     return RedisStore(settings.redis_url)

@@ -13,6 +13,7 @@ def show_store(store: Store, metrics: Metrics) -> None:
     metrics.store_entries.set_function(lambda: store.stats().entries)
     metrics.store_bytes.set_function(lambda: store.stats().live_bytes)
     metrics.undecryptable.set_function(lambda: store.stats().undecryptable)
+    metrics.store_nodes_unanswered.set_function(lambda: store.stats().unanswered)
     metrics.purge_generation.set_function(lambda: store.purges.generation)
     metrics.purges_heard.set_function(lambda: store.purges.is_listening)
     metrics.semantic_index_up.set_function(lambda: index().is_up)

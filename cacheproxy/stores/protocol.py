@@ -91,6 +91,7 @@ class IndexStats:
         size_bytes: what the indexes take in memory.
         indexed_ratio: the share of the entries that is indexed already, 0 to 1.
         rebuilds: of indexes that returned nothing for existing entries, since `open`.
+        off_because: why they do not work, in a sentence; None while they do.
     """
 
     is_up: bool = True
@@ -99,6 +100,7 @@ class IndexStats:
     size_bytes: float = math.nan
     indexed_ratio: float = math.nan
     rebuilds: int = 0
+    off_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,14 @@ class StoreStats:
         live_bytes: what the entries take.
         index: what is known of the lookups by probe.
         undecryptable: records that were found and did not decrypt, since `open`.
+        unanswered: lookups that went on without a node of a cluster, since `open`.
     """
 
     entries: float = 0
     live_bytes: float = 0
     index: IndexStats = IndexStats()
     undecryptable: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

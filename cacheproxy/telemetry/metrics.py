@@ -283,6 +283,11 @@ class Metrics:
             "1 while this server receives the purges of other processes",
             merge="min",
         )
+        self.store_nodes_unanswered = gauge(
+            "store_nodes_unanswered",
+            "Lookups that went on without a node of a cluster, which cost hits, since start-up",
+            merge="sum",
+        )
         self.semantic_index_up = gauge(
             "semantic_index_up", "1 while the store can search by probe", merge="min"
         )

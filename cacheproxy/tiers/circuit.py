@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 logger = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Neighbour, Partition, Store
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.circuit import Circuit, StoreOp
 from cacheproxy.tiers.lookups import KeyLookups
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy, BreakerState
+from cacheproxy.concurrency.breaker import Breaker, BreakerPolicy, BreakerState
 
 _GAUGE_VALUES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 

@@ -18,12 +18,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import StoreError, StoreErrorKind
 from cacheproxy.fairness.owner import current_owner
 from cacheproxy.fairness.pool import FairPool
 from cacheproxy.stores.protocol import Entry, Store
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.circuit import Circuit
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.timed_breaker import TimedBreaker
 from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 

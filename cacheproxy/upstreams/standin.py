@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Given, Inferred, Tasks
 from cacheproxy.inference.input import Input
 from cacheproxy.inference.queue import Reservation
 from cacheproxy.keys import KeyScope
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.timed_breaker import TimedBreaker
 
 _POLICY = BreakerPolicy(first_pause_s=1.0, longest_pause_s=30.0)

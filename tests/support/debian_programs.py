@@ -50,6 +50,20 @@ def need_program(name: str, package: str, path: str, *, with_depends: bool) -> P
     return Program(root / path, environment if with_depends else dict(os.environ))
 
 
+def need_file(package: str, path: str) -> Path:
+    """Return a file of a Debian package, which is unpacked; fail or skip as `need_program`.
+
+    `path` is a pattern, because libraries are in a folder that is named for the machine.
+    """
+    try:
+        root = _fetched(package, with_depends=False)
+    except NoProgram as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(reason))
+    return next(root.glob(path))
+
+
 def _fetched(package: str, *, with_depends: bool) -> Path:
     home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
     folder = home / "test-programs"

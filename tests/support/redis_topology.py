@@ -38,7 +38,7 @@ class _Sentinel(RedisServer):
         self._config.write_text("\n".join(config) + "\n")
 
     def _command(self) -> list[str]:
-        return [str(self._program.server), str(self._config), "--sentinel"]
+        return [str(self._server), str(self._config), "--sentinel"]
 
 
 class SentinelPair:
@@ -100,7 +100,8 @@ class ThreeNodes:
         url: of the store; names only two of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, search: bool = True) -> None:
+        self._search = search
         self._buses: list[int] = []
         self._replicas: list[RedisServer] = []
         self.nodes = [self._make_node() for _ in range(3)]
@@ -110,8 +111,9 @@ class ThreeNodes:
     def _make_node(self) -> RedisServer:
         self._buses.append(free_port())
         flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        flags += ("--cluster-require-full-coverage", "no")
         flags += ("--cluster-port", str(self._buses[-1]), "--repl-diskless-sync-delay", "0")
-        return RedisServer(*flags, search=False)
+        return RedisServer(*flags, search=self._search)
 
     def node_of(self, key: bytes) -> RedisServer:
         """Return the node that holds a key, as the cluster was made."""

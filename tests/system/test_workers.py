@@ -209,6 +209,26 @@ def test_a_worker_that_does_not_answer_holds_no_scrape_up_and_counts_as_before(s
     assert sum_of(scraped, "workers") == 2
 
 
+def test_a_worker_that_hangs_is_replaced_and_the_others_are_unharmed(start_server):
+    server = start_server("--workers", "2")
+    held = [Held(server) for _ in range(20)]
+    assert all(one.answers() for one in held)
+    frozen, other = server.worker_pids()
+    unharmed = [one for one in held if one.port in clients_of(other)]
+    assert unharmed
+    os.kill(frozen, signal.SIGSTOP)
+
+    # Only over connections that the other one has: new ones may be the frozen one's.
+    restarts = lambda: sum_of(unharmed[0].scrape(), "worker_restarts_total")  # noqa: E731
+    wait_until(lambda: all(one.answers() for one in unharmed) and restarts() == 1)
+
+    wait_until(lambda: is_back(server, workers=2, restarts=1))
+    assert not runs(frozen)
+    assert f"worker {frozen} does not answer; killing it" in server.log
+    for _ in range(20):
+        assert ask_on_new_connection(server, "held").status_code == 200
+
+
 def test_requests_are_served_while_the_supervisor_does_not_answer_and_scrapes_fail(start_server):
     server = start_server("--workers", "2")
     server.process.send_signal(signal.SIGSTOP)

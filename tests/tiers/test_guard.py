@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from faulty import FaultyStore
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.guard import StoreGuard
 
 PARTITION = Partition("0" * 32, "f")

@@ -3,11 +3,11 @@ import asyncio
 import pytest
 from faulty import FaultyStore
 
+from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.tiers.breaker import BreakerPolicy
 from cacheproxy.tiers.writeback import WriteBack
 
 

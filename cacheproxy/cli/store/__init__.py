@@ -1,0 +1,1 @@
+"""The commands of operators: what the store is like, what it holds, and what is to go."""

@@ -1,7 +1,7 @@
-"""The store on a Redis Cluster: entries are found by key on all nodes, and never by probe.
+"""The store on a Redis Cluster: entries are found by key and by probe on all nodes.
 
-In Redis Stack 7.4 each node indexes and searches its own entries only. Redis 8 is said to search
-all nodes, but was not available for a test.
+`nodes` has the lookups by probe: in Redis Stack 7.4 each node indexes and searches its own entries
+only, so that all are asked. A lookup goes on without a node that does not answer.
 
 A transaction cannot span nodes, so a write cannot watch the floors of purges, which are on one
 node. Instead, lookups check entries against every purge of the last hour that this process has
@@ -12,7 +12,6 @@ the expiry that is in the record.) What no reading can make up for: if Redis evi
 an entry may be served by processes that start later, until it expires.
 """
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -21,21 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition, StoreStats
+from cacheproxy.stores.protocol import Entry, Neighbour, Partition, StoreStats
 from cacheproxy.stores.purges import Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.entries import entry_name, write_commands
+from cacheproxy.stores.redis.entries import entry_name, index_of, write_commands
 from cacheproxy.stores.redis.floors import FLOORS, FLOORS_KEPT_S, GENERATION, SINCE, Floors
+from cacheproxy.stores.redis.index import Hnsw
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
+from cacheproxy.stores.redis.nodes.all import ClusterSearch
+from cacheproxy.stores.redis.nodes.near import NEIGHBOURS
 from cacheproxy.stores.redis.notices import Purged
 from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.url import ClusterNodes
 
-_log = logging.getLogger(__name__)
-
 _ASK_S = 10.0
-_WRITE_ENTRIES = 64
+_LOOKUP_S = 5.0
+_WRITE_PLAIN = 64
+_WRITE_PROBES = 24
+"""Entries that are written at a time. Indexing one with a probe takes a node up to half a
+millisecond, and it serves other clients only in between."""
+
+_GET_SHARE, _SEARCH_SHARE = 0.5, 0.8
+"""Shares of a caller's deadline that a node may take. Lookups by key may have waited for half of
+theirs before they come here; what is left after a search is for merging the answers."""
 
 _UNCONFIRMED_S = FLOORS_KEPT_S / 2
 """TTL of an entry until the floors have been read again. A purge that intervened was announced
@@ -104,54 +112,96 @@ class ClusterStore(KeyedStore[ClusterPurges]):
     calls raise `StoreError` until it can be reached.
     """
 
-    def __init__(self, url: str, *, max_connections: int = 32) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_connections: int = 32,
+        deadline_s: float = _LOOKUP_S,
+        hnsw: Hnsw | None = None,
+    ) -> None:
         """Prepare a store.
 
         Args:
             url: as `ClusterNodes` reads it.
             max_connections: for each node; further calls wait.
+            deadline_s: within which the caller wants the answer to 128 lookups. They go on without
+                a node soon enough for that.
+            hnsw: parameters of lookups, and of indexes that are created from now on.
 
         Raises:
             ConfigError: the URL cannot be read.
         """
         nodes = ClusterNodes(url)
-        link = ClusterLink(nodes, home=GENERATION, max_connections=max_connections)
+        link = ClusterLink(
+            nodes,
+            home=GENERATION,
+            max_connections=max_connections,
+            node_deadline_s=_GET_SHARE * deadline_s,
+        )
         super().__init__(link, ClusterPurges)
+        self._cluster = link
+        self._search = ClusterSearch(
+            link, nodes, self._purging, hnsw or Hnsw(), node_deadline_s=_SEARCH_SHARE * deadline_s
+        )
 
-    async def _connect(self) -> bool:
-        _log.warning("the semantic tier is off, exact lookups work: the store is a Redis Cluster")
-        return await super()._connect()
+    @property
+    def reach(self) -> str:
+        """Which nodes are asked for neighbours, in words."""
+        return self._search.reach
+
+    async def _disconnect(self) -> None:
+        await self._search.close()
+        await super()._disconnect()
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
     ) -> list[Neighbour | None]:
-        """Return None for each row."""
+        """Return, for each row of `probes` (float32 [n, d], unit rows), the nearest live entry.
+
+        It is the nearest on the nodes that answer in time. Indexes are made as in `RedisStore`.
+        """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
         with self._calls.one():
-            return [None] * len(probes)
+            if not len(probes):
+                return []
+            found = await self._search.find(partition, probes, NEIGHBOURS)
+            return [row[0] if row else None for row in found]
 
     async def candidates(
         self, partition: Partition, probe: NDArray[np.float32], count: int
     ) -> list[Neighbour]:
-        """Return nothing."""
+        """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
         with self._calls.one():
-            return []
+            depths = [count + more for more in NEIGHBOURS]
+            (found,) = await self._search.find(partition, probe[None], depths)
+            return found[:count]
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
-        """Write the entries, each atomically and without its probe; later lookups find them.
+        """Write the entries, each atomically; later lookups find them.
 
         Return how many keys were written; entries that a purge forbids are left out.
         """
         with self._calls.one():
-            latest = {entry.key: entry._replace(probe=None) for entry in entries}
-            waiting = list(latest.values())
+            waiting = list({entry.key: entry for entry in entries}.values())
             # Built before the first is sent: an invalid entry is refused with its whole batch.
             for entry in entries:
                 write_commands(entry)
+            indexes = {
+                index_of(entry.partition, len(entry.probe))
+                for entry in waiting
+                if entry.probe is not None
+            }
+            self._cluster.check()
+            if indexes:  # created before the first entry is written, so that lookups find it
+                await self._search.prepare(indexes)
+            size = _WRITE_PROBES if indexes else _WRITE_PLAIN
             written = 0
-            for start in range(0, len(waiting), _WRITE_ENTRIES):
-                written += await self._write(waiting[start : start + _WRITE_ENTRIES])
+            for start in range(0, len(waiting), size):
+                written += await self._write(waiting[start : start + size])
+            if indexes:
+                await self._search.check(waiting)
             return written
 
     async def _write(self, entries: Sequence[Entry]) -> int:
@@ -190,5 +240,6 @@ class ClusterStore(KeyedStore[ClusterPurges]):
         return replies
 
     def stats(self) -> StoreStats:
-        """Return that there is no search by probe; entries are not counted, as Redis is shared."""
-        return StoreStats(math.nan, math.nan, IndexStats(is_up=False))
+        """Return what is known of the indexes; entries are not counted, as Redis is shared."""
+        unanswered = self._cluster.unanswered + self._search.unanswered
+        return StoreStats(math.nan, math.nan, self._search.stats(), unanswered=unanswered)

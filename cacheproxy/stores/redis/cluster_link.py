@@ -7,11 +7,13 @@ considers a cluster down that has lost a part of its keys.
 
 import asyncio
 import logging
+import math
 import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from redis import exceptions
@@ -21,6 +23,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, as_store_error, connect
+from cacheproxy.stores.redis.nodes.gate import Gate
 from cacheproxy.stores.redis.url import Address, ClusterNodes
 
 _log = logging.getLogger(__name__)
@@ -29,24 +32,49 @@ _LOOK_S = 2.0
 _LOOK_AGAIN_S = 0.2
 """The least time between two queries of the cluster's layout."""
 
+_PING_S = 1.0
+_COMMANDS_PER_DEADLINE = 128
+
 _KEYLESS = ("PUBLISH", "TIME", "PING")
 
 
-class ClusterLink:
-    """One link to each master of a cluster; used from one event loop."""
+class NodeAway(exceptions.ResponseError):
+    """In the place of a reply: its node does not answer."""
 
-    def __init__(self, nodes: ClusterNodes, *, home: str, max_connections: int) -> None:
+
+_AWAY = NodeAway("Redis: the node does not answer")
+
+
+class ClusterLink:
+    """One link to each master of a cluster; used from one event loop.
+
+    Attributes:
+        unanswered: nodes that `ask_open` went on without, one for each of its calls.
+    """
+
+    def __init__(
+        self,
+        nodes: ClusterNodes,
+        *,
+        home: str,
+        max_connections: int,
+        node_deadline_s: float = math.inf,
+    ) -> None:
         """Prepare the link.
 
         Args:
             nodes: the first addresses to try, and how to connect to nodes.
             home: a key; its node serves conversations and commands without a key.
             max_connections: for each node; further calls wait for a connection.
+            node_deadline_s: how long a node may take for 128 commands of `ask_open`.
         """
         self._nodes = nodes
         self._home = key_slot(home.encode())
         self._max_connections = max_connections
+        self._node_deadline_s = node_deadline_s
+        self.unanswered = 0
         self._links: dict[Address, RedisLink] = {}  # also to nodes that left
+        self._gates: dict[Address, Gate] = {}
         self._masters: list[Address] = []
         self._by_slot: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._failure: StoreError | None = StoreError("the cluster was not reached", "connection")
@@ -65,6 +93,8 @@ class ClusterLink:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
         await stop_tasks(self._looking)
+        for gate in self._gates.values():
+            await gate.close()
         for link in self._links.values():
             await link.close()
 
@@ -77,7 +107,7 @@ class ClusterLink:
         if self._is_closed:
             raise StoreError("the store is closed")
         if self._failure is not None:
-            self._look_soon()
+            self.look_soon()
             raise StoreError(str(self._failure), self._failure.kind)
 
     @property
@@ -85,14 +115,90 @@ class ClusterLink:
         """The links to all masters, each of which holds a part of the keys."""
         return [self._links[address] for address in self._masters]
 
+    @property
+    def masters(self) -> dict[Address, RedisLink]:
+        """The links to all masters, by address."""
+        return {address: self._links[address] for address in self._masters}
+
+    def slots_of(self, address: Address) -> Sequence[int]:
+        """Return the slots that a master holds, in order; looks at all slots."""
+        return [slot for slot, holder in enumerate(self._by_slot) if holder == address]
+
+    def holder(self, slot: int) -> Address | None:
+        """Return the master that holds a slot; None if that is not known."""
+        return self._by_slot[slot]
+
     def make_connection(self) -> Connection:
         """Return a new connection to the node of `home`, or to any node if that is unknown."""
         # The caller may just have lost its connection because the node changed.
-        self._look_soon()
+        self.look_soon()
         address = self._by_slot[self._home] or random.choice(self._nodes.seeds)  # noqa: S311
         connection = self._nodes.make_connection(address)
         self._from_home.add(connection)
         return connection
+
+    async def ask_open(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
+        """Return the replies as `ask`; those of a node that does not answer are `NodeAway`.
+
+        Such a node is asked again only when it answers a test, and its commands count in
+        `unanswered` until then.
+
+        Raises:
+            StoreError: no node answered, and there is none that might.
+        """
+        self.check()
+        places = self._places(commands)
+        asked = {address: of for address, of in places.items() if self._gate(address).is_open}
+        calls = [
+            self._gate(address).pass_through(
+                partial(
+                    self._links[address].ask,
+                    [commands[place] for place in of],
+                    timeout_s=timeout_s,
+                ),
+                self._node_deadline_s * math.ceil(len(of) / _COMMANDS_PER_DEADLINE),
+            )
+            for address, of in asked.items()
+        ]
+        try:
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        except asyncio.CancelledError:
+            self.look_soon()  # by a deadline: a node does not answer
+            raise
+        replies: list[Any] = [_AWAY] * len(commands)
+        failure = StoreError(str(_AWAY), "unavailable")
+        answered = 0
+        for of, answer in zip(asked.values(), answers, strict=True):
+            if isinstance(answer, StoreError):
+                failure = answer
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            answered += 1
+            for place, reply in zip(of, answer, strict=True):
+                replies[place] = reply
+        self.unanswered += len(places) - answered
+        if answered < len(places):
+            self.look_soon()
+        others = [one for one in self._masters if one not in asked and self._gate(one).is_open]
+        if not answered and not others:
+            raise failure
+        return replies
+
+    def _places(self, commands: Sequence[Command]) -> dict[Address, list[int]]:
+        """Return which of the commands each node is asked."""
+        places: dict[Address, list[int]] = {}
+        for place, slot in enumerate(_slots(commands, self._home)):
+            places.setdefault(self._address(slot), []).append(place)
+        return places
+
+    def _gate(self, address: Address) -> Gate:
+        if address not in self._gates:
+            link = self._links[address]
+            self._gates[address] = Gate(
+                f"{address[0]}:{address[1]}", lambda: link.ask([("PING",)], timeout_s=_PING_S)
+            )
+        return self._gates[address]
 
     async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> list[Any]:
         """Return the replies to the commands, in one round trip to each node that they concern.
@@ -105,9 +211,7 @@ class ClusterLink:
             StoreError: a node could not be asked or did not reply to all; some may have run.
         """
         self.check()
-        places: dict[Address, list[int]] = {}
-        for place, slot in enumerate(_slots(commands, self._home)):
-            places.setdefault(self._address(slot), []).append(place)
+        places = self._places(commands)
         asked = [
             self._links[address].ask([commands[place] for place in of_node], timeout_s=timeout_s)
             for address, of_node in places.items()
@@ -116,12 +220,12 @@ class ClusterLink:
         try:
             answers = await asyncio.gather(*asked, return_exceptions=True)
         except asyncio.CancelledError:
-            self._look_soon()  # by a deadline: a node does not answer
+            self.look_soon()  # by a deadline: a node does not answer
             raise
         replies: list[Any] = [None] * len(commands)
         for of_node, answer in zip(places.values(), answers, strict=True):
             if isinstance(answer, BaseException):
-                self._look_soon()
+                self.look_soon()
                 raise answer
             for place, reply in zip(of_node, answer, strict=True):
                 replies[place] = reply
@@ -129,7 +233,7 @@ class ClusterLink:
             isinstance(reply, exceptions.AskError | exceptions.ClusterDownError)
             for reply in replies
         ):
-            self._look_soon()
+            self.look_soon()
         return replies
 
     @asynccontextmanager
@@ -146,17 +250,18 @@ class ClusterLink:
             ) as ask:
                 yield ask
         except (StoreError, asyncio.CancelledError):
-            self._look_soon()
+            self.look_soon()
             raise
 
     def _address(self, slot: int) -> Address:
         address = self._by_slot[slot]
         if address is None:
-            self._look_soon()
+            self.look_soon()
             raise StoreError("Redis: no node of the cluster holds some keys", "unavailable")
         return address
 
-    def _look_soon(self) -> None:
+    def look_soon(self) -> None:
+        """Read the layout again in the background, after a node did not answer as expected."""
         if self._looking is None and not self._is_closed:
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(self._looked)

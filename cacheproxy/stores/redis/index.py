@@ -25,7 +25,7 @@ from redisvl.schema.fields import BaseField, BaseVectorFieldAttributes
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.keys import hex_id
-from cacheproxy.stores.redis.link import as_store_error
+from cacheproxy.stores.redis.link import UNKNOWN_COMMAND, as_store_error, is_gone, is_useless, says
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ _LOCKED_PAUSE_S = 0.05
 
 _KNOWN_INDEXES = 64
 
-_UNKNOWN_COMMAND = "unknown command"
-
 
 @dataclass(frozen=True, slots=True)
 class Hnsw:
@@ -68,15 +66,22 @@ class Hnsw:
 
 @dataclass(frozen=True)
 class ProbeIndex:
-    """The index of one model's probes of one length."""
+    """The index of one model's probes of one length.
+
+    Attributes:
+        tag: at a node of a cluster, digits that put the name into a slot of that node; where names
+            of indexes are no keys, empty.
+    """
 
     fingerprint: str
     dimensions: int
+    tag: str = ""
 
     @cached_property
     def name(self) -> str:
-        """The index's name: letters, digits, colons."""
-        return f"cp:i3:{self._id}:{self.dimensions}"
+        """The index's name: letters, digits, colons, braces."""
+        tag = f"{{{self.tag}}}:" if self.tag else ""
+        return f"cp:i3:{tag}{self._id}:{self.dimensions}"
 
     @cached_property
     def field(self) -> str:
@@ -142,7 +147,10 @@ class _State:
 class ProbeIndexes:
     """Creates and checks indexes; knows which are ready."""
 
-    def __init__(self, pool: ConnectionPool, hnsw: Hnsw) -> None:
+    def __init__(
+        self, pool: ConnectionPool, hnsw: Hnsw, lock_prefix: Callable[[], str] = lambda: "cp:lock:"
+    ) -> None:
+        self._lock_prefix = lock_prefix
         self._client = Redis(connection_pool=pool)
         self._hnsw = hnsw
         self._states: dict[ProbeIndex, _State] = {}
@@ -253,7 +261,7 @@ class ProbeIndexes:
         try:
             async with asyncio.timeout(_PREPARE_S):
                 state = await self._find_or_make(index)
-        except _UnusableError as error:
+        except UnusableError as error:
             state = self._off(str(error))
         except RedisSearchError as error:
             # redisvl wraps redis-py's error, which is the cause.
@@ -273,16 +281,16 @@ class ProbeIndexes:
         return _State(False, time.monotonic() + _LOOK_AGAIN_S, reason)
 
     async def _find_or_make(self, index: ProbeIndex) -> _State:
-        if await self._find(index):
+        if await self.find(index):
             return _State(True)
         async with self._lock(index) as is_ours:
             if not is_ours:
                 return _State(False, time.monotonic() + _LOCKED_PAUSE_S)
             try:
-                if not await self._find(index):
+                if not await self.find(index):
                     await self._make(index)
             except exceptions.ResponseError as error:
-                if not _says(error, "already exists"):
+                if not says(error, "already exists"):
                     raise
                 return _State(False)  # the lock expired and another process was faster; check again
         return _State(True)
@@ -290,7 +298,7 @@ class ProbeIndexes:
     @asynccontextmanager
     async def _lock(self, index: ProbeIndex) -> AsyncIterator[bool]:
         """Hold the lock for creating an index; yield False if another process holds it."""
-        lock, token = f"cp:lock:{index.name}", secrets.token_hex(8).encode()
+        lock, token = f"{self._lock_prefix()}{index.name}", secrets.token_hex(8).encode()
         if not await self._client.set(lock, token, nx=True, px=int(1000 * _LOCK_S)):
             yield False
             return
@@ -302,8 +310,13 @@ class ProbeIndexes:
             if await self._client.get(lock) == token:
                 await self._client.delete(lock)
 
-    async def _find(self, index: ProbeIndex) -> bool:
-        """Return whether the index exists; raise `_UnusableError` if its definition differs."""
+    async def find(self, index: ProbeIndex) -> bool:
+        """Return whether the index exists.
+
+        Raises:
+            UnusableError: its definition differs.
+            RedisError: Redis did not answer, or redisvl wraps its error.
+        """
         try:
             found = await AsyncSearchIndex.from_existing(index.name, redis_client=self._client)
         except RedisSearchError as error:
@@ -312,14 +325,14 @@ class ProbeIndexes:
             raise
         wanted = index.schema(self._hnsw)
         if found.schema.index.prefix != wanted.index.prefix:
-            raise _UnusableError(
+            raise UnusableError(
                 f"index {index.name} covers keys with another prefix; "
                 f"remove it with FT.DROPINDEX {index.name}"
             )
         for name, field in wanted.fields.items():
             is_, should_be = _kind(found.schema.fields.get(name)), _kind(field)
             if is_ != should_be:
-                raise _UnusableError(
+                raise UnusableError(
                     f"field {name} of index {index.name} is {is_}, but must be "
                     f"{should_be}; remove the index with FT.DROPINDEX {index.name}"
                 )
@@ -338,25 +351,8 @@ class ProbeIndexes:
         _log.info("created index %s", index.name)
 
 
-class _UnusableError(Exception):
+class UnusableError(Exception):
     """An index exists but cannot be used; the message says why, and what to do."""
-
-
-def is_gone(reply: object) -> bool:
-    """Return whether a reply says that the index does not exist."""
-    return _says(reply, "no such index", "unknown index", "index not found")
-
-
-def is_useless(reply: object) -> bool:
-    """Return whether a reply says that the index or the Query Engine is gone."""
-    return is_gone(reply) or _says(reply, _UNKNOWN_COMMAND)
-
-
-def _says(reply: object, *phrases: str) -> bool:
-    if not isinstance(reply, exceptions.ResponseError):
-        return False
-    said = str(reply).lower()
-    return any(phrase in said for phrase in phrases)
 
 
 def _say_off(reason: str) -> None:
@@ -385,6 +381,6 @@ def _reason(error: BaseException) -> str:
     passing = (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)
     if not isinstance(error, exceptions.ResponseError) or isinstance(error, passing):
         raise as_store_error(error) from error
-    if _says(error, _UNKNOWN_COMMAND):
+    if says(error, UNKNOWN_COMMAND):
         return "this Redis has no Query Engine"
     return str(error)

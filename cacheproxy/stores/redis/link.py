@@ -60,6 +60,9 @@ _UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 missing replicas."""
 
 
+UNKNOWN_COMMAND = "unknown command"
+
+
 def as_store_error(error: BaseException) -> StoreError:
     """Return the `StoreError` for an error of redis-py or of the network."""
     kind: StoreErrorKind = next(
@@ -309,6 +312,24 @@ def raise_error_in(reply: Any) -> None:
     for part in (reply, *reply) if isinstance(reply, list) else (reply,):
         if isinstance(part, exceptions.ResponseError):
             raise as_store_error(part) from part
+
+
+def is_gone(reply: object) -> bool:
+    """Return whether a reply says that the index does not exist."""
+    return says(reply, "no such index", "unknown index", "index not found")
+
+
+def is_useless(reply: object) -> bool:
+    """Return whether a reply says that the index or the Query Engine is gone."""
+    return is_gone(reply) or says(reply, UNKNOWN_COMMAND)
+
+
+def says(reply: object, *phrases: str) -> bool:
+    """Return whether a reply is an error with one of the phrases."""
+    if not isinstance(reply, exceptions.ResponseError):
+        return False
+    said = str(reply).lower()
+    return any(phrase in said for phrase in phrases)
 
 
 async def _is_ready(connection: AbstractConnection) -> bool:

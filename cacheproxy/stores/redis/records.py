@@ -9,7 +9,7 @@ from redis import exceptions
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import Hashed, hex_id
 from cacheproxy.stores.protocol import Entry
-from cacheproxy.stores.redis.cluster_link import ClusterLink
+from cacheproxy.stores.redis.cluster_link import ClusterLink, NodeAway
 from cacheproxy.stores.redis.entries import (
     RECORD_FIELD,
     entry_key,
@@ -35,7 +35,9 @@ class RedisRecords:
     """Reads records, and checks them against running purges."""
 
     def __init__(self, link: RedisLink | ClusterLink, purging: RedisPurges) -> None:
+        # An export must not pass over a node in silence, as a lookup may.
         self._link = link
+        self._ask = link.ask_open if isinstance(link, ClusterLink) else link.ask
         self._purging = purging
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -49,11 +51,11 @@ class RedisRecords:
         commands: list[Command]
         if not self._purging.is_any_active:
             commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
-            replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+            replies = await self._ask(commands, timeout_s=_LOOKUP_S)
             return [_record(reply) for reply in replies]
         fields = RECORD_FIELD, NAMESPACE_FIELD, TAGS_FIELD
         commands = [("HMGET", entry_name(key), *fields) for key in keys]
-        replies = await self._link.ask(commands, timeout_s=_LOOKUP_S)
+        replies = await self._ask(commands, timeout_s=_LOOKUP_S)
         return [self._checked(key, reply) for key, reply in zip(keys, replies, strict=True)]
 
     def _checked(self, key: bytes, reply: Any) -> bytes | None:
@@ -112,8 +114,9 @@ class RedisRecords:
 
 
 def _value(reply: Any) -> Any:
-    # In a cluster, the entry has moved to another node, where the next lookup finds it.
-    return None if isinstance(reply, exceptions.AskError) else value_of(reply)
+    # In a cluster, the entry has moved to another node, where the next lookup finds it, or its node
+    # does not answer.
+    return None if isinstance(reply, exceptions.AskError | NodeAway) else value_of(reply)
 
 
 def _record(reply: Any) -> bytes | None:

@@ -26,10 +26,10 @@ from cacheproxy.stores.redis.index import (
     Hnsw,
     ProbeIndex,
     ProbeIndexes,
-    is_useless,
 )
 from cacheproxy.stores.redis.keyed import KeyedStore
-from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, is_useless, raise_error_in
+from cacheproxy.stores.redis.nodes.near import NEIGHBOURS, find_near
 from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.search import Search
 from cacheproxy.stores.redis.url import make_pool
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _LOOKUP_S = 5.0
 _WRITE_S = 10.0
 """The longest time for a call; callers usually set a shorter one. With 100,000 entries, Redis takes
-0.6 s to look up 2,048 probes, and some 0.1 s to write 256 entries (measured)."""
+some 0.1 s to write 256 entries (measured)."""
 
 _WRITE_PROBES = 8
 _WRITE_PLAIN = 64
@@ -49,10 +49,6 @@ serves other clients only between transactions."""
 
 _WRITE_ATTEMPTS = 20
 """A transaction fails if any purge intervenes, and is then tried again."""
-
-_NEIGHBOURS = (1, 32, 256)
-"""How many neighbours are asked for: one, and more if all of those had expired. Redis removes
-expired entries soon, so that one nearly always suffices."""
 
 
 class _Write(NamedTuple):
@@ -117,7 +113,7 @@ class RedisStore(KeyedStore[RedisPurges]):
         """
         if probes.ndim != 2:
             raise StoreError("probes are not a matrix", "invalid")
-        found = await self._search(partition, probes, _NEIGHBOURS)
+        found = await self._search(partition, probes, NEIGHBOURS)
         return [row[0] if row else None for row in found]
 
     async def candidates(
@@ -127,45 +123,22 @@ class RedisStore(KeyedStore[RedisPurges]):
 
         There are none while the index is missing, as for `nearest`.
         """
-        (found,) = await self._search(
-            partition, probe[None], [count + more for more in _NEIGHBOURS]
-        )
+        (found,) = await self._search(partition, probe[None], [count + more for more in NEIGHBOURS])
         return found[:count]
 
     async def _search(
         self, partition: Partition, probes: NDArray[np.float32], depths: Sequence[int]
     ) -> list[list[Neighbour]]:
-        """Return live entries near each probe; look deeper where only expired ones are found."""
         with self._calls.one():
-            found: list[list[Neighbour]] = [[] for _ in probes]
+            nothing: list[list[Neighbour]] = [[] for _ in probes]
             index = index_of(partition, probes.shape[1])
             if not len(probes):
-                return found
+                return nothing
             self._link.check()
             if not await self._indexes.is_ready(index):
-                return found
+                return nothing
             search = Search(index, partition, self._hnsw.ef_runtime, self._purging)
-            rows, expired = list(range(len(probes))), list[bytes]()
-            for neighbours in depths:
-                # Redis removes an expired key when a command other than a search touches it.
-                removal: list[Command] = [("EXISTS", *expired)] if expired else []
-                searches = [search.command(probes[row], neighbours) for row in rows]
-                replies = await self._link.ask([*removal, *searches], timeout_s=_LOOKUP_S)
-                if any(is_useless(reply) for reply in replies):
-                    self._indexes.lost(index)
-                    return [[] for _ in probes]
-                answers = [
-                    search.read(reply, probes[row])
-                    for row, reply in zip(rows, replies[len(removal) :], strict=True)
-                ]
-                for row, answer in zip(rows, answers, strict=True):
-                    found[row] = answer.neighbours
-                again = [i for i, answer in enumerate(answers) if answer.is_blocked]
-                rows = [rows[i] for i in again]
-                expired = [name for i in again for name in answers[i].expired]
-                if not rows:
-                    break
-            return found
+            return await find_near(self._link, self._indexes, index, search, probes, depths)
 
     async def put_many(self, entries: Sequence[Entry]) -> int:
         """Write the entries, each atomically; later lookups find them.
@@ -226,8 +199,9 @@ class RedisStore(KeyedStore[RedisPurges]):
 
     def stats(self) -> StoreStats:
         """Return what is known of the indexes; entries are not counted, as Redis is shared."""
-        is_up = self.semantic_off_because is None
-        return StoreStats(math.nan, math.nan, replace(self._watch.stats, is_up=is_up))
+        because = self.semantic_off_because
+        index = replace(self._watch.stats, is_up=because is None, off_because=because)
+        return StoreStats(math.nan, math.nan, index)
 
     async def _is_blind(self, index: ProbeIndex) -> bool:
         """Return whether the last entry written exists but is not found."""

@@ -194,7 +194,8 @@ async def test_a_replica_takes_over_from_a_frozen_node(breakable_cluster, open_s
         # Within the deadline of a lookup, by which a frozen node is given up.
         async with asyncio.timeout(0.05):
             await store.get_many([key(n) for n in range(20)])
-        return other.purges.is_listening and store.purges.is_listening
+        is_heard = other.purges.is_listening and store.purges.is_listening
+        return is_heard and await store.purge(EVERYTHING) == 0
 
     await until(is_followed)
     assert GENERATION.encode() in cluster.ask(replica, "KEYS", "*")

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.tiers.breaker import Breaker, BreakerPolicy
+from cacheproxy.concurrency.breaker import Breaker, BreakerPolicy
 
 POLICY = BreakerPolicy(
     failures_in_a_row=3,

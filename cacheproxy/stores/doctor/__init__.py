@@ -1,0 +1,1 @@
+"""What `cacheproxy doctor` finds out about a store: one finding each, with what to do about it."""

@@ -1,0 +1,1 @@
+"""What is done at each node of a Redis Cluster: the gate before it, and searches by probe."""
