@@ -15,7 +15,7 @@ from pathlib import Path
 from database import add_document, connect, finish
 from embedding import embed
 
-WORDS = 60
+WORDS = 30
 """In a chunk, at most."""
 
 AT_ONCE = 32
