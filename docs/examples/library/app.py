@@ -66,8 +66,7 @@ def opened(request: Request) -> JSONResponse:
     return JSONResponse({"opened": count})
 
 
-async def failed(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+async def failed(_: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"error": error.detail}, error.status_code)
 
 

@@ -56,11 +56,9 @@ def add_document(
 ) -> int:
     """Add a document, its chunks and their vectors (float32 [384], unit length)."""
     with db:
-        document = db.execute(
-            "INSERT INTO documents (title) VALUES (?) RETURNING id", (title,)
-        ).get
+        document = db.execute("INSERT INTO documents (title) VALUES (?) RETURNING id", (title,)).get
         for table in ("title_words", "title_pieces"):
-            db.execute(f"INSERT INTO {table} (rowid, title) VALUES (?, ?)", (document, title))  # noqa: S608
+            db.execute(f"INSERT INTO {table} (rowid, title) VALUES (?, ?)", (document, title))
         mean = np.mean(vectors, axis=0, dtype=np.float32)
         db.execute(
             "INSERT INTO document_vectors (rowid, embedding) VALUES (?, ?)",
@@ -116,12 +114,12 @@ def matching(db: apsw.Connection, table: str, words: Iterable[str], limit: int) 
     query = " OR ".join(f'"{word}"' for word in words)
     if not query:
         return []
-    sql = f"SELECT rowid FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?"  # noqa: S608
+    sql = f"SELECT rowid FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?"
     return _ids(db, sql, (query, limit))
 
 
 def telling_words(db: apsw.Connection, text: str, limit: int) -> list[str]:
-    """Return the words of a text that few chunks have, the rarest first."""
+    """Return the words of a text that few chunks have, or none (titles may), the rarest first."""
     stem = db.fts5_tokenizer("porter", ["unicode61"])
     found: dict[str, int] = {}
     for word in dict.fromkeys(re.findall(r"\w+", text.lower())):
@@ -130,13 +128,12 @@ def telling_words(db: apsw.Connection, text: str, limit: int) -> list[str]:
             if db.execute("SELECT 1 FROM common WHERE stem = ?", (one,)).get:
                 continue
             count = db.execute("SELECT doc FROM frequencies WHERE term = ?", (one,)).get
-            if count:
-                found[word] = count
+            found[word] = count or 0
     return sorted(found, key=found.__getitem__)[:limit]
 
 
 def trigrams(text: str) -> list[str]:
-    """Return the runs of three letters in a text, which a misspelt word shares with the right one."""
+    """Return the runs of three letters, most of which a misspelt word has in common."""
     words = [word for word in re.findall(r"\w+", text.lower()) if len(word) > 3]
     return list(dict.fromkeys(word[i : i + 3] for word in words for i in range(len(word) - 2)))
 

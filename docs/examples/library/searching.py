@@ -65,7 +65,7 @@ def related(db: apsw.Connection, chunk: int, limit: int) -> list[dict]:
 def _most_opened(db: apsw.Connection, chunks: Iterable[int], documents: Iterable[int]) -> list[int]:
     """Return those documents of what was found that readers have opened, the favourite first."""
     found = {*documents, *_documents_of(db, chunks).values()}
-    sql = f"SELECT id FROM documents WHERE id IN ({_list(found)}) AND opened ORDER BY opened DESC"  # noqa: S608
+    sql = f"SELECT id FROM documents WHERE id IN ({_list(found)}) AND opened ORDER BY opened DESC"
     return [row[0] for row in db.execute(sql)]
 
 
@@ -89,14 +89,19 @@ def _results(
     for name, ranking in by_document.items():
         places[name] = [of_document[document] for document in ranking]
     if without is not None:
-        places = {name: [one - of_document[without] for one in all_] for name, all_ in places.items()}
+        places = {
+            name: [one - of_document[without] for one in all_] for name, all_ in places.items()
+        }
 
     scores = fuse(places.values())
     best = sorted(scores, key=lambda chunk: (-scores[chunk], chunk))[:limit]
-    rows = {row[0]: row for row in db.execute(
-        "SELECT chunks.id, documents.id, title, text FROM chunks"  # noqa: S608
-        f" JOIN documents ON documents.id = document WHERE chunks.id IN ({_list(best)})"
-    )}
+    rows = {
+        row[0]: row
+        for row in db.execute(
+            "SELECT chunks.id, documents.id, title, text FROM chunks"
+            f" JOIN documents ON documents.id = document WHERE chunks.id IN ({_list(best)})"
+        )
+    }
     return [
         {
             "chunk": chunk,
@@ -111,14 +116,16 @@ def _results(
 
 
 def _documents_of(db: apsw.Connection, chunks: Iterable[int]) -> dict[int, int]:
-    return dict(db.execute(f"SELECT id, document FROM chunks WHERE id IN ({_list(chunks)})"))  # noqa: S608
+    return dict(db.execute(f"SELECT id, document FROM chunks WHERE id IN ({_list(chunks)})"))
 
 
 def _first_chunks(db: apsw.Connection, documents: Iterable[int]) -> dict[int, int]:
-    return dict(db.execute(
-        f"SELECT document, min(id) FROM chunks WHERE document IN ({_list(documents)})"  # noqa: S608
-        " GROUP BY document"
-    ))
+    return dict(
+        db.execute(
+            f"SELECT document, min(id) FROM chunks WHERE document IN ({_list(documents)})"
+            " GROUP BY document"
+        )
+    )
 
 
 def _list(numbers: Iterable[int]) -> str:

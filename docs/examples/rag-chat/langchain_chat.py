@@ -1,4 +1,4 @@
-"""Answers a question from Markdown files, with LangChain: python langchain_chat.py QUESTION FILE...
+"""Answers a question from Markdown, with LangChain: python langchain_chat.py QUESTION FILE...
 
 Embeddings, reranking and the answer come through one cacheproxy. Its Cache-Status headers are
 counted at the end.
@@ -23,7 +23,10 @@ CHAT_MODEL = os.environ.get("CHAT_MODEL", "gpt-4o-mini")
 
 PROMPT = ChatPromptTemplate.from_messages(
     [
-        ("system", "Answer from these passages alone, and say so if they do not tell:\n\n{passages}"),
+        (
+            "system",
+            "Answer from these passages alone, and say so if they do not tell:\n\n{passages}",
+        ),
         ("user", "{question}"),
     ]
 )

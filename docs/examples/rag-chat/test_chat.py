@@ -23,9 +23,12 @@ Ferries leave harbour {number} every hour from six in the morning.
 class ChatTest(unittest.TestCase):
     def run_program(self, name: str, question: str, page: Path) -> tuple[str, int, int]:
         """Return the answer, and how many hits and misses there were."""
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, HERE / name, question, page],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         answer, hits, misses = re.fullmatch(

@@ -27,7 +27,7 @@ class HighlightQuerySet(models.QuerySet):
         )
 
     def near(self, vector, threshold: float) -> Self:
-        """Return what is at least so similar, the nearest first; the database computes the cosine."""
+        """Return what is at least so similar, nearest first. The database computes the cosine."""
         distance = CosineDistance("embedding", vector)
         near = self.exclude(embedding=None).annotate(distance=distance)
         return near.filter(distance__lte=1 - threshold).order_by("distance")
@@ -54,11 +54,15 @@ class Highlight(models.Model):
         ]
         indexes = [
             HnswIndex(
-                name="by_cosine", fields=["embedding"], opclasses=["vector_cosine_ops"],
-                m=16, ef_construction=64,
+                name="by_cosine",
+                fields=["embedding"],
+                opclasses=["vector_cosine_ops"],
+                m=16,
+                ef_construction=64,
             ),
             models.Index(
-                name="without_embedding", fields=["next_attempt_at"],
+                name="without_embedding",
+                fields=["next_attempt_at"],
                 condition=models.Q(embedding=None),
             ),
         ]
@@ -66,7 +70,7 @@ class Highlight(models.Model):
     def failed(self, reason: str, *, for_good: bool = False) -> None:
         """Note a failure: the next try is after 2, 4, 8, ... seconds, with jitter, or never."""
         self.attempts = MOST_ATTEMPTS if for_good else self.attempts + 1
-        pause_s = min(2**self.attempts, 300) * uniform(0.5, 1)  # noqa: S311
+        pause_s = min(2**self.attempts, 300) * uniform(0.5, 1)
         self.next_attempt_at = timezone.now() + timedelta(seconds=pause_s)
         self.failure = reason
         self.save(update_fields=["attempts", "next_attempt_at", "failure"])

@@ -1,4 +1,4 @@
-"""Settings. Without PGHOST, PostgreSQL with pgvector comes from a wheel and runs beside the program."""
+"""Settings. Without PGHOST, PostgreSQL with pgvector comes from a wheel and runs here."""
 
 import os
 from pathlib import Path

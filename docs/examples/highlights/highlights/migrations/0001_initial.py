@@ -5,13 +5,12 @@ import django.db.models.functions.text
 import django.utils.timezone
 import pgvector.django.indexes
 import pgvector.django.vector
-from pgvector.django import VectorExtension
 from django.conf import settings
 from django.db import migrations, models
+from pgvector.django import VectorExtension
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -21,22 +20,55 @@ class Migration(migrations.Migration):
     operations = [
         VectorExtension(),
         migrations.CreateModel(
-            name='Highlight',
+            name="Highlight",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('source', models.CharField(max_length=200)),
-                ('text', models.TextField()),
-                ('is_private', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('embedding', pgvector.django.vector.VectorField(dimensions=384, editable=False, null=True)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('next_attempt_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('failure', models.TextField(blank=True)),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("source", models.CharField(max_length=200)),
+                ("text", models.TextField()),
+                ("is_private", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "embedding",
+                    pgvector.django.vector.VectorField(dimensions=384, editable=False, null=True),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("next_attempt_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("failure", models.TextField(blank=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'indexes': [pgvector.django.indexes.HnswIndex(ef_construction=64, fields=['embedding'], m=16, name='by_cosine', opclasses=['vector_cosine_ops']), models.Index(condition=models.Q(('embedding', None)), fields=['next_attempt_at'], name='without_embedding')],
-                'constraints': [models.UniqueConstraint(models.F('owner'), models.F('source'), django.db.models.functions.text.MD5('text'), name='imported_once')],
+                "indexes": [
+                    pgvector.django.indexes.HnswIndex(
+                        ef_construction=64,
+                        fields=["embedding"],
+                        m=16,
+                        name="by_cosine",
+                        opclasses=["vector_cosine_ops"],
+                    ),
+                    models.Index(
+                        condition=models.Q(("embedding", None)),
+                        fields=["next_attempt_at"],
+                        name="without_embedding",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        models.F("owner"),
+                        models.F("source"),
+                        django.db.models.functions.text.MD5("text"),
+                        name="imported_once",
+                    )
+                ],
             },
         ),
     ]

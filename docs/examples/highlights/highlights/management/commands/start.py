@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def handle(self, *, address, **_):
         call_command("migrate", verbosity=0)
-        worker = subprocess.Popen([sys.executable, sys.argv[0], "embed", "--watch"])  # noqa: S603
+        worker = subprocess.Popen([sys.executable, sys.argv[0], "embed", "--watch"])
         try:
             call_command("runserver", address, use_reloader=False)
         finally:
