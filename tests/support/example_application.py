@@ -51,14 +51,13 @@ class Application:
     def start(
         self, name: str, log: Path, changed: dict[str, str] | None = None
     ) -> subprocess.Popen:
-        """Start a block of the page, in a process group of its own."""
+        """Start a block of the page."""
         return subprocess.Popen(
             ["bash", "-c", "exec " + _replaced(self.commands[name], changed or {})],
             cwd=self.folder,
             env=self.environment,
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
 
 

@@ -17,6 +17,7 @@ INSTALLED_APPS = [
     "highlights",
 ]
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHEPROXY_URL = os.environ.get("CACHEPROXY_URL", "http://127.0.0.1:8080")

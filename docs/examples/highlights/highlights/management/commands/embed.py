@@ -1,5 +1,7 @@
 """The worker: embeds what has no embedding yet."""
 
+import signal
+import sys
 import time
 
 from django.core.management.base import BaseCommand
@@ -15,6 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("--watch", action="store_true", help="go on, and look every second")
 
     def handle(self, *, batch, watch, **_):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         while True:
             tried = embed_batch(batch)
             if tried:
