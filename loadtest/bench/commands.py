@@ -6,7 +6,7 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest"),
+    *("tenants", "ingest", "scores"),
 )
 
 

@@ -6,7 +6,7 @@ share of wrong ones, how many seeds broke the promise, and when the tier opened.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -18,7 +18,7 @@ from cacheproxy.evaluation.coverage import Border, opens_at
 from cacheproxy.evaluation.judged_replay import JudgedReplay, JudgedReplayer, JudgedTraffic
 from cacheproxy.evaluation.simulated_judge import parse_judge
 from cacheproxy.evaluation.study import Encoders
-from cacheproxy.evaluation.traffic import Texts, draw_requests, read_texts
+from cacheproxy.evaluation.traffic import Request, Texts, draw_requests, read_texts
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, load_installed
@@ -80,36 +80,35 @@ def main(
             click.echo(f"{judge:24} {_border_line(judge, border, every)}")
         return
     installed = load_installed(model, home or Settings().home)
-    texts = read_texts(files) if files else _made_up()
+    texts = read_texts(files) if files else made_up()
     found: dict[str, list[JudgedReplay]] = {judge: [] for judge in judges}
-    for seed, traffic in _traffic(installed, texts, requests, every):
+    for seed in every:
+        traffic = judged_traffic(installed, texts, draw_requests(texts, requests, seed))
         for judge in judges:
             found[judge].append(JudgedReplayer(traffic, parse_judge(judge), seed=seed).run())
     for judge, replays in found.items():
         click.echo(f"{judge:24} {_line(replays)}")
 
 
-def _traffic(
-    installed: InstalledModel, texts: Texts, count: int, seeds: Sequence[int]
-) -> Iterator[tuple[int, JudgedTraffic]]:
+def judged_traffic(
+    installed: InstalledModel, texts: Texts, requests: Sequence[Request]
+) -> JudgedTraffic:
+    """Return the traffic of requests that were made from texts with groups."""
     tokenizer = Tokenizer(installed.tokenizer_json, installed.max_tokens)
     encoders = Encoders(
         OnnxEncoder(installed.graph, device=installed.device).encode,
         StaticProbe(installed.static_probe),
         installed.fingerprint,
     )
-    for seed in seeds:
-        requests = draw_requests(texts, count, seed)
-        traffic = make_chat_traffic(
-            requests,
-            tokenizer.encode([request.text for request in requests]),
-            texts,
-            encoders,
-            min_tokens=Settings().semantic.min_tokens,
-            progress=lambda items, what: items,
-        )
-        rarity = rarity_of(tokenizer.vocabulary())
-        yield seed, make_judged_traffic(requests, texts, traffic, rarity)
+    traffic = make_chat_traffic(
+        requests,
+        tokenizer.encode([request.text for request in requests]),
+        texts,
+        encoders,
+        min_tokens=Settings().semantic.min_tokens,
+        progress=lambda items, what: items,
+    )
+    return make_judged_traffic(requests, texts, traffic, rarity_of(tokenizer.vocabulary()))
 
 
 def _border_line(judge: str, labels: int, seeds: Sequence[int]) -> str:
@@ -144,7 +143,7 @@ def _line(replays: Sequence[JudgedReplay]) -> str:
     )
 
 
-def _made_up() -> Texts:
+def made_up() -> Texts:
     """Return questions in several wordings about several things."""
     rows = [
         {"text": form.format(thing), "cluster": thing}

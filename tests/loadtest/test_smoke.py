@@ -22,6 +22,7 @@ SHOWN = {
     "semantic": ("recall@1", "semantic hit, p50"),
     "thresholds": ("5%, steady", "us for a text"),
     "judged": ("over 2 %", "opened"),
+    "scores": ("hits: cosine", "any score, at most"),
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
     "tenants": ("names without end", "hits lost"),
     "ingest": ("engine alone:", "in the last"),
@@ -30,7 +31,7 @@ SHOWN = {
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged", "ingest")
+IN_PROCESS = ("thresholds", "judged", "ingest", "scores")
 """Benchmarks that start no server."""
 
 
