@@ -55,8 +55,8 @@ _FIRST_LEAD = 7.0
 """By how much it must exceed another's if nothing is known of the caller. It is more than `_LEAD`
 because the evidence itself may be low here. Measured on 36,100 real texts of at most 60 characters,
 each from such a caller: with a lead of 4, two of the model's own ids and four of `o200k_base` are
-read wrongly, the farthest with a lead of 6.4; with 7 none, and 2.9 % of the promised ids are refused
-(1.5 % with 4)."""
+read wrongly, the farthest with a lead of 6.4; with 7 none. Of the promised ids 2.9 % are refused,
+with 4 it would be 1.5 %."""
 
 _MOST_CALLERS = 4_096
 """Callers of whom it is remembered whether they have sent what the model's name promises."""
