@@ -7,6 +7,7 @@ const TEXT = "how do I reset my password?";
 const TEXTS = ["hello", TEXT, "Straße und 你好"];
 const QUESTION = "What is a proxy?";
 const [EMBEDDER, CHAT] = ["text-embedding-3-small", "gpt-4o-mini"];
+const MODERATOR = "omni-moderation-latest";
 const baseURL = `${process.argv[2]}/v1`;
 
 const openai = new OpenAI({ baseURL, apiKey: "x", maxRetries: 0 });
@@ -31,6 +32,11 @@ const calls = {
     },
     "responses.create": async () =>
       (await openai.responses.create({ model: CHAT, input: QUESTION })).output_text,
+    "models.retrieve, of an upstream": async () => (await openai.models.retrieve(CHAT)).id,
+    "moderations.create": async () => {
+      const answer = await openai.moderations.create({ model: MODERATOR, input: QUESTION });
+      return `flagged ${answer.results[0].flagged === true ? "True" : "False"}`;
+    },
   },
   "Vercel AI SDK": {
     embed: async () =>

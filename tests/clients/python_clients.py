@@ -15,6 +15,7 @@ TEXT = "how do I reset my password?"
 TEXTS = ["hello", TEXT, "Straße und 你好"]
 QUESTION = "What is a proxy?"
 EMBEDDER, CHAT = "text-embedding-3-small", "gpt-4o-mini"
+MODERATOR = "omni-moderation-latest"
 RERANKER = "ms-marco-MiniLM-L-6-v2"
 
 URL = sys.argv[1]
@@ -76,6 +77,26 @@ def _():
 @call("openai (Python)", "models.retrieve")
 def _():
     return _openai().models.retrieve("all-MiniLM-L6-v2").id
+
+
+@call("openai (Python)", "models.retrieve, of an upstream")
+def _():
+    return _openai().models.retrieve(CHAT).id
+
+
+@call("openai (Python)", "models.list")
+def _():
+    return _known({one.id for one in _openai().models.list()})
+
+
+@call("openai (Python)", "moderations.create")
+def _():
+    (result,) = _openai().moderations.create(model=MODERATOR, input=QUESTION).results
+    return f"flagged {result.flagged}"
+
+
+def _known(names):
+    return "names " + " ".join(sorted(names & {CHAT, RERANKER, "all-MiniLM-L6-v2"}))
 
 
 def _langchain():
@@ -279,13 +300,44 @@ def _():
     return InferenceClient(model=f"{URL}/embed").feature_extraction(TEXT)[0].tolist()
 
 
-@call("text-embeddings-inference (httpx)", "POST /rerank")
+def _hub_at(path=""):
+    from huggingface_hub import InferenceClient
+
+    return InferenceClient(model=f"{URL}{path}", provider="hf-inference")
+
+
+@call("huggingface_hub", "InferenceClient.sentence_similarity")
 def _():
+    found = _hub_at("/similarity").sentence_similarity(TEXT, other_sentences=TEXTS)
+    return {"cosines": found}
+
+
+@call("huggingface_hub", "InferenceClient.get_endpoint_info")
+def _():
+    return _hub_at().get_endpoint_info()["model_id"]
+
+
+@call("huggingface_hub", "InferenceClient.health_check")
+def _():
+    return f"healthy {_hub_at().health_check()}"
+
+
+def _tei(path, **body):
     import httpx
 
-    body = {"query": QUESTION, "texts": TEXTS}
-    found = httpx.post(f"{URL}/rerank", json=body).raise_for_status().json()
+    return httpx.post(f"{URL}{path}", json=body).raise_for_status().json()
+
+
+@call("text-embeddings-inference (httpx)", "POST /rerank")
+def _():
+    found = _tei("/rerank", query=QUESTION, texts=TEXTS)
     return "ranks " + " ".join(str(one["index"]) for one in found)
+
+
+@call("text-embeddings-inference (httpx)", "POST /tokenize")
+def _():
+    (tokens,) = _tei("/tokenize", inputs=TEXT)
+    return "tokens " + " ".join(one["text"] for one in tokens)
 
 
 def main() -> None:
