@@ -1,4 +1,5 @@
-"""`bench NAME`: every benchmark is a module of this folder, imported when it is asked for."""
+"""`bench NAME`: every benchmark is a module of this folder or one in it, imported when it
+is asked for."""
 
 from importlib import import_module
 
@@ -6,8 +7,10 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest", "scores"),
+    *("tenants", "ingest", "scores", "device"),
 )
+
+_FOLDERS = {"device": "offline.device"}
 
 
 class _Benchmarks(click.Group):
@@ -17,7 +20,7 @@ class _Benchmarks(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in BENCHMARKS:
             return None
-        command: click.Command = import_module(f".{name}", __package__).main
+        command: click.Command = import_module(f".{_FOLDERS.get(name, name)}", __package__).main
         return command
 
 

@@ -26,6 +26,7 @@ SHOWN = {
     "metrics": ("counting takes", "a scrape with 1000 namespaces"),
     "tenants": ("names without end", "hits lost"),
     "ingest": ("engine alone:", "in the last"),
+    "device": ("cosine to float32", "over HTTP, 4 clients", "serve --device cuda without a GPU"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
