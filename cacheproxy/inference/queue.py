@@ -21,9 +21,9 @@ eighth less.
 
 import asyncio
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,11 @@ class _Owner:
     def virtual_time(self) -> float:
         """The virtual start of a request that begins now."""
         return self._virtual_time
+
+    @property
+    def all_tokens(self) -> int:
+        """The tokens of all its texts and reservations."""
+        return sum(self.waiting.values()) + sum(self.kept.values())
 
     def push(self, text: QueuedText, start: float, number: int) -> None:
         """Add a text with its virtual start; `number` rises with each text."""
@@ -188,11 +193,18 @@ class TextQueue:
         time, and no other owner more than its owner in proportion to their shares.
         """
         own = self._busy.get(owner)
-        ahead = 0 if own is None else sum(min(of_one, tokens) for of_one in _by_request(own))
+        ahead = 0
+        if own is not None:
+            for by_request in (own.waiting, own.kept):
+                # Without a generator and `min`: with 64 requests in the queue they would cost a
+                # request 20 us of the event loop.
+                ahead += sum([one if one < tokens else tokens for one in by_request.values()])
+        if len(self._busy) == (own is not None):
+            return ahead
         share = self._terms(owner).share if own is None else own.share
         per_share = (ahead + tokens) / share
         return ahead + sum(
-            min(sum(_by_request(other)), int(per_share * other.share))
+            min(other.all_tokens, int(per_share * other.share))
             for other in self._busy.values()
             if other is not own
         )
@@ -288,8 +300,3 @@ class TextQueue:
         if now < self._shared_until:
             return min(self._max_group_tokens, self._shared_group_tokens)
         return self._max_group_tokens
-
-
-def _by_request(owner: _Owner) -> Iterator[int]:
-    """Yield the tokens of each of an owner's requests, and those of each reservation."""
-    return chain(owner.waiting.values(), owner.kept.values())

@@ -6,7 +6,7 @@ that the semantic tier found, which is a free label.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from cacheproxy.errors import ApiError
@@ -88,14 +88,19 @@ class ItemInference(Generic[R]):
         """
         joined: _Joined[R] = _Joined()
         try:
-            async for part in _in_parts(items):
+            for part in _parts(items):
                 self._join_or_begin(part, joined, state, serve_late)
+                if len(part) < len(items):
+                    await asyncio.sleep(0)
             await wait_for_all(list(joined.flights.values()))
         finally:
             release_all(joined.flights.values())
-        async for part in _in_parts(unserved(items)):
+        waiting = unserved(items)
+        for part in _parts(waiting):
             for item in part:
                 self._serve(item, joined, state)
+            if len(part) < len(waiting):
+                await asyncio.sleep(0)
 
     def in_flight(self, item: Item[R], state: ItemsState[R]) -> bool:
         """Return whether the item could join a flight."""
@@ -220,9 +225,10 @@ class ItemInference(Generic[R]):
         return self._form.record(entry, inferred)
 
 
-async def _in_parts(items: list[Item[R]]) -> AsyncIterator[list[Item[R]]]:
-    """Yield the items in parts, and give the event loop a turn in between."""
+def _parts(items: list[Item[R]]) -> Iterator[list[Item[R]]]:
+    """Yield the items in parts, between which other requests are to have their turn.
+
+    It is no asynchronous generator: the event loop would register one for each request.
+    """
     for start in range(0, len(items), _PART):
-        if start:
-            await asyncio.sleep(0)
         yield items[start : start + _PART]

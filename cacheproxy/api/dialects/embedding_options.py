@@ -85,8 +85,9 @@ class EmbeddingOptions(Struct):
     @property
     def role(self) -> Role | None:
         """What the inputs are for; raises `BadRequest` if that is said twice."""
-        said = self._said(_ROLE_FIELDS)
-        return role_of(said)
+        if self.input_type is None and self.task is None and self.prompt_name is None:
+            return None  # as nearly always
+        return role_of(self._said(_ROLE_FIELDS))
 
     def form(self, encoding: Literal["float", "base64"] = "float") -> Form:
         """Return how vectors are written; raises `BadRequest` if their type is said twice.
@@ -94,6 +95,12 @@ class EmbeddingOptions(Struct):
         Integers are always arrays: OpenAI's clients ask for base64 unless told otherwise, and take
         whatever comes for float32.
         """
+        if (
+            self.output_dtype is None
+            and self.embedding_type is None
+            and self.embedding_types is None
+        ):
+            return encoding  # as nearly always
         said = self._said(_DTYPE_FIELDS)
         dtype = said[0] if isinstance(said, list) else said
         if dtype is None or dtype == "float":
