@@ -66,9 +66,9 @@ def test_a_benchmark_runs(name, flags_of):
 
 
 @pytest.mark.parametrize(
-    # That of reranking builds a model first, which takes too long to do it twice.
+    # Those of reranking and of devices do much before they ask a server: once is enough.
     "name",
-    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank")],
+    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank", "device")],
 )
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:
