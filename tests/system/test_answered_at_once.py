@@ -195,7 +195,7 @@ def test_a_purged_entry_is_not_served_from_memory(start_server):
 
 
 def test_a_server_that_is_leaving_closes_the_connection_with_its_answer(start_server):
-    server = start_server("--drain-s", "20")
+    server = start_server("--drain-s", "5")
     for _ in range(3):
         asked(server.url, request())
 
