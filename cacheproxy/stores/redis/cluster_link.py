@@ -11,7 +11,7 @@ import math
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -160,11 +160,7 @@ class ClusterLink:
             )
             for address, of in asked.items()
         ]
-        try:
-            answers = await asyncio.gather(*calls, return_exceptions=True)
-        except asyncio.CancelledError:
-            self.look_soon()  # by a deadline: a node does not answer
-            raise
+        answers = await self._wait_for_all(calls)
         replies: list[Any] = [_AWAY] * len(commands)
         failure = StoreError(str(_AWAY), "unavailable")
         answered = 0
@@ -184,6 +180,16 @@ class ClusterLink:
         if not answered and not others:
             raise failure
         return replies
+
+    async def _wait_for_all(
+        self, calls: Sequence[Awaitable[list[Any]]]
+    ) -> list[list[Any] | BaseException]:
+        """Return what each call to a node gave or raised; none continues after this."""
+        try:
+            return await asyncio.gather(*calls, return_exceptions=True)
+        except asyncio.CancelledError:
+            self.look_soon()  # by a deadline: a node does not answer
+            raise
 
     def _places(self, commands: Sequence[Command]) -> dict[Address, list[int]]:
         """Return which of the commands each node is asked."""
@@ -216,12 +222,7 @@ class ClusterLink:
             self._links[address].ask([commands[place] for place in of_node], timeout_s=timeout_s)
             for address, of_node in places.items()
         ]
-        # Wait for all of them, so that none continues after this call.
-        try:
-            answers = await asyncio.gather(*asked, return_exceptions=True)
-        except asyncio.CancelledError:
-            self.look_soon()  # by a deadline: a node does not answer
-            raise
+        answers = await self._wait_for_all(asked)
         replies: list[Any] = [None] * len(commands)
         for of_node, answer in zip(places.values(), answers, strict=True):
             if isinstance(answer, BaseException):
