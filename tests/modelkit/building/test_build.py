@@ -1,12 +1,12 @@
 """Installing is all or nothing, is done once, and what is damaged afterwards is noticed."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import cacheproxy.modelkit.building.build
+import cacheproxy.modelkit.install
 from cacheproxy.errors import ModelCorrupt, ModelError
 from cacheproxy.modelkit.building.built import BuiltModel, Probes
 from cacheproxy.modelkit.building.corpus import add_prefixes, group_by_length, read_corpus
@@ -81,8 +81,15 @@ def test_a_build_that_fails_leaves_the_installed_model_alone(build_gives, tmp_pa
     assert load_installed(MODEL, tmp_path).graph.read_bytes() == b"first"
 
 
-def test_two_that_need_a_model_at_the_same_time_build_it_once(build_gives, tmp_path, capsys):
-    building, finish, builds = threading.Event(), threading.Event(), []
+def test_two_that_need_a_model_at_the_same_time_build_it_once(build_gives, tmp_path, monkeypatch):
+    building, waiting, finish = threading.Event(), threading.Event(), threading.Event()
+    builds = []
+
+    def heard(line):
+        if "another process" in line:
+            waiting.set()
+
+    monkeypatch.setattr(cacheproxy.modelkit.install, "say", heard)
 
     def slowly():
         builds.append(1)
@@ -99,9 +106,7 @@ def test_two_that_need_a_model_at_the_same_time_build_it_once(build_gives, tmp_p
     both[0].start()
     assert building.wait(30)
     both[1].start()
-    deadline = time.monotonic() + 30
-    while "another process" not in capsys.readouterr().err:
-        assert time.monotonic() < deadline
+    assert waiting.wait(30)
     finish.set()
     for thread in both:
         thread.join(30)
