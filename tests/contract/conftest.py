@@ -1,20 +1,7 @@
 import pytest
-from opened_stores import EXACT_ONLY, IMPLEMENTATIONS, PARTITION, key
+from opened_stores import IMPLEMENTATIONS, PARTITION, key
 
 from cacheproxy.stores.protocol import Entry
-
-
-def pytest_collection_modifyitems(config, items):
-    """Leave out tests of lookups by probe where the store has none."""
-
-    def is_void(item) -> bool:
-        return (
-            item.get_closest_marker("by_probe") is not None
-            and item.callspec.params.get("opened") in EXACT_ONLY
-        )
-
-    config.hook.pytest_deselected(items=[item for item in items if is_void(item)])
-    items[:] = [item for item in items if not is_void(item)]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -47,11 +34,6 @@ async def others(opened):
     yield open_another
     for store in stores:
         await store.close()
-
-
-@pytest.fixture
-def finds_by_probe(request):
-    return request.node.callspec.params["opened"] not in EXACT_ONLY
 
 
 @pytest.fixture

@@ -48,19 +48,16 @@ async def found(store, *names):
     return {name for name, record in zip(names, records, strict=True) if record is not None}
 
 
-async def test_a_purge_by_key_removes_that_entry_only(store, entry, finds_by_probe):
+async def test_a_purge_by_key_removes_that_entry_only(store, entry):
     rows = probes(2)
     await store.put_many([entry("a", probe=rows[0]), entry("b", probe=rows[1])])
     assert await store.purge(SCOPES["key"]) == 1
     assert await found(store, "a", "b") == {"b"}
-    if finds_by_probe:
-        assert (await store.nearest(PARTITION, rows[:1]))[0].key == key("b")
+    assert (await store.nearest(PARTITION, rows[:1]))[0].key == key("b")
     assert await store.purge(SCOPES["key"]) == 0
 
 
-async def test_a_purge_by_tag_removes_only_that_namespaces_entries_with_the_tag(
-    store, entry, finds_by_probe
-):
+async def test_a_purge_by_tag_removes_only_that_namespaces_entries_with_the_tag(store, entry):
     rows = probes(6)
     await store.put_many(
         [
@@ -75,15 +72,12 @@ async def test_a_purge_by_tag_removes_only_that_namespaces_entries_with_the_tag(
     assert await store.purge(SCOPES["tag"]) == 3
     names = ("one", "many", "other model", "similar", "none", "theirs")
     assert await found(store, *names) == {"similar", "none", "theirs"}
-    if finds_by_probe:
-        assert (await store.nearest(PARTITION, rows[:1]))[0].key in (key("similar"), key("none"))
-        assert (await store.nearest(OTHER_NAMESPACE, rows[4:5]))[0].key == key("theirs")
+    assert (await store.nearest(PARTITION, rows[:1]))[0].key in (key("similar"), key("none"))
+    assert (await store.nearest(OTHER_NAMESPACE, rows[4:5]))[0].key == key("theirs")
     assert await store.nearest(OTHER_MODEL, rows[1:2]) == [None]
 
 
-async def test_a_purge_of_a_namespace_removes_all_of_it_and_nothing_else(
-    store, entry, finds_by_probe
-):
+async def test_a_purge_of_a_namespace_removes_all_of_it_and_nothing_else(store, entry):
     rows = probes(700)
     await store.put_many([entry(n, probe=row) for n, row in enumerate(rows[:600])])
     await store.put_many([entry("plain"), entry("other model", partition=OTHER_MODEL)])
@@ -96,9 +90,8 @@ async def test_a_purge_of_a_namespace_removes_all_of_it_and_nothing_else(
     assert told[-1] == 602
     assert await found(store, *range(700), "plain", "other model") == set(range(600, 700))
     assert await store.nearest(PARTITION, rows[:50]) == [None] * 50
-    if finds_by_probe:
-        neighbours = await store.nearest(OTHER_NAMESPACE, rows[600:])
-        assert [neighbour.key for neighbour in neighbours] == [key(n) for n in range(600, 700)]
+    neighbours = await store.nearest(OTHER_NAMESPACE, rows[600:])
+    assert [neighbour.key for neighbour in neighbours] == [key(n) for n in range(600, 700)]
     assert (await store.census()).entries == 100
 
 
@@ -280,7 +273,7 @@ names = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(codec="utf-8")
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_purges_stay_within_their_scope_whatever_the_names(
-    store, entry, ours, theirs, tag, other_tag, finds_by_probe
+    store, entry, ours, theirs, tag, other_tag
 ):
     mine, foreign = Partition(ours, "model"), Partition(theirs, "model")
     rows = probes(3)
@@ -305,7 +298,6 @@ async def test_purges_stay_within_their_scope_whatever_the_names(
     stays = {asked[2]} if ours != theirs else set()
     assert await found(store, *asked) == stays
     assert await store.nearest(mine, rows[:1]) == [None]
-    if finds_by_probe:
-        (neighbour,) = await store.nearest(foreign, rows[2:])
-        assert (neighbour is not None) == (ours != theirs)
+    (neighbour,) = await store.nearest(foreign, rows[2:])
+    assert (neighbour is not None) == (ours != theirs)
     await store.purge(Scope(theirs))

@@ -44,9 +44,7 @@ async def test_every_live_entry_is_found_once_asked_for(store, entry):
     assert await scanned(store, ["0" * 32]) == {}
 
 
-async def test_an_entry_comes_with_all_that_it_was_written_with(
-    store, entry, clock, finds_by_probe, score_error
-):
+async def test_an_entry_comes_with_all_that_it_was_written_with(store, entry, clock, score_error):
     (probe,) = probes(1)
     tags = ("a", "b,c", "ü")
     await store.put_many(
@@ -62,8 +60,7 @@ async def test_an_entry_comes_with_all_that_it_was_written_with(
     assert hex_id(found.partition.context) == hex_id(OTHER_CONTEXT.context)
     assert found.generation == 7
     assert found.expires_at == pytest.approx(clock.now() + 60, abs=10)
-    if finds_by_probe:
-        np.testing.assert_allclose(found.probe, probe, atol=score_error)
+    np.testing.assert_allclose(found.probe, probe, atol=score_error)
 
 
 async def test_neither_expired_nor_purged_entries_are_found(store, entry, clock):
@@ -75,9 +72,7 @@ async def test_neither_expired_nor_purged_entries_are_found(store, entry, clock)
 
 
 @pytest.mark.parametrize("tag", ["t", *HOSTILE[:8]])
-async def test_what_was_scanned_can_be_written_found_and_purged_by_its_tag(
-    store, entry, tag, finds_by_probe
-):
+async def test_what_was_scanned_can_be_written_found_and_purged_by_its_tag(store, entry, tag):
     near, far, away = probes(3)
     written = [
         entry("a", b"a", probe=near, tags=(tag, "more"), generation=3),
@@ -92,11 +87,10 @@ async def test_what_was_scanned_can_be_written_found_and_purged_by_its_tag(
 
     keys = [key("a"), key("b"), key("c")]
     assert await store.get_many(keys) == [b"a", b"b", b"c"]
-    if finds_by_probe:
-        for one in written:
-            (found,) = await store.nearest(one.partition, one.probe[None])
-            assert found.key == one.key
-            assert found.score == pytest.approx(1, abs=1e-3)
+    for one in written:
+        (found,) = await store.nearest(one.partition, one.probe[None])
+        assert found.key == one.key
+        assert found.score == pytest.approx(1, abs=1e-3)
     assert await store.purge(Scope(OURS, tag=tag)) == 2
     assert await store.get_many(keys) == [None, None, b"c"]
 

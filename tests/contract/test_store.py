@@ -24,11 +24,10 @@ from cacheproxy.errors import StoreError
     [b"", bytes(range(256)), b"\r\n$5\r\n", b"\0" * 10, b"\xff\xfe invalid UTF-8", b"x" * 300_000],
     ids=["empty", "all-bytes", "resp", "nuls", "not-utf8", "300-kB"],
 )
-async def test_a_record_comes_back_byte_for_byte(store, entry, record, finds_by_probe):
+async def test_a_record_comes_back_byte_for_byte(store, entry, record):
     await store.put_many([entry("a", record, probe=probes(1)[0])])
     assert await store.get_many([key("a")]) == [record]
-    if finds_by_probe:
-        assert (await store.nearest(PARTITION, probes(1)))[0].record == record
+    assert (await store.nearest(PARTITION, probes(1)))[0].record == record
 
 
 async def test_records_come_in_the_order_of_the_keys_with_none_for_the_missing(store, entry):
@@ -46,17 +45,16 @@ async def test_asking_for_nothing_gives_nothing(store):
 
 
 async def test_writing_a_key_again_replaces_record_expiry_and_probe(
-    store, clock, score_error, entry, finds_by_probe
+    store, clock, score_error, entry
 ):
     before, after = probes(2)
     await store.put_many([entry("a", b"old", ttl_s=1, probe=before)])
     await store.put_many([entry("a", b"new", ttl_s=60, probe=after)])
     await clock.let_pass(2)
     assert await store.get_many([key("a")]) == [b"new"]
-    if finds_by_probe:
-        (found,) = await store.nearest(PARTITION, before[None])
-        assert found.record == b"new"
-        assert found.score == pytest.approx(float(before @ after), abs=score_error)
+    (found,) = await store.nearest(PARTITION, before[None])
+    assert found.record == b"new"
+    assert found.score == pytest.approx(float(before @ after), abs=score_error)
 
 
 async def test_the_last_of_equal_keys_in_a_batch_stays(store, entry):
@@ -64,28 +62,23 @@ async def test_the_last_of_equal_keys_in_a_batch_stays(store, entry):
     assert await store.get_many([key("a"), key("b")]) == [b"last", b"other"]
 
 
-async def test_an_expired_entry_is_found_neither_by_key_nor_by_probe(
-    store, clock, entry, finds_by_probe
-):
+async def test_an_expired_entry_is_found_neither_by_key_nor_by_probe(store, clock, entry):
     soon, late = probes(2)
     await store.put_many(
         [entry("soon", b"soon", ttl_s=1, probe=soon), entry("late", b"late", probe=late)]
     )
     await clock.let_pass(1.1)
     assert await store.get_many([key("soon"), key("late")]) == [None, b"late"]
-    if finds_by_probe:
-        (found,) = await store.nearest(PARTITION, soon[None])
-        assert found.key == key("late")
+    (found,) = await store.nearest(PARTITION, soon[None])
+    assert found.key == key("late")
 
 
-@pytest.mark.by_probe
 async def test_a_partition_of_expired_entries_has_no_nearest(store, clock, entry):
     await store.put_many([entry(n, ttl_s=1, probe=row) for n, row in enumerate(probes(100))])
     await clock.let_pass(1.1)
     assert await store.nearest(PARTITION, probes(3)) == [None] * 3
 
 
-@pytest.mark.by_probe
 async def test_nearest_sees_past_some_expired_neighbours_at_once(store, clock, entry):
     centre, away = probes(2)
     crowd = centre + 0.1 * probes(30, seed=1)
@@ -96,7 +89,6 @@ async def test_nearest_sees_past_some_expired_neighbours_at_once(store, clock, e
     assert (await store.nearest(PARTITION, centre[None]))[0].key == key("alive")
 
 
-@pytest.mark.by_probe
 async def test_nearest_sees_past_any_number_of_expired_neighbours(store, clock, entry):
     centre, away = probes(2)
     crowd = centre + 1e-3 * probes(500, seed=1)
@@ -109,7 +101,6 @@ async def test_nearest_sees_past_any_number_of_expired_neighbours(store, clock, 
     assert answers[-1].key == key("alive")
 
 
-@pytest.mark.by_probe
 async def test_of_equal_probes_one_that_lives_is_found(store, clock, entry):
     (probe,) = probes(1)
     await store.put_many([entry("long", ttl_s=60, probe=probe)])
@@ -118,21 +109,18 @@ async def test_of_equal_probes_one_that_lives_is_found(store, clock, entry):
     assert (await store.nearest(PARTITION, probe[None]))[0].key == key("long")
 
 
-@pytest.mark.by_probe
 async def test_an_entry_without_a_probe_is_found_by_key_only(store, entry):
     await store.put_many([entry("plain", b"plain")])
     assert await store.get_many([key("plain")]) == [b"plain"]
     assert await store.nearest(PARTITION, probes(1)) == [None]
 
 
-@pytest.mark.by_probe
 async def test_losing_its_probe_takes_an_entry_out_of_the_index(store, entry):
     await store.put_many([entry("a", probe=probes(1)[0])])
     await store.put_many([entry("a")])
     assert await store.nearest(PARTITION, probes(1)) == [None]
 
 
-@pytest.mark.by_probe
 @pytest.mark.parametrize(
     "other",
     [OTHER_NAMESPACE, OTHER_MODEL, OTHER_CONTEXT],
@@ -147,7 +135,6 @@ async def test_nearest_never_leaves_its_partition(store, entry, other):
     assert (await store.nearest(other, unrelated[None]))[0].record == b"theirs"
 
 
-@pytest.mark.by_probe
 async def test_a_key_written_in_another_partition_leaves_the_first(store, entry):
     (probe,) = probes(1)
     await store.put_many([entry("a", b"one", probe=probe)])
@@ -156,7 +143,6 @@ async def test_a_key_written_in_another_partition_leaves_the_first(store, entry)
     assert (await store.nearest(OTHER_NAMESPACE, probe[None]))[0].record == b"two"
 
 
-@pytest.mark.by_probe
 async def test_probes_of_another_length_find_nothing(store, entry):
     await store.put_many([entry("a", probe=probes(1)[0])])
     wider = np.eye(1, 2 * DIMENSIONS, dtype=np.float32)
@@ -165,7 +151,6 @@ async def test_probes_of_another_length_find_nothing(store, entry):
     assert (await store.nearest(PARTITION, probes(1)))[0].key == key("a")
 
 
-@pytest.mark.by_probe
 async def test_nearest_is_the_brute_force_neighbour_with_its_cosine(store, score_error, entry):
     stored, asked = probes(600), probes(200, seed=1)
     await store.put_many([entry(n, str(n).encode(), probe=row) for n, row in enumerate(stored)])
@@ -180,7 +165,6 @@ async def test_nearest_is_the_brute_force_neighbour_with_its_cosine(store, score
     assert hits >= 0.99 * len(asked)
 
 
-@pytest.mark.by_probe
 async def test_scores_stay_within_a_cosine(store, entry):
     rows = probes(300)
     await store.put_many([entry(n, probe=row) for n, row in enumerate(rows)])
@@ -203,15 +187,14 @@ async def test_the_largest_request_is_written_and_read_whole(store, entry):
     assert found == [b"%d" % n * 400 for n in reversed(range(2048))]
 
 
-async def test_an_entry_is_seen_by_every_lookup_after_its_write(store, entry, finds_by_probe):
+async def test_an_entry_is_seen_by_every_lookup_after_its_write(store, entry):
     async def write_and_read(writer: int) -> None:
         rows = probes(20, seed=writer)
         for n, probe in enumerate(rows):
             name = f"{writer}/{n}"
             await store.put_many([entry(name, name.encode(), probe=probe)])
             assert await store.get_many([key(name)]) == [name.encode()]
-            if finds_by_probe:
-                assert (await store.nearest(PARTITION, probe[None]))[0].record == name.encode()
+            assert (await store.nearest(PARTITION, probe[None]))[0].record == name.encode()
 
     await asyncio.gather(*(write_and_read(writer) for writer in range(8)))
 

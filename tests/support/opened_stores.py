@@ -139,9 +139,6 @@ def probes(count: int, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-EXACT_ONLY: tuple[str, ...] = ()
-"""Those that find nothing by probe."""
-
 SHARED = ("embedded-file", "encrypted", "redis", "redis-cluster")
 """Those that other processes reach."""
 

@@ -9,7 +9,6 @@ import pytest
 from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.redis.cluster import ClusterStore
 from cacheproxy.stores.redis.entries import entry_name
 from cacheproxy.stores.redis.floors import GENERATION
 from cacheproxy.stores.redis.url import ClusterNodes
@@ -40,28 +39,6 @@ async def until(condition):
             except (StoreError, TimeoutError):
                 pass
             await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def open_store():
-    """Return a function that opens a store, which the test's end closes."""
-    stores = []
-
-    async def make(cluster) -> ClusterStore:
-        store = ClusterStore(cluster.url)
-        stores.append(store)
-        await store.open()
-        return store
-
-    yield make
-    for store in stores:
-        await store.close()
-
-
-@pytest.fixture
-def cluster(redis_cluster):
-    redis_cluster.flush()
-    return redis_cluster
 
 
 async def test_entries_are_on_all_nodes_and_none_is_without_its_ttl(cluster, open_store):

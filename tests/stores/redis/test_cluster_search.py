@@ -19,28 +19,6 @@ from cacheproxy.stores.redis.nodes.naming import choose_tag, foreign_tag, index_
 COUNT = 60
 
 
-@pytest.fixture
-async def open_store():
-    """Return a function that opens a store, which the test's end closes."""
-    stores = []
-
-    async def make(cluster, **more) -> ClusterStore:
-        store = ClusterStore(cluster.url, **more)
-        stores.append(store)
-        await store.open()
-        return store
-
-    yield make
-    for store in stores:
-        await store.close()
-
-
-@pytest.fixture
-def cluster(redis_cluster):
-    redis_cluster.flush()
-    return redis_cluster
-
-
 async def filled(store) -> np.ndarray:
     """Write entries, wait until all are found, and return their probes."""
     rows = random_probes(COUNT)
