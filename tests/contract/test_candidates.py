@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from opened_stores import PARTITION, key, probes
 
-pytestmark = pytest.mark.by_probe
-
 
 def crowd(centre, count):
     """Unit vectors at growing distances from a centre."""
