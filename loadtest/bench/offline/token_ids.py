@@ -55,8 +55,8 @@ def main(model: str, home: Path | None, files: tuple[Path, ...], most: int | Non
     for calibration) as token ids of the model itself, cl100k_base and o200k_base.
     """
     texts = list(dict.fromkeys(read_texts(files).texts if files else _shipped()))
-    if most:
-        texts = texts[:: -(-len(texts) // most)]
+    count = min(most or len(texts), len(texts))
+    texts = [texts[i * len(texts) // count] for i in range(count)]
     installed = load_installed(model, settings_of(home).home)
     own = Tokenizer(installed.tokenizer_json, installed.max_tokens)
     expected = own.encode(texts)
