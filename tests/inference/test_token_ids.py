@@ -200,7 +200,10 @@ def test_of_callers_never_seen_before_none_is_read_wrongly(own, shared_rows, mak
 
     assert read.count(False) == 0
     if maker == CL100K:
-        assert read.count(None) <= len(texts) / 25
+        # 41 of these 1,307 texts, which are always the same: 3.1 %, 29 of them of at most three
+        # words. A lead of 7 in place of 8 would refuse 37, and read a text of another file wrongly.
+        # The bound leaves room for four more.
+        assert read.count(None) <= 0.035 * len(texts)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[FIXTURE])
