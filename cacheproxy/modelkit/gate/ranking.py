@@ -19,9 +19,9 @@ from cacheproxy.modelkit.gate.measure import Encode, count_batch_effects, embed,
 
 LEAST_SPEARMAN = 0.98
 
-MOST_NDCG_LOSS = 0.02
-"""Of about 49 queries one whose document falls from the first place to the second costs 0.0075: two
-may, by chance. A constructed reranker that ranks weakly (0.60) lost 0.0126."""
+MOST_NDCG_LOSS = 0.01
+"""Chance moves the difference over 150 queries by 0.004 (standard error), and over 50 by 0.011. Of a
+constructed reranker that ranks weakly (0.565), INT8 was 0.001 below float32."""
 
 _DEPTH = 10
 _RESAMPLES = 2_000
