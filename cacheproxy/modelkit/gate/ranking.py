@@ -20,8 +20,8 @@ from cacheproxy.modelkit.gate.measure import Encode, count_batch_effects, embed,
 LEAST_SPEARMAN = 0.98
 
 MOST_NDCG_LOSS = 0.01
-"""Chance moves the difference over 150 queries by 0.004 (standard error), and over 50 by 0.011. Of a
-constructed reranker that ranks weakly (0.565), INT8 was 0.001 below float32."""
+"""Chance moves the difference over 150 queries by 0.004 (standard error), and over 50 by 0.011.
+Of a constructed reranker that ranks weakly (0.565), INT8 was 0.001 below float32."""
 
 _DEPTH = 10
 _RESAMPLES = 2_000
