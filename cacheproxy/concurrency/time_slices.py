@@ -17,10 +17,7 @@ from contextlib import suppress
 _PROMPT_S = 100e-6  # the shortest that the kernel knows
 _PATIENT_S = 10e-3
 
-_BRIEF_S = 3e-3
-
 _NICENESS = 10
-_LITTLE_NICENESS = 2
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _KEEP_POLICY = 0x08
@@ -39,22 +36,12 @@ def step_back() -> None:
     If cores are scarce, the event loop and the store's threads need short but immediate slices:
     beside inference on all cores, each wake-up of a request would otherwise wait for milliseconds.
     """
-    _lower(_NICENESS)
-    _ask_for(_PATIENT_S)
-
-
-def step_back_a_little() -> None:
-    """Request shorter slices, and a priority between that of `step_back` and the usual one."""
-    _lower(int(os.environ.get("CP_NICE", _LITTLE_NICENESS)))
-    _ask_for(float(os.environ.get("CP_SLICE", _BRIEF_S)))
-
-
-def _lower(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere a priority is the whole process's
         thread = threading.get_native_id()
+        niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
         with suppress(OSError):
-            now = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, max(niceness, now))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+    _ask_for(_PATIENT_S)
 
 
 def _ask_for(slice_s: float) -> None:

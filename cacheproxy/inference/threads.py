@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Protocol
 
-from cacheproxy.concurrency.time_slices import step_back, step_back_a_little
+from cacheproxy.concurrency.time_slices import step_back
 from cacheproxy.inference.queue import Taken
 from cacheproxy.inference.shares import Shares
 
@@ -50,9 +50,7 @@ class InferenceThreads:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        lock = threading.RLock()
-        self.lock = threading.Condition(lock)
-        self._beyond = threading.Condition(lock)
+        self.lock = threading.Condition()
         self.is_stopping = False
         self._lanes: list[Lane] = []
         self._shares = Shares()
@@ -67,9 +65,8 @@ class InferenceThreads:
     def start(self) -> None:
         """Start the threads."""
         for number in range(self.count + len(self._lanes) - 1):
-            work = self._work if number < self.count else self._work_beyond
             name = f"inference-{number}"
-            self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+            self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -77,7 +74,7 @@ class InferenceThreads:
         """Finish the queued texts that are still wanted, then end the threads; this blocks."""
         with self.lock:
             self.is_stopping = True
-            self._wake_all()
+            self.lock.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -102,58 +99,35 @@ class InferenceThreads:
         if sum(self._running) < self.count:
             self.lock.notify(texts)
         elif not own:
-            self._beyond.notify()
-
-    def _wake_all(self) -> None:
-        self.lock.notify_all()
-        self._beyond.notify_all()
+            self.lock.notify()
 
     def _work(self) -> None:
         step_back()
-        self._run_groups(self.lock)
-
-    def _work_beyond(self) -> None:
-        step_back_a_little()
-        self._run_groups(self._beyond)
-
-    def _run_groups(self, woken: threading.Condition) -> None:
         last: int | None = None
-        while (found := self._take(woken, last)) is not None:
+        while (found := self._take(last)) is not None:
             last, taken = found
             self._lanes[last].run(taken)
 
-    def _take(self, woken: threading.Condition, last: int | None) -> tuple[int, Taken] | None:
+    def _take(self, last: int | None) -> tuple[int, Taken] | None:
         """Wait for the next group; return it and its lane's number, or None at the end.
 
-        `woken` is what this thread waits on, `last` the lane whose group it has just run.
+        `last` is the lane whose group this thread has just run.
         """
-        is_beyond = woken is self._beyond
         with self.lock:
             if last is not None:
                 self._running[last] -= 1
-            while (number := self._next(last, is_beyond=is_beyond)) is None:
+            while (number := self._next()) is None:
                 if self.is_stopping and not any(map(len, self._lanes)):
-                    self._wake_all()
+                    self.lock.notify_all()
                     return None
-                if is_beyond and sum(self._running) < self.count and any(map(len, self._lanes)):
-                    self.lock.notify()
-                last = None
-                woken.wait()
+                self.lock.wait()
             self._running[number] += 1
             taken = self._lanes[number].take(time.monotonic())
             self._shares.charge(number, sum(len(text.ids) for text in taken.group))
-            if sum(self._running) >= self.count and any(
-                map(self._is_left, range(len(self._lanes)))
-            ):
-                self._beyond.notify()
             return number, taken
 
-    def _is_left(self, number: int) -> bool:
-        """Return whether a lane has texts and no thread."""
-        return bool(len(self._lanes[number])) and not self._running[number]
-
-    def _next(self, last: int | None, *, is_beyond: bool) -> int | None:
-        """Return the number of the lane whose turn it is, or None if this thread may not run it."""
+    def _next(self) -> int | None:
+        """Return the number of the lane whose turn it is, or None if no group may run now."""
         is_free = sum(self._running) < self.count
         waiting = []
         for number, lane in enumerate(self._lanes):
@@ -164,6 +138,4 @@ class InferenceThreads:
         if not waiting:
             return None
         number = self._shares.next(waiting)
-        if not self._running[number] and (not is_free or number == last):
-            return number
-        return number if is_free and not is_beyond else None
+        return number if is_free or not self._running[number] else None
