@@ -129,7 +129,7 @@ def public_table(
 
 def absent_paths(*, has_upstream: bool, has_reranker: bool) -> dict[str, str]:
     """Return what this server lacks to have the paths that clients may look for."""
-    absent = {}
+    absent: dict[str, str] = {}
     if not has_reranker:
         needed = "reranking needs a reranker, --model or upstreams.NAME.rerank"
         absent |= dict.fromkeys((operation.path for operation, *_ in _RERANK), needed)
