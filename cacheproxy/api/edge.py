@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -31,9 +31,15 @@ class Edge:
         routes: Sequence[Route],
         journal: Journal,
         check: Callable[[Scope], None] | None = None,
+        absent: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare; `check` raises an `ApiError` for a request that no route may receive."""
+        """Prepare.
+
+        `check` raises an `ApiError` for a request that no route may receive. `absent` says of
+        paths, and of all below a path that ends with a slash, what the server needs to have them.
+        """
         self._check = check
+        self._absent = absent or {}
         self._router = Router(routes, redirect_slashes=False)
         # The router tries routes in turn; busy routes are found directly by their fixed paths.
         self._posts = {route.path: route.app for route in routes if route.methods == {"POST"}}
@@ -85,7 +91,7 @@ class Edge:
             without_frames(error)
         except HTTPException as error:
             named = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
-            await send_error(answer, _unknown(error, scope), named)
+            await send_error(answer, self._unknown(error, scope), named)
         except Exception:
             request_id = visit.request_id.decode()
             # Neither path nor message is logged: the log must contain nothing of the request.
@@ -94,6 +100,18 @@ class Edge:
             await send_error(answer, ApiError("internal error", code="internal_error"))
         finally:
             self._journal.close(visit)
+
+    def _unknown(self, error: HTTPException, scope: Scope) -> ApiError:
+        if error.status_code == 405:
+            message, code = f"{scope['method']} is not allowed on this path", "method_not_allowed"
+        else:
+            message, code = "there is no resource at this path", "not_found"
+            asked = scope["path"]
+            for path, need in self._absent.items():
+                if asked == path or (path.endswith("/") and asked.startswith(path)):
+                    message = f"{message}: {need}"
+                    break
+        return BadRequest(message, status=error.status_code, code=code)
 
 
 class _Answer:
@@ -116,11 +134,3 @@ class _Answer:
             if self._closes:
                 message["headers"].append((b"connection", b"close"))
         return self._send(message)
-
-
-def _unknown(error: HTTPException, scope: Scope) -> ApiError:
-    if error.status_code == 405:
-        message, code = f"{scope['method']} is not allowed on this path", "method_not_allowed"
-    else:
-        message, code = "there is no resource at this path", "not_found"
-    return BadRequest(message, status=error.status_code, code=code)

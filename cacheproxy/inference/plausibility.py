@@ -118,7 +118,7 @@ def _evidence(text: str, is_known: IsKnown) -> float:
     evidence += _ODD_SPACE * len(_ODD_GAP.findall(text.strip()))
     scripts: set[str] = set()
     weights = _FIRST
-    for piece in pieces:
+    for piece in dict.fromkeys(pieces):  # one that comes again is no more evidence
         plain = "".join(map(_without_mark, piece)) if not piece.isascii() else piece
         evidence += weights[_kind(plain, is_known, is_first=weights is _FIRST)]
         scripts |= _scripts(plain)

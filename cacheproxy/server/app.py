@@ -35,7 +35,7 @@ from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import log_loaded
 from cacheproxy.server.parts import make_parts
 from cacheproxy.server.reranking import Reranking
-from cacheproxy.server.route_table import make_watch, pass_through, public_table
+from cacheproxy.server.route_table import absent_paths, make_watch, pass_through, public_table
 from cacheproxy.server.store_check import tell_of_store
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
@@ -105,6 +105,10 @@ class App:
                 *pass_through(self._parts, callers, watch, table),
             ],
             Journal(settings.log.requests, self._tracer),
+            absent=absent_paths(
+                has_upstream=bool(self._parts.upstreams),
+                has_reranker=bool(self._reranking.routes),
+            ),
         )
         token = settings.admin.token
         self.admin_edge = make_admin_app(

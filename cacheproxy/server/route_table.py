@@ -127,6 +127,17 @@ def public_table(
     ]
 
 
+def absent_paths(*, has_upstream: bool, has_reranker: bool) -> dict[str, str]:
+    """Return what this server lacks to have the paths that clients may look for."""
+    absent: dict[str, str] = {}
+    if not has_reranker:
+        needed = "reranking needs a reranker, --model or upstreams.NAME.rerank"
+        absent |= dict.fromkeys((operation.path for operation, *_ in _RERANK), needed)
+    if not has_upstream:
+        absent["/v1/"] = "chat and all that is not embedded or ranked here needs an --upstream"
+    return absent
+
+
 def make_watch(parts: Parts) -> Watch:
     """Return what watches over the exchanges of all routes, and over the bytes of their bodies."""
     limits = parts.settings.limits

@@ -7,10 +7,10 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest", "scores", "device"),
+    *("tenants", "ingest", "scores", "device", "token-ids"),
 )
 
-_FOLDERS = {"device": "offline.device"}
+_MODULES = {"device": "offline.device", "token-ids": "offline.token_ids"}
 
 
 class _Benchmarks(click.Group):
@@ -20,7 +20,7 @@ class _Benchmarks(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in BENCHMARKS:
             return None
-        command: click.Command = import_module(f".{_FOLDERS.get(name, name)}", __package__).main
+        command: click.Command = import_module(f".{_MODULES.get(name, name)}", __package__).main
         return command
 
 

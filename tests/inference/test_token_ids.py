@@ -17,9 +17,11 @@ from cacheproxy.errors import BadRequest
 from cacheproxy.inference.openai_encodings import (
     ENCODING_NAMES,
     encoding_of_model,
+    is_common_word,
     load_encoding,
     texts_of,
 )
+from cacheproxy.inference.plausibility import evidence_of
 from cacheproxy.inference.token_ids import TokenIds
 from cacheproxy.inference.tokenizer import Tokenizer
 
@@ -188,6 +190,26 @@ def test_a_reading_of_ordinary_words_is_not_enough_of_a_caller_never_seen_before
         TokenIds(own, thread=None).tell(made_by(own, maker, [text]), OPENAI_NAME)
 
 
+@pytest.mark.parametrize("name", [OPENAI_NAME, OWN_NAME])
+@pytest.mark.parametrize(
+    ("text", "lead"),
+    [("John von Neumann", 6), ("Test Driven Development vs Behavior Driven Development", 5)],
+)
+def test_a_reading_of_a_few_ordinary_words_that_the_name_does_not_promise_is_not_enough(
+    own, name, text, lead
+):
+    """Read as another tokenizer's, the ids spell words as ordinary as "NULL yourself it's"."""
+    token_ids = TokenIds(own, thread=None)
+    ids = load_encoding(CL100K).encode_ordinary(text)
+    readings = token_ids._readings([ids])
+    evidence = {each: evidence_of(texts, is_common_word) for each, texts in readings.items()}
+    assert max(evidence.values()) - evidence[CL100K] > lead  # the other reading is clearly better
+
+    with pytest.raises(BadRequest) as refused:
+        token_ids.tell([ids], name)
+    assert refused.value.code == "ambiguous_token_ids"
+
+
 @pytest.mark.parametrize("maker", ["own, bare", CL100K, O200K])
 def test_of_callers_never_seen_before_none_is_read_wrongly(own, shared_rows, maker):
     rows = [row for file in REAL for row in shared_rows(f"{file}.jsonl")[::20]]
@@ -200,7 +222,10 @@ def test_of_callers_never_seen_before_none_is_read_wrongly(own, shared_rows, mak
 
     assert read.count(False) == 0
     if maker == CL100K:
-        assert read.count(None) <= len(texts) / 25
+        # 41 of these 1,307 texts, which are always the same: 3.1 %, 29 of them of at most three
+        # words. A lead of 7 in place of 8 would refuse 37, and read a text of another file wrongly.
+        # The bound leaves room for four more.
+        assert read.count(None) <= 0.035 * len(texts)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[FIXTURE])

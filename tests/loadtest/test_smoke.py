@@ -27,12 +27,13 @@ SHOWN = {
     "tenants": ("names without end", "hits lost"),
     "ingest": ("engine alone:", "in the last"),
     "device": ("cosine to float32", "over HTTP, 4 clients", "serve --device cuda without a GPU"),
+    "token-ids": ("60 texts", "each text of a caller of its own", "o200k_base"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged", "ingest", "scores")
+IN_PROCESS = ("thresholds", "judged", "ingest", "scores", "token-ids")
 """Benchmarks that start no server."""
 
 

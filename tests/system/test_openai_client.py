@@ -102,6 +102,18 @@ def test_the_models_that_are_served_are_listed(client):
     assert [model.id for model in listed] == [MODEL]
 
 
+def test_a_server_without_an_upstream_or_a_reranker_says_what_its_absent_paths_need(client, server):
+    with pytest.raises(openai.NotFoundError, match="--upstream"):
+        client.chat.completions.create(model="gpt-4o-mini", messages=[])
+    with pytest.raises(openai.NotFoundError, match="--upstream"):
+        client.moderations.create(input="x")
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        refused = server.http.post(path, json={"query": "q", "documents": ["d"]})
+        assert refused.status_code == 404
+        assert "needs a reranker, --model" in refused.json()["error"]["message"]
+    assert "needs" not in server.http.get("/nowhere").json()["error"]["message"]
+
+
 def test_a_hub_style_name_and_a_configured_alias_reach_the_model(start_server, tmp_path):
     config = tmp_path / "cacheproxy.toml"
     config.write_text(f'[model_aliases]\n"text-embedding-3-small" = "{MODEL}"\n')

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,34 @@ def make_search(corpus: Corpus) -> Search:
     )
 
 
-def make_pairs(texts: Iterable[str], distractors: int) -> list[list[tuple[str, str]]]:
-    """Return, for the first sentence of each text that suits, its pairs with documents.
+def make_pairs(
+    texts: Iterable[str], distractors: int, sentences: int = 1
+) -> list[list[tuple[str, str]]]:
+    """Return, for up to `sentences` sentences of each text that suits, the pairs with documents.
 
-    The first document is the rest of its own text, the others are the rests of `distractors` texts
-    that follow, in a circle.
+    The first document is the rest of the sentence's own text, the others are those of `distractors`
+    texts that follow, in a circle, without their first sentences.
     """
-    found = list(_split(texts))
+    suitable = [text for text in texts if any(_split([text]))]
+    others = [document for _, document in _split(suitable)]
     return [
-        [(query, found[(i + step) % len(found)][1]) for step in range(distractors + 1)]
-        for i, (query, _) in enumerate(found)
+        [
+            (query, own),
+            *((query, others[(i + step) % len(others)]) for step in range(1, distractors + 1)),
+        ]
+        for i, text in enumerate(suitable)
+        for query, own in islice(_sentences(text), sentences)
     ]
+
+
+def _sentences(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the sentences of a text that make a query, each with the rest of the text."""
+    yield from _split([text])
+    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]
+    for begin, end in pairwise(ends[1:]):
+        query, rest = text[begin:end].rstrip(), text[:begin] + text[end:]
+        if len(query) >= _LEAST_QUERY and len(rest) >= _LEAST_DOCUMENT:
+            yield query, rest
 
 
 def _split(texts: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.weights import encoder_from_tensors
 from cacheproxy.modelkit.gate.gate import require_pass
 from cacheproxy.modelkit.gate.measure import GateTexts, embed, measure, spearman
+from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import models_folder
 
 
@@ -79,7 +80,7 @@ def gate_texts(groups) -> GateTexts:
 def test_a_good_model_passes_and_a_damaged_one_does_not(small_models):
     encoder, groups = small_models
     original = OnnxEncoder(float_graph(encoder)).encode
-    quantized = quantize(encoder, TokenGroups(groups), 8)
+    quantized = quantize(encoder, TokenGroups(groups), weight_bits(isa_class()))
     damaged = dataclasses.replace(
         quantized, layers=(quantized.layers[1], quantized.layers[0], *quantized.layers[2:])
     )

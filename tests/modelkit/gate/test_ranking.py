@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cacheproxy.errors import ModelError
+from cacheproxy.modelkit.building.corpus import make_pairs
 from cacheproxy.modelkit.gate.gate import require_pass
 from cacheproxy.modelkit.gate.ranking import measure_ranking, ndcg
 
@@ -22,12 +23,49 @@ def rounded(ids):
     return np.rint(original(ids) * 4) / np.float32(4)
 
 
+def coarse(ids):
+    return np.rint(original(ids) / 12) * np.float32(12)
+
+
 def upside_down(ids):
     return -original(ids)
 
 
 def of_its_batch(ids):
     return original(ids) + np.float32(len(ids) * 1e-3)
+
+
+TEXTS = [
+    f"Sentence one of text {i} is long enough. Short. A third sentence, of text {i}, is, too! "
+    f"And the last one of text {i} ends it."
+    for i in range(3)
+]
+
+
+def test_each_sentence_that_suits_is_asked_for_the_rest_of_its_text_among_others():
+    made = make_pairs([*TEXTS, "A single sentence is no pair."], 2, 4)
+
+    assert len(made) == 9
+    assert made[:9:3] == [row for i, row in enumerate(make_pairs(TEXTS, 2)) if i < 3]
+    query, own = made[1][0]
+    assert query == "A third sentence, of text 0, is, too!"
+    assert query not in own
+    assert sorted((own + " " + query).split()) == sorted(TEXTS[0].split())
+    for i, of_one in enumerate(made):
+        assert [f"text {number}" in of_one[0][1] for number in range(3)].index(True) == i // 3
+        assert len({document for _, document in of_one}) == 3
+        assert len({asked for asked, _ in of_one}) == 1
+
+
+def test_the_interval_of_the_loss_holds_it_and_shrinks_with_more_queries():
+    few = measure_ranking(coarse, original, CANDIDATES[:10])
+    many = measure_ranking(coarse, original, CANDIDATES * 10)
+
+    for report in (few, many):
+        change = report.served_ndcg - report.original_ndcg
+        assert report.change_low <= change <= report.change_high
+    assert many.change_high - many.change_low < few.change_high - few.change_low
+    assert many.change_low < 0
 
 
 def test_ndcg_is_that_of_one_relevant_document():
