@@ -90,12 +90,51 @@ class PhaseResult(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A promise, the figure that was found, and the limit for it."""
+    """A promise in words, the figure that was found in a phase, and the limit for it.
+
+    `stream` is "" for a promise that names none.
+    """
 
     promise: str
     value: float
     limit: float
     is_kept: bool
+    phase: str = ""
+    stream: str = ""
+    figure: str = ""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One trial of a search: its phase, requests a second, and what it broke, in words."""
+
+    phase: str
+    per_s: float
+    broken: list[str]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """The rate at which every second trial breaks a promise, with its 95 % credible interval.
+
+    Attributes:
+        per_s: requests a second, or None if no trial broke a promise.
+        low_per_s: lower end of the interval, or the highest rate that was tried.
+        high_per_s: upper end of the interval, or None.
+        precision: width of the interval that was asked for, as a share of the limit.
+        trials: in their order.
+    """
+
+    per_s: float | None
+    low_per_s: float
+    high_per_s: float | None
+    precision: float
+    trials: list[Trial] = []
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether the interval is as narrow as was asked for."""
+        if self.per_s is None or self.high_per_s is None:
+            return False
+        return (self.high_per_s - self.low_per_s) / self.per_s <= self.precision
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -111,6 +150,7 @@ class Result(msgspec.Struct, frozen=True):
         seed: of every random choice.
         phases: in their order.
         promises: of the scenario, with what was found.
+        limit: that `find-limit` found, or None for a run.
     """
 
     scenario: str
@@ -122,6 +162,7 @@ class Result(msgspec.Struct, frozen=True):
     seed: int
     phases: list[PhaseResult]
     promises: list[Kept]
+    limit: Limit | None = None
 
     @property
     def differences(self) -> list[str]:
@@ -225,9 +266,11 @@ def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, floa
     answered = int(((samples["status"] == 200) & (answered_s >= phase.settle_s)).sum())
     texts = {tier: int(good[tier].astype(np.int64).sum()) for tier in TEXT_TIERS}
     told = sum(texts.values())
+    offered_per_s = len(settled) / (phase.seconds - phase.settle_s)
     figures = {
-        "offered_per_s": len(settled) / (phase.seconds - phase.settle_s),
+        "offered_per_s": offered_per_s,
         "answered_per_s": answered / seconds,
+        "answered_share": answered / seconds / max(offered_per_s, 1e-9),
         "texts_per_s": answered * outline.texts / seconds,
         "refused_share": len(refused) / max(len(settled), 1),
         "failed_share": failed / max(len(settled), 1),
