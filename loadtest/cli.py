@@ -14,6 +14,7 @@ from .errors import NotAnswered
 from .limit.command import find_limit_command
 from .peers.command import peers
 from .results.compare import compare_results
+from .results.comparison import as_comparison
 from .results.result import read_result
 from .results.summary import as_text
 from .run import run
@@ -99,12 +100,16 @@ def replay(recording: str, speed: float, sending: Sending) -> None:
 @main.command()
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
-def compare(a: Path, b: Path) -> None:
+@click.option("--report", "report_path", type=PATH, help="draw both on a page (.html)")
+def compare(a: Path, b: Path, report_path: Path | None) -> None:
     """Compare two results.
 
     Shows the ratio of every figure, B to A, with its 95 % interval.
     """
-    click.echo(compare_results(read_result(a), read_result(b)))
+    one, other = read_result(a), read_result(b)
+    click.echo(compare_results(one, other))
+    if report_path is not None:
+        report_path.write_text(as_comparison(one, other), encoding="utf-8")
 
 
 for _command in (find_limit_command, peers, bench):
