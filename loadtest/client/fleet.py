@@ -254,5 +254,5 @@ def _outline(plan: StreamPlan) -> Outline:
         len(plan.requests),
         tuple(plan.expected),
         bytes(plan.kinds),
-        plan.times is not None,
+        plan.times is not None and plan.turns == 1,  # a session may end early
     )

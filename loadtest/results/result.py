@@ -279,10 +279,25 @@ def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, floa
     }
     if outline.route == "chat":
         figures |= _quantiles("first_", good["first_us"])
+        figures |= _token_figures(good, seconds)
     if len(refused):
         figures |= _quantiles("refusal_", refused["whole_us"])
         figures["refusals_without_retry_after"] = float((refused["retry_after"] == 0).sum())
     return figures
+
+
+def _token_figures(good: Samples, seconds: float) -> dict[str, float]:
+    """Return when the first token came, and the time per token after it; {} without streams."""
+    told = good[good["tokens"] > 0]
+    if not len(told):
+        return {}
+    several = told[told["tokens"] > 1]
+    whole_us = several["last_token_us"].astype(np.float64) - several["first_token_us"]
+    return {
+        **_quantiles("first_token_", told["first_token_us"]),
+        **_quantiles("per_token_", whole_us / (several["tokens"] - 1)),
+        "tokens_per_s": float(told["tokens"].astype(np.int64).sum()) / seconds,
+    }
 
 
 def _expected(outline: Outline, samples: Samples) -> dict[str, int]:

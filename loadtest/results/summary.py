@@ -101,6 +101,14 @@ def _stream(stream: StreamResult) -> Iterator[str]:
             f"    first byte: p50 {figures['first_p50_ms']:.2f} ms, "
             f"p99 {figures['first_p99_ms']:.2f} ms"
         )
+    if "first_token_p50_ms" in figures:
+        yield (
+            f"    first token: p50 {figures['first_token_p50_ms']:.2f} ms, "
+            f"p99 {figures['first_token_p99_ms']:.2f} ms; "
+            f"per token: p50 {figures['per_token_p50_ms']:.2f} ms, "
+            f"p99 {figures['per_token_p99_ms']:.2f} ms; "
+            f"{figures['tokens_per_s']:.1f} tokens/s"
+        )
     if "refusal_p99_ms" in figures:
         yield (
             f"    refusals: p99 {figures['refusal_p99_ms']:.2f} ms, "
