@@ -11,6 +11,7 @@ from cacheproxy.errors import CacheproxyError
 from .bench.commands import bench
 from .client.fleet import Assignment
 from .errors import NotAnswered
+from .export.command import export_command
 from .limit.command import find_limit_command
 from .peers.command import peers
 from .results.compare import compare_results
@@ -112,7 +113,7 @@ def compare(a: Path, b: Path, report_path: Path | None) -> None:
         report_path.write_text(as_comparison(one, other), encoding="utf-8")
 
 
-for _command in (find_limit_command, peers, bench):
+for _command in (find_limit_command, export_command, peers, bench):
     main.add_command(_command)
 
 

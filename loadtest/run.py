@@ -91,6 +91,7 @@ def run_phase(
     before = _scrape(root)
     watch = Watch(root)
     with watch if before is not None else nullcontext(), _bar(phase.name, phase.seconds) as bar:
+        started_at = time.time()
         samples = fleet.run(bar)
     counts = []
     if before is not None:
@@ -98,7 +99,8 @@ def run_phase(
         if after is None:
             raise LoadTestError(f"{phase.name}: the server's metrics cannot be read any more")
         counts = check_truth(samples, outlines, before, after)
-    return make_phase(phase, outlines, samples, watch.moments, counts)
+    found = make_phase(phase, outlines, samples, watch.moments, counts)
+    return msgspec.structs.replace(found, started_at=started_at)
 
 
 def _scrape(root: str) -> Metrics | None:

@@ -77,6 +77,7 @@ class PhaseResult(msgspec.Struct, frozen=True):
         server: gauges of the server over time.
         counts: the truth check; empty if the server has no metrics.
         failures: a line for each stream with requests that were not answered as they should be.
+        started_at: Unix time at which sending began, seconds; 0 if it is not known.
     """
 
     name: str
@@ -87,6 +88,7 @@ class PhaseResult(msgspec.Struct, frozen=True):
     server: list[Moment]
     counts: list[Count]
     failures: list[str]
+    started_at: float = 0.0
 
 
 class Kept(msgspec.Struct, frozen=True):
