@@ -1,7 +1,7 @@
 """HdrHistogram's interval log (format 1.3, with tags), which its plotters and analysers read.
 
 One line for each time window, phase, stream and tier; values are microseconds. The library writes
-neither tags nor, because of a mistake in it, a start time, so that both are written here.
+no tags, and its function for the start time fails (`iso_format`), so that both are written here.
 """
 
 import re
@@ -21,12 +21,15 @@ def write_hdr_log(result: Result, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         writer = HistogramLogWriter(file)
         writer.output_comment(f"[{result.scenario}; latencies in microseconds]")
-        writer.output_log_format_version()
+        writer.output_comment("[Histogram log format version 1.3]")
         writer.output_comment(f"[StartTime: {result.started_at:.3f} (seconds since epoch)]")
         writer.output_comment(f"[BaseTime: {result.started_at:.3f} (seconds since epoch)]")
         writer.output_legend()
+        elapsed_s = 0.0
         for phase in result.phases:
-            _write_phase(writer, file, phase, phase.started_at - result.started_at)
+            starts_s = phase.started_at - result.started_at if phase.started_at else elapsed_s
+            _write_phase(writer, file, phase, starts_s)
+            elapsed_s += phase.seconds
 
 
 def _write_phase(

@@ -30,14 +30,8 @@ def as_comparison(a: Result, b: Result) -> str:
         page.items([f"{name}: {trouble}" for trouble in troubles], "broken")
         page.items([f"{name}: {warning}" for warning in warnings_of(run)])
     page.add("</div><div class=card>")
-    page.table(
-        ("phase", "stream", "figure", "A", "B", "B / A", "95 % interval"),
-        [
-            (one.phase, one.stream, one.figure, f"{one.a:.4g}", f"{one.b:.4g}", f"{one.ratio:.3f}",
-             f"{one.low:.3f} to {one.high:.3f}")
-            for one in ratios
-        ],
-    )  # fmt: skip
+    page.table(*_matrix(ratios))
+    page.add("<p>B / A; * where its 95 % interval leaves out 1</p>")
     page.add("</div></div><h2>Over time <small>drag across a plot to zoom</small></h2>")
     page.key(_COLOURS.items(), "latency: median solid, P99 dashed; plots of a kind have one scale")
     for one, other in pairs_of(a, b):
@@ -46,6 +40,16 @@ def as_comparison(a: Result, b: Result) -> str:
         for plot in _plots(one, other):
             page.plot(plot)
         page.add("</div>")
+    page.add("<h2>All ratios</h2><details><summary>with their intervals</summary>")
+    page.table(
+        ("phase", "stream", "figure", "A", "B", "B / A", "95 % interval"),
+        [
+            (one.phase, one.stream, one.figure, f"{one.a:.4g}", f"{one.b:.4g}", f"{one.ratio:.3f}",
+             f"{one.low:.3f} to {one.high:.3f}")
+            for one in ratios
+        ],
+    )  # fmt: skip
+    page.add("</details>")
     return page.render()
 
 
@@ -57,6 +61,24 @@ def _tiles(ratios: Sequence[Ratio]) -> Iterator[tuple[str, str, str, str]]:
         said = ", ".join(f"{what} in {count}" for what, count in counts.items())
         note = f"farthest from 1, in {most.phase}; {said}"
         yield f"{figure}, B / A", f"{most.ratio:.3g}", note, ""
+
+
+def _matrix(ratios: Sequence[Ratio]) -> tuple[list[str], list[list[str]]]:
+    """Return the ratios with a row for each stream of a phase, and a column for each figure."""
+    figures = list(dict.fromkeys(one.figure for one in ratios))
+    found = {(one.phase, one.stream, one.figure): one for one in ratios}
+    rows = [
+        [
+            f"{phase}: {stream}",
+            *(_cell(found.get((phase, stream, figure))) for figure in figures),
+        ]
+        for phase, stream in dict.fromkeys((one.phase, one.stream) for one in ratios)
+    ]
+    return ["phase: stream", *figures], rows
+
+
+def _cell(ratio: Ratio | None) -> str:
+    return "" if ratio is None else f"{ratio.ratio:.3f}{'*' if ratio.is_clear else ' '}"
 
 
 def _verdict(ratio: Ratio) -> str:
