@@ -272,7 +272,7 @@ def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, floa
     figures = {
         "offered_per_s": offered_per_s,
         "answered_per_s": answered / seconds,
-        "answered_share": answered / seconds / max(offered_per_s, 1e-9),
+        "answered_share": answered / seconds / offered_per_s if offered_per_s else 1.0,
         "texts_per_s": answered * outline.texts / seconds,
         "refused_share": len(refused) / max(len(settled), 1),
         "failed_share": failed / max(len(settled), 1),
