@@ -13,7 +13,8 @@ from ..results.result import Result, Trial
 from ..results.summary import describe_limit, describe_sender, warnings_of
 from ..sending import EXIT_DIFFERENT, PATH, Sending, sends
 from ..traffic.scenario import load_scenario, scenario_names
-from .find import Search, find_limit, search_scenario
+from .find import find_limit, search_scenario
+from .search import Search
 
 _AT_MOST = {"p99_ms": 100.0, "refused_share": 0.001, "failed_share": 0.001}
 _AT_LEAST = {"answered_share": 0.95}

@@ -1,4 +1,4 @@
-"""Searches a server's limit: steps up until a promise breaks, then narrows the range.
+"""Searches a server's limit by trials of one phase of a scenario at different rates.
 
 Each trial is a phase of its own, with its own arrivals and its share of unseen texts. It starts
 when every request of the one before is answered.
@@ -6,46 +6,19 @@ when every request of the one before is answered.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
 from cacheproxy.errors import ConfigError
 
 from ..client.fleet import Assignment, Fleet
-from ..errors import LoadTestError, NotAnswered
+from ..errors import NotAnswered
 from ..results.promises import check_promises
-from ..results.result import Limit, PhaseResult, Result, Trial
+from ..results.result import PhaseResult, Result, Trial
 from ..run import describe_run, run_phase, warm_up
 from ..servers.served import Served
 from ..traffic.scenario import Promise, Scenario, Stream
-from .belief import Belief, Estimate
-
-_LEAST_SHARE = 0.1
-"""The limit is searched down to this share of the rate of the first trial."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """How a limit is searched.
-
-    Attributes:
-        at_most: limits by the names of figures, which hold for every stream.
-        at_least: the same, from below.
-        start_per_s: rate of the first trial, requests a second of all streams together.
-        step: factor from one trial to the next, until one breaks a promise.
-        most_per_s: rate at which stepping up ends.
-        precision: width of the interval at which the search ends, as a share of the limit.
-        most_trials: number of trials after which it ends in any case.
-    """
-
-    at_most: dict[str, float]
-    at_least: dict[str, float]
-    start_per_s: float
-    step: float
-    most_per_s: float
-    precision: float
-    most_trials: int
+from .search import Search, search_limit
 
 
 def search_scenario(
@@ -116,52 +89,12 @@ def find_limit(
             on_trial(trials[-1])
             return bool(trials[-1].broken)
 
-        limit = _search(search, try_rate)
+        limit = search_limit(search, try_rate)
     return msgspec.structs.replace(
         describe_run(name, assignment, processes, served, started_at),
         phases=phases,
         limit=msgspec.structs.replace(limit, trials=trials),
     )
-
-
-def _search(search: Search, try_rate: Callable[[float], bool]) -> Limit:
-    """Return the limit without its trials.
-
-    Raises:
-        LoadTestError: promises break at the lowest rate, too.
-    """
-    least_per_s = search.start_per_s * _LEAST_SHARE
-    belief = Belief(least_per_s / search.step, search.most_per_s * search.step)
-    count = 0
-
-    def breaks(per_s: float) -> bool:
-        nonlocal count
-        broke = try_rate(per_s)
-        belief.learn(per_s, broke=broke)
-        count += 1
-        return broke
-
-    per_s = search.start_per_s
-    if breaks(per_s):
-        while breaks(per_s := per_s / search.step**2):
-            if per_s < least_per_s or count >= search.most_trials:
-                raise LoadTestError(f"promises break even at {per_s:.4g} requests/s")
-    else:
-        while count < search.most_trials and per_s < search.most_per_s:
-            per_s = min(per_s * search.step, search.most_per_s)
-            if breaks(per_s):
-                break
-        else:
-            return Limit(None, per_s, None, search.precision)
-    found = belief.estimate()
-    while found.width > search.precision and count < search.most_trials:
-        breaks(found.per_s)
-        found = belief.estimate()
-    return _limit(found, search)
-
-
-def _limit(found: Estimate, search: Search) -> Limit:
-    return Limit(found.per_s, found.low_per_s, found.high_per_s, search.precision)
 
 
 def _broken(found: PhaseResult, search: Search) -> list[str]:
