@@ -74,12 +74,12 @@ def find_limit_command(
     scenario = load_scenario(name)
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)
-    if smoke:
-        scenario = scenario.as_smoke_test()
+    promises = {**_AT_MOST, **_read(at_most)}, {**_AT_LEAST, **_read(at_least)}
+    if smoke:  # without promises, because the figures mean nothing
+        scenario, promises = scenario.as_smoke_test(), ({}, {})
         seconds, trials = _SMOKE_S, _SMOKE_TRIALS
     search = Search(
-        at_most={**_AT_MOST, **_read(at_most)},
-        at_least={**_AT_LEAST, **_read(at_least)},
+        *promises,
         start_per_s=start,
         step=step,
         most_per_s=most,

@@ -19,7 +19,7 @@ def search(rng: random.Random, limit: float, spread: float, lapse: float, **more
     def breaks(per_s: float) -> bool:
         nonlocal trials
         trials += 1
-        likely = 1 / (1 + (limit / per_s) ** (1 / spread))
+        likely = (1 + math.tanh(math.log(per_s / limit) / spread / 2)) / 2
         return rng.random() < (rng.random() if rng.random() < lapse else likely)
 
     how = {"start_per_s": 50, "step": 1.5, "most_per_s": 5_000, "precision": 0.1}
