@@ -49,7 +49,10 @@ class Bend:
 
 
 def points_of(result: Result) -> list[Point]:
-    """Return a point for each stream with answers, in the order of the phases."""
+    """Return a point for each stream with answers, in the order of the phases.
+
+    Closed loops are left out: their rate follows from the latency, not the other way round.
+    """
     return [
         Point(
             phase.name,
@@ -62,7 +65,7 @@ def points_of(result: Result) -> list[Point]:
         )
         for phase in result.phases
         for stream in phase.streams
-        if stream.figures["p99_ms"]
+        if stream.figures["p99_ms"] and not stream.clients
     ]
 
 

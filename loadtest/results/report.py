@@ -97,7 +97,9 @@ def _sustained_tile(result: Result) -> Tile:
     best = sustained(result)
     if best is None:
         return "Sustained", "no phase", "each answered less than 95 % or lost over 1 %", "bad"
-    return "Sustained", f"{answered_per_s(best):,.0f}/s", f"in {best.name}", ""
+    clients = sum(stream.clients for stream in best.streams)
+    waiting = f", {clients} clients that wait" if clients else ""
+    return "Sustained", f"{answered_per_s(best):,.0f}/s", f"in {best.name}{waiting}", ""
 
 
 def _limit_tile(result: Result) -> Tile:

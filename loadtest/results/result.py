@@ -54,6 +54,7 @@ class StreamResult(msgspec.Struct, frozen=True):
         texts: answered texts by tier.
         kinds: answers to requests of one text, by kind and then by tier.
         latencies: of answers by tier, counted from when the request was due.
+        clients: number of clients of a closed loop, or 0.
     """
 
     name: str
@@ -63,6 +64,7 @@ class StreamResult(msgspec.Struct, frozen=True):
     texts: dict[str, int]
     kinds: dict[str, dict[str, int]]
     latencies: list[Latencies]
+    clients: int = 0
 
 
 class PhaseResult(msgspec.Struct, frozen=True):
@@ -254,6 +256,7 @@ def _make_stream(outline: Outline, samples: Samples, phase: Phase, window_s: flo
         {tier: count for tier, count in texts.items() if count},
         _by_kind(outline, good),
         latencies,
+        outline.clients,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import msgspec
 import pytest
 from load_results import phase_of, result_of
 
@@ -64,6 +65,18 @@ def test_the_curve_shows_every_phase_and_marks_broken_promises():
 )
 def test_a_curve_that_does_not_bend_with_the_rate_has_no_bend(phases):
     assert find_bends(points_of(result_of(*(phase_of(*one) for one in phases)))) == []
+
+
+def test_a_closed_loop_is_sustained_but_no_point_of_the_curve():
+    open_loop, closed = phase_of("a", 10, 5), phase_of("b", 100, 5)
+    waiting = msgspec.structs.replace(closed.streams[0], clients=4)
+    closed = msgspec.structs.replace(closed, streams=[waiting])
+
+    page = as_html(result_of(open_loop, closed))
+
+    assert plots_in(page)[0]["x"] == [10]
+    assert tiles_in(page)["Sustained"] == "100/s"
+    assert "in b, 4 clients that wait" in page
 
 
 def test_a_rate_that_was_mostly_refused_is_not_sustained():
