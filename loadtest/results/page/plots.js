@@ -42,6 +42,10 @@
     };
   }
 
+  // Between the decades a small plot has no room for lines.
+  const decades = (_, splits) =>
+    splits.map((split) => (Math.abs(Math.log10(split) % 1) < 1e-6 ? split : null));
+
   function draw(place, plot, height, large) {
     const axis = {
       stroke: colour("--muted"),
@@ -65,7 +69,7 @@
         ],
         axes: [
           { ...axis, values: ticks, size: 22, label: large ? plot.x_label : undefined, labelSize: 16, labelFont: axis.font, space: 45 },
-          { ...axis, values: ticks, size: 46, space: 22 },
+          { ...axis, values: ticks, size: 46, space: 22, ...(plot.log && !large && { grid: { ...axis.grid, filter: decades } }) },
         ],
       },
       [plot.x, ...plot.lines.map(({ values }) => values)],
