@@ -85,7 +85,7 @@ def test_a_real_pushgateway_takes_all_figures(result):
     assert found["loadtest_offered_per_second", "b", "", "", ""] == 20
     assert found["loadtest_refused_ratio", "b", "", "", ""] == pytest.approx(0.1)
     assert found["loadtest_p99_seconds", "b", "", "", ""] == pytest.approx(0.05, rel=0.02)
-    assert found["loadtest_latency_seconds_bucket", "b", "hot", "0.05", ""] == 180
+    assert found["loadtest_latency_seconds_bucket", "b", "hot", "0.1", ""] == 180
     assert found["loadtest_latency_seconds_bucket", "b", "hot", "0.025", ""] == 0
     assert found["loadtest_limit_per_second", "", "", "", "low"] == 17
     assert found["loadtest_promise_kept", "", "", "", ""] == 1
