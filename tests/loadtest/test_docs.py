@@ -37,7 +37,9 @@ COMMANDS = sorted({command for page in PAGES for command in commands(page.read_t
 
 URL = "http://127.0.0.1:8080"
 RUN = [
-    command for command in COMMANDS if URL in command or command.startswith(("compare ", "export "))
+    command
+    for command in COMMANDS
+    if URL in command or (command.startswith(("compare ", "export ")) and "--push" not in command)
 ]
 
 
