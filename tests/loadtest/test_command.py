@@ -44,6 +44,15 @@ def test_a_server_whose_metrics_lie_is_found_out(server, tmp_path):
     assert "texts that hit in the hot tier" in (tmp_path / "a.html").read_text()
 
 
+def test_a_server_that_answers_every_path_alike_has_no_metrics(server, tmp_path):
+    server.answers_every_path = True
+
+    done = run(server, write_scenario(tmp_path, STREAM))
+
+    assert done.returncode == 0, done.stderr
+    assert "no metrics of cacheproxy" in done.stdout
+
+
 def test_a_stalled_server_cannot_hide_its_queue(server, tmp_path):
     server.pause_s = 0.3  # of one client's view: the schedule does not wait for it
     streams = '[[phases.streams]]\nname = "s"\nper_s = 40\nmix = { unseen = 1.0 }'

@@ -27,6 +27,7 @@ class ScriptedServer:
         pause_s: before each answer, and between the pieces of a stream.
         lost_hits: hits that its metrics do not count.
         has_metrics: whether it has any.
+        answers_every_path: with the same JSON, `/metrics` too.
         breaks_off: whether streams end without their end.
         closes: whether it closes the connection after each answer.
         slow_every: number of answers of which one takes `slow_s` more; 0 for none.
@@ -38,6 +39,7 @@ class ScriptedServer:
         self.pause_s = 0.0
         self.lost_hits = 0
         self.has_metrics = False
+        self.answers_every_path = False
         self.breaks_off = False
         self.closes = False
         self.slow_every = 0
@@ -57,6 +59,9 @@ class ScriptedServer:
                 pass
 
             def do_GET(self):
+                if outer.answers_every_path:
+                    self._answer(200, b'{"data": []}')
+                    return
                 if self.path != "/metrics" or not outer.has_metrics:
                     self._answer(404, b"{}")
                     return
