@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import msgspec
 from tqdm import tqdm
 
 from cacheproxy.errors import ConfigError
@@ -30,17 +31,27 @@ def run(name: str, assignment: Assignment, processes: int, served: Served | None
     phases: list[PhaseResult] = []
     capacity_per_s: float | None = None
     with Fleet(assignment, processes) as fleet:
-        if scenario.known_texts and assignment.recording is None:
-            with _bar("known texts", None) as progress:
-                fleet.warm_up(progress)
+        warm_up(fleet, assignment)
         for number, phase in enumerate(scenario.phases):
             ready_s = _restart(phase, served) if phase.restart else None
-            found = _run_phase(fleet, number, phase, capacity_per_s, assignment)
+            found = run_phase(fleet, number, phase, capacity_per_s, assignment)
             if ready_s is not None:
                 found.figures["ready_s"] = ready_s
             if phase.finds_capacity:
                 capacity_per_s = found.streams[0].figures["answered_per_s"]
             phases.append(found)
+    return msgspec.structs.replace(
+        describe_run(name, assignment, processes, served, started_at),
+        phases=phases,
+        promises=check_promises(scenario.promises, phases),
+    )
+
+
+def describe_run(
+    name: str, assignment: Assignment, processes: int, served: Served | None, started_at: float
+) -> Result:
+    """Return a result without its findings: which scenario ran, when, from where, on what."""
+    scenario = assignment.scenario
     return Result(
         scenario=name,
         about=scenario.about,
@@ -49,9 +60,16 @@ def run(name: str, assignment: Assignment, processes: int, served: Served | None
         cores=len(os.sched_getaffinity(0)),
         processes=processes,
         seed=scenario.seed,
-        phases=phases,
-        promises=check_promises(scenario.promises, phases),
+        phases=[],
+        promises=[],
     )
+
+
+def warm_up(fleet: Fleet, assignment: Assignment) -> None:
+    """Ask for the scenario's known texts; raises `LoadTestError`."""
+    if assignment.scenario.known_texts and assignment.recording is None:
+        with _bar("known texts", None) as progress:
+            fleet.warm_up(progress)
 
 
 def _restart(phase: Phase, served: Served | None) -> float:
@@ -60,14 +78,20 @@ def _restart(phase: Phase, served: Served | None) -> float:
     return served.restart()
 
 
-def _run_phase(
+def run_phase(
     fleet: Fleet, number: int, phase: Phase, capacity_per_s: float | None, assignment: Assignment
 ) -> PhaseResult:
+    """Run the phase with this number, which `phase` may give another name; return its result.
+
+    Raises:
+        LoadTestError: a process failed, or the server's metrics are gone.
+    """
     root = assignment.target.root
     outlines = fleet.plan(number, capacity_per_s)
     before = _scrape(root)
     watch = Watch(root)
     with watch if before is not None else nullcontext(), _bar(phase.name, phase.seconds) as bar:
+        started_at = time.time()
         samples = fleet.run(bar)
     counts = []
     if before is not None:
@@ -75,7 +99,8 @@ def _run_phase(
         if after is None:
             raise LoadTestError(f"{phase.name}: the server's metrics cannot be read any more")
         counts = check_truth(samples, outlines, before, after)
-    return make_phase(phase, outlines, samples, watch.moments, counts)
+    found = make_phase(phase, outlines, samples, watch.moments, counts)
+    return msgspec.structs.replace(found, started_at=started_at)
 
 
 def _scrape(root: str) -> Metrics | None:

@@ -16,6 +16,7 @@ from typing import cast
 import httptools
 
 from ..traffic.target import Target
+from .pieces import Pieces
 
 NO_ANSWER = 0
 """Stands in place of a status when the connection failed or the request timed out."""
@@ -40,6 +41,7 @@ class Exchange:
         retry_after: whether the answer had the header Retry-After.
         tail: the last bytes of the body.
         is_second_try: whether it must not be sent again.
+        pieces: of an answer that is a stream of events, or None.
     """
 
     stream: int
@@ -53,6 +55,7 @@ class Exchange:
     retry_after: bool = False
     tail: bytes = b""
     is_second_try: bool = False
+    pieces: Pieces | None = None
 
 
 class Client:
@@ -207,6 +210,8 @@ class _Connection(asyncio.Protocol):
             self.exchange.cache_status = value
         elif name == b"retry-after":
             self.exchange.retry_after = True
+        elif name == b"content-type" and value.startswith(b"text/event-stream"):
+            self.exchange.pieces = Pieces()
 
     def on_body(self, body: bytes) -> None:
         exchange = self.exchange
@@ -214,6 +219,8 @@ class _Connection(asyncio.Protocol):
             return
         if not exchange.first:
             exchange.first = time.perf_counter()
+        if exchange.pieces is not None:
+            exchange.pieces.feed(body, time.perf_counter())
         exchange.tail = body[-_TAIL:] if len(body) >= _TAIL else (exchange.tail + body)[-_TAIL:]
 
     def on_message_complete(self) -> None:

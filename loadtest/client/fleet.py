@@ -71,6 +71,7 @@ class Outline:
     expected: tuple[int, ...]
     kinds: bytes
     is_open: bool
+    clients: int = 0
 
 
 @dataclass(frozen=True)
@@ -254,5 +255,6 @@ def _outline(plan: StreamPlan) -> Outline:
         len(plan.requests),
         tuple(plan.expected),
         bytes(plan.kinds),
-        plan.times is not None,
+        plan.times is not None and plan.turns == 1,  # a session may end early
+        plan.clients,
     )

@@ -2,7 +2,8 @@
 
 Open loop: a timer fires for each arrival, however many requests are in flight. It is the system's
 interval timer, because event loops round to milliseconds. Closed loop: as many requests are in
-flight as there are clients.
+flight as there are clients that do not think. Sessions: the next turn joins the schedule when the
+one before was answered.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from heapq import heappop, heappush
 from itertools import cycle
 
 from ..traffic.plan import StreamPlan
@@ -45,14 +47,14 @@ class Generator:
         self._seconds = seconds
         self._timeout_s = timeout_s
         self._client = Client(target, self._answered, most_connections=_MOST_CONNECTIONS)
+        # Sorted, and so a heap, which later turns and clients that think join.
         self._schedule = sorted(
-            (float(moment), stream, index)
+            (float(moment), stream, index * plan.turns)
             for stream, plan in enumerate(plans)
             if plan.times is not None
             for index, moment in enumerate(plan.times)
             if index % parts == part
         )
-        self._position = 0
         self._clients = [len(range(part, plan.clients, parts)) for plan in plans]
         self._next = [_share(plan, part, parts) for plan in plans]
         self._start = 0.0
@@ -91,23 +93,34 @@ class Generator:
 
     def _ring(self) -> None:
         """Send what is due, and set the timer for the next arrival."""
-        while self._position < len(self._schedule):
-            moment, stream, index = self._schedule[self._position]
+        while self._schedule:
+            moment, stream, index = self._schedule[0]
             due = self._start + moment
             wait_s = due - time.perf_counter()
             if wait_s > 0:
                 signal.setitimer(signal.ITIMER_REAL, wait_s)
                 return
-            self._position += 1
+            heappop(self._schedule)
             self._send(stream, index, due)
         self._end_if_over()
 
     def _send_next(self, stream: int) -> None:
+        index = next(self._next[stream], None)
+        if index is not None:
+            self._think(stream, index)
+
+    def _think(self, stream: int, index: int) -> None:
+        """Send a request after its pause, unless the phase is over by then."""
+        pauses_s = self._plans[stream].pauses_s
         now = time.perf_counter()
-        if now < self._start + self._seconds:
-            index = next(self._next[stream], None)
-            if index is not None:
-                self._send(stream, index, now)
+        moment = now - self._start + (0.0 if pauses_s is None else float(pauses_s[index]))
+        if moment >= self._seconds:
+            return
+        if pauses_s is None:
+            self._send(stream, index, now)
+        else:
+            heappush(self._schedule, (moment, stream, index))
+            self._ring()
 
     def _send(self, stream: int, index: int, due: float) -> None:
         self._in_flight += 1
@@ -124,12 +137,15 @@ class Generator:
             whole=not plan.streamed or _STREAM_END in exchange.tail,
         )
         self._in_flight -= 1
-        if plan.clients:
+        is_last = (exchange.index + 1) % plan.turns == 0 or exchange.status != 200
+        if not is_last:
+            self._think(exchange.stream, exchange.index + 1)
+        elif plan.clients:
             self._send_next(exchange.stream)
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        if not self._in_flight and self._position == len(self._schedule):
+        if not self._in_flight and not self._schedule:
             self._over.set()
 
     async def _watch(self, on_progress: Callable[[int, int], None]) -> None:
@@ -141,6 +157,6 @@ class Generator:
 
 def _share(plan: StreamPlan, part: int, parts: int) -> Iterator[int]:
     """Yield the indices of the requests that the closed-loop clients of this process send."""
-    share = range(part, len(plan.requests), parts)
+    share = range(part * plan.turns, len(plan.requests), parts * plan.turns)
     # Known texts can be asked for again and again; unseen ones only once.
     return cycle(share) if set(plan.kinds) == {_REPEAT} else iter(share)

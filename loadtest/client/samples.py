@@ -20,7 +20,7 @@ or no answer."""
 
 TEXT_TIERS = TIERS[:4]
 
-_ROW = struct.Struct("<BIfIIIHBBHHHH")
+_ROW = struct.Struct("<BIfIIIHBBHHHHIII")
 SAMPLE = np.dtype(
     [
         ("stream", "u1"),
@@ -33,6 +33,9 @@ SAMPLE = np.dtype(
         ("tier", "u1"),
         ("retry_after", "u1"),
         *((tier, "<u2") for tier in TEXT_TIERS),
+        ("first_token_us", "<u4"),
+        ("last_token_us", "<u4"),
+        ("tokens", "<u4"),
     ]
 )
 Samples = NDArray[Any]
@@ -93,7 +96,7 @@ def pack_sample(exchange: Exchange, *, start: float, now: float, texts: int, who
         said = read_cache_status(exchange.cache_status, texts)
     else:
         said = CacheStatus("none", (0, 0, 0, 0))
-    due = exchange.due
+    due, pieces = exchange.due, exchange.pieces
     return _ROW.pack(
         exchange.stream,
         exchange.index,
@@ -105,6 +108,9 @@ def pack_sample(exchange: Exchange, *, start: float, now: float, texts: int, who
         TIERS.index(said.tier),
         exchange.retry_after,
         *said.texts,
+        _us(pieces.first - due) if pieces else 0,
+        _us(pieces.last - due) if pieces else 0,
+        pieces.tokens if pieces else 0,
     )
 
 

@@ -35,6 +35,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 1."""
+        return not self.low <= 1 <= self.high
+
 
 @dataclass(frozen=True)
 class _Windows:
@@ -70,7 +75,7 @@ _FIGURES: dict[str, Figure] = {
 def find_ratios(a: Result, b: Result) -> list[Ratio]:
     """Return the ratios of all phases and streams that both results have."""
     rng = np.random.default_rng(_SEED)
-    return [ratio for one, other in _pairs(a, b) for ratio in _ratios(*one, *other, rng)]
+    return [ratio for one, other in pairs_of(a, b) for ratio in _ratios(*one, *other, rng)]
 
 
 def compare_results(a: Result, b: Result) -> str:
@@ -88,9 +93,10 @@ def compare_results(a: Result, b: Result) -> str:
     return "\n".join(lines)
 
 
-def _pairs(
+def pairs_of(
     a: Result, b: Result
 ) -> Iterator[tuple[tuple[PhaseResult, StreamResult], tuple[PhaseResult, StreamResult]]]:
+    """Yield each phase with a stream that both results have, of A and of B."""
     others = {(phase.name, stream.name): (phase, stream) for phase, stream in _streams(b)}
     for phase, stream in _streams(a):
         if (phase.name, stream.name) in others:

@@ -27,7 +27,7 @@ def _check(promise: Promise, phases: Sequence[PhaseResult]) -> Kept:
     word = "at most" if promise.at_least is None else "at least"
     of = f" times that of {promise.times}" if promise.times else ""
     said = f"{promise.phase}: {promise.figure} {word} {factor:g}{of}"
-    return Kept(said, value, limit, is_kept)
+    return Kept(said, value, limit, is_kept, promise.phase, promise.stream or "", promise.figure)
 
 
 def _figure(phase_name: str, promise: Promise, phases: Sequence[PhaseResult]) -> float:

@@ -1,172 +1,193 @@
-"""Renders a run as one self-contained HTML page with tables and plots."""
+"""Renders a run as one self-contained page.
 
-import html
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+Its first screen answers what was offered, what was sustained, where it bends, which promises were
+kept, and what to beware of. Plots of every phase follow, and all figures as tables.
+"""
 
-import numpy as np
-from hdrh.histogram import HdrHistogram
+from collections.abc import Iterator
+from html import escape
 
-from cacheproxy.errors import ConfigError
-from cacheproxy.evaluation.page import as_svg, make_page
+from .curve import Point, answered_per_s, broken_of, find_bends, points_of, sustained
+from .layout import Page
+from .plots import COLOURS, curve_plot, server_plots, stream_plots
+from .result import PhaseResult, Result, StreamResult
+from .summary import describe_limit, describe_sender, warnings_of
 
-from .result import REFUSED, Latencies, PhaseResult, Result, StreamResult
-from .summary import describe_sender, warnings_of
+Tile = tuple[str, str, str, str]
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_COLOURS = {
-    "hot": "#c2452d",
-    "exact": "#d9892b",
-    "semantic": "#2a7f62",
-    "hit": "#d9892b",
-    "miss": "#1f5fa8",
-    "mixed": "#7b4fa3",
-    "bypass": "#5d6b7a",
-    "none": "#1c2430",
-    REFUSED: "#8a94a3",
-}
-_HITS = ("hot", "exact", "semantic", "hit")
-_SHOWN = ("offered_per_s", "answered_per_s", "texts_per_s", "p50_ms", "p90_ms", "p99_ms", "p999_ms")
-_SHARES = ("hit_share", "refused_share", "failed_share")
+_HEADS = ("phase", "offered/s", "answered/s", "P50 ms", "P99 ms", "hits", "refused", "failed")
 
 
 def as_html(result: Result) -> str:
-    """Return the page.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    parts = [
-        f"<p>{html.escape(result.about)}",
-        f"<p>{html.escape(describe_sender(result))}",
-        *_checks(result),
-    ]
+    """Return the page."""
+    page = Page(f"Load test: {result.scenario}", [result.about, describe_sender(result)])
+    _first_screen(page, result)
+    page.add("<h2>Over time <small>drag across a plot to zoom, click on its title</small></h2>")
+    tiers = {one.tier for phase in result.phases for stream in phase.streams
+             for one in stream.latencies}  # fmt: skip
+    page.key(
+        [(tier, colour) for tier, colour in COLOURS.items() if tier in tiers],
+        "latency: median solid, P99 dashed; plots of a kind have one scale",
+    )
     for phase in result.phases:
-        parts += _phase(phase)
-    return make_page(f"Load test: {result.scenario}", "\n".join(parts))
+        _plots(page, phase)
+    page.add("<h2>All figures</h2>")
+    for phase in result.phases:
+        _details(page, phase)
+    return page.render()
 
 
-def _checks(result: Result) -> Iterator[str]:
-    troubles = [*result.failures, *result.differences, *warnings_of(result)]
-    if troubles:
-        items = "".join(f"<li>{html.escape(trouble)}" for trouble in troubles)
-        yield f"<ul class=broken>{items}</ul>"
-    counts = sum(len(phase.counts) for phase in result.phases)
-    if counts and not result.differences:
-        yield f"<p>Truth check: clients and server agree in all {counts} counts."
+def _first_screen(page: Page, result: Result) -> None:
+    page.tiles(_tiles(result))
+    page.add("<div class=first><div class=card>")
+    points = points_of(result)
+    if points:
+        page.plot(curve_plot([("", points)]), large=True)
+    broken = [kept for kept in result.promises if not kept.is_kept]
+    page.items([*result.failures, *result.differences], "broken")
+    page.items(warnings_of(result))
+    page.add("</div><div class=card>")
+    rows = [(phase, stream) for phase in result.phases for stream in phase.streams]
+    page.table(
+        _HEADS,
+        [_row(phase, stream) for phase, stream in rows],
+        [number for number, (phase, _) in enumerate(rows) if broken_of(result, phase.name)],
+    )
     if result.promises:
-        yield "<table><tr><th>promise<th>found<th>limit"
-        for kept in result.promises:
-            broken = "" if kept.is_kept else " class=broken"
-            promise = html.escape(kept.promise)
-            yield f"<tr{broken}><td>{promise}<td>{kept.value:.4g}<td>{kept.limit:.4g}"
-        yield "</table>"
+        page.table(
+            ("promise", "found", "limit", ""),
+            [
+                (kept.promise, f"{kept.value:.4g}", f"{kept.limit:.4g}",
+                 "kept" if kept.is_kept else "broken")
+                for kept in result.promises
+            ],
+            [number for number, kept in enumerate(result.promises) if kept in broken],
+        )  # fmt: skip
+    page.add("</div></div>")
 
 
-def _phase(phase: PhaseResult) -> Iterator[str]:
-    yield f"<h2>{html.escape(phase.name)}, {phase.seconds:g} s</h2>"
-    heads = "".join(f"<th>{name.replace('_', ' ')}" for name in (*_SHOWN, *_SHARES))
-    yield f"<table><tr><th>stream{heads}"
+def _row(phase: PhaseResult, stream: StreamResult) -> tuple[str, ...]:
+    figures = stream.figures
+    name = phase.name if len(phase.streams) == 1 else f"{phase.name}: {stream.name}"
+    return (
+        name,
+        *(f"{figures[one]:,.1f}" for one in ("offered_per_s", "answered_per_s")),
+        *(f"{figures[one]:.2f}" for one in ("p50_ms", "p99_ms")),
+        *(f"{figures[one]:.1%}" for one in ("hit_share", "refused_share", "failed_share")),
+    )
+
+
+def _tiles(result: Result) -> Iterator[Tile]:
+    offered = [
+        sum(stream.figures["offered_per_s"] for stream in phase.streams) for phase in result.phases
+    ]
+    if offered:
+        span = f"{min(offered):,.0f} to {max(offered):,.0f}/s"
+        if len(offered) == 1:
+            span = f"{offered[0]:,.0f}/s"
+        yield "Offered", span, f"{len(offered)} phase{'s' * (len(offered) > 1)}", ""
+    yield _limit_tile(result) if result.limit else _sustained_tile(result)
+    yield _bend_tile(result)
+    if result.limit is None:
+        yield _promises_tile(result)
+    yield _trust_tile(result)
+
+
+def _sustained_tile(result: Result) -> Tile:
+    best = sustained(result)
+    if best is None:
+        return "Sustained", "no phase", "each answered less than 95 % or lost over 1 %", "bad"
+    clients = sum(stream.clients for stream in best.streams)
+    waiting = f", {clients} clients that wait" if clients else ""
+    return "Sustained", f"{answered_per_s(best):,.0f}/s", f"in {best.name}{waiting}", ""
+
+
+def _limit_tile(result: Result) -> Tile:
+    limit = result.limit
+    if limit is None or limit.per_s is None or limit.high_per_s is None:
+        return "Limit", "not reached", describe_limit(result), "warn"
+    interval = f"95 % interval {limit.low_per_s:,.4g} to {limit.high_per_s:,.4g}/s"
+    note = f"{interval}, {len(limit.trials)} trials"
+    return "Limit", f"{limit.per_s:,.4g}/s", note, "" if limit.is_precise else "warn"
+
+
+def _bend_tile(result: Result) -> Tile:
+    bends = find_bends(points_of(result))
+    if not bends:
+        return "Bends", "nowhere", "no P99 doubled over that at a lower rate", ""
+    bend = min(bends, key=lambda one: one.above.offered_per_s)
+    span = f"{bend.below.offered_per_s:,.0f} to {bend.above.offered_per_s:,.0f}/s"
+    note = f"{bend.stream}: P99 {_ms(bend.below)} to {_ms(bend.above)}"
+    return "Bends", span, note, ""
+
+
+def _ms(point: Point) -> str:
+    return f"{point.p99_ms:,.0f} ms" if point.p99_ms >= 100 else f"{point.p99_ms:.3g} ms"
+
+
+def _promises_tile(result: Result) -> Tile:
+    broken = [kept for kept in result.promises if not kept.is_kept]
+    if not result.promises:
+        return "Promises", "none", "the scenario makes none", ""
+    if not broken:
+        return "Promises", f"{len(result.promises)} kept", "", "good"
+    return "Promises", f"{len(broken)} broken", f"of {len(result.promises)}", "bad"
+
+
+def _trust_tile(result: Result) -> Tile:
+    counts = sum(len(phase.counts) for phase in result.phases)
+    if result.failures or result.differences:
+        troubles = len(result.failures) + len(result.differences)
+        return "Checks", f"{troubles} failed", "answers or counts, listed below", "bad"
+    agree = f"clients and server agree in {counts} counts"
+    said = agree if counts else "the server has no metrics to compare with"
+    if warnings := warnings_of(result):
+        return "Checks", f"{len(warnings)} warning{'s' * (len(warnings) > 1)}", said, "warn"
+    return "Checks", "no warning", said, "good" if counts else ""
+
+
+def _plots(page: Page, phase: PhaseResult) -> None:
+    page.add(f"<h2>{escape(phase.name)} <small>{phase.seconds:g} s</small></h2><div class=row>")
     for stream in phase.streams:
-        numbers = "".join(f"<td>{stream.figures[name]:.2f}" for name in _SHOWN)
-        shares = "".join(f"<td>{stream.figures[name]:.1%}" for name in _SHARES)
-        yield f"<tr><td>{html.escape(stream.name)}{numbers}{shares}"
-    yield "</table>"
-    yield f"<p>Requests left up to {phase.figures['lag_p99_ms']:.2f} ms late (p99)."
+        for plot in stream_plots(phase, stream):
+            page.plot(plot)
+    for plot in server_plots(phase):
+        page.plot(plot)
+    page.add("</div>")
+
+
+def _details(page: Page, phase: PhaseResult) -> None:
+    page.add(f"<details><summary>{escape(phase.name)}</summary>")
+    names = list(dict.fromkeys(name for stream in phase.streams for name in stream.figures))
+    page.table(
+        ("figure", *(stream.name for stream in phase.streams)),
+        [
+            (name, *(_number(stream.figures.get(name)) for stream in phase.streams))
+            for name in names
+        ],
+    )
+    page.table(
+        ("of the phase", ""), [(name, _number(value)) for name, value in phase.figures.items()]
+    )
     for stream in phase.streams:
-        yield from _kinds(stream)
-        yield from _stream_plots(phase, stream)
-    if phase.server:
-        yield from _server_plots(phase)
+        tiers = sorted({tier for found in stream.kinds.values() for tier in found})
+        if tiers:
+            page.table(
+                (f"{stream.name}: texts", "sent", *tiers),
+                [
+                    (kind, f"{sent:,}",
+                     *(f"{stream.kinds.get(kind, {}).get(tier, 0):,}" for tier in tiers))
+                    for kind, sent in stream.expected.items()
+                ],
+            )  # fmt: skip
+    if phase.counts:
+        page.table(
+            ("count", "clients", "server"),
+            [(count.what, f"{count.client:,}", f"{count.server:,}") for count in phase.counts],
+            [number for number, count in enumerate(phase.counts) if not count.agrees],
+        )
+    page.add("</details>")
 
 
-def _kinds(stream: StreamResult) -> Iterator[str]:
-    tiers = sorted({tier for found in stream.kinds.values() for tier in found})
-    if not tiers:
-        return
-    yield f"<table><tr><th>{html.escape(stream.name)}: texts<th>sent"
-    yield "".join(f"<th>{tier}" for tier in tiers)
-    for kind, sent in stream.expected.items():
-        found = stream.kinds.get(kind, {})
-        numbers = "".join(f"<td>{found.get(tier, 0):,}" for tier in tiers)
-        yield f"<tr><td>{kind}<td>{sent:,}{numbers}"
-    yield "</table>"
-
-
-def _stream_plots(phase: PhaseResult, stream: StreamResult) -> Iterator[str]:
-    decoded = {one.tier: _decode(one) for one in stream.latencies}
-    if not decoded:
-        return
-    at_s = phase.window_s * (np.arange(max(map(len, decoded.values()))) + 0.5)
-
-    def latency(axes: "Axes") -> None:
-        for tier, windows in decoded.items():
-            for share, line in ((50, "-"), (99, ":")):
-                values = [
-                    one.get_value_at_percentile(share) / 1000 if one.total_count else np.nan
-                    for one in windows
-                ]
-                label = f"{tier}, p{share}"
-                axes.plot(at_s, values, line, color=_COLOURS[tier], label=label)
-        axes.set_yscale("log")
-        axes.legend(fontsize=8, ncols=2)
-
-    def throughput(axes: "Axes") -> None:
-        for tier, windows in decoded.items():
-            rate = [one.total_count / phase.window_s for one in windows]
-            axes.plot(at_s, rate, color=_COLOURS[tier], label=tier)
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
-
-    def hits(axes: "Axes") -> None:
-        counts = {
-            tier: np.array([one.total_count for one in windows])
-            for tier, windows in decoded.items()
-            if tier != REFUSED
-        }
-        total = sum(counts.values(), np.zeros(len(at_s)))
-        hit = sum((counts[tier] for tier in _HITS if tier in counts), np.zeros(len(at_s)))
-        axes.plot(at_s, hit / np.maximum(total, 1), color=_COLOURS["semantic"])
-        axes.set_ylim(0, 1)
-
-    yield _draw(f"{stream.name}: latency by tier", "ms from when it was due", latency)
-    yield _draw(f"{stream.name}: throughput by tier", "answers/s", throughput)
-    if set(decoded) & set(_HITS):
-        yield _draw(f"{stream.name}: hit rate", "share of answers that hit", hits)
-
-
-def _server_plots(phase: PhaseResult) -> Iterator[str]:
-    at_s = [moment.at_s for moment in phase.server]
-
-    def line(values: Sequence[float | None]) -> Any:
-        def draw(axes: "Axes") -> None:
-            numbers = [np.nan if value is None else value for value in values]
-            axes.plot(at_s, numbers, color=_COLOURS["miss"])
-            axes.set_ylim(bottom=0)
-
-        return draw
-
-    memory = [moment.memory_bytes / 1e6 for moment in phase.server]
-    yield _draw("Server: memory", "MB", line(memory))
-    yield _draw("Server: queue", "texts", line([moment.queue_texts for moment in phase.server]))
-    bounds = [moment.error_bound for moment in phase.server]
-    if any(bound is not None for bound in bounds):
-        yield _draw("Semantic hits: error bound", "P(wrong | hit) at most", line(bounds))
-
-
-def _decode(latencies: Latencies) -> list[HdrHistogram]:
-    return [HdrHistogram.decode(encoded) for encoded in latencies.windows]
-
-
-def _draw(title: str, y: str, plot: Any) -> str:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ConfigError("--report needs matplotlib: pip install 'cacheproxy[loadtest]'") from None
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.subplots()
-    plot(axes)
-    axes.set(title=title, xlabel="seconds", ylabel=y)
-    return as_svg(figure)
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"

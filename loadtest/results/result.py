@@ -54,6 +54,7 @@ class StreamResult(msgspec.Struct, frozen=True):
         texts: answered texts by tier.
         kinds: answers to requests of one text, by kind and then by tier.
         latencies: of answers by tier, counted from when the request was due.
+        clients: number of clients of a closed loop, or 0.
     """
 
     name: str
@@ -63,6 +64,7 @@ class StreamResult(msgspec.Struct, frozen=True):
     texts: dict[str, int]
     kinds: dict[str, dict[str, int]]
     latencies: list[Latencies]
+    clients: int = 0
 
 
 class PhaseResult(msgspec.Struct, frozen=True):
@@ -77,6 +79,7 @@ class PhaseResult(msgspec.Struct, frozen=True):
         server: gauges of the server over time.
         counts: the truth check; empty if the server has no metrics.
         failures: a line for each stream with requests that were not answered as they should be.
+        started_at: Unix time at which sending began, seconds; 0 if it is not known.
     """
 
     name: str
@@ -87,15 +90,55 @@ class PhaseResult(msgspec.Struct, frozen=True):
     server: list[Moment]
     counts: list[Count]
     failures: list[str]
+    started_at: float = 0.0
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A promise, the figure that was found, and the limit for it."""
+    """A promise in words, the figure that was found in a phase, and the limit for it.
+
+    `stream` is "" for a promise that names none.
+    """
 
     promise: str
     value: float
     limit: float
     is_kept: bool
+    phase: str = ""
+    stream: str = ""
+    figure: str = ""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One trial of a search: its phase, requests a second, and what it broke, in words."""
+
+    phase: str
+    per_s: float
+    broken: list[str]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """The rate at which every second trial breaks a promise, with its 95 % credible interval.
+
+    Attributes:
+        per_s: requests a second, or None if no trial broke a promise.
+        low_per_s: lower end of the interval, or the highest rate that was tried.
+        high_per_s: upper end of the interval, or None.
+        precision: width of the interval that was asked for, as a share of the limit.
+        trials: in their order.
+    """
+
+    per_s: float | None
+    low_per_s: float
+    high_per_s: float | None
+    precision: float
+    trials: list[Trial] = []
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether the interval is as narrow as was asked for."""
+        if self.per_s is None or self.high_per_s is None:
+            return False
+        return (self.high_per_s - self.low_per_s) / self.per_s <= self.precision
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -111,6 +154,7 @@ class Result(msgspec.Struct, frozen=True):
         seed: of every random choice.
         phases: in their order.
         promises: of the scenario, with what was found.
+        limit: that `find-limit` found, or None for a run.
     """
 
     scenario: str
@@ -122,6 +166,7 @@ class Result(msgspec.Struct, frozen=True):
     seed: int
     phases: list[PhaseResult]
     promises: list[Kept]
+    limit: Limit | None = None
 
     @property
     def differences(self) -> list[str]:
@@ -211,6 +256,7 @@ def _make_stream(outline: Outline, samples: Samples, phase: Phase, window_s: flo
         {tier: count for tier, count in texts.items() if count},
         _by_kind(outline, good),
         latencies,
+        outline.clients,
     )
 
 
@@ -225,9 +271,11 @@ def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, floa
     answered = int(((samples["status"] == 200) & (answered_s >= phase.settle_s)).sum())
     texts = {tier: int(good[tier].astype(np.int64).sum()) for tier in TEXT_TIERS}
     told = sum(texts.values())
+    offered_per_s = len(settled) / (phase.seconds - phase.settle_s)
     figures = {
-        "offered_per_s": len(settled) / (phase.seconds - phase.settle_s),
+        "offered_per_s": offered_per_s,
         "answered_per_s": answered / seconds,
+        "answered_share": answered / seconds / offered_per_s if offered_per_s else 1.0,
         "texts_per_s": answered * outline.texts / seconds,
         "refused_share": len(refused) / max(len(settled), 1),
         "failed_share": failed / max(len(settled), 1),
@@ -236,10 +284,25 @@ def _figures(outline: Outline, samples: Samples, phase: Phase) -> dict[str, floa
     }
     if outline.route == "chat":
         figures |= _quantiles("first_", good["first_us"])
+        figures |= _token_figures(good, seconds)
     if len(refused):
         figures |= _quantiles("refusal_", refused["whole_us"])
         figures["refusals_without_retry_after"] = float((refused["retry_after"] == 0).sum())
     return figures
+
+
+def _token_figures(good: Samples, seconds: float) -> dict[str, float]:
+    """Return when the first token came, and the time per token after it; {} without streams."""
+    told = good[good["tokens"] > 0]
+    if not len(told):
+        return {}
+    several = told[told["tokens"] > 1]
+    whole_us = several["last_token_us"].astype(np.float64) - several["first_token_us"]
+    return {
+        **_quantiles("first_token_", told["first_token_us"]),
+        **_quantiles("per_token_", whole_us / (several["tokens"] - 1)),
+        "tokens_per_s": float(told["tokens"].astype(np.int64).sum()) / seconds,
+    }
 
 
 def _expected(outline: Outline, samples: Samples) -> dict[str, int]:

@@ -69,11 +69,11 @@ def scrape(root: str) -> Metrics:
     """
     try:
         with urllib.request.urlopen(f"{root}/metrics", timeout=_TIMEOUT_S) as response:  # noqa: S310
-            text = response.read().decode()
+            families = list(text_string_to_metric_families(response.read().decode()))
     except (OSError, ValueError) as error:
         raise NoMetrics(f"{root}/metrics: {error}") from None
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in families:
         for sample in family.samples:
             samples.setdefault(sample.name, []).append((sample.labels, sample.value))
     if "cacheproxy_requests_total" not in samples and "cacheproxy_build_info" not in samples:

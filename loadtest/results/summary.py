@@ -22,6 +22,22 @@ def describe_sender(result: Result) -> str:
     )
 
 
+def describe_limit(result: Result) -> str:
+    """Return what `find-limit` found, in a line; "" for a run."""
+    limit = result.limit
+    if limit is None:
+        return ""
+    if limit.per_s is None or limit.high_per_s is None:
+        return f"No limit up to {limit.low_per_s:.4g} requests/s: every trial kept its promises"
+    said = (
+        f"Limit: {limit.per_s:.4g} requests/s, 95 % interval {limit.low_per_s:.4g} to "
+        f"{limit.high_per_s:.4g}, {len(limit.trials)} trials"
+    )
+    if not limit.is_precise:
+        said += f"; the interval is wider than {limit.precision:.0%}, allow more --trials"
+    return said
+
+
 def warnings_of(result: Result) -> list[str]:
     """Return what a reader of the figures has to know, a line each."""
     return [
@@ -84,6 +100,14 @@ def _stream(stream: StreamResult) -> Iterator[str]:
         yield (
             f"    first byte: p50 {figures['first_p50_ms']:.2f} ms, "
             f"p99 {figures['first_p99_ms']:.2f} ms"
+        )
+    if "first_token_p50_ms" in figures:
+        yield (
+            f"    first token: p50 {figures['first_token_p50_ms']:.2f} ms, "
+            f"p99 {figures['first_token_p99_ms']:.2f} ms; "
+            f"per token: p50 {figures['per_token_p50_ms']:.2f} ms, "
+            f"p99 {figures['per_token_p99_ms']:.2f} ms; "
+            f"{figures['tokens_per_s']:.1f} tokens/s"
         )
     if "refusal_p99_ms" in figures:
         yield (

@@ -14,6 +14,9 @@ from .scenario import Stream
 
 Times = NDArray[np.float64]
 
+_EARLIER_GAPS = 20.0
+"""Mean gaps, times the squared coefficient of variation, before a gamma process is watched."""
+
 
 def draw_arrivals(
     stream: Stream, seconds: float, capacity_per_s: float | None, rng: np.random.Generator
@@ -28,10 +31,10 @@ def draw_arrivals(
     if stream.steps:
         return step_arrivals(stream.steps, seconds, rng)
     if stream.per_s is not None:
-        return poisson_arrivals(stream.per_s, seconds, rng)
+        return gamma_arrivals(stream.per_s, seconds, stream.cv, rng)
     if stream.per_capacity is None or not capacity_per_s:
         raise ConfigError(f"{stream.name}: no earlier phase found the capacity")
-    return poisson_arrivals(stream.per_capacity * capacity_per_s, seconds, rng)
+    return gamma_arrivals(stream.per_capacity * capacity_per_s, seconds, stream.cv, rng)
 
 
 def poisson_arrivals(per_s: float, seconds: float, rng: np.random.Generator) -> Times:
@@ -39,6 +42,22 @@ def poisson_arrivals(per_s: float, seconds: float, rng: np.random.Generator) -> 
     # Given their number, the arrivals of a Poisson process are uniformly distributed.
     times: Times = np.sort(rng.random(rng.poisson(per_s * seconds)) * seconds)
     return times
+
+
+def gamma_arrivals(per_s: float, seconds: float, cv: float, rng: np.random.Generator) -> Times:
+    """Return arrivals whose gaps are gamma distributed with a coefficient of variation."""
+    if cv == 1:
+        return poisson_arrivals(per_s, seconds, rng)
+    shape = cv**-2
+    # A process that began at 0 would begin with a burst: what is watched begins later, in it.
+    start_s = _EARLIER_GAPS * max(cv**2, 1) / per_s
+    times = np.zeros(1)
+    while times[-1] < start_s + seconds:
+        count = int(per_s * (start_s + seconds) * 1.2) + 10
+        gaps = rng.gamma(shape, 1 / (shape * per_s), count)
+        times = np.concatenate([times, times[-1] + np.cumsum(gaps)])
+    watched: Times = times[(times >= start_s) & (times < start_s + seconds)] - start_s
+    return watched
 
 
 def step_arrivals(

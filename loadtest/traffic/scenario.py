@@ -22,6 +22,9 @@ KINDS: tuple[Kind, ...] = ("repeat", "paraphrase", "typo", "unseen")
 Route = Literal["embeddings", "chat"]
 Replayed = Literal["embeddings", "chat", "rerank"]
 
+_SESSION = ("chat", 1)
+"""Route and batch of a stream of sessions."""
+
 _SMOKE_PHASE_S = 1.0
 _SMOKE_TEXTS = 50
 _SMOKE_BATCH = 32
@@ -55,9 +58,16 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         route: the API that is called.
         model: the model that is asked for; by default the run's own (`--model`).
         streamed: whether chat answers are streamed.
+        usage: whether a stream is asked for its number of tokens, which comes at its end.
+        turns: questions of a chat session. Each is sent with all that was said before, when the
+            one before was answered with 200 and `think_s` has passed; rates count sessions.
+        think_s: mean pause of a client, or of a session, between an answer and the next question
+            (exponentially distributed).
         batch: number of texts in one request.
         words: least and most words of a made-up text.
         per_s: requests a second, at random moments (a Poisson process).
+        cv: coefficient of variation of the gaps between arrivals, which are gamma distributed:
+            1 is the Poisson process, above 1 come bursts, below 1 the gaps are more even.
         per_capacity: the same, as a multiple of the capacity that an earlier phase found.
         steps: pairs of requests a second and seconds, repeated.
         trace: path of a CSV file, gzip or not, with a column `arrival_ms`.
@@ -70,9 +80,13 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: Route = "embeddings"
     model: str | None = None
     streamed: bool = False
+    usage: bool = False
+    turns: int = 1
+    think_s: float = 0.0
     batch: int = 1
     words: tuple[int, int] = (6, 15)
     per_s: float | None = None
+    cv: float = 1.0
     per_capacity: float | None = None
     steps: tuple[tuple[float, float], ...] = ()
     trace: str | None = None
@@ -227,6 +241,12 @@ def _check(scenario: Scenario, path: Path) -> None:
                 raise ConfigError(
                     f"{place}: give exactly one of per_s, per_capacity, steps, trace and clients"
                 )
+            if stream.cv <= 0 or (stream.cv != 1 and not (stream.per_s or stream.per_capacity)):
+                raise ConfigError(f"{place}: cv is more than 0, and needs per_s or per_capacity")
+            if stream.turns < 1 or (stream.turns > 1 and (stream.route, stream.batch) != _SESSION):
+                raise ConfigError(f"{place}: turns are at least 1, and need the route chat")
+            if stream.think_s < 0 or (stream.think_s and not stream.clients and stream.turns == 1):
+                raise ConfigError(f"{place}: think_s is not negative, and needs clients or turns")
     names = {phase.name for phase in scenario.phases}
     for promise in scenario.promises:
         if {promise.phase, promise.times or promise.phase} - names:

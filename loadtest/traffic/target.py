@@ -76,9 +76,16 @@ class Target:
         body = {"input": given, "model": self.model, "encoding_format": form}
         return self._request("embeddings", body, namespace)
 
-    def chat(self, messages: object, *, streamed: bool, namespace: str | None = None) -> bytes:
-        """Return a request for the answer to messages in the form of OpenAI's API."""
-        body = {"model": self.model, "messages": messages, "stream": streamed}
+    def chat(
+        self, messages: object, *, streamed: bool, usage: bool = False, namespace: str | None = None
+    ) -> bytes:
+        """Return a request for the answer to messages in the form of OpenAI's API.
+
+        With `usage` a stream is asked for its number of tokens.
+        """
+        body: dict[str, object] = {"model": self.model, "messages": messages, "stream": streamed}
+        if usage and streamed:
+            body["stream_options"] = {"include_usage": True}
         return self._request("chat", body, namespace)
 
     def rerank(

@@ -78,10 +78,19 @@ class TextSource:
         self._settled = 0
         self._asked: set[str] = set()
 
-    def draw(self, mix: Mix, words: tuple[int, int], at_s: float, *, remember: bool) -> Drawn:
+    def draw(
+        self,
+        mix: Mix,
+        words: tuple[int, int],
+        at_s: float,
+        *,
+        remember: bool,
+        lasts_s: float = 0.0,
+    ) -> Drawn:
         """Return a text to ask for at `at_s` seconds after the first phase began.
 
         `at_s` must not decrease from call to call. While no text is known, the text is unseen.
+        `lasts_s` is how long the session that it begins goes on.
         """
         while self._settled < len(self._known) and self._asked_at[self._settled] <= at_s:
             self._settled += 1
@@ -92,7 +101,7 @@ class TextSource:
         else:
             drawn = self._draw_known(kind)
         if remember and drawn.kind != "repeat":
-            self.remember(drawn.text, at_s + _SETTLE_S)
+            self.remember(drawn.text, at_s + lasts_s + _SETTLE_S)
         return drawn
 
     def remember(self, text: str, known_at_s: float) -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from cacheproxy.errors import ConfigError
-from loadtest.traffic.arrivals import draw_arrivals, poisson_arrivals, read_trace, step_arrivals
+from loadtest.traffic.arrivals import (
+    draw_arrivals,
+    gamma_arrivals,
+    poisson_arrivals,
+    read_trace,
+    step_arrivals,
+)
 from loadtest.traffic.scenario import Stream
 
 
@@ -21,6 +27,24 @@ def test_poisson_arrivals_have_their_rate_and_their_spread():
     assert (np.diff(times) >= 0).all()
     gaps = np.diff(times)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # as an exponential's are
+
+
+@pytest.mark.parametrize("cv", [0.3, 1.0, 3.0])
+def test_gamma_arrivals_have_their_rate_and_their_coefficient_of_variation(cv):
+    times = gamma_arrivals(200, 100, cv, rng())
+
+    gaps = np.diff(times)
+    assert (gaps >= 0).all()
+    assert 0 <= times.min() < times.max() < 100
+    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.1)
+    assert len(times) == pytest.approx(20_000, rel=0.1)
+
+
+def test_bursts_do_not_begin_with_the_phase():
+    """A renewal process that began at 0 would have (cv**2 - 1) / 2 = 12 arrivals too many."""
+    counts = [len(gamma_arrivals(10, 1, 5.0, rng(seed))) for seed in range(1_000)]
+
+    assert np.mean(counts) == pytest.approx(10, abs=2.5)
 
 
 def test_the_same_seed_gives_the_same_schedule():

@@ -36,7 +36,11 @@ def commands(text: str) -> Iterator[str]:
 COMMANDS = sorted({command for page in PAGES for command in commands(page.read_text())})
 
 URL = "http://127.0.0.1:8080"
-RUN = [command for command in COMMANDS if URL in command or command.startswith("compare ")]
+RUN = [
+    command
+    for command in COMMANDS
+    if URL in command or (command.startswith(("compare ", "export ")) and "--push" not in command)
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,9 @@ def test_a_command_on_a_server_runs(line, workplace):
     server, folder = workplace
     words = shlex.split(line.replace(URL, server.url))
 
-    done = loadtest(*words, *(["--smoke"] if words[0] == "run" else []), folder=folder)
+    done = loadtest(
+        *words, *(["--smoke"] if words[0] in ("run", "find-limit") else []), folder=folder
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
 

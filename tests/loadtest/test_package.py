@@ -54,6 +54,7 @@ def test_the_wheel_adds_nothing_but_cacheproxy_to_site_packages(wheel):
     version = wheel.name.split("-")[1]
     assert tops == {"cacheproxy", f"cacheproxy-{version}.dist-info"}
     assert "cacheproxy/loadtest/scenarios/smoke.toml" in names
+    assert "cacheproxy/loadtest/results/page/uplot/LICENSE" in names
     assert not [name for name in names if name.endswith(".pyc")]
 
 

@@ -7,7 +7,8 @@ from hdrh.histogram import HdrHistogram
 
 from loadtest.client.connection import Exchange
 from loadtest.client.fleet import Outline
-from loadtest.client.samples import pack_sample, read_cache_status, read_samples
+from loadtest.client.pieces import Pieces
+from loadtest.client.samples import SAMPLE, pack_sample, read_cache_status, read_samples
 from loadtest.results.promises import check_promises
 from loadtest.results.result import Result, make_phase
 from loadtest.results.summary import as_text, warnings_of
@@ -49,6 +50,40 @@ def phase_of(rows, *, kinds=b"\0" * 1000, settle_s=0.0, may_refuse=False):
     outline = Outline("s", "embeddings", 1, len(rows), (len(rows), 0, 0, 0), kinds, True)
     phase = Phase("p", 10, (), settle_s, may_refuse=may_refuse)
     return make_phase(phase, [outline], read_samples(b"".join(rows)), [], [])
+
+
+EVENTS = (
+    b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\r\n\r\n'
+    b'data: {"choices":[{"delta":{"reasoning_content": "so"}}]}\n\n'
+    b'data: {"choices":[{"delta":{"content":"he said \\"content\\": \\"x\\" twice"}}]}\n\n'
+    b'data: {"choices":[{"delta":{"content":"\\"quoted\\""}}]}\n\n'
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null}\n\n'
+)
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7}}\n\n'
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+@pytest.mark.parametrize(("body", "tokens"), [(EVENTS, 3), (EVENTS + USAGE, 7)])
+def test_tokens_are_told_or_counted_wherever_a_stream_is_cut(body, tokens, size):
+    pieces = Pieces()
+    for start in range(0, len(body), size):
+        pieces.feed(body[start : start + size], now=1.0 + start)
+
+    assert (pieces.count, pieces.tokens) == (3, tokens)
+    assert 1.0 <= pieces.first <= pieces.last <= len(EVENTS)
+
+
+def test_the_time_per_token_is_that_after_the_first():
+    rows = np.zeros(10, SAMPLE)
+    rows["status"], rows["whole_us"] = 200, 900_000
+    rows["first_token_us"], rows["last_token_us"], rows["tokens"] = 100_000, 500_000, 5
+    outline = Outline("s", "chat", 1, 10, (10, 0, 0, 0), bytes(10), True)
+
+    figures = make_phase(Phase("p", 10, ()), [outline], rows, [], []).streams[0].figures
+
+    assert figures["first_token_p50_ms"] == 100
+    assert figures["per_token_p50_ms"] == 100
+    assert figures["tokens_per_s"] == 5
 
 
 def test_latencies_count_from_the_moment_at_which_a_request_was_to_be_sent():

@@ -4,7 +4,7 @@ import pytest
 
 from cacheproxy.errors import ConfigError
 from loadtest.traffic.plan import Planner
-from loadtest.traffic.scenario import load_scenario, scenario_names
+from loadtest.traffic.scenario import KINDS, Mix, Phase, Stream, load_scenario, scenario_names
 from loadtest.traffic.target import Target
 from loadtest.traffic.texts import TextSource
 
@@ -43,12 +43,32 @@ def test_a_plan_is_the_same_in_every_process():
     assert requests() == requests()
 
 
+def test_a_repeated_session_is_the_same_to_the_byte():
+    mix = Mix(repeat=0.8, unseen=0.2)
+    stream = Stream("s", mix, route="chat", per_s=20, turns=3, think_s=0.5)
+    planner = Planner(TextSource(1), TARGET, 1)
+
+    (plan,) = planner.plan(Phase("p", 30, (stream,)), 0, None)
+
+    sessions = [tuple(turns) for turns in zip(*[iter(plan.requests)] * 3, strict=True)]
+    kinds = [KINDS[kind] for kind in plan.kinds[::3]]
+    firsts = [turns for turns, kind in zip(sessions, kinds, strict=True) if kind == "unseen"]
+    repeats = [turns for turns, kind in zip(sessions, kinds, strict=True) if kind == "repeat"]
+    assert len(firsts) > 50
+    assert set(repeats) <= set(firsts)
+    assert len(sessions) == len(plan.times)
+    assert plan.pauses_s.mean() == pytest.approx(0.5, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ("mix = { unseen = 0.5 }", "adds up to 0.5"),
         ("clients = 2", "give exactly one of"),
         ("loops = 3", "loops"),
+        ("cv = 0", "cv is more than 0"),
+        ("turns = 2", "need the route chat"),
+        ("think_s = 1", "needs clients or turns"),
         ('[[promises]]\nphase = "b"\nfigure = "p99_ms"\nat_most = 1', "names a phase"),
     ],
 )

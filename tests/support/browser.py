@@ -28,7 +28,10 @@ class Browser:
 
     def __init__(self) -> None:
         program = find_chromium()
-        self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-chromium-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="cacheproxy-chromium-",
+            ignore_cleanup_errors=True,  # its children may still write
+        )
         commands, self._commands = os.pipe()
         answers, their_answers = os.pipe()
         # DevTools speaks on the descriptors 3 and 4, each message ended by a zero byte.

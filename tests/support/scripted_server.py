@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 METRICS = """\
@@ -26,8 +27,11 @@ class ScriptedServer:
         pause_s: before each answer, and between the pieces of a stream.
         lost_hits: hits that its metrics do not count.
         has_metrics: whether it has any.
+        answers_every_path: with the same JSON, `/metrics` too.
         breaks_off: whether streams end without their end.
         closes: whether it closes the connection after each answer.
+        slow_every: number of answers of which one takes `slow_s` more; 0 for none.
+        answers_one_at_a_time: whether others wait for the pause of one.
         bodies: that were posted.
     """
 
@@ -35,8 +39,13 @@ class ScriptedServer:
         self.pause_s = 0.0
         self.lost_hits = 0
         self.has_metrics = False
+        self.answers_every_path = False
         self.breaks_off = False
         self.closes = False
+        self.slow_every = 0
+        self.slow_s = 0.0
+        self.answers_one_at_a_time = False
+        self._turn = threading.Lock()
         self.bodies: list[dict] = []
 
     def __enter__(self):
@@ -50,6 +59,9 @@ class ScriptedServer:
                 pass
 
             def do_GET(self):
+                if outer.answers_every_path:
+                    self._answer(200, b'{"data": []}')
+                    return
                 if self.path != "/metrics" or not outer.has_metrics:
                     self._answer(404, b"{}")
                     return
@@ -63,7 +75,10 @@ class ScriptedServer:
                     self._answer(404, b"{}")
                     return
                 outer.bodies.append(body)
-                time.sleep(outer.pause_s)
+                with outer._turn if outer.answers_one_at_a_time else nullcontext():
+                    time.sleep(outer.pause_s)
+                if outer.slow_every and len(outer.bodies) % outer.slow_every == 0:
+                    time.sleep(outer.slow_s)
                 if body.get("stream"):
                     self._stream()
                 else:
@@ -83,7 +98,7 @@ class ScriptedServer:
                 self.send_header("content-type", "text/event-stream")
                 self.send_header("transfer-encoding", "chunked")
                 self.end_headers()
-                pieces = [b'data: {"choices":[]}\n\n'] * 3
+                pieces = [b'data: {"choices":[{"delta":{"content":"word"}}]}\n\n'] * 3
                 for piece in [*pieces, *([] if outer.breaks_off else [b"data: [DONE]\n\n"])]:
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                     time.sleep(outer.pause_s)

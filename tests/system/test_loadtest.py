@@ -24,8 +24,8 @@ def test_smoke_keeps_its_promises_and_agrees_with_the_server(model_home, tmp_pat
     assert set(questions["kinds"]["unseen"]) <= {"miss", "semantic"}
     assert batches["texts"]["hot"] == batches["expected"]["repeat"]
     page = (tmp_path / "smoke.html").read_text()
-    assert page.count("<svg") >= 7
-    assert "src=" not in page.replace("xmlns", "")
+    assert page.count("<figure data-plot=") >= 8
+    assert " src=" not in page
 
 
 def test_a_restart_in_a_scenario_comes_back_with_what_was_stored(model_home, tmp_path):
