@@ -7,10 +7,10 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest", "scores", "device"),
+    *("tenants", "ingest", "scores", "device", "embedded"),
 )
 
-_FOLDERS = {"device": "offline.device"}
+_FOLDERS = {name: f"offline.{name}" for name in ("device", "embedded")}
 
 
 class _Benchmarks(click.Group):

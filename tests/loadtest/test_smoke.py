@@ -27,12 +27,13 @@ SHOWN = {
     "tenants": ("names without end", "hits lost"),
     "ingest": ("engine alone:", "in the last"),
     "device": ("cosine to float32", "over HTTP, 4 clients", "serve --device cuda without a GPU"),
+    "embedded": ("neighbours are found after", "recall@1", "lookup by probe"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged", "ingest", "scores")
+IN_PROCESS = ("thresholds", "judged", "ingest", "scores", "embedded")
 """Benchmarks that start no server."""
 
 

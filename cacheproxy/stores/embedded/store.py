@@ -101,7 +101,7 @@ class EmbeddedStore:
         self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
         indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
-        self._indexing = Indexing(indexer, now)
+        self._indexing = Indexing(indexer, now, path if is_indexing else None)
         self._removal = Removal(
             self._database,
             self._writer,
@@ -126,6 +126,7 @@ class EmbeddedStore:
         except StoreError:
             # The first attempt found the file corrupt; the second sets it aside.
             await self._connect()
+        await self._indexing.restore()
         if self._listener is not None:
             await self._listener.start()
         self._calls.open()
@@ -142,6 +143,7 @@ class EmbeddedStore:
         # A purge that is cut short here is completed by another process, or after the next open.
         await self._purging.cut_short()
         await self._calls.ended()
+        await self._indexing.save()
         for thread in self._threads:
             await thread.close()
 
@@ -241,6 +243,7 @@ class EmbeddedStore:
         with self._calls.one():
             await self._removal.sweep()
             await self._indexing.measure()
+            await self._indexing.renew_snapshots()
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
