@@ -7,10 +7,10 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest", "scores", "device", "embedded"),
+    *("tenants", "ingest", "scores", "device", "embedded", "eviction"),
 )
 
-_FOLDERS = {name: f"offline.{name}" for name in ("device", "embedded")}
+_FOLDERS = {name: f"offline.{name}" for name in ("device", "embedded", "eviction")}
 
 
 class _Benchmarks(click.Group):

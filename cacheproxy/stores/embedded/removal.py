@@ -15,6 +15,7 @@ from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.shares import StoreShares
+from cacheproxy.stores.embedded.uses import Uses
 from cacheproxy.stores.protocol import Progress, StoreStats
 
 
@@ -49,6 +50,7 @@ class Removal:
         indexing: Indexing,
         *,
         shares: StoreShares,
+        uses: Uses,
         now: Callable[[], float],
     ) -> None:
         """Prepare.
@@ -57,7 +59,8 @@ class Removal:
             database: behind the threads.
             writer: removes rows.
             indexing: drops the probes of removed rows.
-            shares: finds whose entries are evicted, those that were written first.
+            shares: finds whose entries are evicted.
+            uses: spares some of them.
             now: Unix time, seconds.
         """
         self.stats = EmbeddedStats()
@@ -65,6 +68,7 @@ class Removal:
         self._writer = writer
         self._indexing = indexing
         self._shares = shares
+        self._uses = uses
         self._now = now
         self._running: set[int] = set()
 
@@ -127,7 +131,7 @@ class Removal:
         return removed
 
     def _evict_some(self, connection: Connection) -> list[Removed]:
-        evicted = rows.evict(connection, self._shares.find_excess)
+        evicted = rows.evict(connection, self._shares.find_excess, self._uses)
         self.measure(connection, evicted=len(evicted))
         return evicted
 

@@ -20,12 +20,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import usearch
 from filelock import FileLock, Timeout
-from usearch.index import Index
 
 from cacheproxy.stores.embedded.database import Connection, transaction
-from cacheproxy.stores.embedded.vectors import PartitionIndex, new_graph
+from cacheproxy.stores.embedded.vectors import GRAPH_KIND, Graph, PartitionIndex, new_graph
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ _LOG_SHARE = 16
 written to disk some 16 times with its graph, 8 kB in all; and after a kill -9 a 16th is indexed
 again, in the background."""
 
-_KIND = f"1 usearch-{usearch.__version__.split('.', maxsplit=1)[0]} cos i8"
+_KIND = f"1 {GRAPH_KIND}"
 """Snapshots of another kind are ignored. Raise the first number if what nodes mean changes."""
 
 _LEFT_S = 3600.0
@@ -188,7 +186,7 @@ def _named(connection: Connection) -> list[Snapshot]:
     return [Snapshot(*row) for row in rows]
 
 
-def _read(path: Path, snapshot: Snapshot) -> Index:
+def _read(path: Path, snapshot: Snapshot) -> Graph:
     if snapshot.kind != _KIND:
         raise _UnusableError(f"is of the kind {snapshot.kind!r}, and this is {_KIND!r}")
     # usearch trusts the lengths that it reads, so that nothing is read before the sum is right.

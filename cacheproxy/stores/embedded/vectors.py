@@ -20,13 +20,17 @@ import numpy as np
 # 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
 import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
-from usearch.index import Index
+from usearch import __version__ as _usearch_version
+from usearch.index import Index as Graph
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
+
+GRAPH_KIND = f"usearch-{_usearch_version.split('.', maxsplit=1)[0]} cos i8"
+"""What has to be equal for a saved graph to be of use."""
 
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 128
@@ -89,12 +93,12 @@ WHERE NOT EXISTS (SELECT 1 FROM entries WHERE partition = ?2 AND probe_hash = ha
 """
 
 
-def new_graph(dimensions: int) -> Index:
+def new_graph(dimensions: int) -> Graph:
     """Return an empty graph for probes `quantized` to int8."""
     # Not the inner product: rounding also changes lengths, and then the longest of many near-equal
     # vectors is the nearest to all of them. Of 500 within 1e-3 of one another in float16, one found
     # itself by the inner product, and all did by cosine (measured).
-    return Index(
+    return Graph(
         ndim=dimensions,
         metric="cos",
         dtype="i8",
@@ -156,7 +160,7 @@ class PartitionIndex:
         """The memory that the graph takes."""
         return int(self.graph.memory_usage)
 
-    def restore(self, graph: Index, last_id: int) -> None:
+    def restore(self, graph: Graph, last_id: int) -> None:
         """Take over the graph of a snapshot that had seen the rows up to `last_id`.
 
         What was removed since is still in it: it is never found, as lookups read the rows, and
