@@ -87,10 +87,12 @@ class Indexing:
         if self._path is None:
             return
         try:
-            await self._thread.run(self._restore, snapshots.folder_of(self._path))
+            restored = await self._thread.run(self._restore, snapshots.folder_of(self._path))
         except StoreError as error:
             _log.warning("the snapshots of vector indexes are ignored: %s", error)
-        self._checking = asyncio.create_task(self._check())
+            return
+        if restored:
+            self._checking = asyncio.create_task(self._check())
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -187,9 +189,12 @@ class Indexing:
 
     # What follows runs on the thread.
 
-    def _restore(self, connection: Connection, folder: Path) -> None:
-        for owner, index in snapshots.load_all(connection, folder, _LOADED_PARTITIONS):
+    def _restore(self, connection: Connection, folder: Path) -> int:
+        """Load the snapshots; return how many there were."""
+        found = snapshots.load_all(connection, folder, _LOADED_PARTITIONS)
+        for owner, index in found:
             self._indexes.restore(connection, owner, index)
+        return len(found)
 
     def _check_some(self, connection: Connection) -> bool:
         """Check some nodes of one restored index; return whether all are done."""

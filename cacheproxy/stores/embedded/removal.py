@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cacheproxy.stores.embedded import notices, rows
+from cacheproxy.stores.embedded import notices, rows, snapshots
 from cacheproxy.stores.embedded.database import Connection, Database
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.indexing import Indexing
@@ -103,6 +103,9 @@ class Removal:
                 count += len(removed)
                 if progress is not None:
                     progress(count)
+            if purge.tag is None and purge.key is None and self._database.path is not None:
+                folder = snapshots.folder_of(self._database.path)
+                await self._writer.run(snapshots.forget_namespace, folder, purge.namespace)
             await self._writer.run(notices.finish_purge, purge)
         finally:
             self._running.discard(purge.generation)

@@ -177,6 +177,16 @@ def save(connection: Connection, folder: Path, index: PartitionIndex) -> None:
     _remove_unnamed(connection, folder, index.partition)
 
 
+def forget_namespace(connection: Connection, folder: Path, namespace: bytes) -> None:
+    """Remove a namespace's snapshots, as their probes say much of the texts."""
+    rows = connection.execute(
+        "DELETE FROM snapshots WHERE partition BETWEEN ? AND ? RETURNING file",
+        (namespace + b"\0" * 8, namespace + b"\xff" * 8),
+    ).fetchall()
+    for (file,) in rows:
+        (folder / file).unlink(missing_ok=True)
+
+
 def _named(connection: Connection) -> list[Snapshot]:
     """Return the snapshots that the database names, the newest first."""
     rows = connection.execute(

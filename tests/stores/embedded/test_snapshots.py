@@ -203,3 +203,15 @@ async def test_only_its_owner_can_read_a_snapshot(path):
     (file,) = files(path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+async def test_a_purge_of_a_namespace_takes_its_snapshots_with_it(path):
+    await fill(path)
+    other = PARTITION._replace(namespace_id="f" * 32)
+    async with opened(path, is_indexing=False) as store:
+        assert await store.purge(Scope(other.namespace_id)) == 0
+        assert len(files(path)) == 1
+        assert await store.purge(Scope(PARTITION.namespace_id)) == 500
+        assert files(path) == []
+    async with opened(path) as store:
+        assert await keys_found(store, PROBES[:1]) == [None]
