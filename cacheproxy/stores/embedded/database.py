@@ -100,7 +100,8 @@ CREATE TABLE IF NOT EXISTS snapshots (
     nodes INTEGER NOT NULL,
     kind TEXT NOT NULL,
     file TEXT NOT NULL,
-    sha256 BLOB NOT NULL
+    sha256 BLOB NOT NULL,
+    centre BLOB
 )
 """
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from cacheproxy.stores.embedded.database import Connection, transaction
@@ -58,6 +59,7 @@ class Snapshot:
     kind: str
     file: str
     sha256: bytes
+    centre: bytes | None
 
 
 def folder_of(path: Path) -> Path:
@@ -136,7 +138,8 @@ def load(connection: Connection, folder: Path, snapshot: Snapshot) -> PartitionI
         connection.execute("DELETE FROM snapshots WHERE file = ?", (snapshot.file,))
         return None
     index = PartitionIndex(snapshot.partition, snapshot.dimensions)
-    index.restore(graph, snapshot.last_id)
+    centre = snapshot.centre and np.frombuffer(snapshot.centre, "<f4")
+    index.restore(graph, centre, snapshot.last_id)
     return index
 
 
@@ -164,10 +167,11 @@ def save(connection: Connection, folder: Path, index: PartitionIndex) -> None:
         # From here on the database names the new file, and no longer the one before.
         with transaction(connection):
             connection.execute(
-                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(index.partition, found[0], index.dimensions, index.last_id),
                     *(len(index.graph), _KIND, path.name, digest),
+                    None if index.centre is None else index.centre.astype("<f4").tobytes(),
                 ),
             )
     except BaseException:
@@ -190,7 +194,7 @@ def forget_namespace(connection: Connection, folder: Path, namespace: bytes) -> 
 def _named(connection: Connection) -> list[Snapshot]:
     """Return the snapshots that the database names, the newest first."""
     rows = connection.execute(
-        "SELECT partition, owner, dimensions, last_id, nodes, kind, file, sha256"
+        "SELECT partition, owner, dimensions, last_id, nodes, kind, file, sha256, centre"
         " FROM snapshots ORDER BY last_id DESC"
     ).fetchall()
     return [Snapshot(*row) for row in rows]
