@@ -197,7 +197,7 @@ class PartitionIndex:
             self.last_id = last_id
         self.indexed += rows
         if self.centre is None and len(self.graph) >= _CENTRED_FROM:
-            codes = self.graph.get(self.graph.keys[:]).astype(np.float32)
+            codes = np.array(self.graph.get(self.graph.keys[:]), np.float32)
             self.centre = (codes / np.linalg.norm(codes, axis=1, keepdims=True)).mean(axis=0)
             self._begin_anew()
             return False
@@ -302,8 +302,7 @@ class PartitionIndex:
     def _begin_anew(self) -> None:
         """Build the graph from all rows again; until then, nothing is found."""
         self.graph = new_graph(self.dimensions)
-        self._most_nodes = 0
-        self.last_id = 0
+        self._most_nodes = self.last_id = self.indexed = 0
         self.ready = False
 
     def _quantized(self, probes: NDArray[np.float32]) -> NDArray[np.int8]:

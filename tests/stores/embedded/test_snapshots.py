@@ -43,10 +43,11 @@ async def documents(store) -> int:
     return store.stats().index.documents
 
 
-async def test_the_first_lookup_after_a_restart_finds_what_was_there_before(path):
-    await fill(path)
+@pytest.mark.parametrize("count", [500, 600])  # with the probes' mean in the graph, and without
+async def test_the_first_lookup_after_a_restart_finds_what_was_there_before(path, count):
+    await fill(path, count)
     async with opened(path) as store:
-        assert await keys_found(store, PROBES[:500]) == [key(n) for n in range(500)]
+        assert await keys_found(store, PROBES[:count]) == [key(n) for n in range(count)]
 
 
 async def test_without_a_snapshot_the_first_lookup_finds_nothing(path):
@@ -58,11 +59,11 @@ async def test_without_a_snapshot_the_first_lookup_finds_nothing(path):
 
 
 async def test_entries_written_after_the_snapshot_are_found_in_the_end(path):
-    await fill(path)
+    await fill(path, 550)
     async with opened(path, is_indexing=False) as store:
-        await store.put_many(entries(range(500, 600), probes=PROBES[500:]))
+        await store.put_many(entries(range(550, 600), probes=PROBES[550:]))
     async with opened(path) as store:
-        assert await keys_found(store, PROBES[:500]) == [key(n) for n in range(500)]
+        assert await keys_found(store, PROBES[:550]) == [key(n) for n in range(550)]
         async with asyncio.timeout(30):
             while await keys_found(store, PROBES) != [key(n) for n in range(600)]:
                 pass
