@@ -101,7 +101,7 @@ CREATE TABLE IF NOT EXISTS snapshots (
     kind TEXT NOT NULL,
     file TEXT NOT NULL,
     sha256 BLOB NOT NULL,
-    centre BLOB
+    codes BLOB
 )
 """
 

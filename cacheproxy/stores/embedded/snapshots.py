@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
+from cacheproxy.stores.embedded.codes import Codes
 from cacheproxy.stores.embedded.database import Connection, transaction
 from cacheproxy.stores.embedded.vectors import GRAPH_KIND, Graph, PartitionIndex, new_graph
 
@@ -59,7 +59,7 @@ class Snapshot:
     kind: str
     file: str
     sha256: bytes
-    centre: bytes | None
+    codes: bytes | None
 
 
 def folder_of(path: Path) -> Path:
@@ -138,8 +138,7 @@ def load(connection: Connection, folder: Path, snapshot: Snapshot) -> PartitionI
         connection.execute("DELETE FROM snapshots WHERE file = ?", (snapshot.file,))
         return None
     index = PartitionIndex(snapshot.partition, snapshot.dimensions)
-    centre = snapshot.centre and np.frombuffer(snapshot.centre, "<f4")
-    index.restore(graph, centre, snapshot.last_id)
+    index.restore(graph, Codes.read(snapshot.codes), snapshot.last_id)
     return index
 
 
@@ -171,7 +170,7 @@ def save(connection: Connection, folder: Path, index: PartitionIndex) -> None:
                 (
                     *(index.partition, found[0], index.dimensions, index.last_id),
                     *(len(index.graph), _KIND, path.name, digest),
-                    None if index.centre is None else index.centre.astype("<f4").tobytes(),
+                    index.codes.saved,
                 ),
             )
     except BaseException:
@@ -194,7 +193,7 @@ def forget_namespace(connection: Connection, folder: Path, namespace: bytes) -> 
 def _named(connection: Connection) -> list[Snapshot]:
     """Return the snapshots that the database names, the newest first."""
     rows = connection.execute(
-        "SELECT partition, owner, dimensions, last_id, nodes, kind, file, sha256, centre"
+        "SELECT partition, owner, dimensions, last_id, nodes, kind, file, sha256, codes"
         " FROM snapshots ORDER BY last_id DESC"
     ).fetchall()
     return [Snapshot(*row) for row in rows]

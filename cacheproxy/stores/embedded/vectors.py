@@ -25,6 +25,7 @@ from usearch.index import Index as Graph
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
+from cacheproxy.stores.embedded.codes import Codes
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
@@ -37,21 +38,18 @@ _EXPANSION_ADD = 128
 _EXPANSION_SEARCH = 64
 
 _CENTRED_FROM = 512
-"""Nodes from which on a graph is built of probes less their mean. Static probes of questions have a
-mean of length 0.67, and texts near to it are near to all others: a search is led astray by them.
-Without the mean, 60,000 probes of real questions had a recall of 0.90 at the same expansion that
-found 0.78 with it; of neighbours with a score above 0.9, 0.98 instead of 0.85 (measured)."""
+"""Nodes from which on a graph is built of probes less their mean (`codes`)."""
 
 CATCH_UP_ROWS = 4
 """Rows per job of indexing: some 2 ms, for which a lookup may have to wait."""
 
-_CANDIDATES = (16, 64)
-"""How many neighbours are asked for: a few, so that some may be gone; if all are, many, once."""
+_CANDIDATES = 32
+"""How many nodes a search proposes; some may be gone."""
 
-_LEAST_READ = 4
-_MARGIN = 0.02
-"""Candidates are read and scored exactly: the first four, and those so little behind the first in
-the graph's distance. That is not the score: it is of rounded probes, less their mean."""
+_READ = 16
+_MARGIN = 0.006
+"""Candidates are read and scored exactly if their codes' scores are so little behind the best, and
+if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
 
 _CHECK_NODES = 256
 """Nodes of a loaded snapshot that one job checks for rows: some 2 ms."""
@@ -131,7 +129,7 @@ class PartitionIndex:
         partition: its id (`rows.partition_id`).
         dimensions: of the probes.
         graph: its nodes are named by `probe_hash`.
-        centre: float32 [d], which probes lack in the graph; None while it is small.
+        codes: what probes are in the graph.
     """
 
     def __init__(self, partition: bytes, dimensions: int) -> None:
@@ -141,7 +139,8 @@ class PartitionIndex:
         self.partition = partition
         self.dimensions = dimensions
         self.graph = new_graph(dimensions)
-        self.centre: NDArray[np.float32] | None = None
+        self.codes = Codes()
+        self._next: PartitionIndex | None = None  # is to take the place of this one
         self._most_nodes = 0
         self._unchecked: NDArray[np.uint64] = np.empty(0, np.uint64)
 
@@ -155,13 +154,13 @@ class PartitionIndex:
         """The memory that the graph takes."""
         return int(self.graph.memory_usage)
 
-    def restore(self, graph: Graph, centre: NDArray[np.float32] | None, last_id: int) -> None:
+    def restore(self, graph: Graph, codes: Codes, last_id: int) -> None:
         """Take over the graph of a snapshot that had seen the rows up to `last_id`.
 
         What was removed since is still in it: it is never found, as lookups read the rows, and
         leaves the graph when it is next proposed, or by `check_some`.
         """
-        self.graph, self.centre, self.last_id = graph, centre, last_id
+        self.graph, self.codes, self.last_id = graph, codes, last_id
         self.indexed, self.ready = 0, True
         self._most_nodes = len(graph)
         self._unchecked = graph.keys[:]
@@ -191,20 +190,36 @@ class PartitionIndex:
             if missing:
                 nodes = np.array(missing, np.uint64)
                 added = np.stack([new[value] for value in missing])
-                self.graph.add(nodes, self._quantized(added), threads=1)
+                self.graph.add(nodes, self.codes.of(added), threads=1)
                 self._most_nodes = max(self._most_nodes, len(self.graph))
         if last_id is not None:
             self.last_id = last_id
         self.indexed += rows
-        if self.centre is None and len(self.graph) >= _CENTRED_FROM:
-            codes = np.array(self.graph.get(self.graph.keys[:]), np.float32)
-            self.centre = (codes / np.linalg.norm(codes, axis=1, keepdims=True)).mean(axis=0)
-            self._begin_anew()
+        if self.codes.centre is None and self._next is None and len(self.graph) >= _CENTRED_FROM:
+            self._use_codes(Codes.learnt(self._codes_of(self.graph.keys[:])))
             return False
         if rows < most:
             self.ready = True
-            return True
+            return self._next is None or self._change_over(self._next, connection, now, most)
         return False
+
+    def _use_codes(self, codes: Codes) -> None:
+        """Begin another graph with other codes; the one that is searched stays until then."""
+        if self.ready:
+            self._next = PartitionIndex(self.partition, self.dimensions)
+            self._next.codes = codes
+        else:
+            self.codes = codes
+            self._begin_anew()
+
+    def _change_over(
+        self, to: "PartitionIndex", connection: Connection, now: float, most: int
+    ) -> bool:
+        if not to.catch_up(connection, now, most):
+            return False
+        self.graph, self.codes, self.last_id = to.graph, to.codes, to.last_id
+        self._most_nodes, self._next = len(to.graph), None
+        return True
 
     def is_behind(self, connection: Connection) -> bool:
         """Return whether rows have been written that are not indexed yet."""
@@ -226,11 +241,10 @@ class PartitionIndex:
         """
         answers: list[Neighbour | None] = [None] * len(probes)
         pending = list(range(len(probes)))
-        for count in _CANDIDATES:
+        for most, margin in ((_READ, _MARGIN), (_CANDIDATES, math.inf)):
             if not pending or not len(self.graph):
                 break
-            margin = _MARGIN if count == _CANDIDATES[0] else math.inf
-            proposed = self._search(probes[pending], count, margin)
+            proposed = self._search(probes[pending], _CANDIDATES, most, margin)
             live = self._read(connection, {value for row in proposed for value in row}, now)
             lost = []
             for query, hashes in zip(pending, proposed, strict=True):
@@ -247,10 +261,10 @@ class PartitionIndex:
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
         alive: list[_Live] = []
-        for more in _CANDIDATES:
+        for more in (_READ, _CANDIDATES):
             if not len(self.graph):
                 break
-            (proposed,) = self._search(probe[None], count + more)
+            (proposed,) = self._search(probe[None], count + more, count + more)
             live = self._read(connection, proposed, now)
             alive = list(live.values())
             if len(alive) >= count or len(proposed) < count + more:
@@ -259,17 +273,25 @@ class PartitionIndex:
         return sorted(scored, key=lambda neighbour: -neighbour.score)[:count]
 
     def _search(
-        self, probes: NDArray[np.float32], count: int, margin: float = math.inf
+        self, probes: NDArray[np.float32], count: int, most: int, margin: float = math.inf
     ) -> list[list[int]]:
-        """Return for each probe the nearest nodes: a few, and those within a margin."""
-        matches: Any = self.graph.search(self._quantized(probes), count, threads=1)
-        found = [len(matches.keys)] if len(probes) == 1 else matches.counts
-        keys, distances = np.atleast_2d(matches.keys), np.atleast_2d(matches.distances)
-        proposed = []
-        for row, far, n in zip(keys, distances, found, strict=True):
-            near = np.searchsorted(far[:n], far[0] + margin, side="right") if n else 0
-            proposed.append(row[: min(n, max(near, _LEAST_READ))].tolist())
+        """Return for each probe the best of `count` nodes: `most`, at most `margin` behind one."""
+        matches: Any = self.graph.search(self.codes.of(probes), count, threads=1)
+        counts = [len(matches.keys)] if len(probes) == 1 else matches.counts
+        proposed: list[list[int]] = []
+        for probe, keys, found in zip(probes, np.atleast_2d(matches.keys), counts, strict=True):
+            if not found:
+                proposed.append([])
+                continue
+            scores = self.codes.scores(probe, self._codes_of(keys[:found]))
+            best = np.argsort(-scores)[:most]
+            proposed.append(keys[best[scores[best] >= scores[best[0]] - margin]].tolist())
         return proposed
+
+    def _codes_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int8]:
+        """Return the codes of nodes, int8 [n, d]."""
+        joined: NDArray[np.int8] = np.concatenate(self.graph.get(keys, np.int8))
+        return joined.reshape(-1, self.dimensions)
 
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
@@ -302,19 +324,9 @@ class PartitionIndex:
     def _begin_anew(self) -> None:
         """Build the graph from all rows again; until then, nothing is found."""
         self.graph = new_graph(self.dimensions)
+        self._next = None
         self._most_nodes = self.last_id = self.indexed = 0
         self.ready = False
-
-    def _quantized(self, probes: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Return int8 [n, d] of float32 [n, d]: each row scaled so that its largest number is 127.
-
-        A cosine does not see the scale. usearch itself scales a unit vector's length to 127, which
-        leaves 256 numbers of about 8: several times as coarse.
-        """
-        moved = probes if self.centre is None else probes - self.centre
-        largest = np.maximum(np.abs(moved).max(axis=1, keepdims=True), 1e-9)
-        rounded: NDArray[np.int8] = np.rint(moved * (127 / largest)).astype(np.int8)
-        return rounded
 
 
 class VectorIndexes:

@@ -10,6 +10,7 @@ import csv
 import gzip
 import heapq
 import random
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,8 +62,8 @@ def main(path: Path | None, requests: int, shares: Sequence[float]) -> None:
 
 
 def _tokens(path: Path) -> list[int]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
+    is_packed = path.suffix == ".gz"
+    with gzip.open(path, "rt") if is_packed else path.open(encoding="utf-8") as file:
         return [int(row["output_tokens"]) for row in csv.DictReader(file)]
 
 
@@ -165,7 +166,7 @@ class _Lru(_Fifo):
         self._kept.move_to_end(one.name)
 
 
-class _Ranked(_Fifo):
+class _Ranked(_Fifo, ABC):
     """Whatever has the lowest rank goes."""
 
     def __init__(self, most: float) -> None:
@@ -174,8 +175,8 @@ class _Ranked(_Fifo):
         self._heap: list[tuple[int, int, int]] = []  # of equal ranks, the one used longest ago
         self._count = 0
 
-    def _rank(self, one: _Request) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _rank(self, one: _Request) -> int: ...
 
     def _use(self, one: _Request) -> None:
         self._ranks[one.name] = self._rank(one)
