@@ -129,6 +129,9 @@ def load(connection: Connection, folder: Path, snapshot: Snapshot) -> PartitionI
     try:
         graph = _read(folder / snapshot.file, snapshot)
     except (_UnusableError, OSError) as error:
+        renewed = [one for one in _named(connection) if one.partition == snapshot.partition]
+        if renewed and renewed[0].file != snapshot.file:
+            return load(connection, folder, renewed[0])
         reason = f"cannot be read ({error})" if isinstance(error, OSError) else error
         _log.warning(
             "the snapshot %s of a vector index is ignored because it %s; the index is rebuilt",
