@@ -15,27 +15,14 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-
-# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime
-# 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
-import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
-from usearch import __version__ as _usearch_version
-from usearch.index import Index as Graph
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
-from cacheproxy.stores.embedded.codes import Codes
+from cacheproxy.stores.embedded.codes import Codes, Graph, codes_of, keys_of, new_graph
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
-
-GRAPH_KIND = f"usearch-{_usearch_version.split('.', maxsplit=1)[0]} cos i8"
-"""What has to be equal for a saved graph to be of use."""
-
-_CONNECTIVITY = 16
-_EXPANSION_ADD = 128
-_EXPANSION_SEARCH = 64
 
 _CENTRED_FROM = 512
 """Nodes from which on a graph is built of probes less their mean (`codes`)."""
@@ -93,21 +80,6 @@ _GONE = """
 SELECT json_group_array(hash.value) FROM json_each(?1) AS hash
 WHERE NOT EXISTS (SELECT 1 FROM entries WHERE partition = ?2 AND probe_hash = hash.value)
 """
-
-
-def new_graph(dimensions: int) -> Graph:
-    """Return an empty graph for probes in int8."""
-    # Not the inner product: rounding also changes lengths, and then the longest of many near-equal
-    # vectors is the nearest to all of them. Of 500 within 1e-3 of one another in float16, one found
-    # itself by the inner product, and all did by cosine (measured).
-    return Graph(
-        ndim=dimensions,
-        metric="cos",
-        dtype="i8",
-        connectivity=_CONNECTIVITY,
-        expansion_add=_EXPANSION_ADD,
-        expansion_search=_EXPANSION_SEARCH,
-    )
 
 
 class _Live(NamedTuple):
@@ -196,7 +168,7 @@ class PartitionIndex:
             self.last_id = last_id
         self.indexed += rows
         if self.codes.centre is None and self._next is None and len(self.graph) >= _CENTRED_FROM:
-            self._use_codes(Codes.learnt(self._codes_of(self.graph.keys[:])))
+            self._use_codes(Codes.learnt(codes_of(self.graph, keys_of(self.graph))))
             return False
         if rows < most:
             self.ready = True
@@ -283,15 +255,10 @@ class PartitionIndex:
             if not found:
                 proposed.append([])
                 continue
-            scores = self.codes.scores(probe, self._codes_of(keys[:found]))
+            scores = self.codes.scores(probe, codes_of(self.graph, keys[:found]))
             best = np.argsort(-scores)[:most]
             proposed.append(keys[best[scores[best] >= scores[best[0]] - margin]].tolist())
         return proposed
-
-    def _codes_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int8]:
-        """Return the codes of nodes, int8 [n, d]."""
-        joined: NDArray[np.int8] = np.concatenate(self.graph.get(keys, np.int8))
-        return joined.reshape(-1, self.dimensions)
 
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
