@@ -1,4 +1,4 @@
-"""Probes as the graphs hold them: what is left of a score after rounding, with a mean or without."""
+"""Probes as the graphs hold them: what rounding leaves of a score, with a mean or without."""
 
 import numpy as np
 from unit_probes import random_probes, unit
@@ -18,7 +18,7 @@ def test_scores_of_codes_differ_little_from_those_of_the_probes():
 
     centred = Codes.learnt(Codes().of(PROBES[:512]))
     assert np.linalg.norm(PROBES.mean(axis=0)) > 0.6
-    assert np.linalg.norm(centred.of(PROBES).astype(float).mean(axis=0)) < 10
+    assert np.linalg.norm(centred.of(PROBES).astype(float).mean(axis=0)) < 20
     difference = scores(centred) - true
     assert np.ptp(difference, axis=1).max() < 0.012  # all of a probe's are off by the same number
 
