@@ -45,6 +45,9 @@ _SAVED_ROWS = 1024
 """Rows that a snapshot lacks, from which on it is saved when the store is closed: to index them
 again takes as long as to save a middling graph."""
 
+_CHECK_PAUSE_S = 0.02
+"""Pause between checks of restored nodes, for lookups: a million take some six minutes."""
+
 _NEAREST_ROWS = 32
 """Probes looked up in one job, which takes some 5 ms."""
 
@@ -183,7 +186,7 @@ class Indexing:
     async def _check(self) -> None:
         try:
             while not await self._thread.run(self._check_some):
-                pass
+                await asyncio.sleep(_CHECK_PAUSE_S)
         except StoreError as error:
             _log.warning("a vector index keeps the probes of removed entries: %s", error)
 

@@ -38,8 +38,8 @@ _MARGIN = 0.006
 """Candidates are read and scored exactly if their codes' scores are so little behind the best, and
 if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
 
-_CHECK_NODES = 256
-"""Nodes of a loaded snapshot that one job checks for rows: some 2 ms."""
+_CHECK_NODES = 64
+"""Nodes of a loaded snapshot that one job checks for rows: few, as each may read a page."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
