@@ -7,10 +7,10 @@ import click
 
 BENCHMARKS = (
     *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
-    *("tenants", "ingest", "scores", "device", "token-ids"),
+    *("tenants", "ingest", "scores", "device", "token-ids", "embedded", "eviction"),
 )
 
-_MODULES = {"device": "offline.device", "token-ids": "offline.token_ids"}
+_OFFLINE = ("device", "token-ids", "embedded", "eviction")
 
 
 class _Benchmarks(click.Group):
@@ -20,7 +20,9 @@ class _Benchmarks(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in BENCHMARKS:
             return None
-        command: click.Command = import_module(f".{_MODULES.get(name, name)}", __package__).main
+        folder = ".offline" if name in _OFFLINE else ""
+        module = import_module(f"{folder}.{name.replace('-', '_')}", __package__)
+        command: click.Command = module.main
         return command
 
 

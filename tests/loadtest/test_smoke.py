@@ -28,12 +28,14 @@ SHOWN = {
     "ingest": ("engine alone:", "in the last"),
     "device": ("cosine to float32", "over HTTP, 4 clients", "serve --device cuda without a GPU"),
     "token-ids": ("60 texts", "each text of a caller of its own", "o200k_base"),
+    "embedded": ("neighbours are found after", "recall@1", "lookup by probe"),
+    "eviction": ("S3-FIFO  optimum", "drifting", "recent"),
     "rerank": ("scores to float, Spearman", "inferred where 90 were seen      10"),
 }
 """What the output of each benchmark must contain."""
 
 
-IN_PROCESS = ("thresholds", "judged", "ingest", "scores", "token-ids")
+IN_PROCESS = ("thresholds", "judged", "ingest", "scores", "token-ids", "embedded", "eviction")
 """Benchmarks that start no server."""
 
 
@@ -42,7 +44,7 @@ def flags_of(model_home, empty_redis_url, wrk) -> Callable[[str], list[str]]:
     """Return a function that gives the flags of a benchmark's smallest run."""
 
     def flags(name: str) -> list[str]:
-        home = [] if name == "thresholds" else ["--home", str(model_home)]
+        home = [] if name in ("thresholds", "eviction") else ["--home", str(model_home)]
         redis = ["--redis", empty_redis_url] if name in ("hits", "semantic") else []
         return ["bench", name, "--smoke", *home, *redis]
 

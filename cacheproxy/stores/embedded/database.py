@@ -90,6 +90,21 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
 END;
 """
 
+# Not part of the schema that `_FORMAT` numbers: a file of before there were snapshots stays usable.
+_SNAPSHOTS = """
+CREATE TABLE IF NOT EXISTS snapshots (
+    partition BLOB PRIMARY KEY,
+    owner TEXT NOT NULL,
+    dimensions INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,  -- of the newest entry that is in it
+    nodes INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    file TEXT NOT NULL,
+    sha256 BLOB NOT NULL,
+    codes BLOB
+)
+"""
+
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -236,6 +251,7 @@ def _adopt(connection: Connection) -> None:
             f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
             f" PRAGMA user_version = {_FORMAT}; COMMIT;"
         )
+    connection.execute(_SNAPSHOTS)
 
 
 def _set_aside(path: Path) -> Path:

@@ -9,7 +9,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,11 @@ from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.fairness.owner import current_owner
 from cacheproxy.fairness.pool import FairPool
+from cacheproxy.stores.embedded import snapshots
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.rows import Removed
+from cacheproxy.stores.embedded.snapshotter import Snapshotter
 from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition
 
@@ -37,6 +41,13 @@ _LAG_ROWS = 1024
 """How many rows of other processes a write indexes along with its own. If there are more, all are
 indexed in the background, and the new entries are found by probe only afterwards."""
 
+_SAVED_ROWS = 1024
+"""Rows that a snapshot lacks, from which on it is saved when the store is closed: to index them
+again takes as long as to save a middling graph."""
+
+_CHECK_PAUSE_S = 0.02
+"""Pause between checks of restored nodes, for lookups: a million take some six minutes."""
+
 _NEAREST_ROWS = 32
 """Probes looked up in one job, which takes some 5 ms."""
 
@@ -50,8 +61,14 @@ class _Lookup:
 class Indexing:
     """Looks up probes and keeps the graphs up to date; used from one event loop."""
 
-    def __init__(self, thread: DatabaseThread, now: Callable[[], float]) -> None:
-        """Work on `thread`, which owns the graphs; `now` is Unix time, seconds."""
+    def __init__(self, thread: DatabaseThread, now: Callable[[], float], path: Path | None) -> None:
+        """Prepare.
+
+        Args:
+            thread: owns the graphs.
+            now: Unix time, seconds.
+            path: of the database whose graphs have snapshots; None for none.
+        """
         self._thread = thread
         self._now = now
         self._indexes = VectorIndexes(_LOADED_PARTITIONS)  # touched on the thread only
@@ -59,11 +76,26 @@ class Indexing:
         self._rebuilds: dict[tuple[Partition, int], asyncio.Task[None]] = {}
         self._rebuild_places = FairPool(_LOADED_PARTITIONS)
         self._rebuild_turns: dict[str, asyncio.Lock] = {}  # as many as there are tenants
+        self._path = path
+        self._snapshotter = None if path is None else Snapshotter(path)
+        self._checking: asyncio.Task[None] | None = None
 
     @property
     def stats(self) -> IndexStats:
         """What the graphs held when they were last measured."""
         return self._stats
+
+    async def restore(self) -> None:
+        """Load the snapshots, which holds up the event loop; nothing may be served yet."""
+        if self._path is None:
+            return
+        try:
+            restored = await self._thread.run(self._restore, snapshots.folder_of(self._path))
+        except StoreError as error:
+            _log.warning("the snapshots of vector indexes are ignored: %s", error)
+            return
+        if restored:
+            self._checking = asyncio.create_task(self._check())
 
     async def nearest(
         self, partition: Partition, probes: NDArray[np.float32]
@@ -107,9 +139,27 @@ class Indexing:
         """Bring `stats` up to date."""
         await self._thread.run(self._measure)
 
+    async def renew_snapshots(self) -> None:
+        """Have another process make the snapshots that are due."""
+        if self._path is not None and self._snapshotter is not None:
+            due = await self._thread.run(self._due, self._path)
+            if due:
+                self._snapshotter.start(due)
+
     async def stop(self) -> None:
-        """Cancel the rebuilds in the background."""
-        await stop_tasks(*self._rebuilds.values())
+        """Cancel what is being done in the background."""
+        await stop_tasks(self._checking, *self._rebuilds.values())
+        if self._snapshotter is not None:
+            await self._snapshotter.stop()
+
+    async def save(self) -> None:
+        """Save what snapshots lack, which holds up the event loop; nothing may be served then."""
+        if self._path is None:
+            return
+        try:
+            await self._thread.run(self._save, self._path)
+        except StoreError as error:
+            _log.warning("a vector index was not saved; its rows are indexed again: %s", error)
 
     def _rebuild_soon(self, partition: Partition, dimensions: int) -> None:
         """Have the graph catch up in the background, one of a tenant's partitions at a time."""
@@ -133,7 +183,38 @@ class Indexing:
         except StoreError as error:
             _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
 
+    async def _check(self) -> None:
+        try:
+            while not await self._thread.run(self._check_some):
+                await asyncio.sleep(_CHECK_PAUSE_S)
+        except StoreError as error:
+            _log.warning("a vector index keeps the probes of removed entries: %s", error)
+
     # What follows runs on the thread.
+
+    def _restore(self, connection: Connection, folder: Path) -> int:
+        """Load the snapshots; return how many there were."""
+        found = snapshots.load_all(connection, folder, _LOADED_PARTITIONS)
+        for owner, index in found:
+            self._indexes.restore(connection, owner, index)
+        return len(found)
+
+    def _check_some(self, connection: Connection) -> bool:
+        """Check some nodes of one restored index; return whether all are done."""
+        return all(index.check_some(connection) for index in self._indexes.loaded)
+
+    def _due(self, connection: Connection, path: Path) -> list[PartitionIndex]:
+        due = [index for index in self._indexes.loaded if snapshots.is_due(connection, index)]
+        with snapshots.making(path) if due else nullcontext(False) as is_alone:
+            return due if is_alone else []
+
+    def _save(self, connection: Connection, path: Path) -> None:
+        for index in self._indexes.loaded:
+            if not snapshots.is_due(connection, index, _SAVED_ROWS):
+                continue
+            with snapshots.making(path) as is_alone:
+                if is_alone:
+                    snapshots.save(connection, snapshots.folder_of(path), index)
 
     def _nearest(
         self, connection: Connection, partition: Partition, probes: NDArray[np.float32]

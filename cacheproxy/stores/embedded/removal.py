@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cacheproxy.stores.embedded import notices, rows
+from cacheproxy.stores.embedded import notices, rows, snapshots
 from cacheproxy.stores.embedded.database import Connection, Database
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
 from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.shares import StoreShares
+from cacheproxy.stores.embedded.uses import Uses
 from cacheproxy.stores.protocol import Progress, StoreStats
 
 
@@ -49,6 +50,7 @@ class Removal:
         indexing: Indexing,
         *,
         shares: StoreShares,
+        uses: Uses,
         now: Callable[[], float],
     ) -> None:
         """Prepare.
@@ -57,7 +59,8 @@ class Removal:
             database: behind the threads.
             writer: removes rows.
             indexing: drops the probes of removed rows.
-            shares: finds whose entries are evicted, those that were written first.
+            shares: finds whose entries are evicted.
+            uses: spares some of them.
             now: Unix time, seconds.
         """
         self.stats = EmbeddedStats()
@@ -65,6 +68,7 @@ class Removal:
         self._writer = writer
         self._indexing = indexing
         self._shares = shares
+        self._uses = uses
         self._now = now
         self._running: set[int] = set()
 
@@ -99,6 +103,9 @@ class Removal:
                 count += len(removed)
                 if progress is not None:
                     progress(count)
+            if purge.tag is None and purge.key is None and self._database.path is not None:
+                folder = snapshots.folder_of(self._database.path)
+                await self._writer.run(snapshots.forget_namespace, folder, purge.namespace)
             await self._writer.run(notices.finish_purge, purge)
         finally:
             self._running.discard(purge.generation)
@@ -127,7 +134,7 @@ class Removal:
         return removed
 
     def _evict_some(self, connection: Connection) -> list[Removed]:
-        evicted = rows.evict(connection, self._shares.find_excess)
+        evicted = rows.evict(connection, self._shares.find_excess, self._uses)
         self.measure(connection, evicted=len(evicted))
         return evicted
 

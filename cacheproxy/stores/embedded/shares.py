@@ -1,7 +1,7 @@
 """Whose entries are evicted: first of those beyond a bound of their own, then of the fullest.
 
 Owners divide the store as they divide memory (`fairness.shelves`): while it is too full, whoever
-holds the most in proportion to its share loses its oldest entries. Pure.
+holds the most in proportion to its share loses its oldest unused entries. Pure.
 """
 
 import math
@@ -38,7 +38,7 @@ class StoreShares:
         self._terms = terms
 
     def find_excess(self, usage: Usage, holdings: Sequence[Holding]) -> Excess | None:
-        """Return how many of whose oldest entries have to go, or None."""
+        """Return how many of whose entries have to go, or None."""
         for holding in holdings:
             terms = self._terms(holding.owner)
             entries = holding.entries - terms.most_entries

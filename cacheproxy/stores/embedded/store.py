@@ -33,6 +33,7 @@ from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.scan import Scan
 from cacheproxy.stores.embedded.shares import StoreShares, StoreTermsOf, equal
+from cacheproxy.stores.embedded.uses import Uses
 from cacheproxy.stores.protocol import (
     Census,
     Entry,
@@ -85,8 +86,8 @@ class EmbeddedStore:
 
         Args:
             path: created, with its folders, by `open`.
-            max_bytes: beyond this, entries are evicted: of the tenant that has the most, those that
-                were written first.
+            max_bytes: beyond this, entries are evicted: of the tenant that has the most, the oldest
+                that were not used (`uses`).
             terms: what of it a tenant may have.
             is_indexing: whether entries go into this process's graphs when they are written; a
                 process that only writes has no use for that.
@@ -101,12 +102,14 @@ class EmbeddedStore:
         self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
         indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
-        self._indexing = Indexing(indexer, now)
+        self._indexing = Indexing(indexer, now, path if is_indexing else None)
+        self._uses = Uses()
         self._removal = Removal(
             self._database,
             self._writer,
             self._indexing,
             shares=StoreShares(max_bytes, terms),
+            uses=self._uses,
             now=now,
         )
         self._calls = Calls()
@@ -126,6 +129,7 @@ class EmbeddedStore:
         except StoreError:
             # The first attempt found the file corrupt; the second sets it aside.
             await self._connect()
+        await self._indexing.restore()
         if self._listener is not None:
             await self._listener.start()
         self._calls.open()
@@ -142,6 +146,7 @@ class EmbeddedStore:
         # A purge that is cut short here is completed by another process, or after the next open.
         await self._purging.cut_short()
         await self._calls.ended()
+        await self._indexing.save()
         for thread in self._threads:
             await thread.close()
 
@@ -152,6 +157,7 @@ class EmbeddedStore:
             for start in range(0, len(keys), _GET_KEYS):
                 part = keys[start : start + _GET_KEYS]
                 found += await self._reader.run(rows.get_many, part, self._now())
+        self._uses.found(key for key, one in zip(keys, found, strict=True) if one is not None)
         return found
 
     async def nearest(
@@ -166,7 +172,9 @@ class EmbeddedStore:
             raise StoreError("probes are not a matrix", "invalid")
         queries = np.ascontiguousarray(probes, np.float32)
         with self._calls.one():
-            return await self._indexing.nearest(partition, queries)
+            found = await self._indexing.nearest(partition, queries)
+        self._uses.found(one.key for one in found if one is not None)
+        return found
 
     async def candidates(
         self, partition: Partition, probe: NDArray[np.float32], count: int
@@ -241,6 +249,7 @@ class EmbeddedStore:
         with self._calls.one():
             await self._removal.sweep()
             await self._indexing.measure()
+            await self._indexing.renew_snapshots()
 
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""

@@ -1,9 +1,7 @@
 """Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite on need.
 
-usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): it has float16 nodes
-at half the memory, reuses the slots of removed nodes, and releases the GIL while it works.
-Measured: recall@1 is 1.00 on 20,000 clustered 256-d vectors, and at least 0.994 on 10,000 of them
-after each was replaced 12 times.
+usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): it has int8 nodes at a
+quarter of the memory, reuses the slots of removed nodes, and releases the GIL while it searches.
 
 An index only proposes candidates, which are then read from SQLite and scored. So it may lag behind
 the rows, or name rows that are gone: that costs a miss, never a wrong answer. Its nodes are
@@ -12,28 +10,36 @@ recall for all others to 0.96 (measured), and an entry that is rewritten leaves 
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-
-# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime
-# 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
-import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
-from usearch.index import Index
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
+from cacheproxy.stores.embedded.codes import Codes, Graph, codes_of, keys_of, new_graph
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
 
+_CENTRED_FROM = 512
+"""Nodes from which on a graph is built of probes less their mean (`codes`)."""
+
 CATCH_UP_ROWS = 4
 """Rows per job of indexing: some 2 ms, for which a lookup may have to wait."""
 
-_CANDIDATES = (4, 64)
-"""How many neighbours are asked for: a few, so that some may be gone; if all are, many, once."""
+_CANDIDATES = 32
+"""How many nodes a search proposes; some may be gone."""
+
+_READ = 16
+_MARGIN = 0.006
+"""Candidates are read and scored exactly if their codes' scores are so little behind the best, and
+if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
+
+_CHECK_NODES = 64
+"""Nodes of a loaded snapshot that one job checks for rows: few, as each may read a page."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
@@ -88,59 +94,113 @@ class PartitionIndex:
     """The probes of one partition. One thread owns it.
 
     Attributes:
-        ready: whether it has held all rows once; before that, the nearest may be missing.
+        ready: whether it has held all rows once, of now or of when its snapshot was made; before
+            that, it is not searched.
+        last_id: of the newest row that it has seen.
+        indexed: rows that it has seen since it was made, loaded or saved.
+        partition: its id (`rows.partition_id`).
+        dimensions: of the probes.
+        graph: its nodes are named by `probe_hash`.
+        codes: what probes are in the graph.
     """
 
     def __init__(self, partition: bytes, dimensions: int) -> None:
         self.ready = False
-        self._partition = partition
-        self._dimensions = dimensions
-        self._graph = self._new_graph()
+        self.last_id = 0
+        self.indexed = 0
+        self.partition = partition
+        self.dimensions = dimensions
+        self.graph = new_graph(dimensions)
+        self.codes = Codes()
+        self._next: PartitionIndex | None = None  # is to take the place of this one
         self._most_nodes = 0
-        self._last_id = 0
+        self._unchecked: NDArray[np.uint64] = np.empty(0, np.uint64)
 
     @property
     def probes(self) -> int:
         """How many distinct probes the graph has."""
-        return len(self._graph)
+        return len(self.graph)
 
     @property
     def size_bytes(self) -> int:
         """The memory that the graph takes."""
-        return int(self._graph.memory_usage)
+        return int(self.graph.memory_usage)
 
-    def catch_up(self, connection: Connection, now: float) -> bool:
+    def restore(self, graph: Graph, codes: Codes, last_id: int) -> None:
+        """Take over the graph of a snapshot that had seen the rows up to `last_id`.
+
+        What was removed since is still in it: it is never found, as lookups read the rows, and
+        leaves the graph when it is next proposed, or by `check_some`.
+        """
+        self.graph, self.codes, self.last_id = graph, codes, last_id
+        self.indexed, self.ready = 0, True
+        self._most_nodes = len(graph)
+        self._unchecked = graph.keys[:]
+
+    def check_some(self, connection: Connection) -> bool:
+        """Remove those of a slice of the restored nodes that have no row; return whether all are
+        checked.
+        """
+        some, self._unchecked = np.split(self._unchecked, [_CHECK_NODES])
+        if len(some):
+            self.discard(connection, some[self.graph.contains(some)].tolist())
+        return not len(self._unchecked)
+
+    def catch_up(self, connection: Connection, now: float, most: int = CATCH_UP_ROWS) -> bool:
         """Index a slice of the rows written since the last call; return whether none are left.
 
         Rows are read in the order of their ids, which is the order of commits, so that no row is
         skipped, whichever process wrote it.
         """
         last_id, rows, joined = connection.execute(
-            _WRITTEN_AFTER, (self._partition, self._last_id, now, CATCH_UP_ROWS)
+            _WRITTEN_AFTER, (self.partition, self.last_id, now, most)
         ).fetchone()
         if joined is not None:
-            probes = np.frombuffer(joined, "<f4").reshape(-1, self._dimensions)
+            probes = np.frombuffer(joined, "<f4").reshape(-1, self.dimensions)
             new = {probe_hash(probe): probe for probe in probes}
-            missing = [value for value in new if not self._graph.contains(value)]
+            missing = [value for value in new if not self.graph.contains(value)]
             if missing:
                 nodes = np.array(missing, np.uint64)
-                self._graph.add(nodes, np.stack([new[value] for value in missing]), threads=1)
-                self._most_nodes = max(self._most_nodes, len(self._graph))
+                added = np.stack([new[value] for value in missing])
+                self.graph.add(nodes, self.codes.of(added), threads=1)
+                self._most_nodes = max(self._most_nodes, len(self.graph))
         if last_id is not None:
-            self._last_id = last_id
-        if rows < CATCH_UP_ROWS:
+            self.last_id = last_id
+        self.indexed += rows
+        if self.codes.centre is None and self._next is None and len(self.graph) >= _CENTRED_FROM:
+            self._use_codes(Codes.learnt(codes_of(self.graph, keys_of(self.graph))))
+            return False
+        if rows < most:
             self.ready = True
-            return True
+            return self._next is None or self._change_over(self._next, connection, now, most)
         return False
+
+    def _use_codes(self, codes: Codes) -> None:
+        """Begin another graph with other codes; the one that is searched stays until then."""
+        if self.ready:
+            self._next = PartitionIndex(self.partition, self.dimensions)
+            self._next.codes = codes
+        else:
+            self.codes = codes
+            self._begin_anew()
+
+    def _change_over(
+        self, to: "PartitionIndex", connection: Connection, now: float, most: int
+    ) -> bool:
+        if not to.catch_up(connection, now, most):
+            return False
+        self.graph, self.codes, self.last_id = to.graph, to.codes, to.last_id
+        self._most_nodes, self._next = len(to.graph), None
+        return True
 
     def is_behind(self, connection: Connection) -> bool:
         """Return whether rows have been written that are not indexed yet."""
-        (behind,) = connection.execute(_IS_BEHIND, (self._partition, self._last_id)).fetchone()
+        (behind,) = connection.execute(_IS_BEHIND, (self.partition, self.last_id)).fetchone()
         return bool(behind)
 
     def discard(self, connection: Connection, hashes: Collection[int]) -> None:
         """Remove those probes that no row of the partition has any more."""
-        arguments = (json.dumps(list(hashes)), self._partition)
+        arguments = (json.dumps(list(hashes)), self.partition)
         (gone,) = connection.execute(_GONE, arguments).fetchone()
         self._remove(json.loads(gone))
 
@@ -153,10 +213,10 @@ class PartitionIndex:
         """
         answers: list[Neighbour | None] = [None] * len(probes)
         pending = list(range(len(probes)))
-        for count in _CANDIDATES:
-            if not pending or not len(self._graph):
+        for most, margin in ((_READ, _MARGIN), (_CANDIDATES, math.inf)):
+            if not pending or not len(self.graph):
                 break
-            proposed = self._search(probes[pending], count)
+            proposed = self._search(probes[pending], _CANDIDATES, most, margin)
             live = self._read(connection, {value for row in proposed for value in row}, now)
             lost = []
             for query, hashes in zip(pending, proposed, strict=True):
@@ -173,10 +233,10 @@ class PartitionIndex:
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
         alive: list[_Live] = []
-        for more in _CANDIDATES:
-            if not len(self._graph):
+        for more in (_READ, _CANDIDATES):
+            if not len(self.graph):
                 break
-            (proposed,) = self._search(probe[None], count + more)
+            (proposed,) = self._search(probe[None], count + more, count + more)
             live = self._read(connection, proposed, now)
             alive = list(live.values())
             if len(alive) >= count or len(proposed) < count + more:
@@ -184,13 +244,21 @@ class PartitionIndex:
         scored = [_best(probe, [one]) for one in alive]
         return sorted(scored, key=lambda neighbour: -neighbour.score)[:count]
 
-    def _search(self, probes: NDArray[np.float32], count: int) -> list[list[int]]:
-        matches: Any = self._graph.search(probes, count, threads=1)
-        if len(probes) == 1:
-            return [matches.keys.tolist()]
-        return [
-            row[:found].tolist() for row, found in zip(matches.keys, matches.counts, strict=True)
-        ]
+    def _search(
+        self, probes: NDArray[np.float32], count: int, most: int, margin: float = math.inf
+    ) -> list[list[int]]:
+        """Return for each probe the best of `count` nodes: `most`, at most `margin` behind one."""
+        matches: Any = self.graph.search(self.codes.of(probes), count, threads=1)
+        counts = [len(matches.keys)] if len(probes) == 1 else matches.counts
+        proposed: list[list[int]] = []
+        for probe, keys, found in zip(probes, np.atleast_2d(matches.keys), counts, strict=True):
+            if not found:
+                proposed.append([])
+                continue
+            scores = self.codes.scores(probe, codes_of(self.graph, keys[:found]))
+            best = np.argsort(-scores)[:most]
+            proposed.append(keys[best[scores[best] >= scores[best[0]] - margin]].tolist())
+        return proposed
 
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
@@ -198,14 +266,14 @@ class PartitionIndex:
         """Return the live row of each probe; remove probes without one from the graph."""
         order = list(hashes)
         found, keys, probes, records = connection.execute(
-            _LIVE, (json.dumps(order), self._partition, now)
+            _LIVE, (json.dumps(order), self.partition, now)
         ).fetchone()
         live = {}
         if found is not None:
             positions, record_bytes = parse_pairs(found)
             parts = zip(
                 split(keys, [KEY_BYTES] * len(positions)),
-                np.frombuffer(probes, "<f4").reshape(-1, self._dimensions),
+                np.frombuffer(probes, "<f4").reshape(-1, self.dimensions),
                 split(records, record_bytes),
                 strict=True,
             )
@@ -216,25 +284,16 @@ class PartitionIndex:
     def _remove(self, hashes: Collection[int]) -> None:
         if not hashes:
             return
-        self._graph.remove(np.array(hashes, np.uint64))
-        if self._most_nodes > _SHRINK_FROM and len(self._graph) < _SHRINK_BELOW * self._most_nodes:
-            self._graph = self._new_graph()
-            self._most_nodes = 0
-            self._last_id = 0
-            self.ready = False
+        self.graph.remove(np.array(hashes, np.uint64))
+        if self._most_nodes > _SHRINK_FROM and len(self.graph) < _SHRINK_BELOW * self._most_nodes:
+            self._begin_anew()
 
-    def _new_graph(self) -> Index:
-        # Not the inner product: float16 also rounds lengths, and then the longest of many
-        # near-equal vectors is the nearest to all of them. Of 500 within 1e-3 of one another, one
-        # found itself by the inner product, and all did by cosine (measured).
-        return Index(
-            ndim=self._dimensions,
-            metric="cos",
-            dtype="f16",
-            connectivity=16,
-            expansion_add=64,
-            expansion_search=64,
-        )
+    def _begin_anew(self) -> None:
+        """Build the graph from all rows again; until then, nothing is found."""
+        self.graph = new_graph(self.dimensions)
+        self._next = None
+        self._most_nodes = self.last_id = self.indexed = 0
+        self.ready = False
 
 
 class VectorIndexes:
@@ -262,6 +321,17 @@ class VectorIndexes:
             index = self._loaded[key] = PartitionIndex(key, dimensions)
         self._used.put((owner_of(partition.namespace_id), key), None)
         return index
+
+    @property
+    def loaded(self) -> list[PartitionIndex]:
+        """The indexes in memory."""
+        return list(self._loaded.values())
+
+    def restore(self, connection: Connection, owner: str, index: PartitionIndex) -> None:
+        """Take in an index that was restored from a snapshot."""
+        self._forget_replaced(connection)
+        self._loaded[index.partition] = index
+        self._used.put((owner, index.partition), None)
 
     @property
     def probes(self) -> int:

@@ -1,4 +1,4 @@
-"""The embedded store's bounds: eviction of the oldest, expiry, and a file that shrinks again."""
+"""The embedded store's bounds: eviction of the oldest unused, expiry, a file that shrinks again."""
 
 import pytest
 from embedded_entries import LATER, NOW, PARTITION, entries, key, opened
@@ -49,6 +49,23 @@ async def test_an_entry_written_again_is_young_again(path):
             await store.put_many(entries(range(start, start + 100), b"x" * 1000))
             await store.put_many(entries(["kept"]))
         assert await store.get_many([key("kept"), key("lost")]) == [b"record", None]
+
+
+async def test_entries_in_use_outlive_younger_ones_by_key_and_by_probe(path):
+    probes = random_probes(40)
+    async with opened(path, max_bytes=2**20) as store:
+        await store.put_many(entries(range(40), b"x" * 1000, probes=probes))
+        for start in range(100, 3000, 100):
+            await store.put_many(entries(range(start, start + 100), b"x" * 1000))
+            assert None not in await store.get_many([key(n) for n in range(10)])
+            found = await store.nearest(PARTITION, probes[10:20])
+            assert [one.key for one in found] == [key(n) for n in range(10, 20)]
+        assert store.stats().live_bytes <= 2**20
+        # What is no longer used goes in the end, and its ids are nobody else's.
+        for start in range(3000, 9000, 100):
+            await store.put_many(entries(range(start, start + 100), b"x" * 1000))
+        assert await store.get_many([key(n) for n in range(40)]) == [None] * 40
+        assert await store.get_many([key(8999)]) == [b"x" * 1000]
 
 
 async def test_evicted_entries_are_found_by_probe_no_more(path):
