@@ -48,14 +48,14 @@ class GilYield:
         """Yield from now on, until as many jobs have ended as have begun."""
         self._jobs += 1
         if self._timer is None:
-            self._look_again(_YIELD_EVERY_S)
+            self._seen_at, self._seen_cpu = time.perf_counter(), time.thread_time()
+            self._look_in(_YIELD_EVERY_S)
 
-    def end_job(self) -> None:
-        """Stop yielding if this was the last job."""
+    def end_job(self, _: object = None) -> None:
+        """Stop yielding if this was the last job; also fit to be called by its future."""
         self._jobs -= 1
 
-    def _look_again(self, pause_s: float) -> None:
-        self._seen_at, self._seen_cpu = time.perf_counter(), time.thread_time()
+    def _look_in(self, pause_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
     def _look(self) -> None:
@@ -63,12 +63,14 @@ class GilYield:
         self._timer = None
         if not self._jobs:
             return
-        busy_s = time.thread_time() - self._seen_cpu
-        if busy_s > _SATURATED * (time.perf_counter() - self._seen_at):
+        # Asked once a look: the thread's time is a system call, a fortieth of the loop (sampled).
+        now, cpu = time.perf_counter(), time.thread_time()
+        is_saturated = cpu - self._seen_cpu > _SATURATED * (now - self._seen_at)
+        if is_saturated:
             time.sleep(_YIELD_S)
-            self._look_again(_YIELD_EVERY_S)
-        else:
-            self._look_again(_LOOK_EVERY_S)
+            now = time.perf_counter()
+        self._seen_at, self._seen_cpu = now, cpu
+        self._look_in(_YIELD_EVERY_S if is_saturated else _LOOK_EVERY_S)
 
 
 _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, GilYield] = WeakKeyDictionary()

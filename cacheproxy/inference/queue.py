@@ -67,10 +67,16 @@ class Reservation:
 
 @dataclass(slots=True)
 class Taken:
-    """What `TextQueue.take` returns: a group to infer, and texts that have timed out."""
+    """What `TextQueue.take` returns: a group to infer, and texts that have timed out.
+
+    Attributes:
+        group, expired: as said.
+        is_alone: whether no other group ran or waited when this one was taken.
+    """
 
     group: list[QueuedText] = field(default_factory=list)
     expired: list[QueuedText] = field(default_factory=list)
+    is_alone: bool = False
 
 
 class _Owner:

@@ -109,25 +109,27 @@ class ItemsRoute(Generic[R]):
             NotCached: only cached results were allowed, and one is missing.
             Overloaded, Unavailable, InferenceFailed: inference could not answer.
         """
-        scope = self._scope_of(request.namespace.id)
-        if served := self._all_hot(request, scope):
-            return ItemsResult(served, {})
         items: list[Item[R]] = [Item(given) for given in request.inputs]
-        state = ItemsState(request, scope, repeated)
+        state = ItemsState(request, self._scope_of(request.namespace.id), repeated)
+        waiting = self._from_hot_by_text(items, state)
+        if not waiting:
+            self._count("hot", items, state)
+            return ItemsResult([item.served for item in items if item.served], {})
         try:
-            await self._serve_all(items, state)
+            await self._serve_others(items, waiting, state)
         finally:
             if state.reservation is not None:
                 self._engine.end(state.reservation)
         return ItemsResult([item.served for item in items if item.served], state.stages_s)
 
-    async def _serve_all(self, items: list[Item[R]], state: ItemsState[R]) -> None:
-        waiting = self._from_hot_by_text(items, state)
-        if waiting:
-            inputs = [item.input for item in waiting]
-            state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
-            await self._tokenize(waiting, state)
-            waiting = self._from_hot(waiting, state)
+    async def _serve_others(
+        self, items: list[Item[R]], waiting: list[Item[R]], state: ItemsState[R]
+    ) -> None:
+        """Serve those that wait because the hot tier does not know their raw texts."""
+        inputs = [item.input for item in waiting]
+        state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
+        await self._tokenize(waiting, state)
+        waiting = self._from_hot(waiting, state)
         self._count("hot", items, state)
         if waiting:
             waiting = await self._from_exact(waiting, state)
@@ -144,24 +146,6 @@ class ItemsRoute(Generic[R]):
 
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)
-
-    def _all_hot(self, request: ItemsRequest, scope: KeyScope) -> list[Served[R]] | None:
-        """Return the results if the hot tier has every raw text, else None.
-
-        A short cut for the most frequent requests; all others go on to the next steps.
-        """
-        if not request.control.reads:
-            return None
-        served = []
-        for given in request.inputs:
-            entry = None
-            if not isinstance(given, list):
-                entry = self._hot.get_by_text(scope.of_raw(given))
-            if entry is None or not self._is_fresh(entry.record, request.control):
-                return None
-            served.append(Served(entry.record, "hot", entry))
-        self._counts.count("hot", hits=len(served))
-        return served
 
     def _from_hot_by_text(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         for item in items:

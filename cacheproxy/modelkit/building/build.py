@@ -22,6 +22,7 @@ from cacheproxy.modelkit.building.corpus import (
     tokenize,
 )
 from cacheproxy.modelkit.building.distill import distill_probe
+from cacheproxy.modelkit.building.external import move_weights
 from cacheproxy.modelkit.building.fetch import fetch_files
 from cacheproxy.modelkit.building.graph import (
     features_graph,
@@ -51,9 +52,9 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
         ModelError: its files cannot be fetched or are invalid, or it fails its gate.
     """
     files = fetch_files(manifest, home)
-    if manifest.kind == "rerank":
-        return build_reranker(manifest, files, device)
-    return _build_embedder(manifest, files, device)
+    make = build_reranker if manifest.kind == "rerank" else _build_embedder
+    built = make(manifest, files, device)
+    return move_weights(built) if device == "cpu" else built
 
 
 def _build_embedder(manifest: Manifest, files: Mapping[str, Path], device: Device) -> BuiltModel:
