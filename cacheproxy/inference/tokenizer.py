@@ -16,7 +16,6 @@ from tokenizers import Tokenizer as _Tokenizer
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.input import Input
 
-
 _SHORT_CHARACTERS = 500
 """Up to this length one text is tokenised without releasing the interpreter lock: 50 us for ten
 words. Beside inference on all cores it took 270 us until the lock was back (measured)."""
