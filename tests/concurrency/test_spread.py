@@ -2,7 +2,7 @@
 
 import pytest
 
-from cacheproxy.inference.spread import Spread
+from cacheproxy.concurrency.spread import Spread
 
 
 def ran(spread: Spread, tokens: int, *, one: float, all_cores: float) -> list[bool]:
