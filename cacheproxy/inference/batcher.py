@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.concurrency.gil import GilYield
-from cacheproxy.concurrency.spread import Spread
 from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.fairness.owner import current_owner
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
+from cacheproxy.inference.spread import Spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.records import is_usable
 from cacheproxy.telemetry.metrics import Metrics

@@ -22,7 +22,6 @@ from cacheproxy.modelkit.building.corpus import (
     tokenize,
 )
 from cacheproxy.modelkit.building.distill import distill_probe
-from cacheproxy.modelkit.building.external import move_weights
 from cacheproxy.modelkit.building.fetch import fetch_files
 from cacheproxy.modelkit.building.graph import (
     features_graph,
@@ -36,6 +35,7 @@ from cacheproxy.modelkit.building.quantized import QuantizedEncoder
 from cacheproxy.modelkit.building.reranker import build_reranker
 from cacheproxy.modelkit.building.shallow import fit_probe
 from cacheproxy.modelkit.building.weights import Encoder, read_encoder
+from cacheproxy.modelkit.external import move_weights
 from cacheproxy.modelkit.gate.gate import require_pass
 from cacheproxy.modelkit.gate.measure import GateTexts, measure
 from cacheproxy.modelkit.isa import isa_class, weight_bits

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cacheproxy.concurrency.spread import Spread
+from cacheproxy.inference.spread import Spread
 
 
 def ran(spread: Spread, tokens: int, *, one: float, all_cores: float) -> list[bool]:

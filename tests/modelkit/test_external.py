@@ -8,10 +8,10 @@ import pytest
 from cacheproxy.inference.session import OnnxEncoder
 from cacheproxy.modelkit.building.built import BuiltModel, Probes
 from cacheproxy.modelkit.building.calibrate import TokenGroups
-from cacheproxy.modelkit.building.external import move_weights
 from cacheproxy.modelkit.building.graph import int8_graph
 from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.weights import encoder_from_tensors
+from cacheproxy.modelkit.external import move_weights
 from cacheproxy.modelkit.install import install, load_installed, model_folder
 from cacheproxy.modelkit.isa import isa_class
 
