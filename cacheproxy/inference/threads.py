@@ -86,6 +86,8 @@ class InferenceThreads:
 
     def others_busy_s(self, lane: Lane, tokens: float) -> float:
         """Return how long other models keep the threads while a lane gets this many tokens."""
+        if len(self._lanes) == 1:
+            return 0.0
         return sum(other.busy_s(tokens) for other in self._lanes if other is not lane)
 
     def notify(self, lane: Lane, texts: int, now: float) -> None:
