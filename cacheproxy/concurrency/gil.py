@@ -63,7 +63,7 @@ class GilYield:
         self._timer = None
         if not self._jobs:
             return
-        # Asked once a look: the thread's time is a system call, a fortieth of the loop (sampled).
+        # Asked once a look: the thread's time is a system call.
         now, cpu = time.perf_counter(), time.thread_time()
         is_saturated = cpu - self._seen_cpu > _SATURATED * (now - self._seen_at)
         if is_saturated:

@@ -2,11 +2,11 @@
 
 Each thread takes its next group itself, so that a busy event loop leaves no core idle. A group that
 finds the other threads idle and nothing waiting is marked as alone: it may take all cores
-(`spread`). Models share the threads by tokens (`shares`). If all threads run groups
-of other models when a model's turn comes, it gets one thread more: its group need not wait for the
-end of a long one, and the kernel divides the cores. The threads beyond the configured number are
-idle at all other times. Measured with 50 questions a second for a small model beside a flood on a
-large one, 2 cores: p50 6.0 to 7.7 ms and p99 28 ms, and without such a thread 9.1 and 45 ms.
+(`spread`). Models share the threads by tokens (`shares`). If all threads run groups of other models
+when a model's turn comes, it gets one thread more: its group need not wait for the end of a long
+one, and the kernel divides the cores. The threads beyond the configured number are idle at all
+other times. Measured with 50 questions a second for a small model beside a flood on a large one, 2
+cores: p50 6.0 to 7.7 ms and p99 28 ms, and without such a thread 9.1 and 45 ms.
 """
 
 import threading
