@@ -30,6 +30,9 @@ class GilYield:
     fewer unseen texts than neither.
     """
 
+    _latest: "tuple[asyncio.AbstractEventLoop, GilYield] | None" = None
+    """Of the loop that asked last; a process that serves has one, and asks for each text."""
+
     def __init__(self) -> None:
         self._jobs = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -39,9 +42,13 @@ class GilYield:
     def of_running_loop(cls) -> "GilYield":
         """Return the running event loop's own: one timer serves all threads that work for it."""
         loop = asyncio.get_running_loop()
+        latest = cls._latest
+        if latest is not None and latest[0] is loop:
+            return latest[1]
         found = _of_loops.get(loop)
         if found is None:
             found = _of_loops[loop] = cls()
+        cls._latest = loop, found
         return found
 
     def begin_job(self) -> None:
