@@ -134,7 +134,7 @@ def _make_batcher(
         encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
     return Batcher(
         encoder.encode,
-        encode_alone=spread and spread.encode,
+        encode_alone=None if spread is None else spread.encode,
         model=installed.name,
         threads=threads,
         queue=TextQueue(

@@ -59,7 +59,7 @@ class Ours:
         spread = load_spread(model.graph, device=model.device, cores=threads)
         self._batcher = Batcher(
             OnnxEncoder(model.graph).encode,
-            encode_alone=spread and spread.encode,
+            encode_alone=None if spread is None else spread.encode,
             model=model.name,
             threads=self._threads,
             queue=queue,
