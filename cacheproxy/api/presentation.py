@@ -186,9 +186,14 @@ def cache_headers(
     now = time.time()
     served = answer.served
     created_at, expires_at = now, float("inf")
+    misses = stored = collapsed = 0
     for text in served:
         created_at = min(created_at, text.record.created_at)
         expires_at = min(expires_at, text.record.expires_at)
+        if text.outcome == "miss":
+            misses += 1
+            stored += text.is_stored
+            collapsed += text.collapsed
     if outcome in _PLAIN_HITS:
         stages = timing_of(answer.stages_s) if answer.stages_s else None
         return hit_headers(outcome, created_at, expires_at, stages, total_s)
@@ -197,13 +202,12 @@ def cache_headers(
         b"server-timing",
         b"%b, total;dur=%.3f" % (timing_of(answer.stages_s), total_s * 1000),
     )
-    misses = [text for text in served if text.outcome == "miss"]
     parts = ["cacheproxy"]
     if misses:
         parts.append("fwd=miss" if control.reads else "fwd=request")
-        if all(text.is_stored for text in misses):
+        if stored == misses:
             parts.append(f"ttl={ttl_s}; stored")
-        if all(text.collapsed for text in misses):
+        if collapsed == misses:
             parts.append("collapsed")
     else:
         parts.append(f"hit; ttl={ttl_s}")
@@ -214,7 +218,7 @@ def cache_headers(
     headers = [(b"cache-status", "; ".join(parts).encode()), timing]
     if not misses:
         headers.append((b"age", b"%d" % (now - created_at)))
-    if similarity := _similarity(served):
+    if outcome != "miss" and (similarity := _similarity(served)):
         headers.append((b"x-cacheproxy-similarity", similarity.encode()))
     return headers
 
@@ -229,7 +233,7 @@ def counts_of(served: Sequence[Served[Any]]) -> str:
 def timing_of(stages_s: Mapping[str, float]) -> bytes:
     """Return the stages of a `Server-Timing` header."""
     return b", ".join(
-        b"%b;dur=%.3f" % (stage.encode(), seconds * 1000) for stage, seconds in stages_s.items()
+        [b"%b;dur=%.3f" % (stage.encode(), 1000 * spent) for stage, spent in stages_s.items()]
     )
 
 

@@ -49,10 +49,12 @@ def model_bench(name: str, home: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     with reported_failures():
         installed = load_installed(load_manifest(name).name, home)
-        latencies, throughputs = measure_latency(installed), measure_throughput(installed, cores)
-    click.echo("one text on one core:")
+        latencies = measure_latency(installed, cores)
+        throughputs = measure_throughput(installed, cores)
+    click.echo("one text, milliseconds by cores:")
+    click.echo("  tokens" + "".join(f"{count:9d}" for count in next(iter(latencies.values()))))
     for tokens, seconds in latencies.items():
-        click.echo(f"{tokens:8d} tokens {1000 * seconds:8.2f} ms")
+        click.echo(f"{tokens:8d}" + "".join(f"{1000 * each:9.2f}" for each in seconds.values()))
     click.echo(f"\nall cores ({cores}), texts in the mix that ships with the package:")
     click.echo("  threads  cores each  tokens a group   texts/s  tokens/s")
     best = max(throughputs, key=lambda found: found.texts_per_s)

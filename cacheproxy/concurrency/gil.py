@@ -30,6 +30,9 @@ class GilYield:
     fewer unseen texts than neither.
     """
 
+    _latest: "tuple[asyncio.AbstractEventLoop, GilYield] | None" = None
+    """Of the loop that asked last; a process that serves has one, and asks for each text."""
+
     def __init__(self) -> None:
         self._jobs = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -39,23 +42,27 @@ class GilYield:
     def of_running_loop(cls) -> "GilYield":
         """Return the running event loop's own: one timer serves all threads that work for it."""
         loop = asyncio.get_running_loop()
+        latest = cls._latest
+        if latest is not None and latest[0] is loop:
+            return latest[1]
         found = _of_loops.get(loop)
         if found is None:
             found = _of_loops[loop] = cls()
+        cls._latest = loop, found
         return found
 
     def begin_job(self) -> None:
         """Yield from now on, until as many jobs have ended as have begun."""
         self._jobs += 1
         if self._timer is None:
-            self._look_again(_YIELD_EVERY_S)
+            self._seen_at, self._seen_cpu = time.perf_counter(), time.thread_time()
+            self._look_in(_YIELD_EVERY_S)
 
-    def end_job(self) -> None:
-        """Stop yielding if this was the last job."""
+    def end_job(self, _: object = None) -> None:
+        """Stop yielding if this was the last job; also fit to be called by its future."""
         self._jobs -= 1
 
-    def _look_again(self, pause_s: float) -> None:
-        self._seen_at, self._seen_cpu = time.perf_counter(), time.thread_time()
+    def _look_in(self, pause_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
     def _look(self) -> None:
@@ -63,12 +70,14 @@ class GilYield:
         self._timer = None
         if not self._jobs:
             return
-        busy_s = time.thread_time() - self._seen_cpu
-        if busy_s > _SATURATED * (time.perf_counter() - self._seen_at):
+        # Asked once a look: the thread's time is a system call.
+        now, cpu = time.perf_counter(), time.thread_time()
+        is_saturated = cpu - self._seen_cpu > _SATURATED * (now - self._seen_at)
+        if is_saturated:
             time.sleep(_YIELD_S)
-            self._look_again(_YIELD_EVERY_S)
-        else:
-            self._look_again(_LOOK_EVERY_S)
+            now = time.perf_counter()
+        self._seen_at, self._seen_cpu = now, cpu
+        self._look_in(_YIELD_EVERY_S if is_saturated else _LOOK_EVERY_S)
 
 
 _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, GilYield] = WeakKeyDictionary()

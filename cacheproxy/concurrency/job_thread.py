@@ -37,8 +37,6 @@ class JobThread:
         self._lock = threading.Lock()
         self._tickets: SimpleQueue[bool] = SimpleQueue()  # one for each job; False ends the thread
         self._has_started = False
-        self._gil_yield: GilYield | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of the call, run on the thread after its owner's earlier jobs.
@@ -50,9 +48,7 @@ class JobThread:
             self._has_started = True
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         loop = asyncio.get_running_loop()
-        if self._gil_yield is None or self._loop is not loop:
-            self._loop, self._gil_yield = loop, GilYield.of_running_loop()
-        gil_yield = self._gil_yield
+        gil_yield = GilYield.of_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         gil_yield.begin_job()
         with self._lock:

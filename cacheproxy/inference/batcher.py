@@ -19,6 +19,7 @@ from cacheproxy.errors import ApiError, InferenceFailed, Overloaded, Unavailable
 from cacheproxy.fairness.owner import current_owner
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
+from cacheproxy.inference.spread import Spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.records import is_usable
 from cacheproxy.telemetry.metrics import Metrics
@@ -64,10 +65,17 @@ class Batcher:
         queue: TextQueue,
         max_wait_s: float,
         metrics: Metrics,
+        encode_alone: Encode | None = None,
         is_usable: Callable[[Vector], bool] = is_usable,
     ) -> None:
-        """Prepare; `is_usable` returns whether a result of the model, float32 [d], is one."""
+        """Prepare.
+
+        `encode_alone` gives the same bits as `encode`, with all cores for one group; None where
+        there is one core. `is_usable` returns whether a result of the model, float32 [d], is one.
+        """
         self._encode = encode
+        self._encode_alone = encode_alone
+        self._spread = Spread()
         self._is_usable = is_usable
         self._queue = queue
         self._admission = Admission(max_wait_s)
@@ -139,7 +147,7 @@ class Batcher:
         gil_yield = GilYield.of_running_loop()
         for future in futures:
             gil_yield.begin_job()
-            future.add_done_callback(lambda _: gil_yield.end_job())
+            future.add_done_callback(gil_yield.end_job)
         return futures
 
     def _admit(self, tokens: int, owner: str) -> None:
@@ -186,25 +194,42 @@ class Batcher:
         if taken.group:
             now = time.monotonic()
             done.waits_s = [now - text.enqueued_at for text in taken.group]
-            done.outcomes += zip(taken.group, self._run(taken.group, done), strict=True)
+            done.outcomes += zip(taken.group, self._run_group(taken, done), strict=True)
         if done.outcomes:
             self._hand_over(done)
 
-    def _run(self, group: Sequence[QueuedText], done: _Done) -> list[Vector | ApiError]:
+    def _run_group(self, taken: Taken, done: _Done) -> list[Vector | ApiError]:
+        """Run a group on one core, or on all if no other group needs them and that is faster."""
+        if self._encode_alone is None or not taken.is_alone:
+            return self._run(taken.group, done, self._encode)
+        # No lock: there is one lone group at a time.
+        tokens = sum(len(text.ids) for text in taken.group)
+        spread = self._spread.is_worth_it(tokens)
+        encode = self._encode_alone if spread else self._encode
+        outcomes = self._run(taken.group, done, encode)
+        if len(done.runs) == 1:  # a group that fails is run again in parts
+            self._spread.took(tokens, done.runs[0].duration_s, spread=spread)
+        return outcomes
+
+    def _run(
+        self, group: Sequence[QueuedText], done: _Done, encode: Encode
+    ) -> list[Vector | ApiError]:
         ids = np.array([text.ids for text in group], dtype=np.int64)
         started = time.perf_counter()
         try:
-            vectors = self._encode(ids)
+            vectors = encode(ids)
         except Exception as error:  # any exception of the runtime fails the group, not the server
             if len(group) > 1:
                 middle = len(group) // 2
-                return self._run(group[:middle], done) + self._run(group[middle:], done)
+                halves = group[:middle], group[middle:]
+                return [one for half in halves for one in self._run(half, done, encode)]
             logger.exception("inference failed for a text of %d tokens", ids.size)
             return [self._failure("raised", f"inference failed: {type(error).__name__}")]
         duration_s = time.perf_counter() - started
         done.runs.append(_Run(len(group), ids.size, duration_s))
-        rate = ids.size / max(duration_s, 1e-6)
-        self._tokens_per_s = _RATE_MEMORY * self._tokens_per_s + (1 - _RATE_MEMORY) * rate
+        if encode is self._encode:
+            rate = ids.size / max(duration_s, 1e-6)
+            self._tokens_per_s = _RATE_MEMORY * self._tokens_per_s + (1 - _RATE_MEMORY) * rate
         return [
             vector
             if self._is_usable(vector)

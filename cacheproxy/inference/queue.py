@@ -67,10 +67,16 @@ class Reservation:
 
 @dataclass(slots=True)
 class Taken:
-    """What `TextQueue.take` returns: a group to infer, and texts that have timed out."""
+    """What `TextQueue.take` returns: a group to infer, and texts that have timed out.
+
+    Attributes:
+        group, expired: as said.
+        is_alone: whether no other group ran or waited when this one was taken.
+    """
 
     group: list[QueuedText] = field(default_factory=list)
     expired: list[QueuedText] = field(default_factory=list)
+    is_alone: bool = False
 
 
 class _Owner:
@@ -229,12 +235,13 @@ class TextQueue:
         owner, request = self._busy_one(reservation.owner), reservation.request
         if not owner.waiting:
             owner.had = max(owner.had, self._had)
+        tokens = 0
         for text in texts:
             text.enqueued_at, text.request = now, request
             text.owner = reservation.owner
             owner.push(text, reservation.start, next(self._sequence))
             reservation.start += len(text.ids)
-        tokens = sum(len(text.ids) for text in texts)
+            tokens += len(text.ids)
         kept = owner.kept.pop(request, 0) - tokens
         if kept > 0:
             owner.kept[request] = kept

@@ -1,15 +1,18 @@
 """The ONNX Runtime session: equal-length token ids in, unit vectors out.
 
 The batcher's threads share one session, and each runs a group on one core. This needs no barrier
-between cores, and no spinning thread starves the event loop.
+between cores, and no spinning thread starves the event loop. A second session, for groups that have
+the machine to themselves, has threads of its own, which do not spin either.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from cacheproxy.concurrency.time_slices import step_back
 from cacheproxy.errors import ConfigError
 from cacheproxy.settings.device import Device
 
@@ -25,6 +28,10 @@ _OPTIONS: dict[Device, dict[str, str]] = {
     "cuda": {"sdpa_kernel": "7"},
 }
 
+_MOST_CORES = 8
+"""Of one call. More would share matrices of a few hundred columns in ever smaller parts, between
+barriers that take longer with each core; chosen, not measured."""
+
 
 class OnnxEncoder:
     """The model's graph, ready to run from several threads at once."""
@@ -33,6 +40,7 @@ class OnnxEncoder:
         """Load a graph; a file needs less memory than bytes, which ONNX Runtime keeps.
 
         With more than one core each call uses all of them: slower, unless calls are made singly.
+        The session's threads have the scheduling of the thread that loads it.
 
         Raises:
             ConfigError: ONNX Runtime cannot use the device.
@@ -64,6 +72,18 @@ class OnnxEncoder:
         """Return float32 [n, dim] unit rows for int64 [n, tokens] ids of one length, unpadded."""
         (vectors,) = self._session.run(None, {"input_ids": ids})
         return np.asarray(vectors, dtype=np.float32)
+
+
+def load_spread(graph: Path, *, device: Device, cores: int) -> OnnxEncoder | None:
+    """Return an encoder that spreads each call over cores; None where that is not possible.
+
+    Its bits are those of an encoder on one core.
+    """
+    if device != "cpu" or cores == 1:
+        return None
+    most = min(cores, _MOST_CORES)
+    with ThreadPoolExecutor(1, initializer=step_back) as stepped_back:
+        return stepped_back.submit(OnnxEncoder, graph, cores=most).result()
 
 
 def require_device(device: Device) -> None:

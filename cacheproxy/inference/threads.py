@@ -1,11 +1,12 @@
 """The threads that infer, for all models of a process, and the lock over their queues.
 
-Each thread takes its next group itself, so that a busy event loop leaves no core idle. Models share
-the threads by tokens (`shares`). If all threads run groups of other models when a model's turn
-comes, it gets one thread more: its group need not wait for the end of a long one, and the kernel
-divides the cores. The threads beyond the configured number are idle at all other times. Measured
-with 50 questions a second for a small model beside a flood on a large one, 2 cores: p50 6.0 to
-7.7 ms and p99 28 ms, and without such a thread 9.1 and 45 ms.
+Each thread takes its next group itself, so that a busy event loop leaves no core idle. A group that
+finds the other threads idle and nothing waiting is marked as alone: it may take all cores
+(`spread`). Models share the threads by tokens (`shares`). If all threads run groups of other models
+when a model's turn comes, it gets one thread more: its group need not wait for the end of a long
+one, and the kernel divides the cores. The threads beyond the configured number are idle at all
+other times. Measured with 50 questions a second for a small model beside a flood on a large one, 2
+cores: p50 6.0 to 7.7 ms and p99 28 ms, and without such a thread 9.1 and 45 ms.
 """
 
 import threading
@@ -85,6 +86,8 @@ class InferenceThreads:
 
     def others_busy_s(self, lane: Lane, tokens: float) -> float:
         """Return how long other models keep the threads while a lane gets this many tokens."""
+        if len(self._lanes) == 1:
+            return 0.0
         return sum(other.busy_s(tokens) for other in self._lanes if other is not lane)
 
     def notify(self, lane: Lane, texts: int, now: float) -> None:
@@ -123,6 +126,7 @@ class InferenceThreads:
                 self.lock.wait()
             self._running[number] += 1
             taken = self._lanes[number].take(time.monotonic())
+            taken.is_alone = sum(self._running) == 1 and not any(map(len, self._lanes))
             self._shares.charge(number, sum(len(text.ids) for text in taken.group))
             return number, taken
 

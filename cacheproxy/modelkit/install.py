@@ -1,9 +1,9 @@
 """Installed models: written by a build and loaded at start-up.
 
-`HOME/models/NAME/` holds the graph, the tokenizer, the probes and `model.json`, which names the
-SHA-256 of each and carries one over itself. A model is loaded only if its files have those digests,
-and only on the class of CPU it was built for. Loading imports none of the libraries that building
-needs, and takes well under 0.3 s.
+`HOME/models/NAME/` holds the graph, its weights, the tokenizer, the probes and `model.json`, which
+names the SHA-256 of each and carries one over itself. A model is loaded only if its files have
+those digests, and only on the class of CPU it was built for. Loading imports none of the libraries
+that building needs, and takes well under 0.3 s.
 """
 
 import hashlib
@@ -198,7 +198,8 @@ def _verify(name: str, path: Path, digest: str) -> None:
 def _fingerprint(record: dict[str, Any]) -> str:
     """Return the SHA-256 over everything that a vector depends on, also the runtime version."""
     decisive = {
-        "graph": record["sha256"][_GRAPH],
+        # Of the graph with its weights in it, wherever they are kept.
+        "graph": record.get("graph_sha256") or record["sha256"][_GRAPH],
         "tokenizer": record["sha256"][_TOKENIZER],
         "pooling": record["pooling"],
         "prefixes": record["prefixes"],
@@ -267,7 +268,7 @@ def install(built: "BuiltModel", folder: Path) -> None:
     for leftover in folder.parent.glob(f"{part}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=part, dir=folder.parent))
-    files = {_GRAPH: built.graph, _TOKENIZER: built.tokenizer_json}
+    files = {_GRAPH: built.graph, _TOKENIZER: built.tokenizer_json, **built.weights}
     if built.probes is not None:
         static = io.BytesIO()
         np.save(static, built.probes.static)

@@ -4,7 +4,7 @@ Objects that every request creates are named tuples: a frozen dataclass takes fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from cacheproxy.inference.input import Input
@@ -57,6 +57,8 @@ class Control:
         ttl_s: time to live of the entries that this request makes, seconds.
         tags: names under which those entries can be purged.
         read_only: store nothing, though cached entries may answer; the caller's key says so.
+        keeps: whether what is computed for the request may be stored, and shared with others.
+        reads: whether cached entries may answer.
     """
 
     no_cache: bool = False
@@ -69,16 +71,13 @@ class Control:
     ttl_s: float | None = None
     tags: tuple[str, ...] = ()
     read_only: bool = False
+    keeps: bool = field(init=False)
+    reads: bool = field(init=False)
 
-    @property
-    def keeps(self) -> bool:
-        """Whether what is computed for the request may be stored, and shared with others."""
-        return not (self.no_store or self.read_only)
-
-    @property
-    def reads(self) -> bool:
-        """Whether cached entries may answer."""
-        return not (self.no_cache or self.no_store)
+    def __post_init__(self) -> None:
+        """Decide once what each tier asks."""
+        object.__setattr__(self, "keeps", not (self.no_store or self.read_only))
+        object.__setattr__(self, "reads", not (self.no_cache or self.no_store))
 
 
 DEFAULT_CONTROL = Control()

@@ -16,6 +16,7 @@ from cacheproxy.tiers.semantic import Lookup
 R = TypeVar("R", bound=Record)
 
 
+_NOT_TOKENISED = Given("", ())
 _NOT_LOOKED_UP: Lookup[Any] = Lookup()
 
 
@@ -27,6 +28,7 @@ class Item(Generic[R]):
         input: as the client gave it.
         raw_key: the hot tier's key of the raw input [32 bytes], or None.
         ids: token ids as the local model reads them; empty where there are none.
+        given: the input as an engine takes it, once it is tokenised.
         key: of its entry [32 bytes], once it is tokenised.
         lookup: what the semantic tier found.
         served: its result, once there is one.
@@ -35,14 +37,10 @@ class Item(Generic[R]):
     input: Input
     raw_key: bytes | None = None
     ids: Sequence[int] = ()
+    given: Given = _NOT_TOKENISED
     key: bytes = b""
     lookup: Lookup[R] = _NOT_LOOKED_UP
     served: Served[R] | None = None
-
-    @property
-    def given(self) -> Given:
-        """The input as an engine takes it."""
-        return Given(self.input, self.ids)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ that the semantic tier found, which is a free label.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from cacheproxy.errors import ApiError
@@ -165,15 +165,15 @@ class ItemInference(Generic[R]):
 
     def _serve(self, item: Item[R], joined: _Joined[R], state: ItemsState[R]) -> None:
         flight = joined.flights[item.key]
-        inferred = self._engine.read(flight.future.result(), item.given)
+        result = flight.future.result()
         follows = joined.began.get(item.key) is not item
         if follows:
             self._counts.joined()
         entry = None if state.control.no_store else self._hot.get(item.key)
         record: Any = entry.record if entry else flight.record
         if record is None:
-            record = self._record_of(item, inferred, state)
-        if inferred.may_keep:
+            record = self._record_of(item, self._engine.read(result, item.given), state)
+        if entry is not None:
             self.link(item)
         item.served = Served(record, "miss", entry, collapsed=follows, is_stored=flight.is_stored)
 
@@ -225,10 +225,8 @@ class ItemInference(Generic[R]):
         return self._form.record(entry, inferred)
 
 
-def _parts(items: list[Item[R]]) -> Iterator[list[Item[R]]]:
-    """Yield the items in parts, between which other requests are to have their turn.
-
-    It is no asynchronous generator: the event loop would register one for each request.
-    """
-    for start in range(0, len(items), _PART):
-        yield items[start : start + _PART]
+def _parts(items: list[Item[R]]) -> list[list[Item[R]]]:
+    """Return the items in parts, between which other requests are to have their turn."""
+    if len(items) <= _PART:
+        return [items]
+    return [items[start : start + _PART] for start in range(0, len(items), _PART)]

@@ -109,26 +109,28 @@ class ItemsRoute(Generic[R]):
             NotCached: only cached results were allowed, and one is missing.
             Overloaded, Unavailable, InferenceFailed: inference could not answer.
         """
-        scope = self._scope_of(request.namespace.id)
-        if served := self._all_hot(request, scope):
-            return ItemsResult(served, {})
         items: list[Item[R]] = [Item(given) for given in request.inputs]
-        state = ItemsState(request, scope, repeated)
+        state = ItemsState(request, self._scope_of(request.namespace.id), repeated)
+        waiting = self._from_hot_by_text(items, state)
+        if not waiting:
+            self._count("hot", items, waiting, state)
+            return ItemsResult([item.served for item in items if item.served], {})
         try:
-            await self._serve_all(items, state)
+            await self._serve_others(items, waiting, state)
         finally:
             if state.reservation is not None:
                 self._engine.end(state.reservation)
         return ItemsResult([item.served for item in items if item.served], state.stages_s)
 
-    async def _serve_all(self, items: list[Item[R]], state: ItemsState[R]) -> None:
-        waiting = self._from_hot_by_text(items, state)
-        if waiting:
-            inputs = [item.input for item in waiting]
-            state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
-            await self._tokenize(waiting, state)
-            waiting = self._from_hot(waiting, state)
-        self._count("hot", items, state)
+    async def _serve_others(
+        self, items: list[Item[R]], waiting: list[Item[R]], state: ItemsState[R]
+    ) -> None:
+        """Serve those that wait because the hot tier does not know their raw texts."""
+        inputs = [item.input for item in waiting]
+        state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
+        await self._tokenize(waiting, state)
+        waiting = self._from_hot(waiting, state)
+        self._count("hot", items, waiting, state)
         if waiting:
             waiting = await self._from_exact(waiting, state)
         if waiting:
@@ -145,29 +147,12 @@ class ItemsRoute(Generic[R]):
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)
 
-    def _all_hot(self, request: ItemsRequest, scope: KeyScope) -> list[Served[R]] | None:
-        """Return the results if the hot tier has every raw text, else None.
-
-        A short cut for the most frequent requests; all others go on to the next steps.
-        """
-        if not request.control.reads:
-            return None
-        served = []
-        for given in request.inputs:
-            entry = None
-            if not isinstance(given, list):
-                entry = self._hot.get_by_text(scope.of_raw(given))
-            if entry is None or not self._is_fresh(entry.record, request.control):
-                return None
-            served.append(Served(entry.record, "hot", entry))
-        self._counts.count("hot", hits=len(served))
-        return served
-
     def _from_hot_by_text(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         for item in items:
             if state.control.reads and not isinstance(item.input, list):
                 item.raw_key = state.scope.of_raw(item.input)
-                self._serve_hot(item, self._hot.get_by_text(item.raw_key), state)
+                if (entry := self._hot.get_by_text(item.raw_key)) is not None:
+                    self._serve_hot(item, entry, state)
         return unserved(items)
 
     async def _tokenize(self, items: list[Item[R]], state: ItemsState[R]) -> None:
@@ -179,13 +164,16 @@ class ItemsRoute(Generic[R]):
                 encoded = await self._tokenizing.run(partial(self._engine.encode, given))
         for item, ids in zip(items, encoded, strict=True):
             item.ids = ids
+            item.given = Given(item.input, ids)
             item.key = self._engine.key_of(state.scope, item.given)
-        self._truncated.inc(sum(self._engine.is_cut(item.ids) for item in items))
+            if self._engine.is_cut(ids):
+                self._truncated.inc()
 
     def _from_hot(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         if state.control.reads:
             for item in items:
-                self._serve_hot(item, self._hot.get(item.key), state)
+                if (entry := self._hot.get(item.key)) is not None:
+                    self._serve_hot(item, entry, state)
         return unserved(items)
 
     async def _from_exact(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
@@ -199,8 +187,8 @@ class ItemsRoute(Generic[R]):
                 all_found = await self._tiers.from_exact(state.namespace_id, keys)
             for item, found in zip(items, all_found, strict=True):
                 self._serve_exact(item, found, state)
-        self._count("exact", items, state)
         missed = unserved(items)
+        self._count("exact", items, missed, state)
         self._early_refusal.note(1 - len(missed) / len(items))
         return missed
 
@@ -208,8 +196,10 @@ class ItemsRoute(Generic[R]):
         """Take a place in the queue before any probe is paid for; raises `Overloaded`."""
         if state.control.only_if_cached:
             return
-        new = (item for item in items if not self._inference.in_flight(item, state))
-        tokens = sum(len(item.ids) for item in new)
+        tokens = 0
+        for item in items:
+            if not self._inference.in_flight(item, state):
+                tokens += len(item.ids)
         meter = self._meters.of(state.namespace_id)
         if meter is not None:
             meter.infer(time.monotonic(), tokens)
@@ -242,8 +232,8 @@ class ItemsRoute(Generic[R]):
             )
         for item, lookup in zip(items, lookups, strict=True):
             self._serve_semantic(item, lookup, state)
-        self._count("semantic", items, state)
         waiting = unserved(items)
+        self._count("semantic", items, waiting, state)
         seconds = stages_s["probe"] + stages_s["semantic"]
         hits = len(items) - len(waiting)
         self._semantic.looked_up(namespace_id, seconds, len(items), hits)
@@ -261,15 +251,16 @@ class ItemsRoute(Generic[R]):
         """Serve what another request has finished since this item was looked up."""
         if not state.control.reads:
             return
-        self._serve_hot(item, self._hot.get(item.key), state)
+        if (entry := self._hot.get(item.key)) is not None:
+            self._serve_hot(item, entry, state)
         if item.served is None:
             found = self._tiers.from_writeback(state.namespace_id, item.key)
             self._serve_exact(item, found, state)
         if item.served is not None:
             self._counts.count(item.served.outcome, hits=1)
 
-    def _serve_hot(self, item: Item[R], entry: HotEntry[R] | None, state: ItemsState[R]) -> None:
-        if entry is not None and self._is_fresh(entry.record, state.control):
+    def _serve_hot(self, item: Item[R], entry: HotEntry[R], state: ItemsState[R]) -> None:
+        if self._is_fresh(entry.record, state.control):
             self._inference.link(item)
             item.served = Served(entry.record, "hot", entry)
 
@@ -289,7 +280,9 @@ class ItemsRoute(Generic[R]):
     def _is_fresh(self, record: R, control: Control) -> bool:
         return control.max_age_s is None or self._now() - record.created_at <= control.max_age_s
 
-    def _count(self, tier: str, items: list[Item[R]], state: ItemsState[R]) -> None:
+    def _count(
+        self, tier: str, asked: list[Item[R]], missed: list[Item[R]], state: ItemsState[R]
+    ) -> None:
         if state.control.reads:
-            misses = len(unserved(items))
-            self._counts.count(tier, hits=len(items) - misses, misses=misses)
+            misses = len(missed)
+            self._counts.count(tier, hits=len(asked) - misses, misses=misses)

@@ -11,7 +11,7 @@ import numpy as np
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.pairs import PairTokenizer
 from cacheproxy.inference.queue import TextQueue, Vector
-from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.session import OnnxEncoder, load_spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel
@@ -129,10 +129,12 @@ def _make_batcher(
     """Return the batcher of a model that has been warmed up."""
     batching = settings.batching
     encoder = OnnxEncoder(installed.graph, device=installed.device)
+    spread = load_spread(installed.graph, device=installed.device, cores=batching.threads)
     for tokens in _WARM_UP_TOKENS:
         encoder.encode(np.ones((1, min(tokens, installed.max_tokens)), np.int64))
     return Batcher(
         encoder.encode,
+        encode_alone=None if spread is None else spread.encode,
         model=installed.name,
         threads=threads,
         queue=TextQueue(

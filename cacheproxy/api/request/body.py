@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 from starlette.types import Receive
@@ -45,7 +45,8 @@ async def read_body(
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        part, more = message.get("body", b""), message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(part)
         if size > max_bytes:
             raise _too_large(max_bytes)
@@ -54,7 +55,7 @@ async def read_body(
             reserved = size
         if buffer is None:
             if not more:
-                return cast(bytes, part)
+                return part
             # One buffer that grows: a list of parts would leave the heap in pieces that stay.
             buffer = BytesIO()
         buffer.write(part)

@@ -35,6 +35,7 @@ from cacheproxy.modelkit.building.quantized import QuantizedEncoder
 from cacheproxy.modelkit.building.reranker import build_reranker
 from cacheproxy.modelkit.building.shallow import fit_probe
 from cacheproxy.modelkit.building.weights import Encoder, read_encoder
+from cacheproxy.modelkit.external import move_weights
 from cacheproxy.modelkit.gate.gate import require_pass
 from cacheproxy.modelkit.gate.measure import GateTexts, measure
 from cacheproxy.modelkit.isa import isa_class, weight_bits
@@ -51,9 +52,9 @@ def build(manifest: Manifest, home: Path, device: Device) -> BuiltModel:
         ModelError: its files cannot be fetched or are invalid, or it fails its gate.
     """
     files = fetch_files(manifest, home)
-    if manifest.kind == "rerank":
-        return build_reranker(manifest, files, device)
-    return _build_embedder(manifest, files, device)
+    make = build_reranker if manifest.kind == "rerank" else _build_embedder
+    built = make(manifest, files, device)
+    return move_weights(built) if device == "cpu" else built
 
 
 def _build_embedder(manifest: Manifest, files: Mapping[str, Path], device: Device) -> BuiltModel:

@@ -1,6 +1,7 @@
 """What a build gives, and what it starts from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class BuiltModel:
         report: of the gate.
         isa: the class of CPU that it was built for.
         record: what is written down about it.
+        weights: files with tensors of its graphs, by name; empty if the graphs have them all.
     """
 
     graph: bytes
@@ -40,3 +42,4 @@ class BuiltModel:
     report: Report
     isa: str
     record: dict[str, Any]
+    weights: Mapping[str, bytes] = field(default_factory=dict)

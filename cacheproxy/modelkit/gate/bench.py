@@ -1,7 +1,7 @@
 """Measures how fast an installed model is on this machine, and with how many threads.
 
-Each thread runs its own groups on one core, as the server does. For comparison, one group at a time
-is also spread over all cores.
+Each thread runs its own groups on one core, as the server does while there are many of them. For
+comparison, one group at a time is also spread over all cores, and one text over some.
 """
 
 import statistics
@@ -65,16 +65,21 @@ def measure_throughput(model: InstalledModel, cores: int) -> list[Throughput]:
     return found
 
 
-def measure_latency(model: InstalledModel) -> dict[int, float]:
-    """Return the median seconds of one text on one core, by its number of tokens."""
-    encoder = OnnxEncoder(model.graph)
+def measure_latency(model: InstalledModel, cores: int) -> dict[int, dict[int, float]]:
+    """Return the median seconds of one text, by its tokens and by the cores that it is spread over.
+
+    The cores are powers of two, and `cores`.
+    """
+    counts = sorted({cores, *(2**power for power in range(cores.bit_length()))})
+    encoders = {count: OnnxEncoder(model.graph, cores=count) for count in counts}
     rng = np.random.default_rng(0)
     latencies = {}
     for tokens in sorted({min(length, model.max_tokens) for length in (8, 16, 32, 64, 128, 256)}):
         ids = rng.integers(0, model.vocabulary_size, (1, tokens))
-        latencies[tokens] = statistics.median(
-            _time(encoder, [ids], 1) for _ in range(_LATENCY_RUNS)
-        )
+        latencies[tokens] = {
+            count: statistics.median(_time(encoder, [ids], 1) for _ in range(_LATENCY_RUNS))
+            for count, encoder in encoders.items()
+        }
     return latencies
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as RawTokenizer
 
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
-from cacheproxy.inference.session import OnnxEncoder
+from cacheproxy.inference.session import OnnxEncoder, load_spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.building.weights import Encoder, read_encoder
@@ -56,8 +56,10 @@ class Ours:
             workers=threads,
         )
         self._threads = InferenceThreads(threads)
+        spread = load_spread(model.graph, device=model.device, cores=threads)
         self._batcher = Batcher(
             OnnxEncoder(model.graph).encode,
+            encode_alone=None if spread is None else spread.encode,
             model=model.name,
             threads=self._threads,
             queue=queue,

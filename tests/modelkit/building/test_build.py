@@ -45,7 +45,8 @@ def built(graph: bytes) -> BuiltModel:
         invariance_failures=0,
     )
     probes = Probes(probe, b"shallow")
-    return BuiltModel(graph, b"{}", probes, report, isa_class(), record)
+    weights = {"weights.bin": b"weights"}
+    return BuiltModel(graph, b"{}", probes, report, isa_class(), record, weights)
 
 
 @pytest.fixture
@@ -116,7 +117,8 @@ def test_two_that_need_a_model_at_the_same_time_build_it_once(build_gives, tmp_p
 
 
 @pytest.mark.parametrize(
-    "file", ["model.onnx", "tokenizer.json", "static.npy", "shallow.onnx", "model.json"]
+    "file",
+    ["model.onnx", "weights.bin", "tokenizer.json", "static.npy", "shallow.onnx", "model.json"],
 )
 @pytest.mark.parametrize("damage", ["cut", "bit", "gone"])
 def test_a_damaged_file_of_an_installed_model_is_never_used(build_gives, tmp_path, file, damage):
