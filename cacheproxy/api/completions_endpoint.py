@@ -52,7 +52,11 @@ class _Repeat(NamedTuple):
 
 
 class CompletionsEndpoint:
-    """An ASGI application for one path."""
+    """An ASGI application for one path.
+
+    Attributes:
+        max_temperature: requests with a higher one bypass the cache.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class CompletionsEndpoint:
         self._models = models
         self._savings = savings
         self._callers = callers
-        self._max_temperature = max_temperature
+        self.max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
         self._watch = watch
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
@@ -164,7 +168,7 @@ class CompletionsEndpoint:
         send: Send,
         repeated: Repeated[CompletionRecord] | None,
     ) -> None:
-        request = self._dialect.parse(body, max_temperature=self._max_temperature)
+        request = self._dialect.parse(body, max_temperature=self.max_temperature)
         asked, inside = control, namespace
         if request.cache:
             cache = read_cache_field(request.cache)

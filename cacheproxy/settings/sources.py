@@ -81,11 +81,16 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
         raise ConfigError("\n".join(_lines(error))) from None
     except ValueError as error:
         raise ConfigError(f"{config_file or 'settings'}: {error}") from None
+    check(settings)
+    # Of a class that other modules can find, so that the settings can be handed to a worker.
+    return Settings.model_construct(settings.model_fields_set, **dict(settings))
+
+
+def check(settings: Settings) -> None:
+    """Check what several settings have to agree on; raises `ConfigError`."""
     _check_exposure(settings)
     _check_tenants(settings)
     _check_workers(settings)
-    # Of a class that other modules can find, so that the settings can be handed to a worker.
-    return Settings.model_construct(settings.model_fields_set, **dict(settings))
 
 
 def _lines(error: ValidationError) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from cacheproxy.telemetry.metrics import PROCESS_MERGES, Merge
+from cacheproxy.telemetry.reload_metrics import ReloadMetrics
 
 
 class SupervisorMetrics:
@@ -22,3 +23,4 @@ class SupervisorMetrics:
             "Workers started to replace one that ended",
             registry=registry,
         )
+        self.reload = ReloadMetrics(registry)

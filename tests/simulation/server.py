@@ -16,6 +16,7 @@ from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts
+from cacheproxy.admin.reloading import Reloading
 from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.embedded.rows import namespace_bytes, tag_bytes
@@ -130,7 +131,7 @@ class SimServer:
         cache, tenants = settings.cache, Tenants(settings.tenants)
         self.batcher = SimBatcher(self._machine, self.loop)
         self.parts = Parts(
-            settings=settings,
+            reloading=Reloading(settings),
             metrics=METRICS,
             store=self.store,
             guard=StoreGuard(self.store, deadline_s=cache.deadline_ms / 1000, metrics=METRICS),
