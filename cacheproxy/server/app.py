@@ -131,7 +131,7 @@ class App:
             journals[0],
         )
         operators = Operators(_secret(settings.admin.token), keys)
-        self._reload_log(journals, operators)
+        self._reload_watching(journals, operators)
         self.admin_edge = make_admin_app(
             self._parts.store,
             self._keys_of,
@@ -165,14 +165,16 @@ class App:
 
         self.reloading.prepare_by(prepare)
 
-    def _reload_log(self, journals: Sequence[Journal], operators: Operators) -> None:
-        """Have the log, and the admin token, change with the settings."""
+    def _reload_watching(self, journals: Sequence[Journal], operators: Operators) -> None:
+        """Have the log, the metrics and the admin token change with the settings."""
 
         def take(settings: Settings) -> None:
             set_level(settings.log.level)
             for journal in journals:
                 journal.log(settings.log.requests)
             operators.token = _secret(settings.admin.token)
+            if self._all_metrics is self._own_metrics:  # else the supervisor shows them
+                self.metrics.busiest.shown = settings.metrics.namespaces
 
         self.reloading.take_by(take)
 

@@ -21,8 +21,9 @@ import msgspec
 from cacheproxy.admin.reloading import Commit, Reloaded, Reloading
 from cacheproxy.errors import ConfigError, ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
-from cacheproxy.telemetry.merged import Family, take_snapshot
+from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.namespace_traffic import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,18 @@ class Count(msgspec.Struct, frozen=True, tag=True):
 
 
 class Counted(msgspec.Struct, frozen=True, tag=True):
-    """The worker's counts after it read the `Count` of this number."""
+    """The worker's counts after it read the `Count` of this number, and its latest traffic."""
 
     number: int
     families: list[Family]
+    traffic: list[Tally]
 
 
 class Scrape(msgspec.Struct, frozen=True, tag=True):
     """The worker requests the metrics of all workers."""
 
     number: int
+    text_format: TextFormat
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
@@ -236,13 +239,13 @@ class WorkerLink:
         """Report that connections are accepted."""
         self._channel.send(Ready())
 
-    async def exposition(self) -> bytes:
-        """Return the metrics of all workers in the Prometheus text format.
+    async def exposition(self, text_format: TextFormat) -> bytes:
+        """Return the metrics of all workers in a text format.
 
         Raises:
             Unavailable: the supervisor does not answer.
         """
-        return await self._ask(Scrape(next(self._numbers)))
+        return await self._ask(Scrape(next(self._numbers), text_format))
 
     async def recent(self, since: float) -> bytes:
         """Return the samples of all workers taken after a time, as JSON (`live.Recent`).
@@ -316,4 +319,4 @@ class WorkerLink:
 
     def _say_counted(self, count: Count) -> None:
         families = take_snapshot(self._metrics.registry, self._metrics.merges)
-        self._channel.send(Counted(count.number, families))
+        self._channel.send(Counted(count.number, families, self._metrics.tallies.drain()))

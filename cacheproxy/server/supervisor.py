@@ -28,7 +28,7 @@ from cacheproxy.server.worker_process import WorkerProcess
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
 from cacheproxy.telemetry.logs import set_level
-from cacheproxy.telemetry.merged import Family, lasting, merge, render, take_snapshot
+from cacheproxy.telemetry.merged import Family, TextFormat, lasting, merge, render, take_snapshot
 from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ class _Supervisor:
         self._handing_on: set[asyncio.Task[None]] = set()
         self._collecting = asyncio.Lock()
         self._collected_at = 0.0
-        self._text = b""
+        self._collected: list[Family] = []
+        self._metrics.busiest.shown = settings.metrics.namespaces
         self._history = History()
         self._stopping = asyncio.Event()
         self._closes_at = 0.0
@@ -140,7 +141,7 @@ class _Supervisor:
         self._workers.add(worker)
         if self._stopping.is_set():
             worker.stop(Stop(0, at_once=False))
-        status = await worker.run(self._on_ready, self._answer)
+        status = await worker.run(self._on_ready, self._metrics.busiest.add, self._answer)
         self._workers.remove(worker)
         self._ended = merge([self._ended, lasting(worker.counted)])
         if self._stopping.is_set() and status:
@@ -168,6 +169,7 @@ class _Supervisor:
             raise refusals[0]
         self._settings = settings
         set_level(settings.log.level)
+        self._metrics.busiest.shown = settings.metrics.namespaces
         for worker in self._ready():
             self._bring_up_to_date(worker)
 
@@ -248,17 +250,17 @@ class _Supervisor:
             case Reload():
                 return msgspec.json.encode(await self._reloads.reload(question.actor))
             case Scrape():
-                return await self._exposition()
+                return await self._exposition(question.text_format)
 
-    async def _exposition(self) -> bytes:
+    async def _exposition(self, text_format: TextFormat) -> bytes:
         """Return the metrics of all workers, no older than this call."""
         asked_at = time.monotonic()
         async with self._collecting:
             if self._collected_at <= asked_at:
                 self._collected_at = time.monotonic()
                 await self._count()
-                self._text = render(self._families())
-            return self._text
+                self._collected = self._families()
+            return render(self._collected, text_format)
 
     def _families(self) -> list[Family]:
         own = take_snapshot(self._metrics.registry, self._metrics.merges)

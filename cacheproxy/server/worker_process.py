@@ -30,6 +30,7 @@ from cacheproxy.server.link import (
 from cacheproxy.server.listeners import join
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.merged import Family
+from cacheproxy.telemetry.namespace_traffic import Tally
 
 _PREPARE_S = 10.0
 """How long a worker may take to make ready for other settings; a busy one takes milliseconds."""
@@ -97,6 +98,7 @@ class WorkerProcess:
     async def run(
         self,
         on_ready: Callable[["WorkerProcess"], None],
+        on_traffic: Callable[[list[Tally]], None],
         answer: Callable[[Question], Awaitable[bytes]],
     ) -> int:
         """Receive its messages until it exits; return its exit status, negative for a signal."""
@@ -109,6 +111,7 @@ class WorkerProcess:
                 case Failed():
                     self.failure = message
                 case Counted():
+                    on_traffic(message.traffic)
                     self._keep_counted(message)
                 case Prepared():
                     self._keep_prepared(message.refusal)

@@ -22,6 +22,7 @@ from prometheus_client import (
 
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
 from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
+from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces, NamespaceTallies
 from cacheproxy.telemetry.reload_metrics import RELOADED_AT, ReloadMetrics
 
 # A creation time beside every series would double the size of a scrape for no reader.
@@ -120,6 +121,8 @@ class Metrics:
             "cacheproxy_settings", "Hash of the settings that run", registry=registry
         )
         self.reload = ReloadMetrics(registry)
+        self.tallies = NamespaceTallies()
+        self.busiest = BusiestNamespaces(registry)
 
         self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
         self.request_duration = loop_histogram(

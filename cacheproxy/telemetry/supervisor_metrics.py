@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from cacheproxy.telemetry.metrics import PROCESS_MERGES, Merge
+from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces
 from cacheproxy.telemetry.reload_metrics import ReloadMetrics
 
 
@@ -24,3 +25,4 @@ class SupervisorMetrics:
             registry=registry,
         )
         self.reload = ReloadMetrics(registry)
+        self.busiest = BusiestNamespaces(registry)
