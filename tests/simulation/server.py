@@ -8,6 +8,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, cast
 
+from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.keys import KEY_BYTES
@@ -16,7 +17,6 @@ from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts
-from cacheproxy.admin.reloading import Reloading
 from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.embedded.rows import namespace_bytes, tag_bytes

@@ -22,7 +22,7 @@ MODEL = "all-MiniLM-L6-v2"
 TOKEN = {"authorization": "Bearer geheim"}
 
 INVALID = [
-    ("[cache]\nttl_s = -1\n", "cache.ttl_s"),
+    ("[cache]\nttl_s = -1\n", "line 7 of "),
     ("[cache]\nttl_s = 1 hour\n", "line"),
     ("[cache]\nttl = 1\n", "cache.ttl"),
     ("[tenants.nobody]\nin_flight = 1\n", "tenants.nobody"),
@@ -130,13 +130,15 @@ def test_no_request_fails_under_reloads_of_which_half_are_refused(reloaded):
 def test_every_worker_asks_the_new_upstream_with_the_new_key(reloaded):
     for number in (0, 1):
         reloaded.taken(upstream=number)
-        asked = [len(upstream.asked) for upstream in reloaded.upstreams]
         numbers = count()
         reloaded.from_each(lambda: reloaded.chat(f"of {number}: {next(numbers)}").status_code)  # noqa: B023
 
-        more = [len(one.asked) - was for one, was in zip(reloaded.upstreams, asked, strict=True)]
-        assert more[number] >= 30
-        assert more[1 - number] == 0
+        asked = [
+            len([one for one in upstream.asked if one.question.startswith(f"of {number}: ")])
+            for upstream in reloaded.upstreams
+        ]
+        assert asked[number] == 30
+        assert asked[1 - number] == 0
 
 
 def test_a_threshold_set_by_hand_serves_at_once_and_off_serves_nothing(reloaded):
