@@ -53,6 +53,7 @@ class WorkerProcess:
         self.settings = settings
         self._prepared: asyncio.Future[str | None] | None = None
         self._numbers = itertools.count(1)
+        self._preparing = 0
         self._process = process
         self._channel = channel
         self._asked = 0
@@ -114,7 +115,8 @@ class WorkerProcess:
                     on_traffic(message.traffic)
                     self._keep_counted(message)
                 case Prepared():
-                    self._keep_prepared(message.refusal)
+                    if message.number == self._preparing:
+                        self._keep_prepared(message.refusal)
                 case Scrape() | Look() | Reload():
                     telling = asyncio.create_task(self._tell(message, answer))
                     self._answers.add(telling)
@@ -135,7 +137,8 @@ class WorkerProcess:
             ConfigError: it cannot take them, or does not answer.
         """
         self._prepared = asyncio.get_running_loop().create_future()
-        self._channel.send(Prepare(next(self._numbers), pickle.dumps(settings)))
+        self._preparing = next(self._numbers)
+        self._channel.send(Prepare(self._preparing, pickle.dumps(settings)))
         try:
             refusal = await asyncio.wait_for(self._prepared, _PREPARE_S)
         except TimeoutError:
