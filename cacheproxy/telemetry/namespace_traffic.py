@@ -114,7 +114,7 @@ class BusiestNamespaces:
             name = tally.namespace
             if name != OTHER and (name in self._traffic or len(self._traffic) < _TALLIES):
                 self._traffic[name] = self._traffic.get(name, 0.0) + sum(tally.answers.values())
-        if len(self._named) < self.shown or self._monotonic() >= self._rank_at:
+        if len(self._named) != self.shown or self._monotonic() >= self._rank_at:
             self._rank()
         for tally in tallies:
             self._named.get(tally.namespace, self._other).add(tally)

