@@ -110,6 +110,11 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     number: int
     settings: bytes
 
+    @classmethod
+    def to_take(cls, settings: Settings, number: int) -> "Prepare":
+        """Return the message about these settings."""
+        return cls(number, pickle.dumps(settings))
+
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):
     """The worker has done what the `Prepare` of this number asked; or why it cannot."""

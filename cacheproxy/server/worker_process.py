@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import pickle
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -138,7 +137,7 @@ class WorkerProcess:
         """
         self._prepared = asyncio.get_running_loop().create_future()
         self._preparing = next(self._numbers)
-        self._channel.send(Prepare(self._preparing, pickle.dumps(settings)))
+        self._channel.send(Prepare.to_take(settings, self._preparing))
         try:
             refusal = await asyncio.wait_for(self._prepared, _PREPARE_S)
         except TimeoutError:

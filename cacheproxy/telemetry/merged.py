@@ -126,7 +126,11 @@ class _Collected:
             metric = PrometheusMetric(family.name, family.text, family.kind)
             for sample in family.samples:
                 found = sample.exemplar
-                exemplar = found and PrometheusExemplar(found.labels, found.value, found.timestamp)
+                exemplar = (
+                    None
+                    if found is None
+                    else PrometheusExemplar(found.labels, found.value, found.timestamp)
+                )
                 metric.add_sample(sample.name, sample.labels, sample.value, exemplar=exemplar)
             yield metric
 
