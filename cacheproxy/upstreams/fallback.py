@@ -234,7 +234,8 @@ class Upstreams:
 
 
 def _unavailable(having: Sequence[GuardedUpstream]) -> Unavailable:
-    pause_s = min(one.pause_s for one in having)
+    # There is none where a reload has just taken the last one out.
+    pause_s = min((one.pause_s for one in having), default=0.0)
     return Unavailable(
         "no upstream answers", code="upstream_unavailable", retry_after_s=1 + int(pause_s)
     )
