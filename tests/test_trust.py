@@ -16,7 +16,7 @@ ROWS = [
     if re.match(r"\| [PSF]\d", line)
 ]
 NAMES = [f"P{n}" for n in range(1, 11)]
-NAMES += [f"S{n}" for n in range(1, 23)] + [f"F{n}" for n in range(1, 43)]
+NAMES += [f"S{n}" for n in range(1, 23)] + [f"F{n}" for n in range(1, 44)]
 
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "jsonpickle", "yaml"}
 EXECUTES = {"eval", "exec", "compile", "__import__"}

@@ -1,4 +1,4 @@
-"""The admin listener: figures, a page that shows them, and purges, for operators of all tenants.
+"""The admin listener: figures, a page that shows them, purges and reloads, for operators.
 
 A foreign page in an operator's browser must not be able to use the listener. If a token is set, the
 page does not know it. Without a token, which is allowed on loopback only, requests made by pages
@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from cacheproxy.admin.operators import Operator, Operators
 from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
+from cacheproxy.admin.reloading import Reloaded
 from cacheproxy.admin.report import KeysOf, ServerFigures, Target, Thresholds
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import About
@@ -33,7 +34,7 @@ from cacheproxy.api.service import (
     healthz,
     readyz_endpoint,
 )
-from cacheproxy.errors import ApiError, BadRequest, StoreError, Unavailable
+from cacheproxy.errors import ApiError, BadRequest, ConfigError, StoreError, Unavailable
 from cacheproxy.keys import Namespace, short_id
 from cacheproxy.stores.protocol import Store
 from cacheproxy.telemetry.admin_log import tell_action
@@ -83,7 +84,7 @@ class PurgeResponse(msgspec.Struct):
 
 ADMIN = About(
     "cacheproxy, admin listener",
-    "Figures and purges, for operators. The listener has a port of its own (`admin.port`).",
+    "Figures, purges and reloads, for operators. It has a port of its own (`admin.port`).",
     "The setting `admin.token`, or an API key with the scope `admin` (to purge the entries of its "
     "own tenant: `purge`). Without any of these, only clients on the same machine are served.",
 )
@@ -160,6 +161,42 @@ PURGE = Operation(
     },
 )
 
+RELOAD = Operation(
+    method="POST",
+    path="/admin/reload",
+    id="reload",
+    tag="Settings",
+    summary="Take the settings as they are now",
+    description="Reads the settings file again, and the file of API keys. All workers take what "
+    "has changed, or none does; settings that need a restart stay what they are and are named.",
+    headers=(REQUEST_ID,),
+    replies={
+        200: Reply(
+            "The settings were taken.",
+            (
+                Content(
+                    Reloaded,
+                    {
+                        "A longer life": {
+                            "changed": ["cache.ttl_s"],
+                            "needs_restart": [],
+                            "settings_hash": "0123456789ab",
+                        }
+                    },
+                ),
+            ),
+        ),
+        **_ERRORS,
+        **refusals(
+            *(422, 503),
+            because={
+                422: "The settings are invalid, as the message says; nothing has changed.",
+                503: "The supervisor of the workers did not answer.",
+            },
+        ),
+    },
+)
+
 _DECODER = msgspec.json.Decoder(PurgeRequest)
 
 
@@ -169,6 +206,7 @@ def make_admin_app(
     describe: Callable[[], Awaitable[ServerFigures]],
     describe_thresholds: Callable[[], Thresholds],
     recent: Callable[[float], Awaitable[bytes]],
+    reload: Callable[[str], Awaitable[Reloaded]],
     journal: Journal,
     *,
     operators: Operators,
@@ -183,6 +221,7 @@ def make_admin_app(
         describe: returns the figures; may raise `StoreError`.
         describe_thresholds: returns the semantic tier's figures, by namespace.
         recent: returns the samples taken after a time (Unix, seconds) as JSON, for the page.
+        reload: takes the settings as they are now; may raise `ConfigError`.
         journal: logs the requests.
         operators: recognises who may use it.
         not_ready_because: returns why the server should get no new requests, or None.
@@ -228,6 +267,14 @@ def make_admin_app(
         tell_action("purge", operator.id, "done", **facts, removed=removed)
         return _json(PurgeResponse(removed))
 
+    async def reload_settings(request: Request) -> Response:
+        request.scope[VISIT].route = "reload"
+        operator: Operator = request.scope[_OPERATOR]
+        try:
+            return _json(await reload(operator.id))
+        except ConfigError as error:
+            raise BadRequest(str(error), status=422, code="invalid_settings") from error
+
     table = [
         (TO_PAGE, to_page),
         (PAGE, page),
@@ -235,6 +282,7 @@ def make_admin_app(
         (STATS, stats),
         (THRESHOLDS, thresholds),
         (PURGE, purge),
+        (RELOAD, reload_settings),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
     ]

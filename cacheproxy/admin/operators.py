@@ -42,10 +42,14 @@ class Operator(NamedTuple):
 
 
 class Operators:
-    """Recognises operators."""
+    """Recognises operators.
+
+    Attributes:
+        token: the admin token, or None.
+    """
 
     def __init__(self, token: str | None, keys: KeyRing) -> None:
-        self._token = token
+        self.token = token
         self._keys = keys
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Operator:
@@ -57,14 +61,14 @@ class Operators:
         """
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if scheme.lower() == b"bearer" else b""
-        if self._token is not None and hmac.compare_digest(given, self._token.encode()):
+        if self.token is not None and hmac.compare_digest(given, self.token.encode()):
             return Operator(TOKEN)
         grant = self._keys.find(given.decode("latin-1")) if given else None
         if grant is not None and "admin" in grant.scopes:
             return Operator(grant.key_id)
         if grant is not None and "purge" in grant.scopes:
             return Operator(grant.key_id, grant.tenant)
-        if self._token is not None or self._keys.has_admins:
+        if self.token is not None or self._keys.has_admins:
             raise Unauthorized("the admin token is required: 'Authorization: Bearer TOKEN'")
         if b"origin" in headers or not _is_loopback(headers.get(b"host", b"")):
             raise Forbidden("without an admin token, only clients on this machine are allowed")

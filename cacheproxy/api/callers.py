@@ -114,6 +114,11 @@ class Callers:
         # What everyone may do where no keys are configured.
         self._anybody = Grant(DEFAULT_TENANT, "", _USE | {"purge"})
 
+    def forget(self) -> None:
+        """Forget the callers that are remembered, since what limits them has changed."""
+        self.keys.forget_remembered()
+        self._anybody.remembered.clear()
+
     def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Return the caller; from now on the current task works for its tenant.
 

@@ -52,7 +52,11 @@ class _Repeat(NamedTuple):
 
 
 class CompletionsEndpoint:
-    """An ASGI application for one path."""
+    """An ASGI application for one path.
+
+    Attributes:
+        max_temperature: requests with a higher one bypass the cache.
+    """
 
     def __init__(
         self,
@@ -73,12 +77,13 @@ class CompletionsEndpoint:
         self._models = models
         self._savings = savings
         self._callers = callers
-        self._max_temperature = max_temperature
+        self.max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
         self._watch = watch
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
         self._recorder = recorder
         self._requests = metrics.requests
+        self._tallies = metrics.tallies
         self._slow_clients = metrics.slow_clients_closed
         self._durations = {
             outcome: metrics.request_duration.labels(self._dialect.name, outcome)
@@ -164,7 +169,7 @@ class CompletionsEndpoint:
         send: Send,
         repeated: Repeated[CompletionRecord] | None,
     ) -> None:
-        request = self._dialect.parse(body, max_temperature=self._max_temperature)
+        request = self._dialect.parse(body, max_temperature=self.max_temperature)
         asked, inside = control, namespace
         if request.cache:
             cache = read_cache_field(request.cache)
@@ -201,7 +206,12 @@ class CompletionsEndpoint:
         body = self._render(cached, form)
         total_s = time.perf_counter() - started
         self._count(visit, cached.record.model, cached.outcome, 200, total_s)
-        self._savings.served(cached.record, self._models.label_of(cached.record.model))
+        record = cached.record
+        self._savings.served(record, self._models.label_of(record.model))
+        tally = self._tallies.of(visit.namespace_id)
+        tally.saved_s += record.took_s
+        if record.has_usage:
+            tally.saved_tokens += record.prompt_tokens + record.completion_tokens
         content_type = JSON if form == "plain" else _EVENTS
         return WholeAnswer(body, [content_type, *_cached_headers(cached, total_s)])
 
@@ -265,7 +275,11 @@ class CompletionsEndpoint:
         visit.model, visit.outcome = self._models.label_of(model), outcome
         visit.status = status
         self._requests.labels(self._dialect.name, visit.model, str(status)).inc()
-        self._durations[outcome].observe(total_s)
+        self._tallies.of(visit.namespace_id).answers[outcome] += 1
+        if visit.traceparent is not None and (trace_id := visit.sampled_trace):
+            self._durations[outcome].observe_traced(total_s, trace_id)
+        else:
+            self._durations[outcome].observe(total_s)
 
 
 def _form_of(request: CompletionRequest) -> str:

@@ -88,6 +88,7 @@ class ItemsEndpoint(Generic[A, R]):
         self._repeats = Repeats[_Repeat[R]]()
         self._recorder = recorder
         self._requests = metrics.requests
+        self._tallies = metrics.tallies
         self._answered = {
             one.model.name: metrics.requests.labels(name, one.model.name, "200")
             for one in routes.values()
@@ -165,6 +166,9 @@ class ItemsEndpoint(Generic[A, R]):
         model = route.model
         outcome = outcome_of(answer)
         self._count(visit, model.name, outcome, total_s)
+        answers = self._tallies.of(namespace.id).answers
+        for one in answer.served:
+            answers[one.outcome] += 1
         if len(answer.served) > 1:
             visit.texts = counts_of(answer.served)
         if outcome in {"hot", "exact"} and control is DEFAULT_CONTROL:
@@ -196,6 +200,7 @@ class ItemsEndpoint(Generic[A, R]):
         body = repeat.frame.fill(served)
         total_s = time.perf_counter() - started
         self._count(visit, repeat.model, outcome, total_s)
+        self._tallies.of(visit.namespace_id).answers[outcome] += 1
         headers = hit_headers(outcome, record.created_at, record.expires_at, timing, total_s)
         return body, headers
 
@@ -216,7 +221,10 @@ class ItemsEndpoint(Generic[A, R]):
     def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
         visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
-        self._durations[outcome].observe(total_s)
+        if visit.traceparent is not None and (trace_id := visit.sampled_trace):
+            self._durations[outcome].observe_traced(total_s, trace_id)
+        else:
+            self._durations[outcome].observe(total_s)
 
     def _route_of(self, model: str | None) -> ItemsRoute[R]:
         name = self._default_model if model is None else model

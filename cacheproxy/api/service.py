@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,10 +14,13 @@ from starlette.routing import Route
 from cacheproxy.api.openapi import About, document
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.response import refusals
+from cacheproxy.telemetry.merged import TextFormat
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-Exposition = Callable[[], Awaitable[bytes]]
-"""Returns the metrics in the Prometheus text format."""
+Exposition = Callable[[TextFormat], Awaitable[bytes]]
+"""Returns the metrics in a text format."""
+
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Alive(msgspec.Struct):
@@ -81,9 +85,13 @@ METRICS = Operation(
     id="getMetrics",
     tag="Service",
     summary="Get the metrics for Prometheus",
-    description="The Prometheus text format, over all workers.",
+    description="Over all workers, in Prometheus' text format; if `Accept` names OpenMetrics, in "
+    "that format, which has exemplars.",
     replies={
-        200: Reply("The metrics.", (Content(str, media_type="text/plain"),)),
+        200: Reply(
+            "The metrics.",
+            (Content(str, media_type="text/plain"), Content(str, media_type=_OPENMETRICS)),
+        ),
         **refusals(500, 503, because={503: "The other workers' metrics are not available."}),
     },
     takes_key=False,
@@ -123,8 +131,12 @@ def readyz_endpoint(not_ready_because: Callable[[], str | None]) -> Endpoint:
 def metrics_endpoint(exposition: Exposition) -> Endpoint:
     """Return the endpoint of `METRICS`."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(await exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+    async def metrics(request: Request) -> Response:
+        if _OPENMETRICS in request.headers.get("accept", "").lower():
+            text, content_type = await exposition("openmetrics"), OPENMETRICS_TYPE
+        else:
+            text, content_type = await exposition("prometheus"), CONTENT_TYPE_LATEST
+        return Response(text, headers={"content-type": content_type, "vary": "accept"})
 
     return metrics
 

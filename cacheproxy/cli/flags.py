@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
@@ -64,6 +65,14 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
                 f"give {ENV_PREFIX}STORE, or the URL in the settings file"
             ),
         )
+    try:
+        return reader(config, flags)()
+    except ConfigError as error:
+        end(EXIT_USAGE, error)
+
+
+def reader(config: Path | None, flags: dict[str, Any]) -> Callable[[], Settings]:
+    """Return what reads the settings again: the file and the environment, below these flags."""
     nested: dict[str, Any] = {}
     for path, _ in setting_fields():
         value = flags.get("_".join(path))
@@ -71,10 +80,7 @@ def load(config: Path | None, flags: dict[str, Any]) -> Settings:
             *sections, name = path
             place = nested.setdefault(sections[0], {}) if sections else nested
             place[name] = value
-    try:
-        return load_settings(nested, config)
-    except ConfigError as error:
-        end(EXIT_USAGE, error)
+    return partial(load_settings, nested, config)
 
 
 def has_password(url: str) -> bool:

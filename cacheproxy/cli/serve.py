@@ -1,5 +1,6 @@
 """`cacheproxy serve`: one process, or a supervisor with several workers."""
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import click
 
+from cacheproxy.admin.reloading import ReadSettings
 from cacheproxy.cli.failures import EXIT_NO_MODEL, EXIT_UNAVAILABLE, EXIT_USAGE, end
-from cacheproxy.cli.flags import load, settings_flags
+from cacheproxy.cli.flags import load, reader, settings_flags
 from cacheproxy.cli.installed import installed_models
 from cacheproxy.errors import ConfigError, ModelError, StoreError, WorkerDied
 from cacheproxy.server.listeners import ADMIN, PUBLIC, bind, reserve
@@ -22,13 +24,14 @@ from cacheproxy.telemetry.logs import start_logging
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve OpenAI-compatible embeddings, from the cache wherever it can answer."""
     forbid_core_dumps()
-    settings = load(config, flags)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    settings, read = load(config, flags), reader(config, flags)
     start_logging(settings.log.level, settings.log.format, process_id=settings.workers > 1)
     try:
         if settings.workers > 1:
-            _serve_by_workers(settings)
+            _serve_by_workers(settings, read)
         else:
-            _serve_by_itself(settings)
+            _serve_by_itself(settings, read)
     except (ConfigError, StoreError) as error:
         end(EXIT_USAGE, error)
     except ModelError as error:
@@ -37,21 +40,22 @@ def serve(config: Path | None, **flags: Any) -> None:
         end(EXIT_UNAVAILABLE, error)
 
 
-def _serve_by_itself(settings: Settings) -> None:
+def _serve_by_itself(settings: Settings, read: ReadSettings) -> None:
     # Imported late: a mistaken setting is told without waiting for the runtime to load.
     from cacheproxy.server.app import App
     from cacheproxy.server.serve import serve as serve_app
 
     listeners = _claim(settings, bind)
-    serve_app(App(settings, installed_models(settings)), listeners, settings)
+    app = App(settings, installed_models(settings), read=read)
+    serve_app(app, listeners, settings)
 
 
-def _serve_by_workers(settings: Settings) -> None:
+def _serve_by_workers(settings: Settings, read: ReadSettings) -> None:
     from cacheproxy.server.supervisor import supervise
 
     reserved = _claim(settings, reserve)
     installed_models(settings)  # built once, not by each worker
-    supervise(settings, reserved)
+    supervise(settings, reserved, read)
 
 
 def _claim(

@@ -63,12 +63,17 @@ class Bucket:
 
 
 class Meter:
-    """One tenant's account in one process; belongs to one event loop."""
+    """One tenant's account in one process; belongs to one event loop.
+
+    Attributes:
+        limits: what it allows.
+    """
 
     whose = "tenant"
 
     def __init__(self, limits: Limits, refused: Callable[[], object] = lambda: None) -> None:
         """Start with full buckets; `refused` is called for each request that is refused."""
+        self.limits = limits
         self._count_refused = refused
         self._most_in_flight = limits.in_flight
         rates = limits.requests_per_minute, limits.tokens_per_minute
@@ -151,6 +156,10 @@ class NamespaceMeter(Meter):
         super().__init__(limits, refused)
         self._tenant = tenant
 
+    def is_for(self, limits: Limits, tenant: Meter) -> bool:
+        """Return whether it allows this, within the tenant's account."""
+        return self.limits == limits and self._tenant is tenant
+
     def request(self, now_s: float) -> None:
         """Take note of a request; raises `Overloaded`."""
         super().request(now_s)
@@ -220,18 +229,50 @@ class Meters:
             refused: counts a request that is refused, as one of a `tenant` or a `namespace`.
             namespaces: the limits of tenants' namespaces, by `keys.tenant_id`.
         """
-        count, count_namespace = partial(refused, "tenant"), partial(refused, "namespace")
-        self._meters = {
-            owner: Meter(each, count) for owner, each in tenants.items() if each != Limits()
-        }
-        self._named: dict[str, Meter] = {}
-        self._others: dict[str, Meter] = {}
-        for owner, limits in (namespaces or {}).items():
-            tenant = self._meters.get(owner) or Meter(Limits())
+        self._count, self._count_namespace = (
+            partial(refused, "tenant"),
+            partial(refused, "namespace"),
+        )
+        self._meters: dict[str, Meter] = {}
+        self._unlimited: dict[str, Meter] = {}
+        self._named: dict[str, NamespaceMeter] = {}
+        self._others: dict[str, NamespaceMeter] = {}
+        self.replace(tenants, namespaces or {})
+
+    def replace(
+        self, tenants: Mapping[str, Limits], namespaces: Mapping[str, NamespaceLimits]
+    ) -> None:
+        """Limit by these from now on; an account whose limits have changed begins anew.
+
+        Whoever keeps a meter has to ask for it again.
+        """
+        meters, named, others = self._meters, self._named, self._others
+        self._meters, self._named, self._others = {}, {}, {}
+        for owner, each in tenants.items():
+            if each != Limits():
+                known = meters.get(owner)
+                is_same = known is not None and known.limits == each
+                self._meters[owner] = known if known and is_same else Meter(each, self._count)
+        for owner, limits in namespaces.items():
+            # One that limits nothing, kept so that its namespaces' accounts can be kept.
+            tenant = self._meters.get(owner)
+            tenant = tenant or self._unlimited.setdefault(owner, Meter(Limits()))
             for namespace_id, each in limits.named.items():
-                self._named[namespace_id] = NamespaceMeter(each, tenant, count_namespace)
+                self._named[namespace_id] = self._of_namespace(
+                    named.get(namespace_id), each, tenant
+                )
             if limits.others is not None:
-                self._others[owner] = NamespaceMeter(limits.others, tenant, count_namespace)
+                self._others[owner] = self._of_namespace(others.get(owner), limits.others, tenant)
+        self._unlimited = {
+            owner: one for owner, one in self._unlimited.items() if owner in namespaces
+        }
+
+    def _of_namespace(
+        self, known: NamespaceMeter | None, limits: Limits, tenant: Meter
+    ) -> NamespaceMeter:
+        if known is not None and known.is_for(limits, tenant):
+            return known
+        return NamespaceMeter(limits, tenant, self._count_namespace)
 
     def of(self, namespace_id: str) -> Meter | None:
         """Return the meter of a namespace, or its tenant's; None if nothing limits either."""

@@ -8,11 +8,14 @@ are written.
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Protocol
+
+from pydantic import SecretStr
 
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
 from cacheproxy.admin.operators import Operators
+from cacheproxy.admin.reloading import Commit, ReadSettings, Reloads, ReloadSource
 from cacheproxy.admin.report import (
     ServerFigures,
     Thresholds,
@@ -38,17 +41,25 @@ from cacheproxy.server.reranking import Reranking
 from cacheproxy.server.route_table import absent_paths, make_watch, pass_through, public_table
 from cacheproxy.server.store_check import tell_of_store
 from cacheproxy.settings.settings import Settings
+from cacheproxy.settings.tenants import Tenants
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
+from cacheproxy.telemetry.logs import set_level
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.tracing import start_tracing
 from cacheproxy.tiers.hot import HotTier
+
+
+class Supervisor(MetricsSource, ReloadSource, Protocol):
+    """What a worker asks about all workers."""
 
 
 class App:
     """A server's parts and their life cycle.
 
     Attributes:
+        reloading: what the parts do with new settings.
+        reloads: reloads the settings of all processes.
         metrics: the metrics of this process.
         edge: the application for clients.
         admin_edge: the application for operators.
@@ -58,23 +69,34 @@ class App:
         self,
         settings: Settings,
         installed: Sequence[InstalledModel],
-        all_metrics: MetricsSource | None = None,
+        supervisor: Supervisor | None = None,
+        read: ReadSettings | None = None,
     ) -> None:
         """Make the parts and load the models, of which the first is the default one.
 
-        `all_metrics` returns the metrics of all workers if there are several.
+        Args:
+            settings: to begin with.
+            installed: the models.
+            supervisor: if there are several workers: has the metrics of all, and reloads all.
+            read: reads the settings again, where there is no supervisor; else there is no reload.
 
         Raises:
             ConfigError: ONNX Runtime cannot use the device.
             ModelError: the probe's model is not installed.
         """
-        self._settings = settings
         self.metrics = metrics = Metrics()
         self._own_metrics = OwnMetrics(metrics)
-        self._all_metrics = all_metrics or self._own_metrics
+        self._all_metrics: MetricsSource = supervisor or self._own_metrics
         self._draining = False
         self._running = AsyncExitStack()
         self._parts = make_parts(settings, installed, metrics)
+        self.reloading = self._parts.reloading
+        self.reloads: ReloadSource = supervisor or Reloads(
+            read or (lambda: settings),
+            lambda: self.reloading.settings,
+            self._take,
+            metrics.reload,
+        )
         self._embeddings = Embeddings(self._parts)
         self._reranking = Reranking(self._parts, self._embeddings.spare_work)
         has_chat = self._parts.upstreams.have_chat
@@ -89,6 +111,7 @@ class App:
             else KeyFile(settings.api_keys_file, keys, metrics.key_reloads)
         )
         callers = Callers(keys, self._parts.meters)
+        self._reload_keys(keys, callers)
         table = public_table(
             self._parts,
             self._embeddings,
@@ -99,29 +122,65 @@ class App:
             not_ready_because=self._not_ready_because,
             exposition=self._all_metrics.exposition,
         )
+        journals = Journal(settings.log.requests, self._tracer), Journal(settings.log.requests)
         self.edge = Edge(
             [
                 *described_routes(PUBLIC, table, needs_key=settings.needs_key),
                 *pass_through(self._parts, callers, watch, table),
             ],
-            Journal(settings.log.requests, self._tracer),
+            journals[0],
             absent=absent_paths(
                 has_upstream=bool(self._parts.upstreams),
                 has_reranker=bool(self._reranking.routes),
             ),
         )
-        token = settings.admin.token
+        operators = Operators(_secret(settings.admin.token), keys)
+        self._reload_watching(journals, operators)
         self.admin_edge = make_admin_app(
             self._parts.store,
             self._keys_of,
             self._describe,
             self._describe_thresholds,
             self._all_metrics.recent,
-            Journal(settings.log.requests),
-            operators=Operators(token.get_secret_value() if token else None, keys),
+            self.reloads.reload,
+            journals[1],
+            operators=operators,
             not_ready_because=self._not_ready_because,
-            needs_key=token is not None,
+            needs_key=settings.admin.token is not None,
         )
+
+    async def _take(self, settings: Settings) -> None:
+        self.reloading.prepare(settings)()
+
+    def _reload_keys(self, keys: KeyRing, callers: Callers) -> None:
+        """Have API keys, and the limits of their tenants, change with the settings."""
+        meters = self._parts.meters
+
+        def prepare(settings: Settings) -> Commit:
+            more = {} if self._key_file is None else self._key_file.read()
+            tenants = Tenants(settings.tenants)
+
+            def commit() -> None:
+                keys.replace(more, fixed=settings.api_keys)
+                meters.replace(tenants.limits(), tenants.namespace_limits())
+                callers.forget()
+
+            return commit
+
+        self.reloading.prepare_by(prepare)
+
+    def _reload_watching(self, journals: Sequence[Journal], operators: Operators) -> None:
+        """Have the log, the metrics and the admin token change with the settings."""
+
+        def take(settings: Settings) -> None:
+            set_level(settings.log.level)
+            for journal in journals:
+                journal.log(settings.log.requests)
+            operators.token = _secret(settings.admin.token)
+            if self._all_metrics is self._own_metrics:  # else the supervisor shows them
+                self.metrics.busiest.shown = settings.metrics.namespaces
+
+        self.reloading.take_by(take)
 
     def _not_ready_because(self) -> str | None:
         return "draining" if self._draining else None
@@ -139,7 +198,7 @@ class App:
                 "version": cacheproxy.__version__,
                 "model": ",".join(one.name for one in installed),
                 "fingerprint": ",".join(one.fingerprint for one in installed),
-                "device": self._settings.device,
+                "device": parts.settings.device,
             }
         )
         kinds: list[Embeddings | Completions] = [self._embeddings]
@@ -166,7 +225,7 @@ class App:
             await self._parts.guard.get_many(
                 [bytes(KEY_BYTES)]
             )  # finds out whether the store answers
-            telling = asyncio.create_task(tell_of_store(self._settings))
+            telling = asyncio.create_task(tell_of_store(self._parts.settings))
             running.push_async_callback(stop_tasks, telling)
             if self._key_file is not None:
                 self._key_file.start()
@@ -174,7 +233,10 @@ class App:
             self._embeddings.start(running)
             if self._completions is not None:
                 self._completions.start(running)
-            if self._settings.admin.port is not None and self._all_metrics is self._own_metrics:
+            if (
+                self._parts.settings.admin.port is not None
+                and self._all_metrics is self._own_metrics
+            ):
                 self._own_metrics.start()
                 running.callback(self._own_metrics.stop)
             self._running = running.pop_all()
@@ -197,7 +259,7 @@ class App:
         return [route.key_of(namespace_id, given) for route in kind.routes]
 
     async def _describe(self) -> ServerFigures:
-        settings, store = self._settings, self._parts.store
+        settings, store = self._parts.settings, self._parts.store
         hot, purges = self._parts.hot, store.purges
         models = [
             *(route.model.name for route in self._embeddings.routes),
@@ -214,8 +276,13 @@ class App:
         }
 
     def _describe_thresholds(self) -> Thresholds:
-        described = describe_thresholds(self._settings, self._embeddings.accounts())
+        settings = self._parts.settings
+        described = describe_thresholds(settings, self._embeddings.accounts())
         if self._completions is not None:
             accounts = self._completions.accounts()
-            described["chat"] = describe_chat_thresholds(self._settings, accounts)
+            described["chat"] = describe_chat_thresholds(settings, accounts)
         return described
+
+
+def _secret(given: SecretStr | None) -> str | None:
+    return None if given is None else given.get_secret_value()

@@ -1,12 +1,14 @@
 """Assembles the completions route, which serves the models of all upstreams."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cacheproxy.admin.reloading import Commit, Reloading
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import Namespace
 from cacheproxy.probes.whole import WholeProbe
@@ -32,6 +34,7 @@ from cacheproxy.routes.judging.hard_pairs import load_hard_pairs
 from cacheproxy.routes.judging.judge import Judge
 from cacheproxy.server.fingerprints import chat_evidence, chat_fingerprint, judge_of
 from cacheproxy.server.parts import Parts, SharedEvidence
+from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.allowance import Allowance
 from cacheproxy.thresholds.judged.limits import Sensitivity
@@ -40,7 +43,6 @@ from cacheproxy.thresholds.judged.question_pair import rarity_of
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.reader import RecordReader
 from cacheproxy.tiers.sparework import SpareWork
-from cacheproxy.upstreams.fallback import Upstreams
 
 DIALECTS: tuple[Dialect, ...] = (
     ChatDialect(),
@@ -79,10 +81,10 @@ class Completions:
         self._reader = RecordReader(unpack, parts.metrics)
         self._comparer = Comparer(self._embed)
         self._rarity = rarity_of(self._tokenizer.vocabulary())
-        self._namespaces: dict[str, JudgedNamespaces] = {}
-        self._judges: dict[str, str | None] = {}
+        self._tiers: dict[str, tuple[str, Likeness]] = {}
+        self._earned: dict[str, _Earned] = {}
         self._hard_pairs = load_hard_pairs()
-        _check_judge(settings, upstreams)
+        _check_judge(settings, settings.all_upstreams)
         self._evidence = SharedEvidence(store)
         self.spare_work = SpareWork(
             parts.threads.has_spare, most=_LABELS, metrics=parts.metrics, rest_s=_REST_S
@@ -93,13 +95,13 @@ class Completions:
         is_on = settings.chat.semantic == "on"
         self.models = ChatModels(upstreams.models(), self._make_likeness if is_on else None)
         tiers = parts.keyed_tiers(self.hot, self._reader)
-        staleness = _staleness(settings)
+        staleness = _staleness(parts.reloading)
         self._budget = Budget(settings.chat.judge_requests_per_minute)
         self.learning = Learning(
             self.models,
             parts.keeper(self.hot, pack),
             tiers=tiers,
-            lifetimes=parts.lifetimes(settings.chat.ttl_s),
+            lifetimes=parts.lifetimes(lambda settings: settings.chat.ttl_s),
             staleness=staleness,
             spare_work=self.spare_work,
             purge=store.purge,
@@ -123,9 +125,10 @@ class Completions:
             tiers=tiers,
             purges=store.purges,
             staleness=staleness,
-            caches_tools=_caches_tools(settings),
+            caches_tools=_caches_tools(parts.reloading),
             metrics=parts.metrics,
         )
+        parts.reloading.prepare_by(self._prepare)
 
     @property
     def waiting(self) -> int:
@@ -136,8 +139,11 @@ class Completions:
     def accounts(self) -> dict[str, ModelAccount]:
         """Return the judging costs of each model, and the standings of its namespaces."""
         return {
-            model: ModelAccount(self._judges[model], one.allowance, list(one.accounts()))
-            for model, one in self._namespaces.items()
+            model: ModelAccount(
+                one.judge, one.namespaces.allowance, list(one.namespaces.accounts())
+            )
+            for model, one in self._earned.items()
+            if (likeness := self.models.likeness_of(model)) and likeness.evidence is one.evidence
         }
 
     def start(self, running: AsyncExitStack) -> None:
@@ -149,83 +155,152 @@ class Completions:
         running.push_async_callback(self.learning.stop)
         running.push_async_callback(self._refresh.stop)
 
+    def _prepare(self, settings: Settings) -> Commit:
+        """Prepare for new settings, after the upstreams; raises ConfigError."""
+        _check_judge(settings, settings.all_upstreams)
+
+        def commit() -> None:
+            chat = settings.chat
+            self._budget.per_minute = chat.judge_requests_per_minute
+            for one in self._earned.values():
+                one.namespaces.allowance.set_shares(chat.learning_share, chat.open_share)
+                one.namespaces.promise_anew(chat.max_error, chat.confidence)
+                one.costs.reprice(settings.prices)
+                if chat.threshold is not None or chat.semantic == "off":
+                    one.namespaces.hide()
+            self.models.renew(
+                self._parts.upstreams.models(),
+                self._make_likeness if chat.semantic == "on" else None,
+            )
+
+        return commit
+
     def _make_likeness(self, model: str) -> ModelLikeness:
-        """Return the semantic tier of a model for which an upstream has answered."""
+        """Return the semantic tier of a model for which an upstream has answered.
+
+        It is made anew when the settings change, with all of the former one that still holds.
+        """
         parts, chat = self._parts, self._parts.settings.chat
         first = parts.upstreams.first(model)
-        who = "" if first is None else first.base_url
-        fingerprint = chat_fingerprint(who, self._local.installed)
-        name = judge_of(model, chat.judge, parts.upstreams)
-        costs = Costs(parts.settings.prices, (model,) if name is None else (model, name))
-        self._judges[model] = name
-        namespaces = evidence = None
-        if chat.threshold is None:
-            namespaces = self._namespaces[model] = JudgedNamespaces(
-                Allowance(chat.learning_share, chat.open_share),
-                max_error=chat.max_error,
-                confidence=chat.confidence,
-                assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if name is None else None,
-                terms=parts.tenants.namespace_terms,
-                is_pooled=chat.pool_scores == "on",
-                model=model,
-                metrics=parts.metrics,
-                now=time.time,
-            )
-            self._evidence.add(
-                namespaces, chat_evidence(f"{fingerprint}:{self._probe.name}", model, name)
-            )
-            evidence = Evidence(
-                namespaces,
-                self._comparer,
-                None if name is None else Judge(parts.upstreams, name, costs),
-                FreshAnswers(parts.upstreams, _BY_NAME, costs),
-                self._hard_pairs,
+        fingerprint = chat_fingerprint(
+            "" if first is None else first.base_url, self._local.installed
+        )
+        earned = self._earn(model, fingerprint) if chat.threshold is None else None
+        namespaces = None if earned is None else earned.namespaces
+        known = self._tiers.get(model)
+        if known is not None and known[0] == fingerprint:
+            tier = known[1]
+            tier.steer_by(namespaces, chat.threshold)
+        else:
+            tier = Likeness(
+                parts.guard,
+                self._probe,
+                self._tokenizer,
+                self._reader,
                 self._rarity,
-                self._budget,
+                namespaces=namespaces,
+                threshold=chat.threshold,
+                fingerprint=fingerprint,
+                min_tokens=parts.settings.semantic.min_tokens,
                 model=model,
                 metrics=parts.metrics,
             )
-        tier = Likeness(
-            parts.guard,
-            self._probe,
-            self._tokenizer,
-            self._reader,
+            self._tiers[model] = fingerprint, tier
+        if earned is not None:
+            return ModelLikeness(tier, earned.evidence, earned.costs)
+        return ModelLikeness(tier, None, Costs(parts.settings.prices, (model,)))
+
+    def _earn(self, model: str, fingerprint: str) -> "_Earned":
+        """Return how a model's thresholds are earned, which goes on while nothing else judges."""
+        parts, chat = self._parts, self._parts.settings.chat
+        judge = judge_of(model, chat.judge, parts.upstreams)
+        name = chat_evidence(f"{fingerprint}:{self._probe.name}", model, judge)
+        known = self._earned.get(model)
+        if known is not None:
+            if known.name == name:
+                return known
+            known.namespaces.hide()
+            self._evidence.remove(known.namespaces)
+        costs = Costs(parts.settings.prices, (model,) if judge is None else (model, judge))
+        namespaces = JudgedNamespaces(
+            Allowance(chat.learning_share, chat.open_share),
+            max_error=chat.max_error,
+            confidence=chat.confidence,
+            assumed=Sensitivity(SENSITIVITY, SENSITIVITY) if judge is None else None,
+            terms=parts.tenants.namespace_terms,
+            is_pooled=chat.pool_scores == "on",
+            model=model,
+            metrics=parts.metrics,
+            now=time.time,
+        )
+        self._evidence.add(namespaces, name)
+        evidence = Evidence(
+            namespaces,
+            self._comparer,
+            None if judge is None else Judge(parts.upstreams, judge, costs),
+            FreshAnswers(parts.upstreams, _BY_NAME, costs),
+            self._hard_pairs,
             self._rarity,
-            namespaces=namespaces,
-            threshold=chat.threshold,
-            fingerprint=fingerprint,
-            min_tokens=parts.settings.semantic.min_tokens,
+            self._budget,
             model=model,
             metrics=parts.metrics,
         )
-        return ModelLikeness(tier, evidence, costs)
+        earned = self._earned[model] = _Earned(name, judge, namespaces, evidence, costs)
+        return earned
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return await self._probe.encode(self._tokenizer.encode(texts))
 
 
-def _check_judge(settings: Settings, upstreams: Upstreams) -> None:
+@dataclass(frozen=True, slots=True)
+class _Earned:
+    """How a model's thresholds are earned: the name of the evidence, the judge, and the parts."""
+
+    name: str
+    judge: str | None
+    namespaces: JudgedNamespaces
+    evidence: Evidence
+    costs: Costs
+
+
+def _check_judge(settings: Settings, upstreams: Mapping[str, UpstreamSettings]) -> None:
     judge = settings.chat.judge
-    if judge not in {"auto", "none"} and upstreams.first(judge) is None:
+    if judge in {"auto", "none"}:
+        return
+    if not any(judge in one.models or one.has_any_chat_model for one in upstreams.values()):
         raise ConfigError(f"chat.judge: no upstream serves the model {judge}")
 
 
-def _staleness(settings: Settings) -> StalenessRules:
-    chat = settings.chat
-    return StalenessRules(
-        Staleness(chat.stale_while_revalidate_s, chat.stale_if_error_s),
-        {
-            Namespace(tenant, name).id: Staleness(given.while_revalidate, given.if_error)
-            for tenant, names in settings.namespace_stale_s.items()
+def _staleness(reloading: Reloading) -> StalenessRules:
+    rules = StalenessRules(Staleness(), {})
+
+    def take(settings: Settings) -> None:
+        chat = settings.chat
+        rules.replace(
+            Staleness(chat.stale_while_revalidate_s, chat.stale_if_error_s),
+            {
+                Namespace(tenant, name).id: Staleness(given.while_revalidate, given.if_error)
+                for tenant, names in settings.namespace_stale_s.items()
+                for name, given in names.items()
+            },
+        )
+
+    reloading.take_by(take)
+    return rules
+
+
+def _caches_tools(reloading: Reloading) -> Callable[[str], bool]:
+    by_namespace: dict[str, bool] = {}
+
+    def take(settings: Settings) -> None:
+        by_namespace.clear()
+        by_namespace.update(
+            (Namespace(tenant, name).id, given == "on")
+            for tenant, names in settings.namespace_cache_tools.items()
             for name, given in names.items()
-        },
+        )
+
+    reloading.take_by(take)
+    return lambda namespace_id: by_namespace.get(
+        namespace_id, reloading.settings.chat.cache_tools == "on"
     )
-
-
-def _caches_tools(settings: Settings) -> Callable[[str], bool]:
-    by_namespace = {
-        Namespace(tenant, name).id: given == "on"
-        for tenant, names in settings.namespace_cache_tools.items()
-        for name, given in names.items()
-    }
-    return lambda namespace_id: by_namespace.get(namespace_id, settings.chat.cache_tools == "on")

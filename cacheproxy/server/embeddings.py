@@ -1,6 +1,6 @@
 """Assembles the embedding routes: one for each local model, and for each model of upstreams."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.server.local_models import LocalModel
 from cacheproxy.server.parts import Parts, SharedEvidence
 from cacheproxy.server.upstream_models import make_local_engine, upstream_models
+from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.certified import Account, CertifiedThresholds
 from cacheproxy.thresholds.controller import Controller
 from cacheproxy.thresholds.fixed import FixedThreshold
@@ -103,40 +104,76 @@ class Embeddings:
     ) -> ItemsRoute[EmbeddingRecord]:
         parts = self._parts
         reader = RecordReader(partial(unpack, dimensions=model.dimensions), parts.metrics)
-        controller = self._make_controller(model.name)
-        if isinstance(controller, CertifiedThresholds):
-            self._thresholds.append(controller)
-            self._evidence.add(controller, f"{model.fingerprint}:{probe.name}")
+        controllers = _Controllers(
+            parts, model.name, partial(self._earn, f"{model.fingerprint}:{probe.name}")
+        )
+        semantic = parts.semantic_tier(
+            model.name, model.fingerprint, probe, controllers.of(parts.settings), reader
+        )
+        parts.reloading.take_by(lambda settings: semantic.steer_by(controllers.of(settings)))
         return ItemsRoute(
             model,
             EMBEDDINGS,
             tiers=parts.keyed_tiers(parts.hot, reader),
-            semantic=parts.semantic_tier(model.name, model.fingerprint, probe, controller, reader),
+            semantic=semantic,
             engine=engine,
             keeper=parts.keeper(parts.hot, pack),
             purges=parts.store.purges,
             spare_work=self.spare_work,
             tokenizing=parts.tokenizing,
-            lifetimes=parts.lifetimes(parts.settings.cache.ttl_s),
+            lifetimes=parts.lifetimes(lambda settings: settings.cache.ttl_s),
             metrics=parts.metrics,
             meters=parts.meters,
         )
 
-    def _make_controller(self, model: str) -> Controller:
-        settings, metrics = self._parts.settings, self._parts.metrics
-        semantic, mode = settings.semantic, settings.semantic.mode
-        if mode == "off" or semantic.threshold is not None:
-            return FixedThreshold(
-                None if mode == "off" else semantic.threshold,
+    def _earn(self, fingerprint: str, thresholds: CertifiedThresholds) -> None:
+        """Share the evidence of thresholds that have to be earned, from now on."""
+        self._thresholds.append(thresholds)
+        self._evidence.add(thresholds, fingerprint)
+
+
+class _Controllers:
+    """What may decide for one model: earned thresholds, an operator's own, or nothing.
+
+    Earned ones are made when they are first wanted. They keep their evidence while another
+    controller decides, and learn nothing then.
+    """
+
+    def __init__(
+        self, parts: Parts, model: str, earn: Callable[[CertifiedThresholds], None]
+    ) -> None:
+        """Prepare; `earn` is called with earned thresholds when they are made."""
+        self._parts = parts
+        self._model = model
+        self._earn = earn
+        self._earned: CertifiedThresholds | None = None
+        self._fixed: FixedThreshold | None = None
+
+    def of(self, settings: Settings) -> Controller:
+        """Return what decides by these settings."""
+        semantic = settings.semantic
+        if semantic.mode == "off" or semantic.threshold is not None:
+            if self._earned is not None:
+                self._earned.hide()
+            if self._fixed is None:
+                self._fixed = FixedThreshold(
+                    None,
+                    min_similarity=semantic.min_similarity,
+                    model=self._model,
+                    metrics=self._parts.metrics,
+                )
+            self._fixed.threshold = None if semantic.mode == "off" else semantic.threshold
+            return self._fixed
+        promise, saves_only = promise_of(semantic), semantic.mode == "auto"
+        if self._earned is None:
+            self._earned = CertifiedThresholds(
+                promise,
                 min_similarity=semantic.min_similarity,
-                model=model,
-                metrics=metrics,
+                saves_only=saves_only,
+                terms=self._parts.tenants.namespace_terms,
+                model=self._model,
+                metrics=self._parts.metrics,
             )
-        return CertifiedThresholds(
-            promise_of(semantic),
-            min_similarity=semantic.min_similarity,
-            saves_only=mode == "auto",
-            terms=self._parts.tenants.namespace_terms,
-            model=model,
-            metrics=metrics,
-        )
+            self._earn(self._earned)
+        self._earned.promise_anew(promise, saves_only=saves_only)
+        return self._earned

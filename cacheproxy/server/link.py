@@ -1,8 +1,9 @@
 """The protocol between the supervisor and its workers, over a socket pair for each worker.
 
 A frame is its length (4 bytes, little-endian) and a message in msgpack. The first message, a
-worker's configuration, is pickled instead: settings contain custom types, and no other process can
-write to these sockets. When one side exits, the other reads the end of the stream.
+worker's configuration, is pickled instead, and so are settings in later ones: they contain custom
+types, and no other process can write to these sockets. When one side exits, the other reads the end
+of the stream.
 """
 
 import asyncio
@@ -17,10 +18,12 @@ from typing import Literal
 
 import msgspec
 
-from cacheproxy.errors import ModelError, Unavailable
+from cacheproxy.admin.reloading import Commit, Reloaded, Reloading
+from cacheproxy.errors import ConfigError, ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
-from cacheproxy.telemetry.merged import Family, take_snapshot
+from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.namespace_traffic import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,9 @@ _LENGTH_BYTES = 4
 
 _ANSWER_S = 2.0
 """How long a scrape waits for the supervisor, which itself waits less long for the workers."""
+
+_RELOAD_S = 30.0
+"""The same for a reload."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,18 @@ class Count(msgspec.Struct, frozen=True, tag=True):
 
 
 class Counted(msgspec.Struct, frozen=True, tag=True):
-    """The worker's counts after it read the `Count` of this number."""
+    """The worker's counts after it read the `Count` of this number, and its latest traffic."""
 
     number: int
     families: list[Family]
+    traffic: list[Tally]
 
 
 class Scrape(msgspec.Struct, frozen=True, tag=True):
     """The worker requests the metrics of all workers."""
 
     number: int
+    text_format: TextFormat
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
@@ -76,10 +84,50 @@ class Look(msgspec.Struct, frozen=True, tag=True):
 
 
 class Told(msgspec.Struct, frozen=True, tag=True):
-    """The answer to the `Scrape` or `Look` of this number: Prometheus' text format, or JSON."""
+    """The answer to the `Scrape`, `Look` or `Reload` of this number: text format, or JSON."""
 
     number: int
     text: bytes
+
+
+class Reload(msgspec.Struct, frozen=True, tag=True):
+    """The worker asks for a reload of the settings, on behalf of `actor`."""
+
+    number: int
+    actor: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The answer to the `Reload` of this number: why nothing has changed."""
+
+    number: int
+    message: str
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """The worker is to make ready for other settings, which are pickled."""
+
+    number: int
+    settings: bytes
+
+    @classmethod
+    def to_take(cls, settings: Settings, number: int) -> "Prepare":
+        """Return the message about these settings."""
+        return cls(number, pickle.dumps(settings))
+
+
+class Prepared(msgspec.Struct, frozen=True, tag=True):
+    """The worker has done what the `Prepare` of this number asked; or why it cannot."""
+
+    number: int
+    refusal: str | None
+
+
+class Take(msgspec.Struct, frozen=True, tag=True):
+    """The worker is to take the settings that it has prepared for, or to forget them."""
+
+    number: int
+    is_done: bool
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -89,7 +137,12 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     at_once: bool
 
 
-Message = Ready | Failed | Count | Counted | Scrape | Look | Told | Stop
+Question = Scrape | Look | Reload
+"""What a worker asks its supervisor."""
+
+Message = (
+    Ready | Failed | Count | Counted | Question | Told | Refused | Prepare | Prepared | Take | Stop
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
@@ -148,6 +201,7 @@ class WorkerLink:
         self._awaited: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = itertools.count(1)
         self._count: Count | None = None
+        self._commit: Commit | None = None
 
     def receive_job(self) -> Job:
         """Wait for the configuration and return it."""
@@ -170,9 +224,12 @@ class WorkerLink:
         with suppress(ConnectionError):  # the supervisor has exited and needs no reason
             self._connection.sendall(_frame(_encoder.encode(Failed(because_of, str(error)))))
 
-    async def open(self, metrics: Metrics, on_stop: Callable[[Stop], None]) -> None:
+    async def open(
+        self, metrics: Metrics, reloading: Reloading, on_stop: Callable[[Stop], None]
+    ) -> None:
         """Receive orders from now on; the supervisor's exit is an order to stop."""
         self._metrics = metrics
+        self._reloading = reloading
         # A second descriptor, so that a failure can be reported after the event loop has ended.
         self._channel = await Channel.open(self._connection.dup())
         self._listening = asyncio.create_task(self._listen(on_stop))
@@ -187,13 +244,13 @@ class WorkerLink:
         """Report that connections are accepted."""
         self._channel.send(Ready())
 
-    async def exposition(self) -> bytes:
-        """Return the metrics of all workers in the Prometheus text format.
+    async def exposition(self, text_format: TextFormat) -> bytes:
+        """Return the metrics of all workers in a text format.
 
         Raises:
             Unavailable: the supervisor does not answer.
         """
-        return await self._ask(Scrape(next(self._numbers)))
+        return await self._ask(Scrape(next(self._numbers), text_format))
 
     async def recent(self, since: float) -> bytes:
         """Return the samples of all workers taken after a time, as JSON (`live.Recent`).
@@ -203,13 +260,23 @@ class WorkerLink:
         """
         return await self._ask(Look(next(self._numbers), since))
 
-    async def _ask(self, question: Scrape | Look) -> bytes:
+    async def reload(self, actor: str) -> Reloaded:
+        """Have the supervisor reload the settings of all workers (`ReloadSource`).
+
+        Raises:
+            ConfigError: they cannot take them, and nothing has changed.
+            Unavailable: the supervisor does not answer.
+        """
+        told = await self._ask(Reload(next(self._numbers), actor), _RELOAD_S)
+        return msgspec.json.decode(told, type=Reloaded)
+
+    async def _ask(self, question: Question, answer_s: float = _ANSWER_S) -> bytes:
         answer = self._awaited[question.number] = asyncio.get_running_loop().create_future()
         self._channel.send(question)
         try:
-            return await asyncio.wait_for(answer, _ANSWER_S)
+            return await asyncio.wait_for(answer, answer_s)
         except TimeoutError:
-            raise Unavailable("the other workers' metrics are not available") from None
+            raise Unavailable("the supervisor of the workers does not answer") from None
         finally:
             del self._awaited[question.number]
 
@@ -222,10 +289,27 @@ class WorkerLink:
                     answer = self._awaited.get(message.number)
                     if answer is not None and not answer.done():
                         answer.set_result(message.text)
+                case Refused():
+                    answer = self._awaited.get(message.number)
+                    if answer is not None and not answer.done():
+                        answer.set_exception(ConfigError(message.message))
+                case Prepare():
+                    self._channel.send(self._prepare(message))
+                case Take():
+                    commit, self._commit = self._commit, None
+                    if commit is not None and message.is_done:
+                        commit()
                 case Stop():
                     on_stop(message)
         logger.warning("the supervisor has exited; this worker stops, too")
         on_stop(Stop(0, at_once=False))
+
+    def _prepare(self, order: Prepare) -> Prepared:
+        try:
+            self._commit = self._reloading.prepare(pickle.loads(order.settings))  # noqa: S301
+        except ConfigError as error:
+            return Prepared(order.number, str(error))
+        return Prepared(order.number, None)
 
     def _count_soon(self, count: Count) -> None:
         """Answer once if several requests arrived while the event loop was blocked."""
@@ -240,4 +324,4 @@ class WorkerLink:
 
     def _say_counted(self, count: Count) -> None:
         families = take_snapshot(self._metrics.registry, self._metrics.merges)
-        self._channel.send(Counted(count.number, families))
+        self._channel.send(Counted(count.number, families, self._metrics.tallies.drain()))

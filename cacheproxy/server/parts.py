@@ -1,10 +1,12 @@
 """The parts that all routes share, and how tiers are assembled from them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.threads import InferenceThreads
@@ -18,6 +20,7 @@ from cacheproxy.server.local_models import (
     load_models,
     load_rerankers,
 )
+from cacheproxy.settings.changes import settings_hash
 from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.tenants import Tenants
 from cacheproxy.stores.factory import make_store
@@ -52,7 +55,7 @@ class Parts:
     scores share the hot tier; their keys never meet.
     """
 
-    settings: Settings
+    reloading: Reloading
     metrics: Metrics
     store: Store
     guard: StoreGuard
@@ -66,6 +69,11 @@ class Parts:
     recorder: Recorder | None
     tenants: Tenants
     meters: Meters
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that run."""
+        return self.reloading.settings
 
     def keyed_tiers(self, hot: HotTier[R], reader: RecordReader[R]) -> KeyedTiers[R]:
         """Return the hot and the exact tier of one kind of records."""
@@ -99,18 +107,20 @@ class Parts:
             metrics=self.metrics,
         )
 
-    def lifetimes(self, default_s: float) -> Lifetimes:
+    def lifetimes(self, default_s: Callable[[Settings], float]) -> Lifetimes:
         """Return the TTLs of entries, including those of namespaces that have their own."""
-        settings = self.settings
-        return Lifetimes(
-            default_s,
-            by_namespace_id={
+        lifetimes = Lifetimes(default_s(self.settings), by_namespace_id={}, jitter=0)
+
+        def take(settings: Settings) -> None:
+            by_namespace_id = {
                 Namespace(tenant, name).id: ttl_s
                 for tenant, lives in settings.namespace_ttl_s.items()
                 for name, ttl_s in lives.items()
-            },
-            jitter=settings.cache.ttl_jitter,
-        )
+            }
+            lifetimes.replace(default_s(settings), by_namespace_id, settings.cache.ttl_jitter)
+
+        self.reloading.take_by(take)
+        return lifetimes
 
     async def start(self, running: AsyncExitStack) -> None:
         """Open the store and start the threads; `running` stops them in reverse order.
@@ -141,14 +151,18 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         ConfigError: ONNX Runtime cannot use the device.
         ModelError: the probe's model is not installed.
     """
+    reloading = Reloading(settings)
     tenants = Tenants(settings.tenants)
+    upstreams = Upstreams(settings.all_upstreams, metrics)
+    reloading.prepare_by(lambda after: upstreams.prepare(after.all_upstreams))
+    reloading.take_by(lambda after: metrics.settings_info.info({"hash": settings_hash(after)}))
     store = make_store(settings)
     show_store(store, metrics)
     batching = settings.batching
     metrics.batch_window.set(batching.window_ms / 1000)
     threads = InferenceThreads(batching.threads)
     return Parts(
-        settings=settings,
+        reloading=reloading,
         metrics=metrics,
         store=store,
         guard=StoreGuard(store, deadline_s=settings.cache.deadline_ms / 1000, metrics=metrics),
@@ -158,7 +172,7 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
         rerankers=load_rerankers(settings, installed, threads, metrics),
         hot=HotTier(settings.cache.hot_bytes, store.purges, terms=tenants.hot_terms),
         tokenizing=JobThread("cacheproxy-tokenize"),
-        upstreams=Upstreams(settings.all_upstreams, metrics),
+        upstreams=upstreams,
         recorder=_make_recorder(settings, metrics),
         tenants=tenants,
         meters=Meters(
@@ -184,6 +198,7 @@ class SharedEvidence:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sharings: list[EvidenceSharing] = []
+        self._last: set[asyncio.Task[None]] = set()
         self._is_running = False
 
     def add(self, thresholds: EvidenceSource, fingerprint: str) -> None:
@@ -193,6 +208,14 @@ class SharedEvidence:
         if self._is_running:
             sharing.start()
 
+    def remove(self, thresholds: EvidenceSource) -> None:
+        """Share what a model has learned so far, and nothing any more; on the event loop."""
+        for sharing in [one for one in self._sharings if one.shares(thresholds)]:
+            self._sharings.remove(sharing)
+            if self._is_running:
+                self._last.add(task := asyncio.create_task(sharing.stop()))
+                task.add_done_callback(self._last.discard)
+
     def start(self) -> None:
         """Start sharing, on the running event loop."""
         self._is_running = True
@@ -201,5 +224,6 @@ class SharedEvidence:
 
     async def stop(self) -> None:
         """Share the remaining evidence, and stop."""
+        await asyncio.gather(*self._last)
         for sharing in self._sharings:
             await sharing.stop()

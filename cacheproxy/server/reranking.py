@@ -67,7 +67,7 @@ class Reranking:
             purges=parts.store.purges,
             spare_work=self._spare_work,
             tokenizing=parts.tokenizing,
-            lifetimes=parts.lifetimes(parts.settings.cache.ttl_s),
+            lifetimes=parts.lifetimes(lambda settings: settings.cache.ttl_s),
             metrics=parts.metrics,
             meters=parts.meters,
         )

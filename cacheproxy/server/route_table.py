@@ -78,6 +78,7 @@ from cacheproxy.server.completions import DIALECTS, Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 from cacheproxy.server.reranking import Reranking
+from cacheproxy.settings.settings import Settings
 from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
@@ -252,27 +253,31 @@ def _completions(parts: Parts, completions: Completions, callers: Callers, watch
     settings = parts.settings
     limits = settings.limits
     savings = Savings(settings.prices, parts.metrics)
-    report = ReportEndpoint(completions.learning, callers, watch)
+    endpoints = {
+        dialect.name: CompletionsEndpoint(
+            dialect,
+            completions.route,
+            completions.models,
+            savings,
+            callers=callers,
+            max_temperature=settings.chat.max_temperature,
+            max_body_bytes=limits.chat_body_bytes,
+            watch=watch,
+            metrics=parts.metrics,
+            recorder=parts.recorder,
+        )
+        for dialect in DIALECTS
+    }
+
+    def take(settings: Settings) -> None:
+        savings.prices = settings.prices
+        for endpoint in endpoints.values():
+            endpoint.max_temperature = settings.chat.max_temperature
+
+    parts.reloading.take_by(take)
     return [
-        *(
-            (
-                OPERATIONS[dialect.name],
-                CompletionsEndpoint(
-                    dialect,
-                    completions.route,
-                    completions.models,
-                    savings,
-                    callers=callers,
-                    max_temperature=settings.chat.max_temperature,
-                    max_body_bytes=limits.chat_body_bytes,
-                    watch=watch,
-                    metrics=parts.metrics,
-                    recorder=parts.recorder,
-                ),
-            )
-            for dialect in DIALECTS
-        ),
-        (REPORT, report),
+        *((OPERATIONS[name], endpoint) for name, endpoint in endpoints.items()),
+        (REPORT, ReportEndpoint(completions.learning, callers, watch)),
     ]
 
 

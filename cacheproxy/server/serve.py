@@ -3,7 +3,7 @@
 On SIGTERM the server reports not ready at once and accepts connections for another `drain_s`. It
 then finishes the requests in flight, flushes the write-backs and exits with code 0. SIGINT skips
 the delay. A signal that arrives after the socket is closed ends the process without finishing
-requests.
+requests. SIGHUP reloads the settings.
 
 A worker receives these orders from its supervisor. Signals that reach it as well, for example from
 a service manager, then have no effect.
@@ -21,6 +21,7 @@ from typing import cast
 
 import uvicorn
 
+from cacheproxy.admin.reloading import Reloads
 from cacheproxy.api.edge import Edge
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.time_slices import be_prompt
@@ -101,11 +102,15 @@ class _Server(_BoundServer):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._drain_s)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
+        if isinstance(self._app.reloads, Reloads):
+            loop.add_signal_handler(signal.SIGHUP, self._app.reloads.on_signal)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _on_signal(self, wait_s: float) -> None:
         self.stop(Stop(wait_s, at_once=self.should_exit and not self._is_worker))
@@ -188,7 +193,7 @@ async def _live(
 ) -> None:
     be_prompt()
     if link is not None:
-        await link.open(app.metrics, server.stop)
+        await link.open(app.metrics, app.reloading, server.stop)
     await app.start()
     # Objects from start-up live as long as the process: the collector need not scan them.
     gc.collect()

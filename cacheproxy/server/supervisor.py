@@ -15,28 +15,20 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 
+import msgspec
+
+from cacheproxy.admin.reloading import ReadSettings, Reloads
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
-from cacheproxy.server.link import (
-    Channel,
-    Count,
-    Counted,
-    Failed,
-    Job,
-    Look,
-    Ready,
-    Scrape,
-    Stop,
-    Told,
-)
-from cacheproxy.server.listeners import join, log_ready
+from cacheproxy.server.link import Look, Question, Reload, Scrape, Stop
+from cacheproxy.server.listeners import log_ready
+from cacheproxy.server.worker_process import WorkerProcess
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
-from cacheproxy.telemetry.merged import Family, lasting, merge, render, take_snapshot
+from cacheproxy.telemetry.logs import set_level
+from cacheproxy.telemetry.merged import Family, TextFormat, lasting, merge, render, take_snapshot
 from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 logger = logging.getLogger(__name__)
@@ -65,132 +57,38 @@ def next_pause_s(last_pause_s: float, lived_s: float) -> float:
     return min(max(2 * last_pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
 
-def supervise(settings: Settings, reserved: Mapping[str, socket.socket]) -> None:
+def supervise(
+    settings: Settings, reserved: Mapping[str, socket.socket], read: ReadSettings
+) -> None:
     """Keep `settings.workers` workers serving on the reserved addresses until a signal arrives.
+
+    `read` reads the settings again, for a reload.
 
     Raises:
         ConfigError: the workers cannot start with these settings.
         ModelError: they have no usable model.
         WorkerDied: one died before all were ready.
     """
-    asyncio.run(_Supervisor(settings, reserved).run())
-
-
-class _Worker:
-    """A worker process.
-
-    Attributes:
-        is_ready: whether it accepts connections.
-        failure: its reason for not starting, if it reported one.
-        counted: its most recent counts.
-        silent_rounds: how often in a row it was asked for them and told nothing.
-    """
-
-    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
-        self._process = process
-        self._channel = channel
-        self._asked = 0
-        self._fresh: asyncio.Future[None] | None = None
-        self._answers: set[asyncio.Task[None]] = set()
-        self.is_ready = False
-        self.failure: Failed | None = None
-        self.counted: list[Family] = []
-        self.silent_rounds = 0
-
-    @classmethod
-    async def start(cls, settings: Settings, reserved: Mapping[str, socket.socket]) -> "_Worker":
-        """Start a process that will serve on sockets of its own on the reserved addresses.
-
-        Raises:
-            OSError: the system has no more of something.
-        """
-        ours, theirs = socket.socketpair()
-        with (
-            ExitStack() as passed_on
-        ):  # owned by the worker alone: they close whenever and however it exits
-            passed_on.enter_context(theirs)
-            descriptors = {
-                name: passed_on.enter_context(join(address)).fileno()
-                for name, address in reserved.items()
-            }
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cacheproxy.server.worker", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(), *descriptors.values()),
-                process_group=0,  # the supervisor forwards an interrupt from the terminal
-            )
-        channel = await Channel.open(ours)
-        channel.send_job(Job(settings, descriptors))
-        return cls(process, channel)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    async def run(
-        self,
-        on_ready: Callable[["_Worker"], None],
-        answer: Callable[[Scrape | Look], Awaitable[bytes]],
-    ) -> int:
-        """Receive its messages until it exits; return its exit status, negative for a signal."""
-        async for message in self._channel.messages():
-            self.silent_rounds = 0
-            match message:
-                case Ready():
-                    self.is_ready = True
-                    on_ready(self)
-                case Failed():
-                    self.failure = message
-                case Counted():
-                    self._keep_counted(message)
-                case Scrape() | Look():
-                    telling = asyncio.create_task(self._tell(message, answer))
-                    self._answers.add(telling)
-                    telling.add_done_callback(self._answers.discard)
-        self.is_ready = False
-        await self._channel.close()
-        return await self._process.wait()
-
-    def stop(self, order: Stop) -> None:
-        """Ask it to stop."""
-        self._channel.send(order)
-
-    def kill(self) -> None:
-        """End it."""
-        if self._process.returncode is None:
-            self._process.kill()
-
-    async def count(self) -> None:
-        """Update `counted` to a state no older than this call."""
-        self._asked += 1
-        self._fresh = asyncio.get_running_loop().create_future()
-        if not self._channel.is_backed_up:
-            self._channel.send(Count(self._asked))
-        await self._fresh
-
-    def _keep_counted(self, message: Counted) -> None:
-        self.counted = message.families
-        if message.number == self._asked and self._fresh is not None and not self._fresh.done():
-            self._fresh.set_result(None)
-
-    async def _tell(
-        self, question: Scrape | Look, answer: Callable[[Scrape | Look], Awaitable[bytes]]
-    ) -> None:
-        self._channel.send(Told(question.number, await answer(question)))
+    asyncio.run(_Supervisor(settings, reserved, read).run())
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, reserved: Mapping[str, socket.socket]) -> None:
+    def __init__(
+        self, settings: Settings, reserved: Mapping[str, socket.socket], read: ReadSettings
+    ) -> None:
         self._settings = settings
         self._reserved = reserved
-        self._workers: set[_Worker] = set()
+        self._workers: set[WorkerProcess] = set()
         self._was_ready = False
         self._metrics = SupervisorMetrics()
         self._metrics.workers.set_function(lambda: len(self._ready()))
+        self._reloads = Reloads(read, lambda: self._settings, self._take, self._metrics.reload)
         self._ended: list[Family] = []
+        self._handing_on: set[asyncio.Task[None]] = set()
         self._collecting = asyncio.Lock()
         self._collected_at = 0.0
-        self._text = b""
+        self._collected: list[Family] = []
+        self._metrics.busiest.shown = settings.metrics.namespaces
         self._history = History()
         self._stopping = asyncio.Event()
         self._closes_at = 0.0
@@ -200,6 +98,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, self._settings.drain_s)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, 0.0)
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.on_signal)
         keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._settings.workers)]
         counting = [asyncio.create_task(self._count_for_ever())]
         if self._settings.admin.port is not None:  # no other task observes it
@@ -215,7 +114,7 @@ class _Supervisor:
                 raise error
         logger.info("stopped")
 
-    def _ready(self) -> list[_Worker]:
+    def _ready(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.is_ready]
 
     async def _keep_one(self) -> None:
@@ -238,11 +137,11 @@ class _Supervisor:
 
     async def _run_one(self) -> CacheproxyError:
         """Run a worker until it exits; return the reason."""
-        worker = await _Worker.start(self._settings, self._reserved)
+        worker = await WorkerProcess.start(self._settings, self._reserved)
         self._workers.add(worker)
         if self._stopping.is_set():
             worker.stop(Stop(0, at_once=False))
-        status = await worker.run(self._on_ready, self._answer)
+        status = await worker.run(self._on_ready, self._metrics.busiest.add, self._answer)
         self._workers.remove(worker)
         self._ended = merge([self._ended, lasting(worker.counted)])
         if self._stopping.is_set() and status:
@@ -255,7 +154,43 @@ class _Supervisor:
         except TimeoutError:
             return
 
-    def _on_ready(self, worker: _Worker) -> None:
+    async def _take(self, settings: Settings) -> None:
+        """Have all workers take other settings, or none of them; raises ConfigError."""
+        if not self._was_ready:
+            raise ConfigError("the workers are still starting")
+        workers = self._ready()
+        done = await asyncio.gather(
+            *(worker.prepare(settings) for worker in workers), return_exceptions=True
+        )
+        refusals = [error for error in done if isinstance(error, BaseException)]
+        for worker in workers:
+            worker.take(None if refusals else settings)
+        if refusals:
+            raise refusals[0]
+        self._settings = settings
+        set_level(settings.log.level)
+        self._metrics.busiest.shown = settings.metrics.namespaces
+        for worker in self._ready():
+            self._bring_up_to_date(worker)
+
+    def _bring_up_to_date(self, worker: WorkerProcess) -> None:
+        """Have a worker that was starting during a reload take what the others have."""
+        if worker.settings is not self._settings:
+            task = asyncio.create_task(self._hand_on(worker, self._settings))
+            self._handing_on.add(task)
+            task.add_done_callback(self._handing_on.discard)
+
+    async def _hand_on(self, worker: WorkerProcess, settings: Settings) -> None:
+        try:
+            await worker.prepare(settings)
+        except ConfigError as error:
+            logger.error("worker %d cannot take the settings (%s); killing it", worker.pid, error)
+            worker.kill()
+        else:
+            worker.take(settings)
+
+    def _on_ready(self, worker: WorkerProcess) -> None:
+        self._bring_up_to_date(worker)
         if self._was_ready or self._stopping.is_set():
             logger.info("worker %d is ready", worker.pid)
         elif len(self._ready()) == self._settings.workers:
@@ -308,27 +243,31 @@ class _Supervisor:
             for task in late:
                 task.cancel()
 
-    async def _answer(self, question: Scrape | Look) -> bytes:
-        if isinstance(question, Look):
-            return self._history.since(question.since)
-        return await self._exposition()
+    async def _answer(self, question: Question) -> bytes:
+        match question:
+            case Look():
+                return self._history.since(question.since)
+            case Reload():
+                return msgspec.json.encode(await self._reloads.reload(question.actor))
+            case Scrape():
+                return await self._exposition(question.text_format)
 
-    async def _exposition(self) -> bytes:
+    async def _exposition(self, text_format: TextFormat) -> bytes:
         """Return the metrics of all workers, no older than this call."""
         asked_at = time.monotonic()
         async with self._collecting:
             if self._collected_at <= asked_at:
                 self._collected_at = time.monotonic()
                 await self._count()
-                self._text = render(self._families())
-            return self._text
+                self._collected = self._families()
+            return render(self._collected, text_format)
 
     def _families(self) -> list[Family]:
         own = take_snapshot(self._metrics.registry, self._metrics.merges)
         return merge([*(worker.counted for worker in self._workers), self._ended, own])
 
 
-def _reason(worker: _Worker, status: int) -> CacheproxyError:
+def _reason(worker: WorkerProcess, status: int) -> CacheproxyError:
     if worker.failure is None:
         return WorkerDied(f"worker {worker.pid} ended ({_tell(status)})")
     if worker.failure.because_of == "model":

@@ -4,6 +4,7 @@ It serves like a single process, on a socket of its own. Its configuration and i
 over the socket with the descriptor FD; when that socket closes, the worker stops.
 """
 
+import signal
 import socket
 import sys
 
@@ -20,6 +21,7 @@ from cacheproxy.telemetry.logs import start_logging
 def main() -> None:
     """Serve until ordered to stop."""
     forbid_core_dumps()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's: it has all workers reload
     link = WorkerLink(socket.socket(fileno=int(sys.argv[1])))
     job = link.receive_job()
     settings = job.settings

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cacheproxy.settings.secrecy import ClientTls
-from cacheproxy.settings.section import Section
+from cacheproxy.settings.section import Live, Section
 
 LogFormat = Literal["human", "json"]
 
@@ -27,8 +27,8 @@ StaleS = Annotated[float, Field(ge=0, le=MOST_TTL_S)]
 class CacheSettings(Section):
     """What the cache keeps, for how long, and how long a lookup may take."""
 
-    ttl_s: TtlS = Field(7 * 86_400, description="time to live of an entry, seconds")
-    ttl_jitter: float = Field(
+    ttl_s: Live[TtlS] = Field(7 * 86_400, description="time to live of an entry, seconds")
+    ttl_jitter: Live[float] = Field(
         0.1,
         ge=0,
         lt=1,
@@ -49,25 +49,27 @@ class CacheSettings(Section):
 class SemanticSettings(Section):
     """The semantic tier: what it promises, and how it earns the right to serve."""
 
-    mode: Literal["auto", "on", "off"] = Field(
+    mode: Live[Literal["auto", "on", "off"]] = Field(
         "auto",
         description="auto: learn, serve what the evidence allows, and step aside where lookups "
         "cost more than they save; on: never step aside; off: exact tiers only",
     )
-    max_error: float = Field(
+    max_error: Live[float] = Field(
         0.01,
         ge=0.001,
         le=0.2,
         description="promised upper limit on the share of wrong semantic hits",
     )
-    confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
+    confidence: Live[float] = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise"
+    )
     min_similarity: float = Field(
         0.95,
         gt=0,
         le=1,
         description="least cosine between the true and the served vector of a right hit",
     )
-    threshold: float | None = Field(
+    threshold: Live[float | None] = Field(
         None,
         gt=0,
         le=1,
@@ -123,17 +125,17 @@ class EmbeddingSettings(Section):
 class ChatSettings(Section):
     """Chat completions: what is cached, and what the semantic tier promises."""
 
-    ttl_s: TtlS = Field(86_400, description="time to live of a completion, seconds")
+    ttl_s: Live[TtlS] = Field(86_400, description="time to live of a completion, seconds")
     hot_bytes: int = Field(
         64 * 2**20, ge=0, description="memory of the hot tier for completions, bytes"
     )
-    max_temperature: float = Field(
+    max_temperature: Live[float] = Field(
         1,
         ge=0,
         le=2,
         description="requests with a higher temperature bypass the cache; none given counts as 1",
     )
-    cache_tools: Literal["on", "off"] = Field(
+    cache_tools: Live[Literal["on", "off"]] = Field(
         "off",
         description="on: chat requests with tools are cached too, at temperature 0 and for equal "
         "requests only",
@@ -141,24 +143,26 @@ class ChatSettings(Section):
     max_answer_bytes: int = Field(
         2**20, ge=1_024, description="longer answers are passed on and not stored, bytes"
     )
-    semantic: Literal["on", "off"] = Field(
+    semantic: Live[Literal["on", "off"]] = Field(
         "on",
         description="on: learn from answers, serve what the evidence allows; off: exact tiers only",
     )
-    max_error: float = Field(
+    max_error: Live[float] = Field(
         0.02,
         ge=0.001,
         le=0.2,
         description="promised upper limit on the share of wrong semantic hits",
     )
-    confidence: float = Field(0.95, ge=0.9, le=0.999, description="confidence of that promise")
-    threshold: float | None = Field(
+    confidence: Live[float] = Field(
+        0.95, ge=0.9, le=0.999, description="confidence of that promise"
+    )
+    threshold: Live[float | None] = Field(
         None,
         gt=0,
         le=1,
         description="serve hits from this cosine upwards; your own guess, nothing is promised",
     )
-    judge: str = Field(
+    judge: Live[str] = Field(
         "auto",
         min_length=1,
         description="who judges whether a cached answer answers a question: auto (the model that "
@@ -169,22 +173,22 @@ class ChatSettings(Section):
         description="on: a namespace begins with the score that the model's namespaces have "
         "taught, at least three of them; off: each learns from nothing",
     )
-    learning_share: float = Field(
+    learning_share: Live[float] = Field(
         0.10,
         ge=0,
         le=1,
         description="most that judging may cost while the tier is closed, as a share of what the "
         "clients' requests cost",
     )
-    open_share: float = Field(0.03, ge=0, le=1, description="the same once the tier is open")
-    judge_requests_per_minute: float = Field(
+    open_share: Live[float] = Field(0.03, ge=0, le=1, description="the same once the tier is open")
+    judge_requests_per_minute: Live[float] = Field(
         3_000, gt=0, description="most requests of the proxy's own in a minute"
     )
-    stale_while_revalidate_s: StaleS = Field(
+    stale_while_revalidate_s: Live[StaleS] = Field(
         0,
         description="seconds for which an expired completion is served while it is refreshed",
     )
-    stale_if_error_s: StaleS = Field(
+    stale_if_error_s: Live[StaleS] = Field(
         0, description="seconds for which an expired completion is served if the upstream fails"
     )
 
@@ -192,20 +196,20 @@ class ChatSettings(Section):
 class UpstreamSettings(Section):
     """An OpenAI-compatible server that answers what the cache cannot."""
 
-    base_url: str = Field(
+    base_url: Live[str] = Field(
         pattern=r"^https?://[^\s?#@]+$", description="URL up to and including /v1"
     )
-    api_key: SecretStr | None = Field(
+    api_key: Live[SecretStr | None] = Field(
         None, min_length=1, description="bearer token for it; $NAME reads an environment variable"
     )
-    key_header: Literal["auto", "authorization", "x-api-key"] = Field(
+    key_header: Live[Literal["auto", "authorization", "x-api-key"]] = Field(
         "auto", description="header that carries api_key; auto: x-api-key for the Messages API"
     )
-    pass_authorization: bool = Field(
+    pass_authorization: Live[bool] = Field(
         False,
         description="send the caller's own Authorization header; each caller then has own entries",
     )
-    models: tuple[str, ...] = Field(
+    models: Live[tuple[str, ...]] = Field(
         (), description="chat models that it serves; if no models of any kind are given: any"
     )
     embeddings: dict[str, Annotated[int, Field(ge=1, le=65_536)]] = Field(
@@ -218,16 +222,20 @@ class UpstreamSettings(Section):
     before_local: bool = Field(
         False, description="ask it for the local model's embeddings before the local engine"
     )
-    connect_timeout_s: float = Field(5, gt=0, description="longest wait for a connection, seconds")
-    first_byte_timeout_s: float = Field(
+    connect_timeout_s: Live[float] = Field(
+        5, gt=0, description="longest wait for a connection, seconds"
+    )
+    first_byte_timeout_s: Live[float] = Field(
         300, gt=0, description="longest wait for the head of an answer, seconds"
     )
-    idle_timeout_s: float = Field(
+    idle_timeout_s: Live[float] = Field(
         30, gt=0, description="longest pause in a streamed answer, seconds"
     )
-    timeout_s: float = Field(600, gt=0, description="longest time for a whole answer, seconds")
-    connections: int = Field(256, ge=1, description="most connections to it at the same time")
-    tls: ClientTls = Field(ClientTls(), description="files for TLS: ca, certificate, key")
+    timeout_s: Live[float] = Field(
+        600, gt=0, description="longest time for a whole answer, seconds"
+    )
+    connections: Live[int] = Field(256, ge=1, description="most connections to it at the same time")
+    tls: Live[ClientTls] = Field(ClientTls(), description="files for TLS: ca, certificate, key")
 
     @field_validator("api_key")
     @classmethod
@@ -254,19 +262,24 @@ class UpstreamSettings(Section):
         """Whether it is asked for any chat model, as no models are given."""
         return not (self.models or self.embeddings or self.rerank)
 
+    @property
+    def has_chat(self) -> bool:
+        """Whether it is asked for any chat model at all."""
+        return bool(self.models) or self.has_any_chat_model
+
 
 class PriceSettings(Section):
     """Price of a million tokens of a model, in one currency for all models."""
 
-    prompt: float = Field(ge=0, description="price of a million prompt tokens")
-    completion: float = Field(ge=0, description="price of a million completion tokens")
+    prompt: Live[float] = Field(ge=0, description="price of a million prompt tokens")
+    completion: Live[float] = Field(ge=0, description="price of a million completion tokens")
 
 
 class StaleSettings(Section):
     """How long expired completions may still be served (RFC 5861)."""
 
-    while_revalidate: StaleS = Field(0, description="while a fresh one is fetched, seconds")
-    if_error: StaleS = Field(0, description="if the upstream fails, seconds")
+    while_revalidate: Live[StaleS] = Field(0, description="while a fresh one is fetched, seconds")
+    if_error: Live[StaleS] = Field(0, description="if the upstream fails, seconds")
 
 
 class AdminSettings(Section):
@@ -276,7 +289,7 @@ class AdminSettings(Section):
     port: int | None = Field(
         None, ge=0, le=65_535, description="port of the admin listener; not set: no admin listener"
     )
-    token: SecretStr | None = Field(
+    token: Live[SecretStr | None] = Field(
         None, min_length=1, description="bearer token that admin requests must carry"
     )
 
@@ -284,12 +297,26 @@ class AdminSettings(Section):
 class LogSettings(Section):
     """What goes to the log on standard error, and in which form."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    level: Live[Literal["debug", "info", "warning", "error"]] = Field(
+        "info", description="log level"
+    )
     format: LogFormat = Field("human", description="human, or json: one object a line")
-    requests: RequestLog = Field(
+    requests: Live[RequestLog] = Field(
         "sampled",
         description="requests to log at level info: off, sampled (one a second for each route and "
         "status) or all",
+    )
+
+
+class MetricsSettings(Section):
+    """What `/metrics` tells beside the figures of the whole server."""
+
+    namespaces: Live[int] = Field(
+        20,
+        ge=0,
+        le=1_000,
+        description="namespaces with series of their own, the busiest of each process; 0 turns "
+        "these series off",
     )
 
 

@@ -25,7 +25,7 @@ from pydantic_settings import NoDecode
 from cacheproxy.settings.device import Device
 from cacheproxy.settings.limits import LimitSettings
 from cacheproxy.settings.secrecy import EncryptionSettings, TlsSettings
-from cacheproxy.settings.section import Section
+from cacheproxy.settings.section import Live, Section
 from cacheproxy.settings.sections import (
     AdminSettings,
     BatchSettings,
@@ -33,6 +33,7 @@ from cacheproxy.settings.sections import (
     ChatSettings,
     EmbeddingSettings,
     LogSettings,
+    MetricsSettings,
     PriceSettings,
     RecordSettings,
     SemanticSettings,
@@ -120,7 +121,7 @@ class Settings(BaseModel):
     encryption: EncryptionSettings = EncryptionSettings()
     tls: TlsSettings = TlsSettings()
     chat: ChatSettings = ChatSettings()
-    upstream: str | None = Field(
+    upstream: Live[str | None] = Field(
         None,
         pattern=r"^https?://[^\s?#@]+$",
         description="an OpenAI-compatible server for chat completions; as [upstreams.default]",
@@ -130,35 +131,38 @@ class Settings(BaseModel):
         description="pass all other paths under /v1 to an upstream, uncached; auto: with several "
         "tenants only calls that store nothing there",
     )
-    upstreams: dict[UpstreamName, UpstreamSettings] = Field(
+    upstreams: Live[dict[UpstreamName, UpstreamSettings]] = Field(
         default_factory=dict,
         description="upstream servers by name, in the order in which they are asked",
     )
-    prices: dict[str, PriceSettings] = Field(
+    prices: Live[dict[str, PriceSettings]] = Field(
         default_factory=dict, description="price of a million tokens by chat model"
     )
-    namespace_stale_s: dict[Name, dict[Name, StaleSettings]] = Field(
+    namespace_stale_s: Live[dict[Name, dict[Name, StaleSettings]]] = Field(
         default_factory=dict,
         description="stale_while_revalidate and stale_if_error by tenant and namespace",
     )
-    namespace_cache_tools: dict[Name, dict[Name, Literal["on", "off"]]] = Field(
+    namespace_cache_tools: Live[dict[Name, dict[Name, Literal["on", "off"]]]] = Field(
         default_factory=dict, description="chat.cache_tools by tenant and namespace"
     )
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     record: RecordSettings = RecordSettings()
-    api_keys: ApiKeys = Field(default_factory=dict, description="hashes of API keys by tenant")
+    api_keys: Live[ApiKeys] = Field(
+        default_factory=dict, description="hashes of API keys by tenant"
+    )
     api_keys_file: Path | None = Field(
         None,
         description="file of further API keys, in the form of [api_keys]; a change is read within "
         "seconds",
     )
-    tenants: dict[Name, TenantSettings] = Field(
+    tenants: Live[dict[Name, TenantSettings]] = Field(
         default_factory=dict, description="what each tenant may take"
     )
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="other names for served models, name to model"
     )
-    namespace_ttl_s: dict[Name, dict[Name, TtlS]] = Field(
+    namespace_ttl_s: Live[dict[Name, dict[Name, TtlS]]] = Field(
         default_factory=dict,
         description="time to live of an entry by tenant and namespace, seconds",
     )

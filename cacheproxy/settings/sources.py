@@ -4,6 +4,7 @@ A setting has one name everywhere: `[batch] window_ms` is CACHEPROXY_BATCH_WINDO
 --batch-window-ms. Every mistake is told in a line of its own that names the setting.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from pydantic_settings import (
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.keys import DEFAULT_TENANT
+from cacheproxy.settings.places import line_of
 from cacheproxy.settings.settings import TABLES, Settings, is_loopback, is_secret, setting_fields
 
 CONFIG_FILE = Path("cacheproxy.toml")
@@ -78,24 +80,37 @@ def load_settings(flags: Mapping[str, Any], config_file: Path | None) -> Setting
     try:
         settings: Settings = chosen(**flags)
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error))) from None
+        raise ConfigError("\n".join(_lines(error, flags, config_file))) from None
     except ValueError as error:
         raise ConfigError(f"{config_file or 'settings'}: {error}") from None
-    _check_exposure(settings)
-    _check_tenants(settings)
-    _check_workers(settings)
+    check(settings)
     # Of a class that other modules can find, so that the settings can be handed to a worker.
     return Settings.model_construct(settings.model_fields_set, **dict(settings))
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
+def check(settings: Settings) -> None:
+    """Check what several settings have to agree on; raises `ConfigError`."""
+    _check_exposure(settings)
+    _check_tenants(settings)
+    _check_workers(settings)
+
+
+def _lines(
+    error: ValidationError, flags: Mapping[str, Any], config_file: Path | None
+) -> Iterator[str]:
+    text = "" if config_file is None else config_file.read_text(errors="replace")
     for mistake in error.errors():
-        name = ".".join(str(part) for part in mistake["loc"])
+        path = [str(part) for part in mistake["loc"]]
+        name = ".".join(path)
         # A URL may hold a password.
         is_hidden = name in _SECRETS or name.endswith((".api_key", ".base_url"))
         is_shown = not is_hidden and not isinstance(mistake["input"], dict)
         given = f" (given: {mistake['input']!r})" if is_shown else ""
-        yield f"{name}: {mistake['msg']}{given}"
+        # What a flag or a variable has said does not stand in the file.
+        is_elsewhere = path[0] in flags or ENV_PREFIX + "_".join(path[:2]).upper() in os.environ
+        line = None if is_elsewhere else line_of(text, path)
+        place = "" if line is None else f", line {line} of {config_file}"
+        yield f"{name}: {mistake['msg']}{given}{place}"
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from cacheproxy.fairness.meters import Limits, NamespaceLimits
 from cacheproxy.fairness.shelves import Terms
 from cacheproxy.keys import Namespace, tenant_id
-from cacheproxy.settings.section import Section
+from cacheproxy.settings.section import Live, Section
 
 Scope = Literal["read", "write", "purge", "admin"]
 
@@ -29,14 +29,16 @@ def _with_zone(moment: datetime) -> datetime:
 class ApiKey(Section):
     """One API key, as its hash."""
 
-    hash: KeyHash = Field(description="what `cacheproxy key` printed")
-    id: str | None = Field(
+    hash: Live[KeyHash] = Field(description="what `cacheproxy key` printed")
+    id: Live[str | None] = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="its name in the log; default: the first 8 digits of the hash",
     )
-    scopes: tuple[Scope, ...] = Field(("read", "write", "purge"), description="what it allows")
-    expires_at: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
+    scopes: Live[tuple[Scope, ...]] = Field(
+        ("read", "write", "purge"), description="what it allows"
+    )
+    expires_at: Live[Annotated[datetime, AfterValidator(_with_zone)] | None] = Field(
         None, description="when it stops being valid"
     )
 
@@ -48,16 +50,16 @@ ApiKeys = dict[Name, list[KeyHash | ApiKey]]
 class Rates(Section):
     """What may come in a minute, and be there at the same time."""
 
-    requests_per_minute: float | None = Field(
+    requests_per_minute: Live[float | None] = Field(
         None, gt=0, description="most requests in a minute, for each process"
     )
-    tokens_per_minute: float | None = Field(
+    tokens_per_minute: Live[float | None] = Field(
         None,
         gt=0,
         description="most tokens in a minute that are inferred or that upstreams count, for each "
         "process",
     )
-    in_flight: int | None = Field(
+    in_flight: Live[int | None] = Field(
         None, ge=1, description="most requests at the same time, for each process"
     )
 
@@ -92,7 +94,7 @@ class TenantSettings(Rates):
     namespaces: int | None = Field(
         None, ge=1, description="most namespaces of each model with evidence in memory"
     )
-    namespace_limits: dict[Name, Rates] = Field(
+    namespace_limits: Live[dict[Name, Rates]] = Field(
         {},
         max_length=1_000,
         description="the same rates of single namespaces, by name; `*` is all others together",

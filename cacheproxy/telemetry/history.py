@@ -13,9 +13,8 @@ from itertools import pairwise
 from typing import Protocol
 
 import msgspec
-from prometheus_client import generate_latest
 
-from cacheproxy.telemetry.merged import Family, Sample, take_snapshot
+from cacheproxy.telemetry.merged import GENERATE, Family, Sample, TextFormat, take_snapshot
 from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
 
 SAMPLE_EVERY_S = 2.0
@@ -122,8 +121,8 @@ class History:
 class MetricsSource(Protocol):
     """A source of the metrics of all workers, or of a single process."""
 
-    async def exposition(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
+    async def exposition(self, text_format: TextFormat) -> bytes:
+        """Return all metrics in a text format."""
 
     async def recent(self, since: float) -> bytes:
         """Return the samples taken after a time (Unix, seconds), as JSON (`Recent`)."""
@@ -137,9 +136,10 @@ class OwnMetrics:
         self._history = History()
         self._sampling: asyncio.Task[None] | None = None
 
-    async def exposition(self) -> bytes:
+    async def exposition(self, text_format: TextFormat) -> bytes:
         """See `MetricsSource`."""
-        return generate_latest(self._metrics.registry)
+        self._metrics.busiest.add(self._metrics.tallies.drain())
+        return GENERATE[text_format](self._metrics.registry)
 
     async def recent(self, since: float) -> bytes:
         """See `MetricsSource`."""

@@ -41,14 +41,18 @@ class Journal:
         """Log the `requests` asked for; trace all if there is a tracer."""
         self._tracer = tracer
         self._kinds: dict[tuple[str, int], _Kind] = {}
+        self.log(requests)
+
+    def log(self, requests: RequestLog) -> None:
+        """Log these requests from now on, if the log's level lets them through."""
         # No line is built for a log that would drop it.
         if requests == "off" or not logger.isEnabledFor(logging.INFO):
             self._tell: Callable[[Visit], None] = _tell_nobody
         else:
             self._tell = self._sample if requests == "sampled" else self._log
-        self.close: Callable[[Visit], None] = self._tell if tracer is None else self._end
+        self.close: Callable[[Visit], None] = self._tell if self._tracer is None else self._end
         """Writes the log line and the trace of a visit that has ended."""
-        self.tells_ids = requests == "all" or tracer is not None
+        self.tells_ids = requests == "all" or self._tracer is not None
         """Whether every answer carries its request id, by which its line or trace can be found."""
 
     def open(self, headers: Mapping[bytes, bytes], *, is_traced: bool) -> Visit:

@@ -33,6 +33,11 @@ def start_logging(level: str, form: LogFormat, *, process_id: bool) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
+def set_level(level: str) -> None:
+    """Log from this level upwards from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
 class _HumanFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = getattr(record, "fields", {})

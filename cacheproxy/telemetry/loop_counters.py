@@ -5,12 +5,14 @@ histogram, of the 40 us that a hot hit takes. These take 0.05 and 0.15 us (measu
 values to the registry at a scrape. They are not thread-safe: concurrent counts would be lost.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 
@@ -59,10 +61,11 @@ class LoopCounter:
 class LoopObservations:
     """One series of a `LoopHistogram`."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
+        self.exemplars: dict[int, Exemplar] = {}
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
@@ -70,6 +73,12 @@ class LoopObservations:
         """Count a value in its bucket."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def observe_traced(self, value: float, trace_id: str) -> None:
+        """Count a value, and keep it as its bucket's example with the trace in which it was."""
+        self.observe(value)
+        bucket = bisect_left(self._bounds, value)
+        self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
 
 
 class LoopHistogram:
@@ -104,6 +113,10 @@ class LoopHistogram:
         """Yield the metric."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, series in self._series.items():
-            buckets = list(zip(self._edges, accumulate(series.counts), strict=True))
+            counts = zip(self._edges, accumulate(series.counts), strict=True)
+            found = series.exemplars
+            buckets = [
+                (*bucket, found[i]) if i in found else bucket for i, bucket in enumerate(counts)
+            ]
             family.add_metric(values, buckets, series.total)
         yield family

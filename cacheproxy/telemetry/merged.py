@@ -7,15 +7,28 @@ makes each count slower. Here each process counts in memory and sends a snapshot
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 from prometheus_client import Metric as PrometheusMetric
 from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as PrometheusExemplar
+from prometheus_client.samples import Sample as PrometheusSample
 
 from cacheproxy.telemetry.metrics import Merge
 
 _TAKE: dict[Merge, Callable[[float, float], float]] = {"sum": operator.add, "max": max, "min": min}
+
+TextFormat = Literal["prometheus", "openmetrics"]
+"""Only the second one has exemplars."""
+
+GENERATE: dict[TextFormat, Callable[[Any], bytes]] = {
+    "prometheus": generate_latest,
+    "openmetrics": generate_openmetrics,
+}
+"""Writes what a collector yields."""
 
 _KINDS: dict[str, Merge] = {"counter": "sum", "histogram": "sum", "info": "max"}
 """Kinds of metrics with a fixed way to merge."""
@@ -24,12 +37,21 @@ _LASTING = ("counter", "histogram")
 """Kinds that must not shrink when a process ends."""
 
 
+class Exemplar(msgspec.Struct, frozen=True, array_like=True):
+    """One observation: the id of the trace that it was made in, and its Unix time, seconds."""
+
+    labels: dict[str, str]
+    value: float
+    timestamp: float
+
+
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One value of one series."""
+    """One value of one series; a bucket may have an exemplar."""
 
     name: str
     labels: dict[str, str]
     value: float
+    exemplar: Exemplar | None = None
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):
@@ -58,7 +80,9 @@ def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Fami
             text=metric.documentation,
             kind=metric.type,
             merge=_KINDS.get(metric.type) or merges[metric.name],
-            samples=[Sample(one.name, one.labels, one.value) for one in metric.samples],
+            samples=[
+                Sample(one.name, one.labels, one.value, _exemplar_of(one)) for one in metric.samples
+            ],
         )
         for metric in registry.collect()
     ]
@@ -86,9 +110,9 @@ def lasting(families: Iterable[Family]) -> list[Family]:
     return [family for family in families if family.kind in _LASTING]
 
 
-def render(families: Sequence[Family]) -> bytes:
-    """Return the Prometheus text format."""
-    return generate_latest(_Collected(families))
+def render(families: Sequence[Family], text_format: TextFormat = "prometheus") -> bytes:
+    """Return metrics in a text format."""
+    return GENERATE[text_format](_Collected(families))
 
 
 class _Collected:
@@ -101,7 +125,13 @@ class _Collected:
         for family in self._families:
             metric = PrometheusMetric(family.name, family.text, family.kind)
             for sample in family.samples:
-                metric.add_sample(sample.name, sample.labels, sample.value)
+                found = sample.exemplar
+                exemplar = (
+                    None
+                    if found is None
+                    else PrometheusExemplar(found.labels, found.value, found.timestamp)
+                )
+                metric.add_sample(sample.name, sample.labels, sample.value, exemplar=exemplar)
             yield metric
 
 
@@ -110,4 +140,13 @@ def _merge_two(merge: Merge, one: Sample, other: Sample) -> Sample:
         return other
     if math.isnan(other.value):
         return one
-    return Sample(one.name, one.labels, _TAKE[merge](one.value, other.value))
+    exemplars = [found.exemplar for found in (one, other) if found.exemplar is not None]
+    latest = max(exemplars, key=lambda exemplar: exemplar.timestamp, default=None)
+    return Sample(one.name, one.labels, _TAKE[merge](one.value, other.value), latest)
+
+
+def _exemplar_of(sample: PrometheusSample) -> Exemplar | None:
+    found = sample.exemplar
+    if found is None:
+        return None
+    return Exemplar(dict(found.labels), found.value, float(found.timestamp or 0))

@@ -22,6 +22,8 @@ from prometheus_client import (
 
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
 from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
+from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces, NamespaceTallies
+from cacheproxy.telemetry.reload_metrics import RELOADED_AT, ReloadMetrics
 
 # A creation time beside every series would double the size of a scrape for no reader.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -75,8 +77,9 @@ PROCESS_MERGES: dict[str, Merge] = {
     "process_open_fds": "sum",
     "process_max_fds": "sum",
     "python_info": "max",
+    RELOADED_AT: "max",
 }
-"""How the gauges of prometheus_client's own collectors are merged."""
+"""How the gauges are merged that every process has, prometheus_client's own among them."""
 
 
 class Metrics:
@@ -114,6 +117,12 @@ class Metrics:
             return LoopHistogram(f"cacheproxy_{name}", text, labels, buckets, registry)
 
         self.build_info = Info("cacheproxy_build", "Version and models served", registry=registry)
+        self.settings_info = Info(
+            "cacheproxy_settings", "Hash of the settings that run", registry=registry
+        )
+        self.reload = ReloadMetrics(registry)
+        self.tallies = NamespaceTallies()
+        self.busiest = BusiestNamespaces(registry)
 
         self.requests = loop_counter("requests", "Requests answered", "route", "model", "status")
         self.request_duration = loop_histogram(

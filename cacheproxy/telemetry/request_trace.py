@@ -20,6 +20,9 @@ _GIVEN_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
 
+_SAMPLED = 1
+"""The flag of a trace that the caller may have recorded."""
+
 _PROCESS = secrets.token_hex(6).encode()
 _numbers = itertools.count(1)
 
@@ -87,6 +90,14 @@ class Visit:
         state = headers.get(b"tracestate", b"")
         if _TRACESTATE.fullmatch(state):
             self.tracestate = state.decode()
+
+    @property
+    def sampled_trace(self) -> str | None:
+        """The id of its trace, if that is recorded; None without a trace."""
+        given = self.traceparent
+        if given is None or not int(given[-2:], 16) & _SAMPLED:
+            return None
+        return given[3:35]
 
     def passed_on(self) -> dict[str, str]:
         """Return the headers that carry the ids to an upstream."""

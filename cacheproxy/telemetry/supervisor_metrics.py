@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from cacheproxy.telemetry.metrics import PROCESS_MERGES, Merge
+from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces
+from cacheproxy.telemetry.reload_metrics import ReloadMetrics
 
 
 class SupervisorMetrics:
@@ -22,3 +24,5 @@ class SupervisorMetrics:
             "Workers started to replace one that ended",
             registry=registry,
         )
+        self.reload = ReloadMetrics(registry)
+        self.busiest = BusiestNamespaces(registry)

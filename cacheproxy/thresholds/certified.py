@@ -101,10 +101,30 @@ class CertifiedThresholds:
             for right in (True, False)
         }
         self._spared = metrics.semantic_spared.labels(model)
-        metrics.semantic_promised_error.labels(model).set(promise.max_error)
+        self._promised = metrics.semantic_promised_error.labels(model)
+        self._promised.set(promise.max_error)
         self._model = model
         self._metrics = metrics
         self._shown: dict[str, int] = {}
+
+    def promise_anew(self, promise: Promise, *, saves_only: bool) -> None:
+        """Keep another promise with the same min_similarities, on the evidence that there is.
+
+        A stricter one holds from the next lookup on; a looser one opens as slowly as ever.
+        """
+        self._saves_only = saves_only
+        self._promised.set(promise.max_error)
+        if promise == self._promise:
+            return
+        self._promise = promise
+        for namespace in self._namespaces.values():
+            namespace.earned.promise_anew(promise)
+
+    def hide(self) -> None:
+        """Show no thresholds while another controller decides."""
+        for namespace_id in self._shown:
+            self._metrics.semantic_namespaces.forget(self._model, namespace_id)
+        self._shown.clear()
 
     def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return True unless the namespace has stepped aside; closed namespaces still learn."""

@@ -107,6 +107,7 @@ class EarnedThresholds:
         self._ledger = ledger or Ledger(promise.min_similarities)
         self._thresholds = [_Threshold() for _ in promise.min_similarities]
         self._since_refit = self._served_labels = 0
+        self._refit_at = promise.refit_every
         self._news = Ledger(promise.min_similarities)
         self._offered = Ledger(promise.min_similarities)
         self._age_of_news = self._age_offered = 1.0
@@ -122,7 +123,7 @@ class EarnedThresholds:
         self._ledger.traffic[band] += 1
         self._news.traffic[band] += 1
         self._since_refit += 1
-        if self._since_refit >= self.promise.refit_every:
+        if self._since_refit >= self._refit_at:
             self._age()
             self._refit()
         for threshold, kept in zip(self._thresholds, self.promise.min_similarities, strict=True):
@@ -131,6 +132,11 @@ class EarnedThresholds:
                     return Verdict(False)
                 return Verdict(True, self._random() < threshold.checks[band])
         return Verdict(False)
+
+    def promise_anew(self, promise: Promise) -> None:
+        """Keep another promise, with the same min_similarities, from the next lookup on."""
+        self.promise = promise
+        self._refit_at = 0
 
     def observe(self, score: float, similarity: float) -> None:
         """Add a label: a neighbour of this score and its cosine to the true vector.
@@ -285,6 +291,7 @@ class EarnedThresholds:
 
     def _refit(self, *, at_once: bool = False) -> None:
         self.refits += 1
+        self._refit_at = self.promise.refit_every
         for threshold, errors in zip(self._thresholds, self._ledger.errors, strict=True):
             threshold.certificate = certificate = certify(
                 self._ledger.traffic,

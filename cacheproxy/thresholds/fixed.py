@@ -10,12 +10,16 @@ from cacheproxy.thresholds.controller import Verdict
 
 
 class FixedThreshold:
-    """A `Controller` with one threshold for all namespaces, or none: then it is not active."""
+    """A `Controller` with one threshold for all namespaces, or none: then it is not active.
+
+    Attributes:
+        threshold: the lowest score that is served, or None.
+    """
 
     def __init__(
         self, threshold: float | None, *, min_similarity: float, model: str, metrics: Metrics
     ) -> None:
-        self._threshold = threshold
+        self.threshold = threshold
         self._min_similarity = min_similarity
         self._labels = {
             right: metrics.semantic_labels.labels(model, "right" if right else "wrong")
@@ -24,17 +28,17 @@ class FixedThreshold:
 
     def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return whether a threshold is set."""
-        return self._threshold is not None
+        return self.threshold is not None
 
     def is_open(self, namespace_id: str) -> bool:
         """Return whether a threshold is set."""
-        return self._threshold is not None
+        return self.threshold is not None
 
     def judge(self, namespace_id: str, score: float, min_similarity: float | None) -> Verdict:
         """Return whether the score reaches the set threshold, or the request's where stricter."""
-        if self._threshold is None:
+        if self.threshold is None:
             return Verdict(False)
-        return Verdict(score >= max(self._threshold, min_similarity or 0.0))
+        return Verdict(score >= max(self.threshold, min_similarity or 0.0))
 
     def observe(self, namespace_id: str, score: float, similarity: float) -> None:
         """Count whether the neighbour would have been right to serve."""

@@ -157,6 +157,10 @@ class EvidenceSharing:
         self._numbers = count(1)
         self._task: asyncio.Task[None] | None = None
 
+    def shares(self, source: EvidenceSource) -> bool:
+        """Return whether it shares this evidence."""
+        return self._source is source
+
     def start(self) -> None:
         """Start sharing in the background of the running event loop."""
         self._task = asyncio.create_task(self._run(), name="evidence")

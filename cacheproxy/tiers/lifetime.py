@@ -24,10 +24,16 @@ class Lifetimes:
 
         `chance` returns numbers in [0, 1).
         """
+        self._chance = chance
+        self.replace(default_s, by_namespace_id, jitter)
+
+    def replace(
+        self, default_s: float, by_namespace_id: Mapping[str, float], jitter: float
+    ) -> None:
+        """Choose by these from now on; entries that there are keep theirs."""
         self._default_s = default_s
         self._by_namespace_id = by_namespace_id
         self._jitter = jitter
-        self._chance = chance
 
     def choose(self, namespace_id: str, asked_s: float | None) -> float:
         """Return the TTL of one new entry, seconds."""

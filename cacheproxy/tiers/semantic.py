@@ -77,6 +77,10 @@ class SemanticTier(Generic[R]):
         self._scores = metrics.semantic_score.labels(model)
         self._served: OrderedDict[bytes, None] = OrderedDict()
 
+    def steer_by(self, controller: Controller) -> None:
+        """Have another controller decide from now on."""
+        self._controller = controller
+
     def is_active(self, namespace_id: str, texts: int, *, is_idle: Callable[[], bool]) -> bool:
         """Return whether this many texts are to be looked up, or at least indexed.
 

@@ -89,13 +89,17 @@ class Catalogue:
     def __init__(
         self, upstreams: Upstreams, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._listings = [_Listing(upstream) for upstream in upstreams.all()]
+        self._upstreams = upstreams
+        self._listings: list[_Listing] = []
         self._monotonic = monotonic
         self._refresh: asyncio.Task[None] | None = None
 
     async def models(self) -> list[UpstreamModel]:
         """Return the models by name; the first upstream that has a name describes it."""
         now = self._monotonic()
+        # The upstreams may have changed; one that has changed is another one.
+        known = {listing.upstream: listing for listing in self._listings}
+        self._listings = [known.get(one) or _Listing(one) for one in self._upstreams.all()]
         if any(listing.ask_at <= now for listing in self._listings):
             if self._refresh is None or self._refresh.done():
                 self._refresh = asyncio.create_task(self._ask_all())

@@ -143,6 +143,9 @@ class Upstream:
         self._key = key.get_secret_value() if key else None
         self._tls = _tls_of(name, settings.tls)
         self._session: aiohttp.ClientSession | None = None
+        self._users = 0
+        self._is_retired = False
+        self._closing: asyncio.Task[None] | None = None
         self._places = FairPool(settings.connections)
         self._first_byte = metrics.upstream_first_byte.labels(name)
         self._responses = metrics.upstream_responses
@@ -172,8 +175,35 @@ class Upstream:
 
     async def stop(self) -> None:
         """Close the pool."""
-        if self._session is not None:
-            await self._session.close()
+        if self._closing is not None:
+            await self._closing
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a pool, or one that is being closed."""
+        return self._session is not None or (self._closing is not None and not self._closing.done())
+
+    def retire(self) -> None:
+        """Close the pool once the last answer is read and no user is left: others take over."""
+        self._is_retired = True
+        self._close_if_unused()
+
+    def enter(self) -> None:
+        """Take note of a user, for whom it stays open until as many have left."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """Take note that a user has left."""
+        self._users -= 1
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_retired and self._users == 0 and self._session is not None:
+            session, self._session = self._session, None
+            self._closing = asyncio.get_running_loop().create_task(session.close())
 
     async def post(self, path: str, body: bytes, client: Mapping[bytes, bytes]) -> UpstreamResponse:
         """Send a JSON body; `client` are the headers of the request that is passed on.
@@ -222,7 +252,7 @@ class Upstream:
             raise UpstreamFailed("the upstream is not connected", code="upstream_connect")
         owner = current_owner()
         if owner == NOBODY:
-            return await self._answer(self._session, method, path, body, client, more, _nothing)
+            return await self._answer(self._session, method, path, body, client, more, self.leave)
         if not self._places.take(owner):
             self._shed.labels("tenant").inc()
             raise Overloaded(
@@ -230,11 +260,15 @@ class Upstream:
                 code=LIMIT_CODE,
                 retry_after_s=_RETRY_S,
             )
-        leave = partial(self._places.give_back, owner)
+
+        def closed() -> None:
+            self._places.give_back(owner)
+            self.leave()
+
         try:
-            return await self._answer(self._session, method, path, body, client, more, leave)
+            return await self._answer(self._session, method, path, body, client, more, closed)
         except BaseException:
-            leave()
+            self._places.give_back(owner)
             raise
 
     async def _answer(
@@ -247,6 +281,25 @@ class Upstream:
         more: Mapping[str, str] | None,
         closed: Callable[[], None],
     ) -> UpstreamResponse:
+        self.enter()
+        try:
+            response = await self._head(session, method, path, body, client, more)
+        except BaseException:
+            self.leave()
+            raise
+        content_type = response.headers.get("content-type", "").encode("latin-1", "replace")
+        head = Head(response.status, content_type, _kept(response), self.name)
+        return UpstreamResponse(response, head, self.settings.idle_timeout_s, closed)
+
+    async def _head(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        client: Mapping[bytes, bytes],
+        more: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout_s):
@@ -264,9 +317,7 @@ class Upstream:
             ) from error
         self._first_byte.observe(time.perf_counter() - started)
         self._responses.labels(self.name, str(response.status)).inc()
-        content_type = response.headers.get("content-type", "").encode("latin-1", "replace")
-        head = Head(response.status, content_type, _kept(response), self.name)
-        return UpstreamResponse(response, head, self.settings.idle_timeout_s, closed)
+        return response
 
     async def _send(
         self,
@@ -314,10 +365,6 @@ class Upstream:
         if header == "auto":
             header = "x-api-key" if path == _ANTHROPIC_PATH else "authorization"
         return {header: key if header == "x-api-key" else f"Bearer {key}"}
-
-
-def _nothing() -> None:
-    return
 
 
 def _tls_of(name: str, settings: ClientTls) -> ssl.SSLContext | bool:

@@ -65,19 +65,52 @@ class GuardedUpstream:
         """Report a call whose caller has left; as a probe it has failed."""
         self._breaker.abandoned(began_at=began_at)
 
-    def broke_off(self, kind: str) -> None:
-        """Count an answer that began and was cut off: the model's fault, not the server's."""
-        self._errors.labels(self.upstream.name, kind).inc()
-
 
 class Upstreams:
     """The configured upstreams, in order."""
 
     def __init__(self, settings: Mapping[str, UpstreamSettings], metrics: Metrics) -> None:
-        self._all = {
-            name: GuardedUpstream(Upstream(name, given, metrics), metrics)
+        self._metrics = metrics
+        self._all: dict[str, GuardedUpstream] = {}
+        self._retired: list[Upstream] = []
+        self._is_running = False
+        self.prepare(settings)()
+
+    def prepare(self, settings: Mapping[str, UpstreamSettings]) -> Callable[[], None]:
+        """Return what makes these the upstreams; those that have not changed stay as they are.
+
+        An upstream that changes begins with a new pool and a closed breaker. Its old pool is closed
+        when the answers that come from it are read.
+
+        Raises:
+            ConfigError: the files for TLS of one of them cannot be used.
+        """
+        changed = {
+            name: Upstream(name, given, self._metrics)
             for name, given in settings.items()
+            if name not in self._all or self._all[name].upstream.settings != given
         }
+
+        def commit() -> None:
+            before = self._all
+            self._all = {
+                name: GuardedUpstream(changed[name], self._metrics)
+                if name in changed
+                else before[name]
+                for name in settings
+            }
+            for name, one in before.items():
+                if self._all.get(name) is not one:
+                    one.upstream.retire()
+                    self._retired.append(one.upstream)
+                if name not in self._all:
+                    self._metrics.upstream_breaker_state.remove(name)
+            self._retired = [one for one in self._retired if one.is_open]
+            if self._is_running:
+                for upstream in changed.values():
+                    upstream.start()
+
+        return commit
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -86,8 +119,7 @@ class Upstreams:
     @property
     def have_chat(self) -> bool:
         """Whether any of them has chat models."""
-        settings = (one.upstream.settings for one in self._all.values())
-        return any(given.models or given.has_any_chat_model for given in settings)
+        return any(one.upstream.settings.has_chat for one in self._all.values())
 
     def all(self) -> list[Upstream]:
         """Return the upstreams, in order."""
@@ -130,13 +162,15 @@ class Upstreams:
 
     def start(self) -> None:
         """Make the pools, on the running event loop."""
+        self._is_running = True
         for one in self._all.values():
             one.upstream.start()
 
     async def stop(self) -> None:
         """Close the pools."""
-        for one in self._all.values():
-            await one.upstream.stop()
+        self._is_running = False
+        for one in [*self.all(), *self._retired]:
+            await one.stop()
 
     async def post(
         self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
@@ -147,9 +181,24 @@ class Upstreams:
             UpstreamFailed: the last one had none.
             Unavailable: the circuits of all of them are open.
         """
+        having = self._having(model, path)
+        for one in having:
+            one.upstream.enter()
+        try:
+            return await self._post(having, path, body, client)
+        finally:
+            for one in having:
+                one.upstream.leave()
+
+    async def _post(
+        self,
+        having: Sequence[GuardedUpstream],
+        path: str,
+        body: bytes,
+        client: Mapping[bytes, bytes],
+    ) -> UpstreamResponse:
         failure: UpstreamFailed | None = None
         refused: UpstreamResponse | None = None
-        having = self._having(model, path)
         for one in having:
             if not one.may_ask():
                 continue
@@ -177,15 +226,16 @@ class Upstreams:
         raise failure or _unavailable(having)
 
     def broke_off(self, upstream: str, kind: str) -> None:
-        """Count an answer of an upstream that began and had no end."""
-        self._all[upstream].broke_off(kind)
+        """Count an answer that began and was cut off: the model's fault, not the server's."""
+        self._metrics.upstream_errors.labels(upstream, kind).inc()
 
     def _having(self, model: str, path: str = "") -> list[GuardedUpstream]:
         return [one for one in self._all.values() if one.upstream.has(model, path)]
 
 
 def _unavailable(having: Sequence[GuardedUpstream]) -> Unavailable:
-    pause_s = min(one.pause_s for one in having)
+    # There is none where a reload has just taken the last one out.
+    pause_s = min((one.pause_s for one in having), default=0.0)
     return Unavailable(
         "no upstream answers", code="upstream_unavailable", retry_after_s=1 + int(pause_s)
     )

@@ -19,7 +19,8 @@ bytes, or a count. [Operations](../operations.md) says which of them to watch, a
 With several workers, one scrape of any worker covers all of them: counters and histograms are
 summed, and the column "workers" says how a gauge is merged. A gauge with the labels `model` and
 `namespace` has series of its own for the first 50 namespaces of a model; `other` shows the worst
-value of the rest.
+value of the rest. A counter with the label `namespace` has them for the busiest ones, as many as
+`metrics.namespaces` says, and `other` has what the rest was answered.
 
 """
 
@@ -39,8 +40,15 @@ class _Series(NamedTuple):
 def page() -> str:
     """Return the page's Markdown."""
     groups: dict[str, list[_Series]] = {}
-    for series in [*_series_of(Metrics()), *_series_of(SupervisorMetrics())]:
-        groups.setdefault(_group_of(series.name), []).append(series)
+    # Some series are a process's by itself and the supervisor's where there is one.
+    found_once = {
+        series.name: series
+        for metrics in (SupervisorMetrics(), Metrics())
+        for series in _series_of(metrics)
+    }
+    own = dict.fromkeys(series.name for series in _series_of(Metrics()))
+    for name in {**own, **found_once}:
+        groups.setdefault(_group_of(name), []).append(found_once[name])
     parts = [_INTRO]
     for heading, found in groups.items():
         rows = (
@@ -57,7 +65,7 @@ def page() -> str:
 
 
 def _series_of(metrics: Metrics | SupervisorMetrics) -> Iterator[_Series]:
-    for collector in vars(metrics).values():
+    for collector in [*vars(metrics).values(), *vars(metrics.reload).values()]:
         if not hasattr(collector, "describe"):
             continue
         for family in collector.describe():
@@ -84,6 +92,8 @@ _GROUPS = {
     "Store, purges and write-back": ("store_", "undecodable_", "purge", "hot_", "writeback_"),
     "Chat and upstreams": ("saved_", "stale_", "cache_reports", "upstream_", "chat_", "slow_"),
     "Recording": ("recorded_", "unrecorded_"),
+    "Busiest namespaces": ("namespace_",),
+    "Settings": ("settings", "reload", "key_reloads", "tls_reloads"),
     "Workers": ("worker",),
 }
 """Headings by the beginnings of names without their prefix; the first that fits counts."""

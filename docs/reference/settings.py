@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from tables import code, table
 
+from cacheproxy.settings.section import is_live
 from cacheproxy.settings.sections import PriceSettings, StaleSettings, UpstreamSettings
 from cacheproxy.settings.settings import TABLES, Settings, is_secret, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX
@@ -18,7 +19,9 @@ _INTRO = f"""\
 Every setting has one name in three spellings. `[batch] window_ms` in `cacheproxy.toml` is
 `{ENV_PREFIX}BATCH_WINDOW_MS` in the environment and `--batch-window-ms` on the command line. A flag
 overrides a variable, a variable overrides the file, and the file overrides the default.
-[Configuration](../configuration.md) explains the file and gives examples.
+[Configuration](../configuration.md) explains the file and gives examples. Where "reload" says yes,
+a [reload](../operations.md#change-settings-without-a-restart) changes the setting while the server
+runs.
 
 `cacheproxy serve` takes all of these settings. Other commands take those that concern them; see
 the [command line](command-line.md).
@@ -84,7 +87,10 @@ def page() -> str:
     )
     for name in TABLES:
         heading, model, about = _USER_TABLES[name]
-        description = Settings.model_fields[name].description or ""
+        field = Settings.model_fields[name]
+        description = field.description or ""
+        if model is None:
+            about += " A reload changes it." if is_live(field) else " It needs a restart."
         parts.append(f"### `{heading}`\n\n{_sentence(description)} {about}\n\n")
         if model is not None:
             parts.append(_rows_of_table(model))
@@ -102,22 +108,22 @@ def _section_table(section: str) -> str:
         if not is_secret(field):
             names += f"<br>{code(flag)}"
         rows.append((names, *_about(".".join(path), field)))
-    return table(("setting, variable, flag", "default", "allowed", "what it does"), rows)
+    return table(("setting, variable, flag", "default", "allowed", "reload", "what it does"), rows)
 
 
 def _rows_of_table(model: type[BaseModel]) -> str:
     rows = [(code(name), *_about(name, field)) for name, field in model.model_fields.items()]
-    return table(("setting", "default", "allowed", "what it does"), rows)
+    return table(("setting", "default", "allowed", "reload", "what it does"), rows)
 
 
-def _about(name: str, field: FieldInfo) -> tuple[str, str, str]:
-    """Return default with its unit, allowed values and description."""
+def _about(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
+    """Return default with its unit, allowed values, whether a reload changes it, description."""
     unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
     description = (field.description or "").removesuffix(f", {unit}") if unit else field.description
     default = _default(name, field)
     if unit and default.startswith("`"):
         default += f" {unit}"
-    return default, _allowed(field), description or ""
+    return default, _allowed(field), "yes" if is_live(field) else "", description or ""
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -18,10 +18,14 @@ RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 DASHBOARD = DEPLOY / "grafana" / "cacheproxy.json"
 
 
-def promtool(*arguments) -> None:
+def promtool(*arguments, given: str | None = None) -> None:
     found = program("promtool")
     done = subprocess.run(
-        [found.path, *arguments], capture_output=True, text=True, env=found.environment
+        [found.path, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        env=found.environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -114,6 +118,10 @@ def test_every_series_that_a_rule_or_a_panel_names_exists_with_those_labels(serv
             assert name in known, query
             if known[name]:
                 assert labels - {"job", "instance"} <= known[name], query
+
+
+def test_promtool_finds_no_fault_with_the_metrics(server):
+    promtool("check", "metrics", given=server.http.get("/metrics").text)
 
 
 def shortened(text: str) -> str:

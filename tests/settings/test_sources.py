@@ -224,3 +224,32 @@ def test_a_mistake_about_upstreams_is_told_without_secrets(tmp_path, text, told)
 
     assert told in str(mistake.value)
     assert "secret" not in str(mistake.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("port = 1\n\n[cache] # lives\nttl_s = 0\n", "line 4 of cacheproxy.toml"),
+        ("cache.ttl_s = 0\n", "line 1 of cacheproxy.toml"),
+        ("cache = {ttl_s = 0, deadline_ms = 1}\n", "line 1 of cacheproxy.toml"),
+        ('[upstreams."a-b"]\nmodels = ["m"]\nbase_url = "ftp://a"\n', "line 3 of cacheproxy.toml"),
+        ('[upstreams.a]\nmodels = ["m"]\n', "line 1 of cacheproxy.toml"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, text, place):
+    (tmp_path / "cacheproxy.toml").write_text(text)
+
+    with pytest.raises(ConfigError) as mistake:
+        load_settings({}, None)
+
+    assert str(mistake.value).endswith(f", {place}")
+
+
+def test_a_mistake_of_a_variable_has_no_line(tmp_path, monkeypatch):
+    (tmp_path / "cacheproxy.toml").write_text("[cache]\nttl_s = 5\n")
+    monkeypatch.setenv("CACHEPROXY_CACHE_TTL_S", "0")
+
+    with pytest.raises(ConfigError) as mistake:
+        load_settings({}, None)
+
+    assert "line" not in str(mistake.value)

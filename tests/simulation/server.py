@@ -8,6 +8,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, cast
 
+from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.keys import KEY_BYTES
@@ -130,7 +131,7 @@ class SimServer:
         cache, tenants = settings.cache, Tenants(settings.tenants)
         self.batcher = SimBatcher(self._machine, self.loop)
         self.parts = Parts(
-            settings=settings,
+            reloading=Reloading(settings),
             metrics=METRICS,
             store=self.store,
             guard=StoreGuard(self.store, deadline_s=cache.deadline_ms / 1000, metrics=METRICS),

@@ -100,3 +100,21 @@ def test_a_gauge_that_does_not_say_how_it_is_merged_is_refused():
 
     with pytest.raises(KeyError, match="cacheproxy_new"):
         take_snapshot(metrics.registry, metrics.merges)
+
+
+def test_the_latest_example_of_a_bucket_is_shown_in_openmetrics_alone():
+    snapshots = []
+    for trace in ("a" * 32, "b" * 32):
+        metrics = Metrics()
+        metrics.request_duration.labels("embeddings", "hot").observe_traced(0.2, trace)
+        metrics.request_duration.labels("embeddings", "hot").observe(0.2)
+        snapshots.append(take_snapshot(metrics.registry, metrics.merges))
+
+    merged = merge(reversed(snapshots))
+
+    text = render(merged, "openmetrics").decode()
+    (bucket,) = [line for line in text.splitlines() if " # " in line]
+    assert bucket.startswith('cacheproxy_request_duration_seconds_bucket{le="0.25"')
+    assert bucket.partition(" # ")[0].endswith(" 4.0")
+    assert f'# {{trace_id="{"b" * 32}"}} 0.2 ' in bucket
+    assert " # {" not in render(merged).decode()

@@ -2,7 +2,8 @@
 
 It is looked at once a second rather than on a signal: every worker process sees it by itself, and
 so does a container whose file is replaced from outside. A file that cannot be read changes nothing
-and is told in the log: keys stay as they were, and none becomes valid. `reload` reads it at once.
+and is told in the log: keys stay as they were, and none becomes valid. A reload of the
+settings reads it, too.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class KeyFile:
         self._reloads = reloads
         self._stamp = self._look()
         self._task: asyncio.Task[None] | None = None
-        ring.replace(read_keys(path))
+        ring.replace(self.read())
 
     def start(self) -> None:
         """Look at the file from now on, in the background of the running event loop."""
@@ -52,10 +53,14 @@ class KeyFile:
         """Stop looking."""
         await stop_tasks(self._task)
 
+    def read(self) -> ApiKeys:
+        """Return the keys that are in the file now; raises ConfigError."""
+        return read_keys(self._path)
+
     def reload(self) -> bool:
         """Read the file; return whether that succeeded. If not, the keys stay what they are."""
         try:
-            self._ring.replace(read_keys(self._path))
+            self._ring.replace(self.read())
         except ConfigError as error:
             self._reloads.labels("failed").inc()
             logger.error("API keys stay as they are: %s", error)

@@ -51,7 +51,7 @@ Keys = Mapping[str, Sequence[str | ApiKey]]
 
 
 class KeyRing:
-    """The valid keys; replaced as a whole when the file with them has changed.
+    """The valid keys; replaced as a whole when the settings or the file with them have changed.
 
     Attributes:
         is_needed: whether requests need a key.
@@ -68,8 +68,10 @@ class KeyRing:
         self._tenants: frozenset[str] = frozenset()
         self.replace({})
 
-    def replace(self, more: Keys) -> None:
-        """Know these keys from now on beside those of the settings, and no others."""
+    def replace(self, more: Keys, *, fixed: Keys | None = None) -> None:
+        """Know these keys from now on beside those of the settings, `fixed`, and no others."""
+        if fixed is not None:
+            self._fixed = fixed
         grants: dict[str, Grant] = {}
         for keys in (more, self._fixed):
             for tenant, of_tenant in keys.items():
@@ -80,6 +82,11 @@ class KeyRing:
                     grants[each.hash] = known if known == grant and known is not None else grant
         self._grants = grants
         self._tenants = frozenset(grant.tenant for grant in grants.values())
+
+    def forget_remembered(self) -> None:
+        """Forget what its users keep for each key."""
+        for grant in self._grants.values():
+            grant.remembered.clear()
 
     def __len__(self) -> int:
         """Return how many keys there are."""

@@ -96,6 +96,11 @@ class Likeness:
         self._scores = metrics.semantic_score.labels(model)
         self._quarantined: OrderedDict[bytes, None] = OrderedDict()
 
+    def steer_by(self, namespaces: JudgedNamespaces | None, threshold: float | None) -> None:
+        """Serve by other thresholds from now on; what was found to be wrong stays so."""
+        self.namespaces = namespaces
+        self._threshold = threshold
+
     def is_open(self, namespace_id: str) -> bool:
         """Return whether anything may be served in a namespace at the moment."""
         return self.namespaces is None or self.namespaces.of(namespace_id).is_open

@@ -52,6 +52,16 @@ class ChatModels:
         self._likeness_of = likeness_of
         self._likenesses: dict[str, ModelLikeness] = {}
 
+    def renew(
+        self, configured: Iterable[str], likeness_of: Callable[[str], ModelLikeness] | None
+    ) -> None:
+        """Know these, too, and make the semantic tiers that there are anew, or drop them."""
+        self._named |= set(configured)
+        self._likeness_of = likeness_of
+        self._likenesses = (
+            {} if likeness_of is None else {model: likeness_of(model) for model in self._likenesses}
+        )
+
     @property
     def have_likeness(self) -> bool:
         """Whether models have a semantic tier."""

@@ -11,10 +11,14 @@ _TOKENS = 1_000_000
 
 
 class Savings:
-    """Counts what each hit saved."""
+    """Counts what each hit saved.
+
+    Attributes:
+        prices: of a million tokens, by model.
+    """
 
     def __init__(self, prices: Mapping[str, PriceSettings], metrics: Metrics) -> None:
-        self._prices = prices
+        self.prices = prices
         self._tokens = metrics.saved_tokens
         self._seconds = metrics.saved_seconds
         self._cost = metrics.saved_cost
@@ -26,6 +30,6 @@ class Savings:
             return
         self._tokens.labels(label, "prompt").inc(record.prompt_tokens)
         self._tokens.labels(label, "completion").inc(record.completion_tokens)
-        if price := self._prices.get(record.model):
+        if price := self.prices.get(record.model):
             cost = record.prompt_tokens * price.prompt + record.completion_tokens * price.completion
             self._cost.labels(label).inc(cost / _TOKENS)

@@ -28,6 +28,10 @@ class StalenessRules:
     """The rules of all namespaces."""
 
     def __init__(self, default: Staleness, by_namespace_id: Mapping[str, Staleness]) -> None:
+        self.replace(default, by_namespace_id)
+
+    def replace(self, default: Staleness, by_namespace_id: Mapping[str, Staleness]) -> None:
+        """Go by these from now on."""
         self._default = default
         self._by_namespace_id = by_namespace_id
 

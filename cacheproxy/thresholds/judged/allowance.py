@@ -31,13 +31,17 @@ class Allowance:
 
     def __init__(self, learning_share: float = 0.10, open_share: float = 0.03) -> None:
         """Start with nothing; the shares are of clients' costs, 0 to spend nothing."""
-        self._shares = {False: learning_share, True: open_share}
+        self.set_shares(learning_share, open_share)
         self._left = self._most = 0.0
         self.clients_cost = 0.0
         self._clients = 0
         self.requests: Counter[Purpose] = Counter()
         self.tokens: Counter[Purpose] = Counter()
         self.cost: dict[Purpose, float] = {}
+
+    def set_shares(self, learning_share: float, open_share: float) -> None:
+        """Earn by these shares from now on."""
+        self._shares = {False: learning_share, True: open_share}
 
     def earn(self, cost: float, *, is_open: bool, part: float = 1.0) -> None:
         """Take what a client's request cost; `part` is how much of the share is wanted."""

@@ -194,7 +194,24 @@ class JudgedNamespaces:
                 (Outcome.UNREADABLE, "unreadable"),
             )
         }
-        metrics.semantic_promised_error.labels(model).set(max_error)
+        self._promised = metrics.semantic_promised_error.labels(model)
+        self._promised.set(max_error)
+
+    def promise_anew(self, max_error: float, confidence: float) -> None:
+        """Keep another promise in all namespaces, on the evidence that there is."""
+        self._promised.set(max_error)
+        if (max_error, confidence) == (self._max_error, self._confidence):
+            return
+        self._max_error, self._confidence = max_error, confidence
+        for namespace_id, namespace in list(self._namespaces.items()):
+            namespace.thresholds.promise_anew(max_error, confidence)
+            self.show(namespace_id)
+
+    def hide(self) -> None:
+        """Show no thresholds while an operator's own is used."""
+        for namespace_id, namespace in self._namespaces.items():
+            namespace.shown = None
+            self._metrics.semantic_namespaces.forget(self._model, namespace_id)
 
     def of(self, namespace_id: str) -> JudgedThresholds:
         """Return the thresholds of a namespace."""

@@ -127,6 +127,11 @@ class JudgedThresholds:
         self._passed = np.zeros(BANDS)
         self._start_over()
 
+    def promise_anew(self, max_error: float, confidence: float) -> None:
+        """Keep another promise on the same evidence; closed until the look at the next label."""
+        self.max_error, self._error = max_error, 1 - confidence
+        self.band, self._next_look = _NEVER, 0.0
+
     # A request's way.
 
     def rank(self, features: Sequence[NDArray[np.float32]], halves: Sequence[int]) -> Pick:
