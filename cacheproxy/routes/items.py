@@ -27,6 +27,7 @@ from cacheproxy.routes.form import ItemForm
 from cacheproxy.routes.item import Item, ItemsState, unserved
 from cacheproxy.routes.item_inference import ItemInference
 from cacheproxy.routes.repeated import Repeated, RepeatedLookup
+from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Purges
 from cacheproxy.telemetry.lookup_counts import LookupCounts
 from cacheproxy.telemetry.metrics import Metrics
@@ -142,6 +143,10 @@ class ItemsRoute(Generic[R]):
         (ids,) = self._engine.encode([given])
         return self._engine.key_of(self._scope_of(namespace_id), Given(given, ids))
 
+    def partition_of(self, namespace_id: str) -> Partition:
+        """Return where the entries of a namespace are."""
+        return self._inference.partition_of(namespace_id)
+
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)
 
@@ -160,7 +165,7 @@ class ItemsRoute(Generic[R]):
             if entry is None or not self._is_fresh(entry.record, request.control):
                 return None
             served.append(Served(entry.record, "hot", entry))
-        self._counts.count("hot", hits=len(served))
+        self._counts.count(request.namespace.id, "hot", hits=len(served))
         return served
 
     def _from_hot_by_text(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
@@ -266,7 +271,7 @@ class ItemsRoute(Generic[R]):
             found = self._tiers.from_writeback(state.namespace_id, item.key)
             self._serve_exact(item, found, state)
         if item.served is not None:
-            self._counts.count(item.served.outcome, hits=1)
+            self._counts.count(state.namespace_id, item.served.outcome, hits=1)
 
     def _serve_hot(self, item: Item[R], entry: HotEntry[R] | None, state: ItemsState[R]) -> None:
         if entry is not None and self._is_fresh(entry.record, state.control):
@@ -292,4 +297,5 @@ class ItemsRoute(Generic[R]):
     def _count(self, tier: str, items: list[Item[R]], state: ItemsState[R]) -> None:
         if state.control.reads:
             misses = len(unserved(items))
-            self._counts.count(tier, hits=len(items) - misses, misses=misses)
+            hits = len(items) - misses
+            self._counts.count(state.namespace_id, tier, hits=hits, misses=misses)

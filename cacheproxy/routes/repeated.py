@@ -66,7 +66,7 @@ class RepeatedLookup(Generic[R]):
         entry = self._hot.get(key)
         if entry is None or (answers is not None and not answers(entry.record)):
             return None
-        self._counts_of(entry.record).hot_hit()
+        self._counts_of(entry.record).hot_hit(entry.record.namespace_id)
         return entry
 
     async def from_exact(
@@ -79,6 +79,6 @@ class RepeatedLookup(Generic[R]):
         if found is None or (answers is not None and not answers(found.record)):
             return Repeated(key, found, False, stages_s)
         counts = self._counts_of(found.record)
-        counts.count("hot", misses=1)
-        counts.count("exact", hits=1)
+        counts.count(namespace_id, "hot", misses=1)
+        counts.count(namespace_id, "exact", hits=1)
         return Repeated(key, found, True, stages_s)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import pickle
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +19,7 @@ import msgspec
 
 from cacheproxy.errors import ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
+from cacheproxy.telemetry.history import Answer
 from cacheproxy.telemetry.merged import Family, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -75,8 +76,32 @@ class Look(msgspec.Struct, frozen=True, tag=True):
     since: float
 
 
+class Pick(msgspec.Struct, frozen=True, tag=True):
+    """The worker requests some samples of the metrics of all workers, by their names."""
+
+    number: int
+    names: list[str]
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """The worker asks all workers, itself included; then the supervisor asks each of them."""
+
+    number: int
+    question: bytes
+
+
+class Answered(msgspec.Struct, frozen=True, tag=True):
+    """The worker's answer to the `Ask` of this number."""
+
+    number: int
+    answer: bytes
+
+
 class Told(msgspec.Struct, frozen=True, tag=True):
-    """The answer to the `Scrape` or `Look` of this number: Prometheus' text format, or JSON."""
+    """The answer to the `Question` of this number.
+
+    To a `Scrape` it is Prometheus' text format, to a `Look` JSON; to others it is msgpack.
+    """
 
     number: int
     text: bytes
@@ -89,10 +114,15 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     at_once: bool
 
 
-Message = Ready | Failed | Count | Counted | Scrape | Look | Told | Stop
+Question = Scrape | Look | Pick | Ask
+"""What a worker asks the supervisor."""
+
+Message = Ready | Failed | Count | Counted | Question | Answered | Told | Stop
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
+_families = msgspec.msgpack.Decoder(list[Family])
+_answers = msgspec.msgpack.Decoder(list[bytes])
 
 
 def _frame(data: bytes) -> bytes:
@@ -141,7 +171,12 @@ class Channel:
 
 
 class WorkerLink:
-    """A worker's end: receives orders, reports counts, and requests the totals of all workers."""
+    """A worker's end: receives orders, reports counts, and requests what all workers know.
+
+    It is a `MetricsSource`.
+    """
+
+    answer: Answer
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -203,7 +238,23 @@ class WorkerLink:
         """
         return await self._ask(Look(next(self._numbers), since))
 
-    async def _ask(self, question: Scrape | Look) -> bytes:
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """Return the samples of these names, of all workers.
+
+        Raises:
+            Unavailable: the supervisor does not answer.
+        """
+        return _families.decode(await self._ask(Pick(next(self._numbers), list(names))))
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """Return the answer of every worker that answers in time.
+
+        Raises:
+            Unavailable: the supervisor does not answer.
+        """
+        return _answers.decode(await self._ask(Ask(next(self._numbers), question)))
+
+    async def _ask(self, question: Question) -> bytes:
         answer = self._awaited[question.number] = asyncio.get_running_loop().create_future()
         self._channel.send(question)
         try:
@@ -218,6 +269,8 @@ class WorkerLink:
             match message:
                 case Count():
                     self._count_soon(message)
+                case Ask(number, question):
+                    self._channel.send(Answered(number, self.answer(question)))
                 case Told():
                     answer = self._awaited.get(message.number)
                     if answer is not None and not answer.done():

@@ -12,6 +12,7 @@ needed, while the others serve.
 """
 
 import asyncio
+import itertools
 import logging
 import signal
 import socket
@@ -20,14 +21,20 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 
+import msgspec
+
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
 from cacheproxy.server.link import (
+    Answered,
+    Ask,
     Channel,
     Count,
     Counted,
     Failed,
     Job,
     Look,
+    Pick,
+    Question,
     Ready,
     Scrape,
     Stop,
@@ -36,7 +43,7 @@ from cacheproxy.server.link import (
 from cacheproxy.server.listeners import join, log_ready
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
-from cacheproxy.telemetry.merged import Family, lasting, merge, render, take_snapshot
+from cacheproxy.telemetry.merged import Family, lasting, merge, only, render, take_snapshot
 from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 logger = logging.getLogger(__name__)
@@ -44,6 +51,9 @@ logger = logging.getLogger(__name__)
 _COUNT_EVERY_S = 1.0
 _COUNT_DEADLINE_S = 0.2
 """If a worker takes longer than this to answer, a scrape uses its previous counts."""
+
+_ANSWER_DEADLINE_S = 1.0
+"""If a worker takes longer than this to answer an operator's question, it is left out."""
 
 _HUNG_ROUNDS = 8
 """A worker that tells nothing in so many rounds of counting, some 9 s, is killed and replaced. In
@@ -92,6 +102,7 @@ class _Worker:
         self._asked = 0
         self._fresh: asyncio.Future[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
+        self._asked_for: dict[int, asyncio.Future[bytes]] = {}
         self.is_ready = False
         self.failure: Failed | None = None
         self.counted: list[Family] = []
@@ -130,7 +141,7 @@ class _Worker:
     async def run(
         self,
         on_ready: Callable[["_Worker"], None],
-        answer: Callable[[Scrape | Look], Awaitable[bytes]],
+        answer: Callable[[Question], Awaitable[bytes]],
     ) -> int:
         """Receive its messages until it exits; return its exit status, negative for a signal."""
         async for message in self._channel.messages():
@@ -143,7 +154,11 @@ class _Worker:
                     self.failure = message
                 case Counted():
                     self._keep_counted(message)
-                case Scrape() | Look():
+                case Answered():
+                    waiting = self._asked_for.get(message.number)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(message.answer)
+                case Scrape() | Look() | Pick() | Ask():
                     telling = asyncio.create_task(self._tell(message, answer))
                     self._answers.add(telling)
                     telling.add_done_callback(self._answers.discard)
@@ -168,13 +183,24 @@ class _Worker:
             self._channel.send(Count(self._asked))
         await self._fresh
 
+    async def ask(self, question: Ask) -> bytes | None:
+        """Return its answer; None if it does not answer in time."""
+        answer = self._asked_for[question.number] = asyncio.get_running_loop().create_future()
+        self._channel.send(question)
+        try:
+            return await asyncio.wait_for(answer, _ANSWER_DEADLINE_S)
+        except TimeoutError:
+            return None
+        finally:
+            del self._asked_for[question.number]
+
     def _keep_counted(self, message: Counted) -> None:
         self.counted = message.families
         if message.number == self._asked and self._fresh is not None and not self._fresh.done():
             self._fresh.set_result(None)
 
     async def _tell(
-        self, question: Scrape | Look, answer: Callable[[Scrape | Look], Awaitable[bytes]]
+        self, question: Question, answer: Callable[[Question], Awaitable[bytes]]
     ) -> None:
         self._channel.send(Told(question.number, await answer(question)))
 
@@ -192,6 +218,7 @@ class _Supervisor:
         self._collected_at = 0.0
         self._text = b""
         self._history = History()
+        self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._closes_at = 0.0
 
@@ -308,10 +335,21 @@ class _Supervisor:
             for task in late:
                 task.cancel()
 
-    async def _answer(self, question: Scrape | Look) -> bytes:
-        if isinstance(question, Look):
-            return self._history.since(question.since)
-        return await self._exposition()
+    async def _answer(self, question: Question) -> bytes:
+        match question:
+            case Look():
+                return self._history.since(question.since)
+            case Pick():
+                async with self._collecting:
+                    await self._count()
+                return msgspec.msgpack.encode(only(self._families(), question.names))
+            case Ask():
+                # Numbered anew: those of several workers may be equal.
+                order = Ask(next(self._numbers), question.question)
+                answers = await asyncio.gather(*(one.ask(order) for one in self._ready()))
+                return msgspec.msgpack.encode([one for one in answers if one is not None])
+            case Scrape():
+                return await self._exposition()
 
     async def _exposition(self) -> bytes:
         """Return the metrics of all workers, no older than this call."""

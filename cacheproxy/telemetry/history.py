@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
 SAMPLE_EVERY_S = 2.0
 _SAMPLES = 300
 
-_NAMES = frozenset(
+FIGURES = frozenset(
     (
         "cacheproxy_batch_texts_sum",
         "cacheproxy_hot_bytes",
@@ -119,8 +119,18 @@ class History:
         return msgspec.json.encode(Recent(SAMPLE_EVERY_S, LATENCY_BUCKETS, samples))
 
 
+Answer = Callable[[bytes], bytes]
+"""Answers an operator's question for one worker (`admin.workers`)."""
+
+
 class MetricsSource(Protocol):
-    """A source of the metrics of all workers, or of a single process."""
+    """A source of the metrics of all workers, or of a single process, and of what they answer.
+
+    Attributes:
+        answer: answers for this process; set before the first question.
+    """
+
+    answer: Answer
 
     async def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format."""
@@ -128,9 +138,17 @@ class MetricsSource(Protocol):
     async def recent(self, since: float) -> bytes:
         """Return the samples taken after a time (Unix, seconds), as JSON (`Recent`)."""
 
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """Return the samples of these names."""
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """Return the answer of every worker that answers in time."""
+
 
 class OwnMetrics:
     """The `MetricsSource` of a process that has no supervisor; belongs to one event loop."""
+
+    answer: Answer
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -145,6 +163,15 @@ class OwnMetrics:
         """See `MetricsSource`."""
         return self._history.since(since)
 
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """See `MetricsSource`."""
+        wanted = self._metrics.registry.restricted_registry(names)
+        return take_snapshot(wanted, self._metrics.merges)
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """See `MetricsSource`."""
+        return [self.answer(question)]
+
     def start(self) -> None:
         """Start taking samples."""
         self._sampling = asyncio.create_task(self._sample(), name="live-samples")
@@ -157,8 +184,7 @@ class OwnMetrics:
     async def _sample(self) -> None:
         while True:
             # Only the metrics that a sample needs are collected.
-            wanted = self._metrics.registry.restricted_registry(_NAMES)
-            families = take_snapshot(wanted, self._metrics.merges)
+            families = await self.families(FIGURES)
             self._history.add(read_figures(families, time.time()))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
@@ -207,7 +233,7 @@ class _Found:
         self.samples: dict[str, list[Sample]] = defaultdict(list)
         for family in families:
             for sample in family.samples:
-                if sample.name in _NAMES:
+                if sample.name in FIGURES:
                     self.samples[sample.name].append(sample)
 
     def _of(self, name: str, labels: Mapping[str, str]) -> Iterator[Sample]:

@@ -15,6 +15,7 @@ from typing import Any
 from cacheproxy.keys import short_id
 from cacheproxy.settings.sections import RequestLog
 from cacheproxy.telemetry.request_trace import Visit, enter_visit
+from cacheproxy.telemetry.tail import Tail
 from cacheproxy.telemetry.tracing import Tracer
 
 logger = logging.getLogger("cacheproxy.requests")
@@ -37,8 +38,10 @@ class _Kind:
 class Journal:
     """Opens and closes visits, on the event loop."""
 
-    def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
-        """Log the `requests` asked for; trace all if there is a tracer."""
+    def __init__(
+        self, requests: RequestLog, tracer: Tracer | None = None, tail: Tail | None = None
+    ) -> None:
+        """Log the `requests` asked for; trace all if there is a tracer; show a tail of them."""
         self._tracer = tracer
         self._kinds: dict[tuple[str, int], _Kind] = {}
         # No line is built for a log that would drop it.
@@ -48,6 +51,9 @@ class Journal:
             self._tell = self._sample if requests == "sampled" else self._log
         self.close: Callable[[Visit], None] = self._tell if tracer is None else self._end
         """Writes the log line and the trace of a visit that has ended."""
+        if tail is not None:
+            self._end_untailed, self._note = self.close, tail.note
+            self.close = self._end_tailed
         self.tells_ids = requests == "all" or tracer is not None
         """Whether every answer carries its request id, by which its line or trace can be found."""
 
@@ -65,6 +71,10 @@ class Journal:
         if self._tracer is not None and visit.span is not None:
             self._tracer.end(visit)
         self._tell(visit)
+
+    def _end_tailed(self, visit: Visit) -> None:
+        self._note(visit)
+        self._end_untailed(visit)
 
     def _sample(self, visit: Visit) -> None:
         kind = self._kinds.get((visit.route, visit.status))

@@ -1,8 +1,7 @@
 """Counts the lookups of one model in each tier, with the counters bound beforehand."""
 
 from cacheproxy.telemetry.metrics import Metrics
-
-_TIERS = ("hot", "exact", "semantic")
+from cacheproxy.telemetry.namespace_counts import TIERS
 
 
 class LookupCounts:
@@ -10,14 +9,25 @@ class LookupCounts:
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         """Bind the counters of a model, or of the label that stands for it."""
-        self._hits = {tier: metrics.lookups.labels(model, tier, "hit") for tier in _TIERS}
-        self._misses = {tier: metrics.lookups.labels(model, tier, "miss") for tier in _TIERS}
+        self._hits = {tier: metrics.lookups.labels(model, tier, "hit") for tier in TIERS}
+        self._misses = {tier: metrics.lookups.labels(model, tier, "miss") for tier in TIERS}
         self._collapsed = metrics.collapsed.labels(model)
-        self.hot_hit = self._hits["hot"].inc
-        """Counts one hit in the hot tier."""
+        self._hot_hits = self._hits["hot"]
+        self._namespaces = metrics.namespaces.of_model(model)
 
-    def count(self, tier: str, *, hits: int = 0, misses: int = 0) -> None:
-        """Count lookups in a tier."""
+    def hot_hit(self, namespace_id: str) -> None:
+        """Count one hit in the hot tier."""
+        self._hot_hits.value += 1
+        namespace = self._namespaces.of(namespace_id)
+        namespace.lookups += 1
+        namespace.hits["hot"] += 1
+
+    def count(self, namespace_id: str, tier: str, *, hits: int = 0, misses: int = 0) -> None:
+        """Count lookups of a namespace in a tier."""
+        namespace = self._namespaces.of(namespace_id)
+        if tier == "hot":  # every text is looked up there first
+            namespace.lookups += hits + misses
+        namespace.hits[tier] += hits
         if hits:
             self._hits[tier].inc(hits)
         if misses:

@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
+from cacheproxy.telemetry.namespace_counts import NamespaceCounts
 from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
 
 # A creation time beside every series would double the size of a scrape for no reader.
@@ -129,6 +130,7 @@ class Metrics:
             "tier",
             "result",
         )
+        self.namespaces = NamespaceCounts(registry)
         self.collapsed = loop_counter(
             "collapsed", "Misses that joined an inference already in flight", "model"
         )

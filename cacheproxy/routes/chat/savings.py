@@ -18,14 +18,19 @@ class Savings:
         self._tokens = metrics.saved_tokens
         self._seconds = metrics.saved_seconds
         self._cost = metrics.saved_cost
+        self._namespaces = metrics.namespaces
 
     def served(self, record: CompletionRecord, label: str) -> None:
         """Count a hit under a model's label. Where no usage was told, no tokens are counted."""
+        namespace = self._namespaces.of_model(label).of(record.namespace_id)
         self._seconds.labels(label).inc(record.took_s)
+        namespace.saved_s += record.took_s
         if not record.has_usage:
             return
         self._tokens.labels(label, "prompt").inc(record.prompt_tokens)
         self._tokens.labels(label, "completion").inc(record.completion_tokens)
+        namespace.tokens += record.prompt_tokens + record.completion_tokens
         if price := self._prices.get(record.model):
             cost = record.prompt_tokens * price.prompt + record.completion_tokens * price.completion
             self._cost.labels(label).inc(cost / _TOKENS)
+            namespace.cost += cost / _TOKENS
