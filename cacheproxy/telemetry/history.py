@@ -40,6 +40,7 @@ FIGURES = frozenset(
         "cacheproxy_store_entries",
         "cacheproxy_store_errors_total",
         "cacheproxy_upstream_breaker_state",
+        "cacheproxy_upstream_errors_total",
         "cacheproxy_upstream_responses_total",
         "cacheproxy_workers",
         "cacheproxy_writeback_dropped_total",
@@ -62,8 +63,9 @@ class Figures(msgspec.Struct, frozen=True):
         hits: hits among those, by tier.
         inferred: texts that the model has read, in `inference_s` seconds of its threads.
         spared_s: approximate inference time that hits have saved, seconds.
-        upstream_calls: answers of upstreams; hits saved `upstream_saved_s` seconds of their time
-            and `saved_tokens` of their tokens.
+        upstream_calls: calls of upstreams; `upstream_answers` and `upstream_failures` are the
+            answers, and the calls that gave no complete one, by upstream.
+        upstream_saved_s, saved_tokens: seconds of their time, and tokens, that hits saved.
         breakers: state by operation: 0 closed, 1 half-open, 2 open; `upstreams` likewise, by name.
         store_entries, store_bytes: None where the store keeps no count.
     """
@@ -77,6 +79,8 @@ class Figures(msgspec.Struct, frozen=True):
     inference_s: float
     spared_s: float
     upstream_calls: int
+    upstream_answers: dict[str, int]
+    upstream_failures: dict[str, int]
     upstream_saved_s: float
     saved_tokens: int
     breakers: dict[str, int]
@@ -204,6 +208,8 @@ def read_figures(families: Iterable[Family], at: float) -> Figures:
         upstream_calls=int(
             found.sum("upstream_responses_total") + found.sum("upstream_errors_total")
         ),
+        upstream_answers=found.by("upstream", "upstream_responses_total"),
+        upstream_failures=found.by("upstream", "upstream_errors_total"),
         upstream_saved_s=round(found.sum("saved_seconds_total"), 4),
         saved_tokens=int(found.sum("saved_tokens_total")),
         breakers=found.by("op", "store_breaker_state"),
