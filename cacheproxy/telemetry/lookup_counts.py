@@ -14,20 +14,24 @@ class LookupCounts:
         self._collapsed = metrics.collapsed.labels(model)
         self._hot_hits = self._hits["hot"]
         self._namespaces = metrics.namespaces.of_model(model)
+        self._known = self._namespaces.counts
 
     def hot_hit(self, namespace_id: str) -> None:
         """Count one hit in the hot tier."""
         self._hot_hits.value += 1
-        namespace = self._namespaces.of(namespace_id)
-        namespace.lookups += 1
-        namespace.hits["hot"] += 1
+        namespace = self._known.get(namespace_id) or self._namespaces.of(namespace_id)
+        namespace.hot += 1
 
     def count(self, namespace_id: str, tier: str, *, hits: int = 0, misses: int = 0) -> None:
         """Count lookups of a namespace in a tier."""
         namespace = self._namespaces.of(namespace_id)
-        if tier == "hot":  # every text is looked up there first
-            namespace.lookups += hits + misses
-        namespace.hits[tier] += hits
+        if tier == "hot":
+            namespace.hot += hits
+            namespace.not_hot += misses
+        elif tier == "exact":
+            namespace.exact += hits
+        else:
+            namespace.semantic += hits
         if hits:
             self._hits[tier].inc(hits)
         if misses:

@@ -25,13 +25,18 @@ _PREFIX = "cacheproxy_namespace_"
 
 
 class NamespaceCount:
-    """The counts of one namespace of a model; the event loop owns them."""
+    """The counts of one namespace of a model; the event loop owns them.
 
-    __slots__ = ("cost", "hits", "lookups", "saved_s", "tokens")
+    Attributes:
+        hot, exact, semantic: hits by tier.
+        not_hot: lookups that the hot tier, which is asked first, did not answer.
+        saved_s, tokens, cost: what hits saved of the upstream's.
+    """
+
+    __slots__ = ("cost", "exact", "hot", "not_hot", "saved_s", "semantic", "tokens")
 
     def __init__(self) -> None:
-        self.lookups = 0
-        self.hits = dict.fromkeys(TIERS, 0)
+        self.hot = self.exact = self.semantic = self.not_hot = 0
         self.saved_s = self.cost = 0.0
         self.tokens = 0
 
@@ -92,9 +97,9 @@ class NamespaceCounts:
             lambda one: one.cost,
         )
         for model, namespace, count in self._all():
-            lookups.add_metric((model, namespace), count.lookups)
+            lookups.add_metric((model, namespace), count.hot + count.not_hot)
             for tier in TIERS:
-                hits.add_metric((model, namespace, tier), count.hits[tier])
+                hits.add_metric((model, namespace, tier), getattr(count, tier))
             for family, value in zip(saved, values, strict=True):
                 if value(count):
                     family.add_metric((model, namespace), value(count))
