@@ -18,6 +18,7 @@ async function lookAround(round) {
 }
 
 function showTables() {
+  showWhetherEntries();
   showNamespaces();
   showRequests();
   showWorkers();
@@ -159,7 +160,7 @@ function cellsOfNamespace(n) {
     }],
     [n.model],
     [exactly(n.lookups)],
-    [`${rate}${Object.values(n.hits)}`, () => [rate, tierBar(n)], { class: "rate" }],
+    [`${rate}${Object.values(n.hits)}`, () => [rate, tierBar(n)]],
     [part("hot")], [part("exact")], [part("semantic")],
     [n.spared_s + n.saved_s ? duration(n.spared_s + n.saved_s) : "–"],
     [n.saved_tokens ? amount(n.saved_tokens) : "–"],
@@ -337,7 +338,7 @@ function showRequests() {
     [one.route],
     [one.model || "–"],
     [names.get(one.namespace) || one.namespace || "–"],
-    [one.tier || "–", () => one.tier in NAMES ? [dot(`var(--${one.tier})`), " " + one.tier] : one.tier || "–"],
+    [one.tier || "–", () => one.tier in NAMES ? [dot(`var(--${one.tier})`), one.tier] : one.tier || "–"],
     [String(one.status), () => pillOf(one.status < 400 ? "" : one.status < 500 ? "warn" : "bad", String(one.status))],
     [duration(one.duration_ms / 1000)],
     [several ? String(one.worker) : one.request_id || "–"],
@@ -381,5 +382,4 @@ function showWorkers() {
   });
 }
 
-showWhetherEntries();
 follow();
