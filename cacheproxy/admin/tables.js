@@ -17,7 +17,17 @@ async function lookAround(round) {
   }
 }
 
+function showSaved() {
+  const all = (field) => namespaces.reduce((total, n) => total + n[field], 0);
+  const hits = namespaces.reduce((total, n) => total + sum(n.hits), 0);
+  const rows = [["Hits since the start", exactly(hits)], ["Inference that they saved", duration(all("spared_s"))]];
+  if (all("saved_s")) rows.push(["Upstream time", duration(all("saved_s"))], ["Tokens", amount(all("saved_tokens"))]);
+  if (all("saved_cost")) rows.push(["Money, by your prices", money(all("saved_cost"))]);
+  fill($("saved"), ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+}
+
 function showTables() {
+  showSaved();
   showWhetherEntries();
   showNamespaces();
   showRequests();
@@ -27,6 +37,7 @@ function showTables() {
 const clock = (at) => new Date(1000 * at).toLocaleTimeString();
 const moment = (at) => new Date(1000 * at).toLocaleString();
 const ago = (at) => duration(Math.max(0, Date.now() / 1000 - at)) + " ago";
+const money = (x) => x < 1 ? x.toFixed(4) : exactly(Number(x.toFixed(2)));
 const short = (id) => id.slice(0, 12);
 const nameOf = (one) => one.tenant ? `${one.tenant}/${one.name}` : one.namespace === "other" ? "all others" : one.namespace;
 
@@ -164,7 +175,7 @@ function cellsOfNamespace(n) {
     [part("hot")], [part("exact")], [part("semantic")],
     [n.spared_s + n.saved_s ? duration(n.spared_s + n.saved_s) : "–"],
     [n.saved_tokens ? amount(n.saved_tokens) : "–"],
-    [n.saved_cost ? n.saved_cost.toFixed(n.saved_cost < 1 ? 4 : 2) : "–"],
+    [n.saved_cost ? money(n.saved_cost) : "–"],
     [state, () => e ? pillOf(STATE_KINDS[state] || "", state) : "–"],
     [e ? amount(e.labels) : "–"],
     [e && e.labels ? percent(e.upper, 2) : "–"],
@@ -207,7 +218,7 @@ function showStory(n) {
   if (e && e.judge && e.judge.judge) facts.push(["Judge", `${e.judge.judge}: sees ${percent(e.sensitivity, 0)} of wrong answers, rejects ${percent(e.false_rejects)} of right ones`], ["Its cost", `${percent(e.judge.own_cost_share)} of what clients' requests cost`]);
   fill($("story-facts"), ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   const changes = e ? e.changes.slice(-12).reverse() : [];
-  fill($("story-changes"), ...(changes.length ? changes.map((one) => make("li", {}, make("time", {}, moment(one.at)), one.threshold === null ? "closed" : `serves from ${one.threshold.toFixed(3)}`, make("span", { class: "muted" }, `at most ${percent(one.error_upper_bound, 2)} wrong`))) : [make("li", {}, "Nothing has changed since this worker started.")]));
+  fill($("story-changes"), ...(changes.length ? changes.map((one) => make("li", {}, make("time", {}, moment(one.at)), one.threshold === null ? "closed" : `serves from ${one.threshold.toFixed(3)}`, one.threshold === null ? "" : make("span", { class: "muted" }, `at most ${percent(one.error_upper_bound, 2)} wrong`))) : [make("li", {}, "Nothing has changed since this worker started.")]));
   fill($("story-wrong"), ...(wrong.length ? wrong.map((one) => {
     const look = make("button", { class: "link" }, make("code", {}, one.key.slice(0, 16)));
     look.setAttribute("aria-label", "Look up the entry " + one.key.slice(0, 16));
