@@ -180,13 +180,14 @@ def make_admin_app(
     def check(scope: Scope) -> None:
         if scope["path"] in open_paths:
             return
+        operator = None
         try:
             operator = scope[_OPERATOR] = operators.identify(scope[VISIT].headers)
             if scope["path"] != PURGE.path:
                 operator.check()
         except ApiError:
             if scope["method"] != "GET":
-                tell_action(scope["method"], "unknown", "refused")
+                tell_action(scope["method"], operator.id if operator else "unknown", "refused")
             raise
 
     return Edge(described_routes(ADMIN, table, needs_key=needs_key), journal, check)

@@ -67,7 +67,9 @@ class FoundEntry(msgspec.Struct, kw_only=True):
 
     key: str
     model: Annotated[str | None, Meta(description="Null if no model of this server made it.")]
-    facts: Annotated[EntryFacts | None, Meta(description="Null: waiting to be stored.")]
+    facts: Annotated[
+        EntryFacts | None, Meta(description="Null if this version cannot read the record.")
+    ]
     is_stored: Annotated[bool, Meta(description="Whether the store has it.")]
     waits_in: Annotated[list[int], Meta(description="Workers in whose queue it is to be stored.")]
     hot_in: Annotated[list[int], Meta(description="Workers that have it in the hot tier, by pid.")]
@@ -160,7 +162,7 @@ class EntryFinder:
         entry: Entry | None,
         held: Sequence[tuple[int, HeldEntry]],
     ) -> FoundEntry:
-        facts = next((one.facts for _, one in held if one.facts is not None), None)
+        facts = next((one.facts for _, one in held), None)
         if entry is not None:
             read = read_facts(entry.record, namespace_id=namespace_id, key=sought.key)
             facts = read or facts

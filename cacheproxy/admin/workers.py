@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from cacheproxy.admin.facts import EntryFacts, facts_of
+from cacheproxy.admin.facts import EntryFacts, facts_of, read_facts
 from cacheproxy.telemetry.history import FIGURES, Figures, read_figures
 from cacheproxy.telemetry.merged import take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
@@ -57,7 +57,7 @@ class HeldEntry(msgspec.Struct):
     key: bytes
     is_hot: bool
     is_waiting: bool
-    facts: EntryFacts | None
+    facts: EntryFacts
 
 
 class Inquiry(msgspec.Struct):
@@ -124,13 +124,16 @@ class Respondent:
 
     def _held(self, inquiry: Inquiry) -> Iterator[HeldEntry]:
         for key in inquiry.keys:
-            facts, is_waiting = None, self._writeback.get(key) is not None
+            data, facts = self._writeback.get(key), None
+            if data is not None:
+                facts = read_facts(data, namespace_id=inquiry.namespace_id, key=key)
+            is_waiting, is_hot = facts is not None, False
             for hot in self._hot_tiers:
                 entry = hot.get(key)
                 if entry is not None and entry.record.namespace_id == inquiry.namespace_id:
-                    facts = facts_of(entry.record)
-            if facts is not None or is_waiting:
-                yield HeldEntry(key, facts is not None, is_waiting, facts)
+                    is_hot, facts = True, facts_of(entry.record)
+            if facts is not None:
+                yield HeldEntry(key, is_hot, is_waiting, facts)
 
 
 _SAID = msgspec.msgpack.Decoder(Said)
