@@ -244,7 +244,8 @@ def test_a_namespace_tells_its_story(page):
     )
     page.until("!document.getElementById('story').hidden")
 
-    assert text_of(page, "story-words").split(":")[0] in ("learning", "open", "closed")
+    # Thresholds are asked for every ten seconds.
+    page.until("/^(learning|open|closed):/.test(document.getElementById('story-words').innerText)")
     assert "at most 20" in text_of(page, "story-facts")
     assert text_of(page, "story-changes").strip()
     assert "No hit was found to be wrong." in text_of(page, "story-wrong")
