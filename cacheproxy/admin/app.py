@@ -35,7 +35,7 @@ from cacheproxy.admin.operations import (
 )
 from cacheproxy.admin.operators import Operator, Operators
 from cacheproxy.admin.page import PAGE, TO_PAGE, page, to_page
-from cacheproxy.admin.report import ServerFigures, Thresholds
+from cacheproxy.admin.report import ServerFigures
 from cacheproxy.admin.workers import AllWorkers
 from cacheproxy.api.edge import Edge
 from cacheproxy.api.request.body import decode_json, read_body
@@ -70,7 +70,6 @@ def make_admin_app(
     store: Store,
     finder: EntryFinder,
     describe: Callable[[], Awaitable[ServerFigures]],
-    describe_thresholds: Callable[[], Thresholds],
     metrics: MetricsSource,
     workers: AllWorkers,
     journal: Journal,
@@ -86,7 +85,6 @@ def make_admin_app(
         store: the store to purge.
         finder: finds entries, and the keys of a text that is to be purged.
         describe: returns the figures; may raise `StoreError`.
-        describe_thresholds: returns the semantic tier's figures, by namespace.
         metrics: of all workers.
         workers: what each worker answers.
         journal: logs the requests.
@@ -103,7 +101,7 @@ def make_admin_app(
             raise Unavailable(f"the store did not answer: {error}") from error
 
     async def thresholds(_: Request) -> Response:
-        return _json(describe_thresholds())
+        return _json(await workers.thresholds())
 
     async def live(request: Request) -> Response:
         try:

@@ -58,6 +58,8 @@ ADMIN = About(
 
 _ERRORS = refusals(401, 403, 500)
 
+_ALL_WORKERS = refusals(503, because={503: "The other workers do not answer."})
+
 _SINCE = Parameter(
     "since", float, "Unix time in seconds: only samples taken after it are returned.", example=0
 )
@@ -82,8 +84,11 @@ THRESHOLDS = Operation(
     id="getThresholds",
     tag="ServerFigures",
     summary="Get the semantic tier's thresholds",
-    description="By model and namespace: the evidence, its bound on the error, what it permits.",
-    replies={200: Reply("The thresholds.", (Content(Thresholds),)), **_ERRORS},
+    description="""
+    By model and namespace: the evidence, its bound on the error, what it permits. Of several
+    workers, the one with the most labels tells the state of a namespace; hits and savings are sums.
+    """,
+    replies={200: Reply("The thresholds.", (Content(Thresholds),)), **_ERRORS, **_ALL_WORKERS},
 )
 
 LIVE = Operation(
@@ -127,8 +132,6 @@ PURGE = Operation(
         ),
     },
 )
-
-_ALL_WORKERS = refusals(503, because={503: "The other workers do not answer."})
 
 NAMESPACES = Operation(
     method="GET",

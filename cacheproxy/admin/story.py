@@ -33,7 +33,7 @@ def tell_story(account: Account, standing: Standing, *, max_error: float, now: f
         f" {standing.labels:,.0f} labels, {max_error:.1%} are promised"
     )
     if account.hits:
-        told += f"; {account.hits:,} hits of this worker saved {account.spared_s:,.1f} s"
+        told += f"; {account.hits:,} hits of one worker saved {account.spared_s:,.1f} s"
     return told
 
 

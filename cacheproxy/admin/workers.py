@@ -7,12 +7,15 @@ worker that does not answer within a second is missing.
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
 
 from cacheproxy.admin.facts import EntryFacts, facts_of, read_facts
+from cacheproxy.admin.merged_thresholds import merge_thresholds
+from cacheproxy.admin.report import Thresholds
+from cacheproxy.errors import Unavailable
 from cacheproxy.telemetry.history import FIGURES, Figures, read_figures
 from cacheproxy.telemetry.merged import take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
@@ -63,7 +66,7 @@ class HeldEntry(msgspec.Struct):
 class Inquiry(msgspec.Struct):
     """A question to a worker; keys and namespace name the entries that may be held."""
 
-    what: Literal["figures", "requests", "wrong_hits", "held"]
+    what: Literal["figures", "requests", "wrong_hits", "held", "thresholds"]
     namespace_id: str = ""
     keys: list[bytes] = []
 
@@ -76,6 +79,7 @@ class Said(msgspec.Struct, omit_defaults=True):
     requests: list[TailedRequest] = []
     wrong_hits: list[WrongHit] = []
     held: list[HeldEntry] = []
+    thresholds: dict[str, Any] | None = None
 
 
 class Respondent:
@@ -90,8 +94,20 @@ class Respondent:
         hot_tiers: Sequence[HotTier[Any]],
         writeback: WriteBack,
         generation: Callable[[], int],
+        thresholds: Callable[[], Thresholds],
     ) -> None:
-        """Prepare; `generation` returns the number of the newest purge that is known."""
+        """Prepare.
+
+        Args:
+            metrics: of this process, and so is all else.
+            tail: the last requests.
+            wrong_hits: the last wrong hits.
+            hot_tiers: where entries may be held.
+            writeback: where entries wait to be stored.
+            generation: returns the number of the newest purge that is known.
+            thresholds: returns the state of the semantic tier.
+        """
+        self._thresholds = thresholds
         self._pid, self._started_at = os.getpid(), time.time()
         self._metrics = metrics
         self._tail = tail
@@ -111,6 +127,8 @@ class Respondent:
                 said.requests = self._tail.last()
             case "wrong_hits":
                 said.wrong_hits = self._wrong_hits.last()
+            case "thresholds":
+                said.thresholds = cast(dict[str, Any], self._thresholds())
             case "held":
                 said.held = list(self._held(inquiry))
         return msgspec.msgpack.encode(said)
@@ -159,6 +177,17 @@ class AllWorkers:
         """Return each worker's figures."""
         told = [said.figures for said in await self.ask(Inquiry("figures")) if said.figures]
         return Workers(sorted(told, key=lambda one: one.started_at))
+
+    async def thresholds(self) -> dict[str, Any]:
+        """Return the state of the semantic tier, in the form of `Thresholds`.
+
+        Raises:
+            Unavailable: no worker answered.
+        """
+        told = [said.thresholds for said in await self.ask(Inquiry("thresholds"))]
+        if known := [one for one in told if one is not None]:
+            return merge_thresholds(known)
+        raise Unavailable("no worker answered in time")
 
     async def requests(self) -> TailedRequests:
         """Return the last requests."""

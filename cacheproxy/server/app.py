@@ -125,7 +125,6 @@ class App:
                 key_of_request=self._completions.key_of if self._completions else None,
             ),
             self._describe,
-            self._describe_thresholds,
             self._all_metrics,
             workers,
             Journal(settings.log.requests),
@@ -175,6 +174,7 @@ class App:
             hot_tiers=self._hot_tiers(),
             writeback=self._parts.writeback,
             generation=lambda: purges.generation,
+            thresholds=self._describe_thresholds,
         )
 
     async def start(self) -> None:
