@@ -1,6 +1,6 @@
 """What the admin listener can be asked for, as its OpenAPI document describes it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -22,22 +22,39 @@ class PurgeRequest(Target, kw_only=True):
     namespace: Annotated[str, Meta(description="The namespace's name, such as `default`.")]
 
 
+_QUERY_HAS_TEXT = [
+    {"properties": {"query": {"type": "null"}}},
+    {"required": ["text"], "properties": {"text": {"type": "string"}}},
+]
+
+
+def _one_of(kinds: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
+    ]
+
+
 # `Target.scopes` checks this: exactly one thing is named, and a query has a text.
 NamesOne = Annotated[
     PurgeRequest,
     Meta(
         extra_json_schema={
             "oneOf": [
-                *(
-                    {"required": [name], "properties": {name: {"type": "string"}}}
-                    for name in ("key", "text", "tag")
-                ),
+                *_one_of(dict.fromkeys(("key", "text", "tag"), "string")),
                 {"required": ["all"], "properties": {"all": {"const": True}}},
             ],
-            "anyOf": [
-                {"properties": {"query": {"type": "null"}}},
-                {"required": ["text"], "properties": {"text": {"type": "string"}}},
-            ],
+            "anyOf": _QUERY_HAS_TEXT,
+        }
+    ),
+]
+
+# So does `FindRequest.kind`.
+FindsOne = Annotated[
+    FindRequest,
+    Meta(
+        extra_json_schema={
+            "oneOf": _one_of({"key": "string", "text": "string", "request": "object"}),
+            "anyOf": _QUERY_HAS_TEXT,
         }
     ),
 ]
@@ -188,7 +205,7 @@ FIND = Operation(
     """,
     headers=(REQUEST_ID,),
     body=Content(
-        FindRequest,
+        FindsOne,
         {
             "By text": {"tenant": "default", "namespace": "default", "text": "What is a cache?"},
             "By request": {
