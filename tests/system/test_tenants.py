@@ -198,7 +198,8 @@ def test_only_operators_of_all_tenants_find_entries_and_each_look_is_logged(serv
         headers = {"Authorization": f"Bearer {key}"}
         return server.admin.post("/admin/find", json=asked, headers=headers)
 
-    assert find("acme").status_code == 401
+    assert find("reader").status_code == 401
+    assert find("acme").status_code == 403
     assert find("purger").status_code == 403
     (found,) = find("ops").json()["entries"]
     assert (found["model"], found["facts"]["dimensions"]) == (MODEL, 384)
