@@ -31,6 +31,8 @@ characters were equal would still differ in the rest, a hash over tenant and nam
 _SCOPES = 4_096
 """Scopes whose hashed prefix is remembered, some 2 MB."""
 
+SHORT_ID_CHARACTERS = 12
+
 _LENGTH = struct.Struct("<Q")
 
 
@@ -149,4 +151,4 @@ def hex_id(name: str) -> str:
 
 def short_id(namespace_id: str) -> str:
     """Return the name of a namespace in metrics and logs: 12 characters of its `hex_id`."""
-    return hex_id(namespace_id)[:12]
+    return hex_id(namespace_id)[:SHORT_ID_CHARACTERS]

@@ -105,6 +105,13 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes, dimensions: int) -> Em
     return EmbeddingRecord(namespace_id, key, created_at, expires_at, tokens, vector)
 
 
+def dimensions_in(data: bytes) -> int | None:
+    """Return the dimensions that an embedding's record says; None if it is another record."""
+    if not data.startswith(_MAGIC) or len(data) < _HEADER.size:
+        return None
+    return int(_HEADER.unpack_from(data)[-1])
+
+
 def seal(body: bytes) -> bytes:
     """Return a record's bytes: the body, which begins as `OWNER` says, and its checksum."""
     return body + _CHECKSUM.pack(zlib.crc32(body))

@@ -1,7 +1,7 @@
 """The state of the semantic tier for chat: figures for JSON, and a sentence for each namespace."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NotRequired, TypedDict
 
@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from cacheproxy.keys import hex_id
 from cacheproxy.thresholds.judged.namespaces import JudgedAccount, ModelAccount
+from cacheproxy.thresholds.past import ThresholdChange
 
 State = Literal["learning", "open", "suspended", "closed"]
 
@@ -41,6 +42,10 @@ class ChatNamespace(TypedDict):
     hits: int
     saved_s: Annotated[float, Meta(description="The upstream's time that hits saved, seconds.")]
     alarms: Mapping[str, int]
+    changes: Annotated[
+        Sequence[ThresholdChange],
+        Meta(description="How the threshold moved, as this worker saw it since its start."),
+    ]
 
 
 class ChatModel(TypedDict):
@@ -103,6 +108,7 @@ def _describe(
         "hits": one.hits,
         "saved_s": round(one.saved_s, 3),
         "alarms": one.alarms,
+        "changes": one.changes,
     }
     if described["id"] in named:
         described["tenant"], described["namespace"] = named[described["id"]]

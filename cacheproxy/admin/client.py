@@ -61,7 +61,7 @@ def fetch_stats(settings: Settings) -> dict[str, Any]:
         for model, fingerprint in _probe_fingerprints(settings).items():
             accounts += await read_accounts(store, model, fingerprint, promise, settings.api_keys)
         return {
-            "store": await describe_store(store, settings.store_kind, settings.api_keys),
+            "store": await describe_store(store, settings),
             "semantic": describe_thresholds(settings, accounts),
         }
 

@@ -1,5 +1,6 @@
-"""The built-in page at `/admin/`: one file, which loads its figures from the admin listener.
+"""The built-in page at `/admin/`: one document, which loads its figures from the admin listener.
 
+It is put together from `page.html`, `page.css` and the scripts beside them, without a build step.
 It is static and contains no data of the server. Its Content-Security-Policy allows only its own
 script and style, and requests to its own origin: no other script, style, frame or host.
 """
@@ -46,7 +47,17 @@ TO_PAGE = Operation(
     takes_key=False,
 )
 
-_PAGE = files("cacheproxy.admin").joinpath("page.html").read_text(encoding="utf-8")
+_MENTION = re.compile(r"<!-- ([a-z., ]+) -->")
+"""Where the contents of files go, in `page.html`."""
+
+
+def _read(name: str) -> str:
+    return files("cacheproxy.admin").joinpath(name).read_text(encoding="utf-8")
+
+
+_PAGE = _MENTION.sub(
+    lambda found: "\n" + "\n".join(map(_read, found[1].split(", "))), _read("page.html")
+)
 
 
 def _digest(tag: str) -> str:

@@ -9,10 +9,12 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 import msgspec
 from msgspec import Meta
 
-from cacheproxy.admin.chat_report import ChatThresholds, describe_model
+from cacheproxy.admin.chat_report import ChatThresholds, Named, describe_model
+from cacheproxy.admin.story import tell_story
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, KEY_BYTES, Namespace, hex_id
+from cacheproxy.settings.sections import SemanticSettings
 from cacheproxy.settings.settings import Settings
 from cacheproxy.stores.protocol import Store
 from cacheproxy.stores.purges import Scope
@@ -20,11 +22,12 @@ from cacheproxy.thresholds.certified import Account
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.judged.namespaces import ModelAccount
 from cacheproxy.thresholds.ledger import Ledger
+from cacheproxy.thresholds.past import ThresholdChange
 from cacheproxy.thresholds.promise import Promise
 from cacheproxy.thresholds.sharing import SharedState, evidence_name
 from cacheproxy.validation import convert
 
-_HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
+HexKey = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{2 * KEY_BYTES}}}$")]
 
 KeysOf = Callable[[str, Input], Sequence[bytes]]
 """Returns the keys of an input in the namespace with an id, one for each model of its kind."""
@@ -33,7 +36,7 @@ KeysOf = Callable[[str, Input], Sequence[bytes]]
 class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The entries of a namespace to purge: exactly one of key, text, tag and all."""
 
-    key: Annotated[_HexKey | None, Meta(description="An entry's key in hex.")] = None
+    key: Annotated[HexKey | None, Meta(description="An entry's key in hex.")] = None
     text: Annotated[
         str | None, Meta(description="The text whose entries to purge, under every model.")
     ] = None
@@ -65,7 +68,7 @@ class Target(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             given = self.text if self.query is None else Pair(self.query, self.text)
             return [Scope(namespace_id, key=key) for key in keys_of(namespace_id, given)]
         if self.key is not None:
-            key: str = convert(self.key, _HexKey, "the key", param="key")
+            key: str = convert(self.key, HexKey, "the key", param="key")
             return [Scope(namespace_id, key=bytes.fromhex(key))]
         return [Scope(namespace_id, tag=self.tag)]
 
@@ -100,6 +103,13 @@ class NamespaceStanding(TypedDict):
     hits: int
     spared_s: Annotated[float, Meta(description="Inference time that hits have saved, seconds.")]
     alarms: Mapping[str, int]
+    story: Annotated[
+        str, Meta(description="Its state for the default min_similarity and why, in a sentence.")
+    ]
+    changes: Annotated[
+        Sequence[ThresholdChange],
+        Meta(description="How that threshold moved, as this worker saw it since its start."),
+    ]
     thresholds: list[NamespaceThreshold]
 
 
@@ -165,21 +175,17 @@ class ServerFigures(TypedDict):
     semantic: Thresholds
 
 
-_Named = dict[str, tuple[str, str]]
-"""Tenant and name of namespaces, by their ids."""
-
-
 def describe_thresholds(settings: Settings, accounts: Iterable[Account]) -> Thresholds:
     """Return the promise about semantic hits, and the state of each namespace."""
     semantic = settings.semantic
-    named = _default_namespaces(settings.api_keys)
+    named = named_namespaces(settings)
     return {
         "mode": settings.semantic.mode,
         "fixed_threshold": semantic.threshold,
         "max_error": semantic.max_error,
         "confidence": semantic.confidence,
         "min_similarity": semantic.min_similarity,
-        "namespaces": [_describe_account(account, named) for account in accounts],
+        "namespaces": [_describe_account(account, semantic, named) for account in accounts],
     }
 
 
@@ -187,7 +193,7 @@ def describe_chat_thresholds(
     settings: Settings, accounts: Mapping[str, ModelAccount]
 ) -> ChatThresholds:
     """Return the same for completions; `accounts` are by model."""
-    named = _default_namespaces(settings.api_keys)
+    named = named_namespaces(settings)
     return {
         "mode": settings.chat.semantic,
         "fixed_threshold": settings.chat.threshold,
@@ -199,8 +205,13 @@ def describe_chat_thresholds(
     }
 
 
-def _describe_account(account: Account, named: _Named) -> NamespaceStanding:
+def _describe_account(
+    account: Account, semantic: SemanticSettings, named: Named
+) -> NamespaceStanding:
     namespace_id = hex_id(account.namespace_id)
+    standing = next(
+        one for one in account.standings if one.min_similarity == semantic.min_similarity
+    )
     described: NamespaceStanding = {
         "model": account.model,
         "id": namespace_id,
@@ -208,6 +219,8 @@ def _describe_account(account: Account, named: _Named) -> NamespaceStanding:
         "hits": account.hits,
         "spared_s": round(account.spared_s, 3),
         "alarms": account.alarms,
+        "story": tell_story(account, standing, max_error=semantic.max_error, now=time.time()),
+        "changes": account.changes,
         "thresholds": [_describe(standing) for standing in account.standings],
     }
     if namespace_id in named:
@@ -259,8 +272,8 @@ async def read_accounts(
     return accounts
 
 
-async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> StoreFigures:
-    """Return what the store holds; the default namespaces of `tenants` have names.
+async def describe_store(store: Store, settings: Settings) -> StoreFigures:
+    """Return what the store holds; the namespaces that the settings name have names.
 
     Namespaces are stored as hashes, so other names are unknown.
 
@@ -268,25 +281,32 @@ async def describe_store(store: Store, kind: str, tenants: Iterable[str]) -> Sto
         StoreError: the store did not answer.
     """
     census = await store.census()
-    named = _default_namespaces(tenants)
+    named = named_namespaces(settings)
     fullest = sorted(census.namespaces.items(), key=lambda item: -item[1])
     return {
-        "kind": kind,
+        "kind": settings.store_kind,
         "entries": census.entries,
         "size_bytes": None if math.isnan(census.size_bytes) else int(census.size_bytes),
         "namespaces": [_entries(namespace_id, count, named) for namespace_id, count in fullest],
     }
 
 
-def _entries(namespace_id: str, count: int, named: _Named) -> NamespaceEntries:
+def _entries(namespace_id: str, count: int, named: Named) -> NamespaceEntries:
     described: NamespaceEntries = {"id": namespace_id, "entries": count}
     if namespace_id in named:
         described["tenant"], described["namespace"] = named[namespace_id]
     return described
 
 
-def _default_namespaces(tenants: Iterable[str]) -> _Named:
-    return {
-        hex_id(Namespace(tenant, DEFAULT_NAMESPACE).id): (tenant, DEFAULT_NAMESPACE)
-        for tenant in (DEFAULT_TENANT, *tenants)
-    }
+def named_namespaces(settings: Settings) -> Named:
+    """Return the default namespaces of all tenants, and those that settings are about."""
+    tenants = (DEFAULT_TENANT, *settings.api_keys, *settings.tenants)
+    names = [(tenant, DEFAULT_NAMESPACE) for tenant in tenants]
+    for by_tenant in (
+        settings.namespace_ttl_s,
+        settings.namespace_stale_s,
+        settings.namespace_cache_tools,
+        {tenant: one.namespace_limits for tenant, one in settings.tenants.items()},
+    ):
+        names += [(tenant, name) for tenant, given in by_tenant.items() for name in given]
+    return {hex_id(Namespace(*one).id): one for one in names}

@@ -208,10 +208,6 @@ class CompletionsEndpoint:
         self._count(visit, cached.record.model, cached.outcome, 200, total_s)
         record = cached.record
         self._savings.served(record, self._models.label_of(record.model))
-        tally = self._tallies.of(visit.namespace_id)
-        tally.saved_s += record.took_s
-        if record.has_usage:
-            tally.saved_tokens += record.prompt_tokens + record.completion_tokens
         content_type = JSON if form == "plain" else _EVENTS
         return WholeAnswer(body, [content_type, *_cached_headers(cached, total_s)])
 
@@ -275,7 +271,7 @@ class CompletionsEndpoint:
         visit.model, visit.outcome = self._models.label_of(model), outcome
         visit.status = status
         self._requests.labels(self._dialect.name, visit.model, str(status)).inc()
-        self._tallies.of(visit.namespace_id).answers[outcome] += 1
+        self._tallies.of(visit.model, visit.namespace_id).answers[outcome] += 1
         if visit.traceparent is not None and (trace_id := visit.sampled_trace):
             self._durations[outcome].observe_traced(total_s, trace_id)
         else:

@@ -166,7 +166,7 @@ class ItemsEndpoint(Generic[A, R]):
         model = route.model
         outcome = outcome_of(answer)
         self._count(visit, model.name, outcome, total_s)
-        answers = self._tallies.of(namespace.id).answers
+        answers = self._tallies.of(model.name, namespace.id).answers
         for one in answer.served:
             answers[one.outcome] += 1
         if len(answer.served) > 1:
@@ -200,7 +200,7 @@ class ItemsEndpoint(Generic[A, R]):
         body = repeat.frame.fill(served)
         total_s = time.perf_counter() - started
         self._count(visit, repeat.model, outcome, total_s)
-        self._tallies.of(visit.namespace_id).answers[outcome] += 1
+        self._tallies.of(repeat.model, visit.namespace_id).answers[outcome] += 1
         headers = hit_headers(outcome, record.created_at, record.expires_at, timing, total_s)
         return body, headers
 

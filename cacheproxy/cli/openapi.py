@@ -14,7 +14,7 @@ def openapi(admin: bool) -> None:
     """
     import cacheproxy.admin
     import cacheproxy.api
-    from cacheproxy.admin.app import ADMIN
+    from cacheproxy.admin.operations import ADMIN
     from cacheproxy.api.openapi import PUBLIC, declared, document
 
     about, package = (ADMIN, cacheproxy.admin) if admin else (PUBLIC, cacheproxy.api)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from cacheproxy.errors import NotCached, Unavailable, UpstreamFailed
+from cacheproxy.errors import BadRequest, NotCached, Unavailable, UpstreamFailed
 from cacheproxy.keys import Namespace, key_scope
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import Near
@@ -96,12 +96,11 @@ class CompletionsRoute:
             NotCached: only a cached answer was allowed, and there is none.
             UpstreamFailed, Unavailable: no upstream could answer.
         """
-        if request.bypass == "tools" and self._caches_tools(namespace.id):
-            request = request.with_tools_cached()
+        request = self._as_cached(request, namespace.id)
         scope = self._calls.scope_of(request.model, client)
         state = CompletionState(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:
-            state.key = key_scope(namespace.id, request.dialect, scope).of_text(request.canonical())
+            state.key = _key(request, namespace.id, scope)
             if cached := await self._from_tiers(state, repeated):
                 return cached
             if control.read_only:
@@ -129,6 +128,28 @@ class CompletionsRoute:
     def is_fresh_with_usage(self, record: CompletionRecord) -> bool:
         """Return whether a record answers any other request."""
         return record.has_usage and record.fresh_until > self._now()
+
+    def key_of(self, namespace_id: str, request: CompletionRequest) -> bytes:
+        """Return the key [32 bytes] of a request's entry in a namespace.
+
+        Raises:
+            BadRequest: it has none; or none that all callers share; or no upstream has the model.
+        """
+        request = self._as_cached(request, namespace_id)
+        if request.bypass is not None:
+            raise BadRequest(f"such a request is not cached: {request.bypass}")
+        scope = self._calls.scope_of(request.model, {})
+        if not self.is_shared(request):
+            raise BadRequest(
+                "each caller of this model has entries of its own; give the key, which is in the"
+                " answer's X-Cacheproxy-Entry"
+            )
+        return _key(request, namespace_id, scope)
+
+    def _as_cached(self, request: CompletionRequest, namespace_id: str) -> CompletionRequest:
+        if request.bypass == "tools" and self._caches_tools(namespace_id):
+            return request.with_tools_cached()
+        return request
 
     def is_shared(self, request: CompletionRequest) -> bool:
         """Return whether callers with different authorization share the entry of a request."""
@@ -261,3 +282,7 @@ class CompletionsRoute:
 
     def _counts(self, model: str) -> LookupCounts:
         return self._counts_of_label(self._models.label_of(model))
+
+
+def _key(request: CompletionRequest, namespace_id: str, scope: str) -> bytes:
+    return key_scope(namespace_id, request.dialect, scope).of_text(request.canonical())

@@ -204,16 +204,17 @@ class ItemInference(Generic[R]):
         self._keeper.keep(
             self._record_of(item, inferred, state),
             flight,
-            partition=self._partition_of(state.namespace_id),
+            partition=self.partition_of(state.namespace_id),
             probe=item.lookup.probe,
             tags=state.control.tags,
         )
         neighbour, similarity_of = item.lookup.neighbour, self._form.similarity
         if self._semantic is not None and neighbour is not None and similarity_of is not None:
             similarity = similarity_of(neighbour, inferred)
-            self._semantic.learn(state.namespace_id, item.lookup.score, similarity)
+            self._semantic.learn(state.namespace_id, item.lookup, similarity)
 
-    def _partition_of(self, namespace_id: str) -> Partition:
+    def partition_of(self, namespace_id: str) -> Partition:
+        """Return where a namespace's entries are."""
         if self._semantic is None:
             return Partition(namespace_id, self._fingerprint)
         return self._semantic.partition_of(namespace_id)

@@ -27,6 +27,7 @@ from cacheproxy.routes.form import ItemForm
 from cacheproxy.routes.item import Item, ItemsState, unserved
 from cacheproxy.routes.item_inference import ItemInference
 from cacheproxy.routes.repeated import Repeated, RepeatedLookup
+from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Purges
 from cacheproxy.telemetry.lookup_counts import LookupCounts
 from cacheproxy.telemetry.metrics import Metrics
@@ -143,6 +144,10 @@ class ItemsRoute(Generic[R]):
         """Return the key [32 bytes] of an input's entry in a namespace."""
         (ids,) = self._engine.encode([given])
         return self._engine.key_of(self._scope_of(namespace_id), Given(given, ids))
+
+    def partition_of(self, namespace_id: str) -> Partition:
+        """Return where the entries of a namespace are."""
+        return self._inference.partition_of(namespace_id)
 
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)

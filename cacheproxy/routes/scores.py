@@ -19,7 +19,7 @@ from cacheproxy.inference.queue import Vector
 from cacheproxy.records import OWNER, seal, unseal
 from cacheproxy.routes.form import EntryOf, ItemForm
 
-_MAGIC = b"CPS1"
+MAGIC = b"CPS1"
 _FORM = struct.Struct(OWNER + "ddId")
 
 
@@ -51,7 +51,7 @@ class ScoreRecord(NamedTuple):
 def pack(record: ScoreRecord) -> bytes:
     """Return the record's bytes."""
     namespace_id, *content = record
-    return seal(_FORM.pack(_MAGIC, bytes.fromhex(namespace_id), *content))
+    return seal(_FORM.pack(MAGIC, bytes.fromhex(namespace_id), *content))
 
 
 def unpack(data: bytes, *, namespace_id: str, key: bytes) -> ScoreRecord:
@@ -60,7 +60,7 @@ def unpack(data: bytes, *, namespace_id: str, key: bytes) -> ScoreRecord:
     Raises:
         RecordError: anything else; the caller treats the entry as a miss.
     """
-    body = unseal(data, _MAGIC, namespace_id=namespace_id, key=key)
+    body = unseal(data, MAGIC, namespace_id=namespace_id, key=key)
     if len(body) != _FORM.size:
         raise RecordError(f"a record of {len(data)} bytes cannot hold a score")
     _, _, _, created_at, expires_at, tokens, score = _FORM.unpack(body)

@@ -6,6 +6,7 @@ are written.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 import cacheproxy
 from cacheproxy.admin.app import make_admin_app
+from cacheproxy.admin.entries import EntryFinder
 from cacheproxy.admin.operators import Operators
 from cacheproxy.admin.reloading import Commit, ReadSettings, Reloads, ReloadSource
 from cacheproxy.admin.report import (
@@ -22,7 +24,9 @@ from cacheproxy.admin.report import (
     describe_chat_thresholds,
     describe_store,
     describe_thresholds,
+    named_namespaces,
 )
+from cacheproxy.admin.workers import AllWorkers, Respondent
 from cacheproxy.api.access.key_file import KeyFile
 from cacheproxy.api.access.key_ring import KeyRing
 from cacheproxy.api.callers import Callers
@@ -30,7 +34,6 @@ from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import described_routes
 from cacheproxy.concurrency.background import stop_tasks
-from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
@@ -46,6 +49,7 @@ from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.logs import set_level
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.telemetry.tail import Tail
 from cacheproxy.telemetry.tracing import start_tracing
 from cacheproxy.tiers.hot import HotTier
 
@@ -87,6 +91,7 @@ class App:
         self.metrics = metrics = Metrics()
         self._own_metrics = OwnMetrics(metrics)
         self._all_metrics: MetricsSource = supervisor or self._own_metrics
+        self._tail = Tail(os.getpid())
         self._draining = False
         self._running = AsyncExitStack()
         self._parts = make_parts(settings, installed, metrics)
@@ -112,6 +117,7 @@ class App:
         )
         callers = Callers(keys, self._parts.meters)
         self._reload_keys(keys, callers)
+        tail = None if settings.admin.port is None else self._tail
         table = public_table(
             self._parts,
             self._embeddings,
@@ -122,7 +128,10 @@ class App:
             not_ready_because=self._not_ready_because,
             exposition=self._all_metrics.exposition,
         )
-        journals = Journal(settings.log.requests, self._tracer), Journal(settings.log.requests)
+        journals = (
+            Journal(settings.log.requests, self._tracer, tail),
+            Journal(settings.log.requests),
+        )
         self.edge = Edge(
             [
                 *described_routes(PUBLIC, table, needs_key=settings.needs_key),
@@ -136,14 +145,23 @@ class App:
         )
         operators = Operators(_secret(settings.admin.token), keys)
         self._reload_watching(journals, operators)
+        workers = AllWorkers(self._all_metrics.ask_all)
+        self._all_metrics.answer = self._make_respondent().answer
         self.admin_edge = make_admin_app(
             self._parts.store,
-            self._keys_of,
+            EntryFinder(
+                self._parts.store,
+                workers,
+                embedding=self._embeddings.routes,
+                reranking=self._reranking.routes,
+                key_of_request=self._completions.key_of if self._completions else None,
+            ),
             self._describe,
-            self._describe_thresholds,
-            self._all_metrics.recent,
+            self._all_metrics,
+            workers,
             self.reloads.reload,
             journals[1],
+            named=named_namespaces(settings),
             operators=operators,
             not_ready_because=self._not_ready_because,
             needs_key=settings.admin.token is not None,
@@ -204,12 +222,26 @@ class App:
         kinds: list[Embeddings | Completions] = [self._embeddings]
         if self._completions is not None:
             kinds.append(self._completions)
-        hot_tiers: list[HotTier[Any]] = [parts.hot]
-        if self._completions is not None:
-            hot_tiers.append(self._completions.hot)
+        hot_tiers = self._hot_tiers()
         metrics.hot_entries.set_function(lambda: sum(len(hot) for hot in hot_tiers))
         metrics.hot_bytes.set_function(lambda: sum(hot.size_bytes for hot in hot_tiers))
         metrics.semantic_checks_waiting.set_function(lambda: sum(kind.waiting for kind in kinds))
+
+    def _hot_tiers(self) -> list[HotTier[Any]]:
+        of_chat = [] if self._completions is None else [self._completions.hot]
+        return [self._parts.hot, *of_chat]
+
+    def _make_respondent(self) -> Respondent:
+        purges = self._parts.store.purges
+        return Respondent(
+            self.metrics,
+            tail=self._tail,
+            wrong_hits=self._parts.wrong_hits,
+            hot_tiers=self._hot_tiers(),
+            writeback=self._parts.writeback,
+            generation=lambda: purges.generation,
+            thresholds=self._describe_thresholds,
+        )
 
     async def start(self) -> None:
         """Open the store and start the threads; requests are accepted once it returns.
@@ -254,10 +286,6 @@ class App:
         """Flush pending write-backs and release everything; no request may be in flight."""
         await self._running.aclose()
 
-    def _keys_of(self, namespace_id: str, given: Input) -> list[bytes]:
-        kind = self._reranking if isinstance(given, Pair) else self._embeddings
-        return [route.key_of(namespace_id, given) for route in kind.routes]
-
     async def _describe(self) -> ServerFigures:
         settings, store = self._parts.settings, self._parts.store
         hot, purges = self._parts.hot, store.purges
@@ -271,7 +299,7 @@ class App:
             "lookups": self.metrics.lookup_counts(),
             "hot": {"entries": len(hot), "size_bytes": hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
-            "store": await describe_store(store, settings.store_kind, settings.api_keys),
+            "store": await describe_store(store, settings),
             "semantic": self._describe_thresholds(),
         }
 

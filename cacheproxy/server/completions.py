@@ -106,6 +106,7 @@ class Completions:
             spare_work=self.spare_work,
             purge=store.purge,
             metrics=parts.metrics,
+            wrong_hits=parts.wrong_hits,
         )
         calls = UpstreamCalls(
             upstreams,
@@ -135,6 +136,15 @@ class Completions:
         """Answers and hits that wait to be learned from, those under way included."""
         judged = sum(len(one.evidence or ()) for one in self.models.likenesses())
         return len(self.spare_work) + judged
+
+    def key_of(self, namespace_id: str, api: str, body: bytes) -> bytes:
+        """Return the key of a request's entry; `api` names its dialect.
+
+        Raises:
+            BadRequest: the body is no request, or has no entry that all callers share.
+        """
+        most = self._parts.settings.chat.max_temperature
+        return self.route.key_of(namespace_id, _BY_NAME[api].parse(body, max_temperature=most))
 
     def accounts(self) -> dict[str, ModelAccount]:
         """Return the judging costs of each model, and the standings of its namespaces."""

@@ -11,7 +11,7 @@ import itertools
 import logging
 import pickle
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +21,7 @@ import msgspec
 from cacheproxy.admin.reloading import Commit, Reloaded, Reloading
 from cacheproxy.errors import ConfigError, ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
+from cacheproxy.telemetry.history import Answer
 from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.namespace_traffic import Tally
@@ -83,8 +84,32 @@ class Look(msgspec.Struct, frozen=True, tag=True):
     since: float
 
 
+class Pick(msgspec.Struct, frozen=True, tag=True):
+    """The worker requests some samples of the metrics of all workers, by their names."""
+
+    number: int
+    names: list[str]
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """The worker asks all workers, itself included; then the supervisor asks each of them."""
+
+    number: int
+    question: bytes
+
+
+class Answered(msgspec.Struct, frozen=True, tag=True):
+    """The worker's answer to the `Ask` of this number."""
+
+    number: int
+    answer: bytes
+
+
 class Told(msgspec.Struct, frozen=True, tag=True):
-    """The answer to the `Scrape`, `Look` or `Reload` of this number: text format, or JSON."""
+    """The answer to the `Question` of this number.
+
+    To a `Scrape` it is a text format, to a `Look` or `Reload` JSON; to others it is msgpack.
+    """
 
     number: int
     text: bytes
@@ -137,15 +162,28 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     at_once: bool
 
 
-Question = Scrape | Look | Reload
+Question = Scrape | Look | Pick | Ask | Reload
 """What a worker asks its supervisor."""
 
 Message = (
-    Ready | Failed | Count | Counted | Question | Told | Refused | Prepare | Prepared | Take | Stop
+    Ready
+    | Failed
+    | Count
+    | Counted
+    | Question
+    | Answered
+    | Told
+    | Refused
+    | Prepare
+    | Prepared
+    | Take
+    | Stop
 )
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
+_families = msgspec.msgpack.Decoder(list[Family])
+_answers = msgspec.msgpack.Decoder(list[bytes])
 
 
 def _frame(data: bytes) -> bytes:
@@ -194,7 +232,12 @@ class Channel:
 
 
 class WorkerLink:
-    """A worker's end: receives orders, reports counts, and requests the totals of all workers."""
+    """A worker's end: receives orders, reports counts, and requests what all workers know.
+
+    It is a `MetricsSource`.
+    """
+
+    answer: Answer
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -260,6 +303,22 @@ class WorkerLink:
         """
         return await self._ask(Look(next(self._numbers), since))
 
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """Return the samples of these names, of all workers.
+
+        Raises:
+            Unavailable: the supervisor does not answer.
+        """
+        return _families.decode(await self._ask(Pick(next(self._numbers), list(names))))
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """Return the answer of every worker that answers in time.
+
+        Raises:
+            Unavailable: the supervisor does not answer.
+        """
+        return _answers.decode(await self._ask(Ask(next(self._numbers), question)))
+
     async def reload(self, actor: str) -> Reloaded:
         """Have the supervisor reload the settings of all workers (`ReloadSource`).
 
@@ -285,6 +344,8 @@ class WorkerLink:
             match message:
                 case Count():
                     self._count_soon(message)
+                case Ask(number, question):
+                    self._channel.send(Answered(number, self.answer(question)))
                 case Told():
                     answer = self._awaited.get(message.number)
                     if answer is not None and not answer.done():

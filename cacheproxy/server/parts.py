@@ -29,6 +29,7 @@ from cacheproxy.stores.protocol import Store
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.recorder import Recorder
 from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.past import WrongHits
 from cacheproxy.thresholds.sharing import EvidenceSharing, EvidenceSource
 from cacheproxy.tiers.exact import ExactTier
 from cacheproxy.tiers.guard import StoreGuard
@@ -69,6 +70,7 @@ class Parts:
     recorder: Recorder | None
     tenants: Tenants
     meters: Meters
+    wrong_hits: WrongHits
 
     @property
     def settings(self) -> Settings:
@@ -105,6 +107,8 @@ class Parts:
             checks_repeats=checks_repeats,
             model=model,
             metrics=self.metrics,
+            min_similarity=self.settings.semantic.min_similarity,
+            wrong_hits=self.wrong_hits,
         )
 
     def lifetimes(self, default_s: Callable[[Settings], float]) -> Lifetimes:
@@ -180,6 +184,7 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
             lambda whose: metrics.shed.labels(whose).inc(),
             namespaces=tenants.namespace_limits(),
         ),
+        wrong_hits=WrongHits(),
     )
 
 

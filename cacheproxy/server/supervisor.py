@@ -12,6 +12,7 @@ needed, while the others serve.
 """
 
 import asyncio
+import itertools
 import logging
 import signal
 import socket
@@ -22,13 +23,21 @@ import msgspec
 
 from cacheproxy.admin.reloading import ReadSettings, Reloads
 from cacheproxy.errors import CacheproxyError, ConfigError, ModelError, WorkerDied
-from cacheproxy.server.link import Look, Question, Reload, Scrape, Stop
+from cacheproxy.server.link import Ask, Look, Pick, Question, Reload, Scrape, Stop
 from cacheproxy.server.listeners import log_ready
 from cacheproxy.server.worker_process import WorkerProcess
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import SAMPLE_EVERY_S, History, read_figures
 from cacheproxy.telemetry.logs import set_level
-from cacheproxy.telemetry.merged import Family, TextFormat, lasting, merge, render, take_snapshot
+from cacheproxy.telemetry.merged import (
+    Family,
+    TextFormat,
+    lasting,
+    merge,
+    only,
+    render,
+    take_snapshot,
+)
 from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
 logger = logging.getLogger(__name__)
@@ -90,6 +99,7 @@ class _Supervisor:
         self._collected: list[Family] = []
         self._metrics.busiest.shown = settings.metrics.namespaces
         self._history = History()
+        self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._closes_at = 0.0
 
@@ -249,6 +259,15 @@ class _Supervisor:
                 return self._history.since(question.since)
             case Reload():
                 return msgspec.json.encode(await self._reloads.reload(question.actor))
+            case Pick():
+                async with self._collecting:
+                    await self._count()
+                return msgspec.msgpack.encode(only(self._families(), question.names))
+            case Ask():
+                # Numbered anew: those of several workers may be equal.
+                order = Ask(next(self._numbers), question.question)
+                answers = await asyncio.gather(*(one.ask(order) for one in self._ready()))
+                return msgspec.msgpack.encode([one for one in answers if one is not None])
             case Scrape():
                 return await self._exposition(question.text_format)
 

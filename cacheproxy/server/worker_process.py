@@ -9,12 +9,15 @@ from contextlib import ExitStack
 
 from cacheproxy.errors import ConfigError
 from cacheproxy.server.link import (
+    Answered,
+    Ask,
     Channel,
     Count,
     Counted,
     Failed,
     Job,
     Look,
+    Pick,
     Prepare,
     Prepared,
     Question,
@@ -33,6 +36,9 @@ from cacheproxy.telemetry.namespace_traffic import Tally
 
 _PREPARE_S = 10.0
 """How long a worker may take to make ready for other settings; a busy one takes milliseconds."""
+
+_ANSWER_S = 1.0
+"""If a worker takes longer than this to answer an operator's question, it is left out."""
 
 
 class WorkerProcess:
@@ -58,6 +64,7 @@ class WorkerProcess:
         self._asked = 0
         self._fresh: asyncio.Future[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
+        self._asked_for: dict[int, asyncio.Future[bytes]] = {}
         self.is_ready = False
         self.failure: Failed | None = None
         self.counted: list[Family] = []
@@ -116,7 +123,11 @@ class WorkerProcess:
                 case Prepared():
                     if message.number == self._preparing:
                         self._keep_prepared(message.refusal)
-                case Scrape() | Look() | Reload():
+                case Answered():
+                    waiting = self._asked_for.get(message.number)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(message.answer)
+                case Scrape() | Look() | Pick() | Ask() | Reload():
                     telling = asyncio.create_task(self._tell(message, answer))
                     self._answers.add(telling)
                     telling.add_done_callback(self._answers.discard)
@@ -166,6 +177,17 @@ class WorkerProcess:
         if not self._channel.is_backed_up:
             self._channel.send(Count(self._asked))
         await self._fresh
+
+    async def ask(self, question: Ask) -> bytes | None:
+        """Return its answer; None if it does not answer in time."""
+        answer = self._asked_for[question.number] = asyncio.get_running_loop().create_future()
+        self._channel.send(question)
+        try:
+            return await asyncio.wait_for(answer, _ANSWER_S)
+        except TimeoutError:
+            return None
+        finally:
+            del self._asked_for[question.number]
 
     def _keep_counted(self, message: Counted) -> None:
         self.counted = message.families

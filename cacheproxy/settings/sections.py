@@ -312,11 +312,11 @@ class MetricsSettings(Section):
     """What `/metrics` tells beside the figures of the whole server."""
 
     namespaces: Live[int] = Field(
-        20,
+        50,
         ge=0,
         le=1_000,
-        description="namespaces with series of their own, the busiest of each process; 0 turns "
-        "these series off",
+        description="namespaces with series of their own, the busiest by model; 0 turns these "
+        "series off",
     )
 
 

@@ -116,6 +116,12 @@ class EncryptedStore:
             [entry._replace(record=encrypt(entry.key, entry.record)) for entry in entries]
         )
 
+    async def entry(self, key: bytes) -> Entry | None:
+        """Return the live entry of a key; None also for one that does not decrypt."""
+        found = await self._store.entry(key)
+        record = None if found is None else self._decrypt(key, found.record)
+        return None if found is None or record is None else found._replace(record=record)
+
     async def scan(
         self, namespace_ids: Collection[str] | None = None
     ) -> AsyncIterator[list[Entry]]:

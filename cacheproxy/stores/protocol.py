@@ -180,6 +180,12 @@ class Store(Protocol):
         Return how many keys were written; entries that a purge forbids are left out.
         """
 
+    async def entry(self, key: bytes) -> Entry | None:
+        """Return the live entry of a key with all that is kept beside its record, as `scan` does.
+
+        For operators: it costs more than `get_many`.
+        """
+
     def scan(self, namespace_ids: Collection[str] | None = None) -> AsyncIterator[list[Entry]]:
         """Yield all live entries in parts, or those of some namespaces.
 

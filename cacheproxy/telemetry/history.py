@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
 SAMPLE_EVERY_S = 2.0
 _SAMPLES = 300
 
-_NAMES = frozenset(
+FIGURES = frozenset(
     (
         "cacheproxy_batch_texts_sum",
         "cacheproxy_hot_bytes",
@@ -39,6 +39,7 @@ _NAMES = frozenset(
         "cacheproxy_store_entries",
         "cacheproxy_store_errors_total",
         "cacheproxy_upstream_breaker_state",
+        "cacheproxy_upstream_errors_total",
         "cacheproxy_upstream_responses_total",
         "cacheproxy_workers",
         "cacheproxy_writeback_dropped_total",
@@ -61,8 +62,9 @@ class Figures(msgspec.Struct, frozen=True):
         hits: hits among those, by tier.
         inferred: texts that the model has read, in `inference_s` seconds of its threads.
         spared_s: approximate inference time that hits have saved, seconds.
-        upstream_calls: answers of upstreams; hits saved `upstream_saved_s` seconds of their time
-            and `saved_tokens` of their tokens.
+        upstream_calls: calls of upstreams; `upstream_answers` and `upstream_failures` are the
+            answers, and the calls that gave no complete one, by upstream.
+        upstream_saved_s, saved_tokens: seconds of their time, and tokens, that hits saved.
         breakers: state by operation: 0 closed, 1 half-open, 2 open; `upstreams` likewise, by name.
         store_entries, store_bytes: None where the store keeps no count.
     """
@@ -76,6 +78,8 @@ class Figures(msgspec.Struct, frozen=True):
     inference_s: float
     spared_s: float
     upstream_calls: int
+    upstream_answers: dict[str, int]
+    upstream_failures: dict[str, int]
     upstream_saved_s: float
     saved_tokens: int
     breakers: dict[str, int]
@@ -118,8 +122,18 @@ class History:
         return msgspec.json.encode(Recent(SAMPLE_EVERY_S, LATENCY_BUCKETS, samples))
 
 
+Answer = Callable[[bytes], bytes]
+"""Answers an operator's question for one worker (`admin.workers`)."""
+
+
 class MetricsSource(Protocol):
-    """A source of the metrics of all workers, or of a single process."""
+    """A source of the metrics of all workers, or of a single process, and of what they answer.
+
+    Attributes:
+        answer: answers for this process; set before the first question.
+    """
+
+    answer: Answer
 
     async def exposition(self, text_format: TextFormat) -> bytes:
         """Return all metrics in a text format."""
@@ -127,9 +141,17 @@ class MetricsSource(Protocol):
     async def recent(self, since: float) -> bytes:
         """Return the samples taken after a time (Unix, seconds), as JSON (`Recent`)."""
 
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """Return the samples of these names."""
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """Return the answer of every worker that answers in time."""
+
 
 class OwnMetrics:
     """The `MetricsSource` of a process that has no supervisor; belongs to one event loop."""
+
+    answer: Answer
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -138,12 +160,22 @@ class OwnMetrics:
 
     async def exposition(self, text_format: TextFormat) -> bytes:
         """See `MetricsSource`."""
-        self._metrics.busiest.add(self._metrics.tallies.drain())
+        self._count_busiest()
         return GENERATE[text_format](self._metrics.registry)
 
     async def recent(self, since: float) -> bytes:
         """See `MetricsSource`."""
         return self._history.since(since)
+
+    async def families(self, names: Collection[str]) -> list[Family]:
+        """See `MetricsSource`."""
+        self._count_busiest()
+        wanted = self._metrics.registry.restricted_registry(names)
+        return take_snapshot(wanted, self._metrics.merges)
+
+    async def ask_all(self, question: bytes) -> list[bytes]:
+        """See `MetricsSource`."""
+        return [self.answer(question)]
 
     def start(self) -> None:
         """Start taking samples."""
@@ -154,11 +186,13 @@ class OwnMetrics:
         if self._sampling is not None:
             self._sampling.cancel()
 
+    def _count_busiest(self) -> None:
+        self._metrics.busiest.add(self._metrics.tallies.drain())
+
     async def _sample(self) -> None:
         while True:
             # Only the metrics that a sample needs are collected.
-            wanted = self._metrics.registry.restricted_registry(_NAMES)
-            families = take_snapshot(wanted, self._metrics.merges)
+            families = await self.families(FIGURES)
             self._history.add(read_figures(families, time.time()))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
@@ -178,6 +212,8 @@ def read_figures(families: Iterable[Family], at: float) -> Figures:
         upstream_calls=int(
             found.sum("upstream_responses_total") + found.sum("upstream_errors_total")
         ),
+        upstream_answers=found.by("upstream", "upstream_responses_total"),
+        upstream_failures=found.by("upstream", "upstream_errors_total"),
         upstream_saved_s=round(found.sum("saved_seconds_total"), 4),
         saved_tokens=int(found.sum("saved_tokens_total")),
         breakers=found.by("op", "store_breaker_state"),
@@ -207,7 +243,7 @@ class _Found:
         self.samples: dict[str, list[Sample]] = defaultdict(list)
         for family in families:
             for sample in family.samples:
-                if sample.name in _NAMES:
+                if sample.name in FIGURES:
                     self.samples[sample.name].append(sample)
 
     def _of(self, name: str, labels: Mapping[str, str]) -> Iterator[Sample]:

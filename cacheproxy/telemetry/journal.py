@@ -15,6 +15,7 @@ from typing import Any
 from cacheproxy.keys import short_id
 from cacheproxy.settings.sections import RequestLog
 from cacheproxy.telemetry.request_trace import Visit, enter_visit
+from cacheproxy.telemetry.tail import Tail
 from cacheproxy.telemetry.tracing import Tracer
 
 logger = logging.getLogger("cacheproxy.requests")
@@ -37,9 +38,11 @@ class _Kind:
 class Journal:
     """Opens and closes visits, on the event loop."""
 
-    def __init__(self, requests: RequestLog, tracer: Tracer | None = None) -> None:
-        """Log the `requests` asked for; trace all if there is a tracer."""
-        self._tracer = tracer
+    def __init__(
+        self, requests: RequestLog, tracer: Tracer | None = None, tail: Tail | None = None
+    ) -> None:
+        """Log the `requests` asked for; trace all if there is a tracer; show a tail of them."""
+        self._tracer, self._tail = tracer, tail
         self._kinds: dict[tuple[str, int], _Kind] = {}
         self.log(requests)
 
@@ -52,6 +55,9 @@ class Journal:
             self._tell = self._sample if requests == "sampled" else self._log
         self.close: Callable[[Visit], None] = self._tell if self._tracer is None else self._end
         """Writes the log line and the trace of a visit that has ended."""
+        if self._tail is not None:
+            self._end_untailed, self._note = self.close, self._tail.note
+            self.close = self._end_tailed
         self.tells_ids = requests == "all" or self._tracer is not None
         """Whether every answer carries its request id, by which its line or trace can be found."""
 
@@ -69,6 +75,10 @@ class Journal:
         if self._tracer is not None and visit.span is not None:
             self._tracer.end(visit)
         self._tell(visit)
+
+    def _end_tailed(self, visit: Visit) -> None:
+        self._note(visit)
+        self._end_untailed(visit)
 
     def _sample(self, visit: Visit) -> None:
         kind = self._kinds.get((visit.route, visit.status))

@@ -6,7 +6,7 @@ makes each count slower. Here each process counts in memory and sends a snapshot
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -103,6 +103,17 @@ def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
         msgspec.structs.replace(family, samples=list(samples[name].values()))
         for name, family in families.items()
     ]
+
+
+def only(families: Iterable[Family], names: Collection[str]) -> list[Family]:
+    """Return the samples of these names alone."""
+    kept = (
+        msgspec.structs.replace(
+            family, samples=[sample for sample in family.samples if sample.name in names]
+        )
+        for family in families
+    )
+    return [family for family in kept if family.samples]
 
 
 def lasting(families: Iterable[Family]) -> list[Family]:

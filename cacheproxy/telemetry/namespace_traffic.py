@@ -10,6 +10,7 @@ before stays in `other`. One that others have overtaken by far loses its series,
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -24,6 +25,9 @@ OUTCOMES = ("hot", "exact", "semantic", "miss", "bypass")
 _TALLIES = 4_096
 """Namespaces that are counted apart between two drains; further ones are counted as `other`."""
 
+_Key = tuple[str, str]
+"""The label of a model, and the short id of a namespace."""
+
 _RANK_S = 60.0
 """How often the busiest are chosen. What came before counts half each time."""
 
@@ -32,36 +36,40 @@ _OVERTAKES = 2.0
 
 
 class Tally(msgspec.Struct, array_like=True):
-    """What one namespace was answered since the last drain.
+    """What one namespace was answered under one model since the last drain.
 
     Attributes:
+        model: its label in the metrics.
         namespace: its short id, or `other`.
         answers: texts, or chat requests, by outcome.
         saved_s: upstream time that hits saved, seconds.
         saved_tokens: tokens of completions that hits saved.
+        saved_cost: what these cost, by the configured prices.
     """
 
+    model: str
     namespace: str
     answers: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     saved_s: float = 0.0
     saved_tokens: int = 0
+    saved_cost: float = 0.0
 
 
 class NamespaceTallies:
     """The tallies of one process; belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
 
-    def of(self, namespace_id: str) -> Tally:
-        """Return a namespace's tally, for use before the next await."""
-        tally = self._tallies.get(namespace_id)
+    def of(self, model: str, namespace_id: str) -> Tally:
+        """Return the tally of a model's label and a namespace, for use before the next await."""
+        tally = self._tallies.get((model, namespace_id))
         if tally is None:
             is_full = len(self._tallies) >= _TALLIES
             namespace_id, label = (
                 (OTHER, OTHER) if is_full else (namespace_id, short_id(namespace_id))
             )
-            tally = self._tallies.setdefault(namespace_id, Tally(label))
+            tally = self._tallies.setdefault((model, namespace_id), Tally(model, label))
         return tally
 
     def drain(self) -> list[Tally]:
@@ -75,7 +83,7 @@ class _Series:
 
     def __init__(self) -> None:
         self.answers = dict.fromkeys(OUTCOMES, 0)
-        self.saved_s = 0.0
+        self.saved_s = self.saved_cost = 0.0
         self.saved_tokens = 0
 
     def add(self, tally: Tally) -> None:
@@ -84,6 +92,7 @@ class _Series:
             self.answers[outcome] += count
         self.saved_s += tally.saved_s
         self.saved_tokens += tally.saved_tokens
+        self.saved_cost += tally.saved_cost
 
 
 class BusiestNamespaces:
@@ -98,9 +107,9 @@ class BusiestNamespaces:
     ) -> None:
         self.shown = 0
         self._monotonic = monotonic
-        self._other = _Series()
-        self._named: dict[str, _Series] = {}
-        self._traffic: dict[str, float] = {}
+        self._others: dict[str, _Series] = defaultdict(_Series)
+        self._named: dict[_Key, _Series] = {}
+        self._traffic: dict[_Key, float] = {}
         self._rank_at = monotonic() + _RANK_S
         registry.register(self)
 
@@ -111,63 +120,72 @@ class BusiestNamespaces:
             self._traffic.clear()
             return
         for tally in tallies:
-            name = tally.namespace
-            if name != OTHER and (name in self._traffic or len(self._traffic) < _TALLIES):
-                self._traffic[name] = self._traffic.get(name, 0.0) + sum(tally.answers.values())
+            key = tally.model, tally.namespace
+            if OTHER not in key and (key in self._traffic or len(self._traffic) < _TALLIES):
+                self._traffic[key] = self._traffic.get(key, 0.0) + sum(tally.answers.values())
         if len(self._named) != self.shown or self._monotonic() >= self._rank_at:
             self._rank()
         for tally in tallies:
-            self._named.get(tally.namespace, self._other).add(tally)
+            named = self._named.get((tally.model, tally.namespace))
+            (self._others[tally.model] if named is None else named).add(tally)
 
     def _rank(self) -> None:
         """Give series to the busiest, and take them from those that others have overtaken."""
         ranked = sorted(self._traffic, key=self._traffic.__getitem__, reverse=True)
-        by_rank = [name for name in ranked if name in self._named]
-        for name in by_rank[self.shown :]:
-            del self._named[name]
-        for name in [name for name in ranked if name not in self._named]:
+        by_rank = [key for key in ranked if key in self._named]
+        for key in by_rank[self.shown :]:
+            del self._named[key]
+        for key in [key for key in ranked if key not in self._named]:
             if len(self._named) >= self.shown:
                 least = min(self._named, key=lambda one: self._traffic.get(one, 0.0))
-                if self._traffic[name] <= _OVERTAKES * self._traffic.get(least, 0.0):
+                if self._traffic[key] <= _OVERTAKES * self._traffic.get(least, 0.0):
                     break
                 del self._named[least]
-            self._named[name] = _Series()
+            self._named[key] = _Series()
         if self._monotonic() >= self._rank_at:
             self._rank_at = self._monotonic() + _RANK_S
-            halved = ((name, traffic / 2) for name, traffic in self._traffic.items())
-            self._traffic = {name: traffic for name, traffic in halved if traffic >= 0.5}
+            halved = ((key, traffic / 2) for key, traffic in self._traffic.items())
+            self._traffic = {key: traffic for key, traffic in halved if traffic >= 0.5}
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without samples, as the registry asks for."""
         yield from _families()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics."""
-        answers, seconds, tokens = _families()
-        if self.shown:
-            for name, series in [*self._named.items(), (OTHER, self._other)]:
-                for outcome, count in series.answers.items():
-                    answers.add_metric((name, outcome), count)
-                seconds.add_metric((name,), series.saved_s)
-                tokens.add_metric((name,), series.saved_tokens)
-        yield from (answers, seconds, tokens)
+        """Yield the metrics; what was never saved has no series."""
+        answers, *saved = families = _families()
+        others = (((model, OTHER), series) for model, series in self._others.items())
+        for labels, series in [*self._named.items(), *others] if self.shown else []:
+            for outcome, count in series.answers.items():
+                answers.add_metric((*labels, outcome), count)
+            amounts = (series.saved_s, series.saved_tokens, series.saved_cost)
+            for family, amount in zip(saved, amounts, strict=True):
+                if amount:
+                    family.add_metric(labels, amount)
+        yield from families
 
 
-def _families() -> tuple[CounterMetricFamily, CounterMetricFamily, CounterMetricFamily]:
-    return (
+def _families() -> list[CounterMetricFamily]:
+    labels = ("model", "namespace")
+    return [
         CounterMetricFamily(
             "cacheproxy_namespace_answers",
             "Texts, or chat requests, that the busiest namespaces were answered, by outcome",
-            labels=("namespace", "outcome"),
+            labels=(*labels, "outcome"),
         ),
         CounterMetricFamily(
             "cacheproxy_namespace_saved_seconds",
             "Seconds of upstream time that their hits saved",
-            labels=("namespace",),
+            labels=labels,
         ),
         CounterMetricFamily(
             "cacheproxy_namespace_saved_tokens",
             "Tokens of completions that their hits saved",
-            labels=("namespace",),
+            labels=labels,
         ),
-    )
+        CounterMetricFamily(
+            "cacheproxy_namespace_saved_cost",
+            "What those cost, by the configured prices",
+            labels=labels,
+        ),
+    ]

@@ -6,6 +6,7 @@ information between tenants.
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from cacheproxy.telemetry.metrics import (
 from cacheproxy.thresholds.controller import Verdict
 from cacheproxy.thresholds.earned import EarnedThresholds, Standing
 from cacheproxy.thresholds.economy import Economy
+from cacheproxy.thresholds.past import ThresholdChange, ThresholdPast
 from cacheproxy.thresholds.promise import Promise
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ class Account:
         is_aside: whether lookups are paused, because they cost more than they save.
         hits: semantic hits since the start of this process.
         spared_s: the approximate inference time that they saved, seconds.
+        labels_per_s: at which rate labels came since the first one in this process, None if there
+            are too few.
+        changes: how the threshold for the default min_similarity moved.
     """
 
     model: str
@@ -56,12 +61,21 @@ class Account:
     is_aside: bool = False
     hits: int = 0
     spared_s: float = 0.0
+    labels_per_s: float | None = None
+    changes: Sequence[ThresholdChange] = ()
 
 
 @dataclass(slots=True)
 class _Namespace:
     earned: EarnedThresholds
     economy: Economy = field(default_factory=Economy)
+    past: ThresholdPast = field(default_factory=ThresholdPast)
+    labelled: int = 0
+    labelled_from: float = 0.0
+
+    def labels_per_s(self, now: float) -> float | None:
+        passed_s = now - self.labelled_from
+        return self.labelled / passed_s if self.labelled > 1 and passed_s > 0 else None
 
 
 class CertifiedThresholds:
@@ -77,6 +91,7 @@ class CertifiedThresholds:
         metrics: Metrics,
         terms: TermsOf = equal,
         draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Start closed everywhere.
 
@@ -88,8 +103,10 @@ class CertifiedThresholds:
             metrics: counts labels, and shows the thresholds.
             terms: how many namespaces of a tenant are kept.
             draw: uniform in [0, 1).
+            now: Unix time, seconds.
         """
         self._promise = promise
+        self._now = now
         self._min_similarity = min_similarity
         self._saves_only = saves_only
         self._draw = draw
@@ -149,7 +166,11 @@ class CertifiedThresholds:
     def observe(self, namespace_id: str, score: float, similarity: float) -> None:
         """Add to the namespace's evidence."""
         self._labels[similarity >= self._min_similarity].inc()
-        earned = self._of(namespace_id).earned
+        namespace = self._of(namespace_id)
+        earned = namespace.earned
+        if not namespace.labelled:
+            namespace.labelled_from = self._now()
+        namespace.labelled += 1
         before = dict(earned.alarms)
         earned.observe(score, similarity)
         for kind, count in earned.alarms.items():
@@ -190,6 +211,8 @@ class CertifiedThresholds:
                 is_aside=namespace.economy.is_aside,
                 hits=namespace.economy.hits,
                 spared_s=namespace.economy.spared_s,
+                labels_per_s=namespace.labels_per_s(self._now()),
+                changes=namespace.past.changes(),
             )
 
     @property
@@ -211,6 +234,8 @@ class CertifiedThresholds:
         standing = earned.standings()[self._promise.min_similarities.index(self._min_similarity)]
         is_open = standing.threshold is not None and not standing.is_suspended
         threshold = _CLOSED if standing.threshold is None else standing.threshold
+        shown = None if not is_open else standing.threshold
+        namespace.past.note(self._now(), shown, standing.upper)
         self._metrics.semantic_namespaces.set(
             self._model,
             namespace_id,

@@ -9,6 +9,7 @@ cheap, every text that hits a second time, which then gets an entry of its own. 
 thus not served for long.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -22,6 +23,7 @@ from cacheproxy.records import Record
 from cacheproxy.stores.protocol import Neighbour, Partition
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.controller import Controller
+from cacheproxy.thresholds.past import WrongHits
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
 
@@ -65,7 +67,12 @@ class SemanticTier(Generic[R]):
         checks_repeats: bool = True,
         model: str,
         metrics: Metrics,
+        min_similarity: float = 0.0,
+        wrong_hits: WrongHits | None = None,
     ) -> None:
+        """Prepare; hits below `min_similarity` are noted among the `wrong_hits`."""
+        self._model, self._min_similarity = model, min_similarity
+        self._wrong_hits = wrong_hits or WrongHits()
         self._store = store
         self._probe = probe
         self._controller = controller
@@ -174,6 +181,13 @@ class SemanticTier(Generic[R]):
         """Report to the controller the time of inference, which hits save."""
         self._controller.inferred(namespace_id, seconds, texts)
 
-    def learn(self, namespace_id: str, score: float, similarity: float) -> None:
-        """Report to the controller how correct a miss's neighbour would have been."""
-        self._controller.observe(namespace_id, score, similarity)
+    def learn(self, namespace_id: str, lookup: Lookup[R], similarity: float) -> None:
+        """Report to the controller how correct the neighbour was, or would have been."""
+        self._controller.observe(namespace_id, lookup.score, similarity)
+        if lookup.is_hit and lookup.neighbour is not None and similarity < self._min_similarity:
+            self._wrong_hits.add(
+                *(self._model, namespace_id, lookup.neighbour.key),
+                score=lookup.score,
+                found_by="check",
+                at=time.time(),
+            )

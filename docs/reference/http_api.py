@@ -8,7 +8,7 @@ from tables import code, table
 
 import cacheproxy.admin
 import cacheproxy.api
-from cacheproxy.admin.app import ADMIN
+from cacheproxy.admin.operations import ADMIN
 from cacheproxy.api.openapi import PUBLIC, declared, document
 
 _INTRO = """\

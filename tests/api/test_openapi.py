@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import cacheproxy.admin
 import cacheproxy.api
-from cacheproxy.admin.app import ADMIN
+from cacheproxy.admin.operations import ADMIN
 from cacheproxy.api.control import CONTROL_HEADERS, parse_control
 from cacheproxy.api.dialects.embed import EmbedDialect
 from cacheproxy.api.dialects.openai import OpenAIDialect

@@ -52,7 +52,12 @@ async def test_an_entry_comes_with_all_that_it_was_written_with(store, entry, cl
     )
 
     found = (await scanned(store, [OURS]))[key("a")]
+    alone = await store.entry(key("a"))
 
+    assert alone.partition.namespace_id == hex_id(OURS)
+    for name in ("record", "expires_at", "tags", "generation"):
+        assert getattr(alone, name) == getattr(found, name)
+    assert alone.partition.model_id == found.partition.model_id
     assert found.record == b"r"
     assert set(found.tags) == {hex_id(tag) for tag in tags}
     assert all(isinstance(tag, Hashed) for tag in found.tags)
@@ -69,6 +74,8 @@ async def test_neither_expired_nor_purged_entries_are_found(store, entry, clock)
     await store.purge(Scope(OURS, tag="t"))
 
     assert set(await scanned(store)) == {key("late")}
+    alone = [await store.entry(key(name)) for name in ("soon", "late", "tagged", "never")]
+    assert [one is not None for one in alone] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("tag", ["t", *HOSTILE[:8]])

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -15,6 +16,9 @@ from debian_programs import Program, need_program
 
 def find_chromium() -> Program:
     """Return this machine's Chromium, or Debian's."""
+    # Beside an installed Chromium, apt would leave out the files that its headless shell shares.
+    if installed := shutil.which("chromium"):
+        return Program(Path(installed), dict(os.environ))
     return need_program(
         "chromium-headless-shell",
         "chromium-headless-shell",
@@ -36,7 +40,13 @@ class Browser:
         answers, their_answers = os.pipe()
         # DevTools speaks on the descriptors 3 and 4, each message ended by a zero byte.
         wrapped = f'exec "$0" "$@" 3<&{commands} 4>&{their_answers}'
-        flags = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+        ]
         flags += ["--disable-dev-shm-usage", f"--user-data-dir={self._folder.name}"]
         self._log = (Path(self._folder.name) / "log").open("w+b")
         self._process = subprocess.Popen(

@@ -21,7 +21,7 @@ from upstream import Exchange, Upstream, well_behaved
 
 import cacheproxy.admin
 import cacheproxy.api
-from cacheproxy.admin.app import ADMIN
+from cacheproxy.admin.operations import ADMIN
 from cacheproxy.api.access.key_ring import hash_key
 from cacheproxy.api.openapi import PUBLIC, declared, document
 

@@ -142,10 +142,11 @@ def test_the_page_says_where_the_chat_tier_stands(start_server, upstream, browse
     browser.open(f"{server.admin_url}/admin/")
     teach(server, TOPICS[:20])
 
-    browser.until("document.getElementById('chat-models').textContent.includes('gpt-test')")
+    browser.until("document.getElementById('namespaces').textContent.includes('gpt-test')")
     told = server.admin.get("/admin/thresholds").json()["chat"]["models"]["gpt-test"]
     story = told["namespaces"][0]["story"].split(":")[0]
-    browser.until(f"document.getElementById('chat-models').textContent.includes({story!r})")
+    browser.value("document.querySelector('#namespaces [data-key^=gpt-test] button').click()")
+    browser.until(f"document.getElementById('story-words').textContent.startsWith({story!r})")
     assert browser.value("document.documentElement.scrollWidth") == SCREENS["light"][0]
     browser.screenshot(screenshots / "page-chat.png")
     assert browser.said == []

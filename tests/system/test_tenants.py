@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -186,6 +187,25 @@ def test_purges_need_a_scope_and_are_logged_with_the_key_s_id_and_without_texts(
     assert [line["by"] for line in refused] == [hash_key("zeta")[7:15], "id-of-purger", "unknown"]
     assert private not in server.log
     assert "purger" not in server.log.replace("id-of-purger", "")
+
+
+def test_only_operators_of_all_tenants_find_entries_and_each_look_is_logged(server):
+    private = "what only acme has"
+    ask(server, "acme", private)
+
+    def find(key: str, tenant: str = "acme"):
+        asked = {"tenant": tenant, "namespace": "default", "text": private}
+        headers = {"Authorization": f"Bearer {key}"}
+        return server.admin.post("/admin/find", json=asked, headers=headers)
+
+    assert find("reader").status_code == 401
+    assert find("acme").status_code == 403
+    assert find("purger").status_code == 403
+    (found,) = find("ops").json()["entries"]
+    assert (found["model"], found["facts"]["dimensions"]) == (MODEL, 384)
+    assert find("ops", "zeta").json()["entries"] == []
+    eventually(lambda: len(re.findall(r'"action": ?"find"', server.log)) == 2)
+    assert private not in server.log
 
 
 def test_requests_beyond_a_tenant_s_rate_get_429_and_nobody_else_notices(server):

@@ -15,7 +15,7 @@ class Clock:
 def answered(**namespaces: int):
     tallies = NamespaceTallies()
     for name, count in namespaces.items():
-        tally = tallies.of(Namespace("t", name).id)
+        tally = tallies.of("model", Namespace("t", name).id)
         tally.answers["hot"] += count
         tally.saved_tokens += 10 * count
     return tallies.drain()

@@ -27,6 +27,7 @@ from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.judged.thresholds import Pick
+from cacheproxy.thresholds.past import FoundBy, WrongHits
 from cacheproxy.tiers.flights import Flight
 from cacheproxy.tiers.keeping import Keeper
 from cacheproxy.tiers.keyed import KeyedTiers
@@ -56,6 +57,7 @@ class Learning:
         spare_work: SpareWork,
         purge: Callable[[Scope], Awaitable[int]],
         metrics: Metrics,
+        wrong_hits: WrongHits | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
@@ -68,6 +70,7 @@ class Learning:
             spare_work: runs what nobody waits for.
             purge: removes entries from the store.
             metrics: counts.
+            wrong_hits: shows operators the hits that were wrong.
             now: Unix time, seconds.
         """
         self._models = models
@@ -78,6 +81,7 @@ class Learning:
         self._spare_work = spare_work
         self._purge = purge
         self._reports = metrics.cache_reports
+        self._wrong_hits = wrong_hits or WrongHits()
         self._now = now
         self._removals = BackgroundTasks()
         self._picks: OrderedDict[bytes, Pick] = OrderedDict()
@@ -125,7 +129,7 @@ class Learning:
             _asked(state),
             neighbour.text,
             pick,
-            lambda: self._removals.start(self._remove_wrong(neighbour)),
+            lambda: self._removals.start(self._remove_wrong(neighbour, near.score)),
         )
 
     async def report(self, namespace: Namespace, key: bytes, score: float | None) -> int:
@@ -149,6 +153,7 @@ class Learning:
         except StoreError as error:
             raise Unavailable(f"the entry could not be removed: {error}") from error
         self._reports.labels(self._models.label_of(record.model)).inc()
+        self._note(record, score, "report")
         likeness, pick = self._models.answered(record.model), self._picks.get(key)
         if likeness is not None and likeness.evidence is not None and pick and score is not None:
             likeness.evidence.reported(namespace.id, pick)
@@ -192,11 +197,20 @@ class Learning:
             asked = _asked(state)
             await likeness.evidence.missed(record.namespace_id, asked, record.text, near)
 
-    async def _remove_wrong(self, record: CompletionRecord) -> None:
+    async def _remove_wrong(self, record: CompletionRecord, score: float) -> None:
+        self._note(record, score, "judge")
         try:
             await self.remove(record)
         except StoreError as error:
             logger.warning("a wrong entry could not be removed: %s", error)
+
+    def _note(self, record: CompletionRecord, score: float | None, found_by: FoundBy) -> None:
+        self._wrong_hits.add(
+            *(self._models.label_of(record.model), record.namespace_id, record.key),
+            score=score,
+            found_by=found_by,
+            at=self._now(),
+        )
 
     def _remember(self, key: bytes, pick: Pick) -> None:
         self._picks[key] = pick

@@ -4,7 +4,7 @@ An entry that is rewritten meanwhile gets a higher id, so that it is read later,
 """
 
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,17 +21,21 @@ _ROWS = 256
 
 _LAST = "SELECT max(id) FROM (SELECT id FROM entries WHERE id > ? ORDER BY id LIMIT ?)"
 
-_SLICE = """
+_ENTRIES = """
 SELECT
     key, lower(hex(substr(partition, 1, 16))) AS namespace, lower(hex(model)), lower(hex(context)),
     expires_at, generation, record, probe,
     (SELECT group_concat(lower(hex(substr(tag, 17))), ',') FROM tags
      WHERE tags.key = standing_entries.key)
 FROM standing_entries
-WHERE id > ?1 AND id <= ?2 AND expires_at > ?3
+WHERE """
+
+_SLICE = f"""{_ENTRIES} id > ?1 AND id <= ?2 AND expires_at > ?3
     AND (?4 IS NULL OR namespace IN (SELECT value FROM json_each(?4)))
 ORDER BY id
-"""
+"""  # noqa: S608
+
+_ONE = f"{_ENTRIES} key = ?1 AND expires_at > ?2"
 
 
 class _Slice(NamedTuple):
@@ -69,26 +73,34 @@ class Scan:
         if last is None:
             return _Slice([], None, connection.incarnation)
         rows = connection.execute(_SLICE, (after, last, now, self._wanted)).fetchall()
-        return _Slice([self._entry(*row) for row in rows], last, connection.incarnation)
+        entries = [_entry(self._ids, *row) for row in rows]
+        return _Slice(entries, last, connection.incarnation)
 
-    def _entry(
-        self,
-        key: bytes,
-        namespace: str,
-        model: str,
-        context: str,
-        expires_at: float,
-        generation: int,
-        record: bytes,
-        probe: bytes | None,
-        tags: str | None,
-    ) -> Entry:
-        return Entry(
-            key,
-            Partition(self._ids.get(namespace, Hashed(namespace)), Hashed(model), Hashed(context)),
-            record,
-            expires_at,
-            tuple(map(Hashed, tags.split(","))) if tags else (),
-            None if probe is None else np.frombuffer(probe, "<f4"),
-            generation,
-        )
+
+def read_entry(connection: Connection, key: bytes, now: float) -> Entry | None:
+    """Return the live entry of a key."""
+    row = connection.execute(_ONE, (key, now)).fetchone()
+    return None if row is None else _entry({}, *row)
+
+
+def _entry(
+    ids: Mapping[str, str],
+    key: bytes,
+    namespace: str,
+    model: str,
+    context: str,
+    expires_at: float,
+    generation: int,
+    record: bytes,
+    probe: bytes | None,
+    tags: str | None,
+) -> Entry:
+    return Entry(
+        key,
+        Partition(ids.get(namespace, Hashed(namespace)), Hashed(model), Hashed(context)),
+        record,
+        expires_at,
+        tuple(map(Hashed, tags.split(","))) if tags else (),
+        None if probe is None else np.frombuffer(probe, "<f4"),
+        generation,
+    )

@@ -31,7 +31,7 @@ from cacheproxy.stores.embedded.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.scan import Scan
+from cacheproxy.stores.embedded.scan import Scan, read_entry
 from cacheproxy.stores.embedded.shares import StoreShares, StoreTermsOf, equal
 from cacheproxy.stores.embedded.uses import Uses
 from cacheproxy.stores.protocol import (
@@ -219,6 +219,11 @@ class EmbeddedStore:
             usage = await self._reader.run(rows.measure)
             namespaces = await self._reader.run(rows.count_namespaces)
         return Census(usage.entries, usage.live_bytes, namespaces)
+
+    async def entry(self, key: bytes) -> Entry | None:
+        """Return the live entry of a key with all that is kept beside its record."""
+        with self._calls.one():
+            return await self._reader.run(read_entry, key, self._now())
 
     def scan(self, namespace_ids: Collection[str] | None = None) -> AsyncIterator[list[Entry]]:
         """Yield all live entries in parts, or those of some namespaces."""

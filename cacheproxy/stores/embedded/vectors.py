@@ -135,7 +135,7 @@ class PartitionIndex:
         self.graph, self.codes, self.last_id = graph, codes, last_id
         self.indexed, self.ready = 0, True
         self._most_nodes = len(graph)
-        self._unchecked = graph.keys[:]
+        self._unchecked = np.asarray(graph.keys[:], np.uint64)
 
     def check_some(self, connection: Connection) -> bool:
         """Remove those of a slice of the restored nodes that have no row; return whether all are

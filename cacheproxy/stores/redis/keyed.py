@@ -92,6 +92,11 @@ class KeyedStore(Generic[P]):
         with self._calls.one():
             return await self._purge_tasks.run(self._purging.purge(scope, progress))
 
+    async def entry(self, key: bytes) -> Entry | None:
+        """Return the live entry of a key with all that is kept beside its record."""
+        with self._calls.one():
+            return await self._records.entry(key)
+
     async def scan(
         self, namespace_ids: Collection[str] | None = None
     ) -> AsyncIterator[list[Entry]]:

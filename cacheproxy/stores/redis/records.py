@@ -68,6 +68,15 @@ class RedisRecords:
         is_purged = self._purging.forbid(key, namespace, tags, stored.generation)
         return None if is_purged else stored.record
 
+    async def entry(self, key: bytes) -> Entry | None:
+        """Return the live entry of a key with all that is kept beside its record.
+
+        Raises:
+            StoreError: Redis did not answer.
+        """
+        found = await self._read([entry_name(key)], {})
+        return found[0] if found else None
+
     async def scan(self, namespace_ids: Collection[str] | None) -> AsyncIterator[list[Entry]]:
         """Yield all live entries in parts, or those of some namespaces; some may come twice.
 

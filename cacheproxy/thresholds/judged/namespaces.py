@@ -25,6 +25,7 @@ from cacheproxy.thresholds.judged.learned import LearnedScore
 from cacheproxy.thresholds.judged.limits import Sensitivity
 from cacheproxy.thresholds.judged.pooled import PooledScore
 from cacheproxy.thresholds.judged.thresholds import JudgedThresholds, Pick, Standing
+from cacheproxy.thresholds.past import ThresholdChange, ThresholdPast
 
 _NAMESPACES = 200
 """Namespaces of a model with evidence in memory, up to 0.3 MB each; the one that was used longest
@@ -49,6 +50,7 @@ class JudgedAccount:
         alarms: how often the evidence was in doubt, by kind.
         hits: semantic hits since the start of this process.
         saved_s: the upstream's time that they saved, seconds.
+        changes: how the threshold moved, as this process saw it.
     """
 
     namespace_id: str
@@ -58,6 +60,7 @@ class JudgedAccount:
     alarms: Mapping[str, int]
     hits: int
     saved_s: float
+    changes: Sequence[ThresholdChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class JudgedNamespace:
     usual_s: float = 0.0
     shown: tuple[int, int, bool, bool] | None = None
     shown_alarms: dict[str, int] = field(default_factory=dict)
+    past: ThresholdPast = field(default_factory=ThresholdPast)
 
     @property
     def was_shared(self) -> bool:
@@ -268,6 +272,7 @@ class JudgedNamespaces:
                 alarms=dict(thresholds.alarms),
                 hits=namespace.hits,
                 saved_s=namespace.saved_s,
+                changes=namespace.past.changes(),
             )
 
     def with_news(self) -> list[tuple[str, JudgedNamespace]]:
@@ -294,6 +299,7 @@ class JudgedNamespaces:
         namespace.shown = current
         standing = thresholds.standing()
         threshold = standing.threshold if thresholds.is_open else None
+        namespace.past.note(self._now(), threshold, standing.certificate.upper)
         self._metrics.semantic_namespaces.set(
             self._model,
             namespace_id,

@@ -135,8 +135,8 @@ def main(
 
 
 def _quantiles(ms: NDArray[np.float64]) -> str:
-    p50, p99 = np.quantile(ms, (0.5, 0.99))
-    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {ms.max():.1f} ms"
+    median, p99 = np.quantile(ms, (0.5, 0.99))
+    return f"p50 {median:.2f} ms, p99 {p99:.2f} ms, longest {ms.max():.1f} ms"
 
 
 def _probes(
@@ -155,7 +155,8 @@ def _probes(
         starts = range(0, len(texts), 1000)
         parts = (tokenizer.encode(texts[start : start + 1000]) for start in starts)
         rows = np.concatenate([asyncio.run(probe.encode(part)) for part in parts])
-        return rows[np.linalg.norm(rows, axis=1) > 0.5]
+        kept: Floats = rows[np.linalg.norm(rows, axis=1) > 0.5]
+        return kept
 
     return encoded(stored), encoded(asked)
 

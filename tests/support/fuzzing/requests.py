@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgspec
 from items_harness import small_tokenizer
 
-from cacheproxy.admin.app import _DECODER as PURGE_DECODER
+from cacheproxy.admin.app import _PURGES as PURGE_DECODER
 from cacheproxy.api.access.key_ring import KeyRing, hash_key
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.control import parse_control
