@@ -34,14 +34,12 @@ def _merge(lists: Iterable[list[dict[str, Any]]], saved: str) -> list[dict[str, 
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for namespace in (namespace for one in lists for namespace in one):
         found.setdefault((namespace.get("model", ""), namespace["id"]), []).append(namespace)
-    return [
-        {
-            **max(ones, key=_labels),
-            "hits": sum(one["hits"] for one in ones),
-            saved: round(sum(one[saved] for one in ones), 3),
-        }
-        for ones in found.values()
-    ]
+    merged = []
+    for ones in found.values():
+        best: dict[str, Any] = max(ones, key=_labels)
+        hits = sum(one["hits"] for one in ones)
+        merged.append({**best, "hits": hits, saved: round(sum(one[saved] for one in ones), 3)})
+    return merged
 
 
 def _labels(namespace: dict[str, Any]) -> float:

@@ -19,12 +19,6 @@ def _suited(value):
     return [_suited(each) for each in value]
 
 
-_COMPLETION = {
-    "model": "gpt-test",
-    "temperature": 0,
-    "messages": [{"role": "user", "content": "What is a cache?"}],
-}
-
 _EMBEDDING = (
     *("/v1/embeddings", "/embed", "/", "/similarity", "/tokenize"),
     *("/api/embed", "/api/embeddings", "/api/show", "/v1/embed", "/v2/embed"),
@@ -55,9 +49,6 @@ def map_body(context, body):
     if isinstance(body, dict) and path.endswith("/rerank"):
         # Schemas take 2.0 as a whole number; nobody writes counts like that, and msgspec does not.
         return {name: int(each) if _is_whole(each) else each for name, each in body.items()}
-    if isinstance(body, dict) and path == "/admin/find" and isinstance(body.get("request"), dict):
-        # What a completion request may be is left to its upstream: most generated ones have no key.
-        return {**body, "request": _COMPLETION, "api": "chat"}
     if not isinstance(body, dict) or path not in _EMBEDDING:
         return body
     body = dict(body)
