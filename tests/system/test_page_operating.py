@@ -198,9 +198,7 @@ def test_the_namespaces_figures_are_those_of_the_metrics(busy, page):
                 answers = sum_of(told, "namespace_answers_total", outcome=tier, **labels)
                 counts[tier] = int(answers)
             misses = sum_of(told, "namespace_answers_total", outcome="miss", **labels)
-            counts["lookups"] = int(misses) + sum(
-                counts[one] for one in ("hot", "exact", "semantic")
-            )
+            counts["lookups"] = int(misses) + sum(counts[one] for one in TIERS)
         for model in (MODEL, "gpt-test"):
             ours = [counts for (_, one), counts in counted.items() if one == model]
             lookups = sum_of(told, "lookups_total", model=model, tier="hot")
@@ -213,10 +211,7 @@ def test_the_namespaces_figures_are_those_of_the_metrics(busy, page):
         return {
             named: [
                 f"{one['lookups']:,}",
-                *(
-                    f"{100 * one[tier] / one['lookups']:.1f} %"
-                    for tier in ("hot", "exact", "semantic")
-                ),
+                *(f"{100 * one[tier] / one['lookups']:.1f} %" for tier in TIERS),
                 f"{one['tokens']}" if one["tokens"] else NONE,
                 f"{one['cost']:.4f}" if one["cost"] else NONE,
             ]
