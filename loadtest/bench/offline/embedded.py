@@ -125,9 +125,9 @@ def main(
         f" of the {(best > _NEAR).mean():.0%} whose nearest has a score above {_NEAR}"
     )
     click.echo(f"lookup by probe: {_quantiles(opened.times_ms)}")
-    each_us = 1e6 * opened.written_s / opened.written
+    more_us = 1e6 * opened.written_s / opened.written
     click.echo(
-        f"{opened.written} more entries written and indexed, {each_us:.0f} us each; meanwhile,"
+        f"{opened.written} more entries written and indexed, {more_us:.0f} us each; meanwhile,"
     )
     click.echo(f"the snapshot {'' if opened.is_renewed else 'not '}renewed:")
     click.echo(f"lookup by probe: {_quantiles(opened.times_beside_ms)}")
