@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from cacheproxy.errors import BadRequest, NotCached, Unavailable, UpstreamFailed
-from cacheproxy.keys import Namespace, key_scope
+from cacheproxy.keys import Namespace
 from cacheproxy.routes.chat.learning import Learning
 from cacheproxy.routes.chat.likeness import Near
 from cacheproxy.routes.chat.models import ChatModels
@@ -100,7 +100,7 @@ class CompletionsRoute:
         scope = self._calls.scope_of(request.model, client)
         state = CompletionState(request, namespace.id, control, client, scope)
         if request.bypass is None and not control.no_store:
-            state.key = _key(request, namespace.id, scope)
+            state.key = request.key(namespace.id, scope)
             if cached := await self._from_tiers(state, repeated):
                 return cached
             if control.read_only:
@@ -119,7 +119,20 @@ class CompletionsRoute:
                 cached = self._from_stale(state)
             if cached is not None:
                 return cached
-        return await self._from_semantic(state) if state.control.keeps else None
+        cached = await self._from_semantic(state) if state.control.keeps else None
+        return cached or (self._finished_since(state) if state.control.reads else None)
+
+    def _finished_since(self, state: CompletionState) -> Cached | None:
+        """Return what another request has finished while this one was looked up in the store."""
+        tier: Outcome = "hot"
+        if entry := self._tiers.hot.get(state.key):
+            found: Found[CompletionRecord] | None = Found(entry.record, entry)
+        else:
+            tier, found = "exact", self._tiers.from_writeback(state.namespace_id, state.key)
+        if found is None or not self._suits(found.record, state) or not self.is_fresh(found.record):
+            return None
+        self._counts(state.request.model).count(tier, hits=1)
+        return Cached(found.record, tier, found.hot_entry, state.stages_s)
 
     def is_fresh(self, record: CompletionRecord) -> bool:
         """Return whether a record answers a stream without usage."""
@@ -144,7 +157,7 @@ class CompletionsRoute:
                 "each caller of this model has entries of its own; give the key, which is in the"
                 " answer's X-Cacheproxy-Entry"
             )
-        return _key(request, namespace_id, scope)
+        return request.key(namespace_id, scope)
 
     def _as_cached(self, request: CompletionRequest, namespace_id: str) -> CompletionRequest:
         if request.bypass == "tools" and self._caches_tools(namespace_id):
@@ -282,7 +295,3 @@ class CompletionsRoute:
 
     def _counts(self, model: str) -> LookupCounts:
         return self._counts_of_label(self._models.label_of(model))
-
-
-def _key(request: CompletionRequest, namespace_id: str, scope: str) -> bytes:
-    return key_scope(namespace_id, request.dialect, scope).of_text(request.canonical())

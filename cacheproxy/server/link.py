@@ -24,7 +24,7 @@ from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import Answer
 from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.telemetry.namespace_traffic import Tally
+from cacheproxy.telemetry.namespaces.traffic import Tally
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from cacheproxy.server.link import (
 from cacheproxy.server.listeners import join
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.merged import Family
-from cacheproxy.telemetry.namespace_traffic import Tally
+from cacheproxy.telemetry.namespaces.traffic import Tally
 
 _PREPARE_S = 10.0
 """How long a worker may take to make ready for other settings; a busy one takes milliseconds."""

@@ -21,8 +21,8 @@ from prometheus_client import (
 )
 
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
-from cacheproxy.telemetry.namespace_gauges import NamespaceGauge, NamespaceGauges
-from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces, NamespaceTallies
+from cacheproxy.telemetry.namespaces.gauges import NamespaceGauge, NamespaceGauges
+from cacheproxy.telemetry.namespaces.traffic import BusiestNamespaces, NamespaceTallies
 from cacheproxy.telemetry.reload_metrics import RELOADED_AT, ReloadMetrics
 
 # A creation time beside every series would double the size of a scrape for no reader.

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from cacheproxy.telemetry.metrics import PROCESS_MERGES, Merge
-from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces
+from cacheproxy.telemetry.namespaces.traffic import BusiestNamespaces
 from cacheproxy.telemetry.reload_metrics import ReloadMetrics
 
 

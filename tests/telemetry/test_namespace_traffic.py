@@ -1,8 +1,8 @@
 from prometheus_client import CollectorRegistry
 
 from cacheproxy.keys import Namespace, short_id
-from cacheproxy.telemetry.namespace_gauges import OTHER
-from cacheproxy.telemetry.namespace_traffic import BusiestNamespaces, NamespaceTallies
+from cacheproxy.telemetry.namespaces.gauges import OTHER
+from cacheproxy.telemetry.namespaces.traffic import BusiestNamespaces, NamespaceTallies
 
 
 class Clock:

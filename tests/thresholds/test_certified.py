@@ -4,7 +4,7 @@ import pytest
 
 from cacheproxy.keys import Namespace, short_id
 from cacheproxy.telemetry.metrics import Metrics
-from cacheproxy.telemetry.namespace_gauges import OTHER, SHOWN
+from cacheproxy.telemetry.namespaces.gauges import OTHER, SHOWN
 from cacheproxy.thresholds.certified import _NAMESPACES, CertifiedThresholds
 from cacheproxy.thresholds.promise import Promise
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from cacheproxy.errors import BadRequest
-from cacheproxy.keys import encode_fields
+from cacheproxy.keys import encode_fields, key_scope
 from cacheproxy.routes.chat.signature import signature_of
 from cacheproxy.validation import refusal
 
@@ -89,6 +89,10 @@ class CompletionRequest:
     fields: dict[str, Any]
     divided: Divided | None = None
     keeps_tool_calls: bool = False
+
+    def key(self, namespace_id: str, scope: str) -> bytes:
+        """Return the key [32 bytes] of its entry in a namespace and the scope of a caller."""
+        return key_scope(namespace_id, self.dialect, scope).of_text(self.canonical())
 
     def canonical(self) -> str:
         """Return what the answer depends on, the same for the same requests."""

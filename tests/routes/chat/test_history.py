@@ -234,3 +234,25 @@ def test_what_is_served_was_answered_in_full_to_the_same_tenants_same_question(
 
     asyncio.run(run())
     assert not caplog.records  # such as an exception that nobody expects
+
+
+@pytest.mark.parametrize("hot_bytes", [0, 100_000])
+@pytest.mark.parametrize("api", APIS)
+def test_what_was_finished_while_the_store_was_asked_is_not_asked_for_again(
+    monkeypatch, api, hot_bytes
+):
+    monkeypatch.setattr(FaultyStore, "lookups_at_once", 2)
+
+    async def run():
+        harness = Harness(api, [], hot_bytes)
+        harness.store.stall()
+        late = asyncio.ensure_future(harness.answer("acme", "Why?", "plain"))
+        while not harness.store.calls:
+            await asyncio.sleep(0)
+        stalled, harness.store.stalled = harness.store.stalled, None
+        await harness.answer("acme", "Why?", "plain")
+        stalled.set()
+        await late
+        assert harness.upstreams.count == 1
+
+    asyncio.run(run())

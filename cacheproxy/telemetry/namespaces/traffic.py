@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily
 
 from cacheproxy.keys import short_id
-from cacheproxy.telemetry.namespace_gauges import OTHER
+from cacheproxy.telemetry.namespaces.gauges import OTHER
 
 OUTCOMES = ("hot", "exact", "semantic", "miss", "bypass")
 

@@ -1,0 +1,1 @@
+"""What namespaces are told apart by in the metrics, with bounds: gauges, and traffic."""
