@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 
-_HEADER = re.compile(r"\s*\[+([^\[\]]+)\]+\s*(#.*)?")
-_KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_HEADER = re.compile(r"\[{1,2}([^\[\]]+)\]")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 
 
@@ -16,11 +15,12 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     """
     table: list[str] = []
     best, best_depth = None, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.fullmatch(line):
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        key, equals, _ = line.partition("=")
+        if header := _HEADER.match(line):
             place = table = _parts(header[1])
-        elif key := _KEY.match(line):
-            place = [*table, *_parts(key[1])]
+        elif equals and not line.startswith("#"):
+            place = [*table, *_parts(key)]
         else:
             continue
         if best_depth < len(place) and list(path[: len(place)]) == place:

@@ -106,7 +106,8 @@ async def costs_nothing(load, seconds: float = 0.7) -> None:
     """Check that requests do not wait for the store any more."""
     answers = await load.run(seconds)
     assert len(answers) > 10
-    assert median_store_ms(answers) < 1
+    # One that waits takes the store's deadline.
+    assert median_store_ms(answers) < 10
 
 
 def hit_share(answers) -> float:

@@ -29,6 +29,7 @@ from cacheproxy.stores.redis.link import RedisLink
 from cacheproxy.stores.redis.purges import RedisPurges
 from cacheproxy.stores.redis.store import RedisStore
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.thresholds.past import WrongHits
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.writeback import WriteBack
@@ -146,6 +147,7 @@ class SimServer:
             upstreams=Upstreams(settings.all_upstreams, METRICS),
             recorder=None,
             tenants=tenants,
+            wrong_hits=WrongHits(),
             meters=Meters(tenants.limits(), lambda whose: METRICS.shed.labels(whose).inc()),
         )
         self.embeddings = Embeddings(self.parts)

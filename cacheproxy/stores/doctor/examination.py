@@ -154,8 +154,11 @@ def _check_file(path: Path | None) -> Finding | None:
 
 async def _entries(settings: Settings) -> AsyncIterator[Finding]:
     wants_search = settings.semantic.mode != "off"
-    one = make_store(settings)
-    other = None if settings.is_in_memory else make_store(settings)
+    # A store that is slow, once or always, is told of by its round trips.
+    cache = settings.cache.model_copy(update={"deadline_ms": 1000 * _ASK_S})
+    patient = settings.model_copy(update={"cache": cache})
+    one = make_store(patient)
+    other = None if settings.is_in_memory else make_store(patient)
     opened = [one] if other is None else [one, other]
     try:
         for store in opened:

@@ -13,6 +13,7 @@ from cacheproxy.modelkit.building.calibrate import TokenGroups
 from cacheproxy.modelkit.building.graph import float_graph, half_graph, int8_graph
 from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.weights import encoder_from_tensors, read_encoder
+from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import load_manifest
 
 MODEL = "all-MiniLM-L6-v2"
@@ -38,7 +39,7 @@ def small_encoder(model):
 
 @pytest.fixture(scope="module")
 def small_int8(small_encoder):
-    return quantize(small_encoder, TokenGroups(random_groups(200)), 8)
+    return quantize(small_encoder, TokenGroups(random_groups(200)), weight_bits(isa_class()))
 
 
 def test_the_float_graph_is_the_architectures_definition(small_encoder, model):

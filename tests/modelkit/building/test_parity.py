@@ -21,6 +21,7 @@ from cacheproxy.modelkit.building.calibrate import TokenGroups
 from cacheproxy.modelkit.building.graph import float_graph, int8_graph
 from cacheproxy.modelkit.building.quantize import quantize
 from cacheproxy.modelkit.building.weights import read_encoder
+from cacheproxy.modelkit.isa import isa_class, weight_bits
 from cacheproxy.modelkit.manifest import load_manifest
 
 SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
@@ -110,7 +111,7 @@ def test_vectors_are_those_of_transformers(small_model, embed_reference, tmp_pat
 
     assert np.abs(vectors - expected).max() <= TOLERANCE
     groups = TokenGroups([rng.integers(0, config["vocab_size"], (24, n)) for n in LENGTHS])
-    rough = OnnxEncoder(int8_graph(quantize(encoder, groups, 8)))
+    rough = OnnxEncoder(int8_graph(quantize(encoder, groups, weight_bits(isa_class()))))
     vectors = np.concatenate([rough.encode(np.array([text])) for text in texts])
     assert np.sum(vectors * expected, axis=1).min() > 0.99
 
@@ -190,6 +191,6 @@ def test_scores_are_those_of_transformers(score_reference, tmp_path, architectur
     assert scores.shape == (len(pairs), 1)
     assert np.abs(scores - expected).max() <= TOLERANCE * np.abs(expected).max()
     groups = TokenGroups([np.stack([p for p in pairs if len(p) == n]) for n in LENGTHS[1:]])
-    rough = OnnxEncoder(int8_graph(quantize(encoder, groups, 8)))
+    rough = OnnxEncoder(int8_graph(quantize(encoder, groups, weight_bits(isa_class()))))
     scores = np.concatenate([rough.encode(pair[None]) for pair in pairs])
     assert np.corrcoef(scores[:, 0], expected[:, 0])[0, 1] > 0.99

@@ -17,13 +17,14 @@ async def test_a_store_opens_without_its_server_and_finds_it_later(start_redis, 
     server = start_redis()
     server.stop()
     async with opened(server.url) as store:
-        assert len(caplog.records) == 1
+        assert caplog.records
         begun = time.monotonic()
         for _ in range(100):
             assert await failure_of(store.get_many([key("a")])) == "connection"
         assert await failure_of(store.nearest(PARTITION, random_probes(1))) == "connection"
         assert await failure_of(store.put_many(entries(["a"]))) == "connection"
         assert time.monotonic() - begun < 5
+        assert len(caplog.records) < 10
         server.start()
         await until(lambda: store.get_many([key("a")]))
         await until(lambda: store.put_many(entries(["a"], probes=random_probes(1))))
