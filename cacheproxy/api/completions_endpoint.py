@@ -272,10 +272,7 @@ class CompletionsEndpoint:
         visit.status = status
         self._requests.labels(self._dialect.name, visit.model, str(status)).inc()
         self._tallies.of(visit.model, visit.namespace_id).answers[outcome] += 1
-        if visit.traceparent is not None and (trace_id := visit.sampled_trace):
-            self._durations[outcome].observe_traced(total_s, trace_id)
-        else:
-            self._durations[outcome].observe(total_s)
+        self._durations[outcome].observe(total_s, visit.sampled_trace)
 
 
 def _form_of(request: CompletionRequest) -> str:

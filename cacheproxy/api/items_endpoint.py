@@ -221,10 +221,7 @@ class ItemsEndpoint(Generic[A, R]):
     def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
         visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
-        if visit.traceparent is not None and (trace_id := visit.sampled_trace):
-            self._durations[outcome].observe_traced(total_s, trace_id)
-        else:
-            self._durations[outcome].observe(total_s)
+        self._durations[outcome].observe(total_s, visit.sampled_trace)
 
     def _route_of(self, model: str | None) -> ItemsRoute[R]:
         name = self._default_model if model is None else model

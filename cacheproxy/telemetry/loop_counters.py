@@ -69,16 +69,13 @@ class LoopObservations:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count a value in its bucket."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def observe_traced(self, value: float, trace_id: str) -> None:
-        """Count a value, and keep it as its bucket's example with the trace in which it was."""
-        self.observe(value)
+    def observe(self, value: float, trace_id: str | None = None) -> None:
+        """Count a value; if the trace in which it was is recorded, it is its bucket's example."""
         bucket = bisect_left(self._bounds, value)
-        self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
+        self.counts[bucket] += 1
+        self.total += value
+        if trace_id is not None:
+            self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
 
 
 class LoopHistogram:
