@@ -193,7 +193,7 @@ def test_a_reading_of_ordinary_words_is_not_enough_of_a_caller_never_seen_before
 @pytest.mark.parametrize("name", [OPENAI_NAME, OWN_NAME])
 @pytest.mark.parametrize(
     ("text", "lead"),
-    [("John von Neumann", 6), ("Test Driven Development vs Behavior Driven Development", 5)],
+    [("John von Neumann", 6), ("Data Driven Development vs Market Driven Development", 5)],
 )
 def test_a_reading_of_a_few_ordinary_words_that_the_name_does_not_promise_is_not_enough(
     own, name, text, lead
