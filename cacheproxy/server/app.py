@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import SecretStr
 
@@ -145,20 +145,20 @@ class App:
         )
         operators = Operators(_secret(settings.admin.token), keys)
         self._reload_watching(journals, operators)
-        workers = AllWorkers(self._all_metrics.ask_all)
+        self._workers = AllWorkers(self._all_metrics.ask_all)
         self._all_metrics.answer = self._make_respondent().answer
         self.admin_edge = make_admin_app(
             self._parts.store,
             EntryFinder(
                 self._parts.store,
-                workers,
+                self._workers,
                 embedding=self._embeddings.routes,
                 reranking=self._reranking.routes,
                 key_of_request=self._completions.key_of if self._completions else None,
             ),
             self._describe,
             self._all_metrics,
-            workers,
+            self._workers,
             self.reloads.reload,
             journals[1],
             named=named_namespaces(settings),
@@ -300,7 +300,7 @@ class App:
             "hot": {"entries": len(hot), "size_bytes": hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
             "store": await describe_store(store, settings),
-            "semantic": self._describe_thresholds(),
+            "semantic": cast(Thresholds, await self._workers.thresholds()),
         }
 
     def _describe_thresholds(self) -> Thresholds:

@@ -241,6 +241,14 @@ def test_the_namespaces_figures_are_those_of_the_metrics(busy, page):
     put(page, "namespaces-filter", "")
 
 
+def test_the_figures_tell_of_the_semantic_tier_what_all_workers_know(busy):
+    expected = busy.admin.get("/admin/thresholds").json()
+
+    for _ in range(8):  # connections of their own, for both workers
+        told = httpx.get(f"{busy.admin.base_url}/admin/stats", headers=OPERATOR).json()
+        assert told["semantic"] == expected
+
+
 def test_a_namespace_tells_its_story(page):
     page.value(
         "[...document.querySelectorAll('#namespaces tr')]"
