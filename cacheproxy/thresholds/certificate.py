@@ -58,18 +58,18 @@ def certify(
     certified: Certificate | None = None
     best = Certificate(None, 0.0, 1.0, 0.0, float(needed))
     blocks: list[Stratum] = []
-    block = Stratum(0.0, 0.0, 0.0)
+    block_traffic = block_labels = block_errors = 0.0
     seen = failures = 0.0
     for band in range(BANDS - 1, -1, -1):
-        block = Stratum(
-            block.traffic + traffic[band], block.labels + labels[band], block.errors + errors[band]
-        )
-        if block.labels < BLOCK_LABELS:
+        block_traffic += traffic[band]
+        block_labels += labels[band]
+        block_errors += errors[band]
+        if block_labels < BLOCK_LABELS:
             continue
-        blocks.append(block)
-        seen += block.labels
-        marginal = (block.errors + 0.5) / (block.labels + 1)
-        block = Stratum(0.0, 0.0, 0.0)
+        blocks.append(Stratum(block_traffic, block_labels, block_errors))
+        seen += block_labels
+        marginal = (block_errors + 0.5) / (block_labels + 1)
+        block_traffic = block_labels = block_errors = 0.0
         upper = upper_limit(blocks, confidence)
         found = certificate_of(
             band, rate_of(blocks), upper, seen, max_error=max_error, error=1 - confidence

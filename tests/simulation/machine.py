@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,19 @@ INSTALLED = InstalledModel(
     probes=InstalledProbes(PROBE, Path("none")),
 )
 
-TOKENIZER = Tokenizer(INSTALLED.tokenizer_json, INSTALLED.max_tokens)
+
+class _Remembering(Tokenizer):
+    """The real tokenizer, which is asked once for each text: there are few."""
+
+    def __init__(self, installed: InstalledModel) -> None:
+        super().__init__(installed.tokenizer_json, installed.max_tokens)
+        self._ids = lru_cache(10_000)(lambda text: super(_Remembering, self).encode([text])[0])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(self._ids(text)) for text in texts]
+
+
+TOKENIZER = _Remembering(INSTALLED)
 
 
 def true_vector(ids: Sequence[int], serial: int) -> np.ndarray:

@@ -124,7 +124,7 @@ class Play(Steps):
     def _until(self, when: float) -> None:
         reached: list[bool] = []
         self.world.call_at(when, reached.append, True)
-        self.world.run(lambda: bool(reached))
+        self.world.run(reached.__len__)
 
     def _wrote(self, name: bytes, value: Any) -> None:
         """Strike at the moment at which Redis has executed a write and nobody knows yet."""

@@ -7,6 +7,7 @@ intervene between all others. Keys expire by the clock of this machine.
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,11 @@ _FLOORS = b"cp:{shared}:floors"
 
 def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
+
+
+@cache
+def _method_of(command: str) -> str:
+    return f"_{command.lower().replace('.', '_')}_"
 
 
 class Session:
@@ -92,7 +98,7 @@ class RedisPeer:
             session.queued.append(command)
             return b"QUEUED"
         try:
-            return getattr(self, f"_{name.lower().replace('.', '_')}_")(session, *command[1:])
+            return getattr(self, _method_of(name))(session, *command[1:])
         except exceptions.ResponseError as error:
             return error
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 
 from cacheproxy.stores.embedded import notices, rows
 from tests.simulation.nature import nature_of
@@ -18,7 +17,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.play import Play
 from tests.simulation.world import Stuck, World
 
-_RUNS_PER_COLLECTION = 20
+_RUNS_PER_COLLECTION = 4
 
 _LOG = logging.getLogger("cacheproxy")
 
@@ -51,26 +50,24 @@ def _small_slices() -> Iterator[None]:
         rows.WRITE_ROWS = notices.WRITE_ROWS = before
 
 
-_runs = count(1)
 _over: list[Play] = []
 
 
 @contextmanager
 def _no_collection(play: Play) -> Iterator[None]:
-    """Keep the garbage collector out of a world: when it runs depends on what ran before."""
-    was_collecting = gc.isenabled()
-    gc.disable()
-    number = next(_runs)
-    if number == 1:
-        gc.freeze()  # what was imported is not looked through again
+    """Keep the garbage collector out of a world: when it runs depends on what ran before.
+
+    It stays off between worlds, as it would look through those that have just ended each time.
+    """
+    if gc.isenabled():
+        gc.disable()
+        gc.freeze()  # what was imported is not looked through, either
     try:
         yield
     finally:
         _over.append(play)
-        if number % _RUNS_PER_COLLECTION == 0:
+        if len(_over) == _RUNS_PER_COLLECTION:
             _collect()
-        if was_collecting:
-            gc.enable()
 
 
 def _collect() -> None:
@@ -109,6 +106,8 @@ def run(plan: Plan, *, without: str | None = None, is_traced: bool = False) -> O
     heard = _Heard(world)
     _LOG.addHandler(heard)
     propagates, _LOG.propagate = _LOG.propagate, False
+    level = _LOG.level
+    _LOG.setLevel(logging.ERROR)  # so that no record is made of what is not heard
     try:
         with warnings.catch_warnings(), _no_collection(play), nature_of(world), _small_slices():
             warnings.simplefilter("ignore", RuntimeWarning)  # of tasks that were killed
@@ -120,6 +119,7 @@ def run(plan: Plan, *, without: str | None = None, is_traced: bool = False) -> O
     finally:
         _LOG.removeHandler(heard)
         _LOG.propagate = propagates
+        _LOG.setLevel(level)
     model.finish()
     told = f"{world.now!r} {world.steps} {play.peer.commands} {sorted(model.seen.items())}"
     digest = hashlib.sha256(f"{told} {model.broken}".encode()).hexdigest()[:16]

@@ -87,7 +87,8 @@ class Steps:
 
     def take(self, step: Step) -> None:
         """Let a step happen."""
-        self.tell(f"step {step.what} {step.server} {step.args}")
+        if self.world.trace is not None:
+            self.tell(f"step {step.what} {step.server} {step.args}")
         server = self.servers[step.server % len(self.servers)]
         getattr(self, f"_{step.what.replace(' ', '_')}")(server, **step.args)
 

@@ -5,11 +5,12 @@ runs) and killed (nothing of it ever runs again); its wall clock can be set, its
 """
 
 import asyncio
-import heapq
 import sys
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
 from itertools import count
 from random import Random
 from typing import Any
@@ -19,6 +20,9 @@ EPOCH_S = 1_700_000_000.0
 
 TICK_S = 2e-6
 """What running one callback takes: time never stands still while something is done."""
+
+_TASKS = 16
+"""After so many more tasks those that are done are let go: no collector then looks through them."""
 
 
 class Stuck(Exception):
@@ -41,12 +45,11 @@ class World:
         self.chance = Random(f"nature {seed}")  # noqa: S311
         self.faults: list[tuple[str, str]] = []
         self.loops: list[SimLoop] = []
-        self.mistake: BaseException | None = None  # of the simulation itself
         self.trace: list[str] | None = None
         self.disk_pause_s = 0.0
         self.steps = 0
-        self._ready: deque[tuple[SimLoop | None, asyncio.Handle]] = deque()
-        self._events: list[tuple[float, int, SimLoop | None, asyncio.Handle]] = []
+        self.ready: deque[tuple[SimLoop | None, Turn]] = deque()
+        self._events: list[tuple[float, int, SimLoop | None, Turn]] = []
         self._order = count()
         self._nature = SimLoop(self, "nature")
 
@@ -60,46 +63,42 @@ class World:
 
     def call_at(self, when: float, call: Callable[..., object], *args: Any) -> None:
         """Let nature do something at a time."""
-        handle = asyncio.Handle(call, args, self._nature)
-        self.push(when, None, handle)
+        heappush(self._events, (when, next(self._order), None, Turn(call, args, copy_context())))
 
     def call_in(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Let nature do something after a time."""
         self.call_at(self.now + seconds, call, *args)
 
-    def push(self, when: float, loop: "SimLoop | None", handle: asyncio.Handle) -> None:
-        """Run a handle at a time."""
-        heapq.heappush(self._events, (when, next(self._order), loop, handle))
+    def push(self, when: float, loop: "SimLoop", turn: "Turn") -> None:
+        """Let a process have a turn at a time."""
+        heappush(self._events, (when, next(self._order), loop, turn))
 
-    def run_soon(self, loop: "SimLoop | None", handle: asyncio.Handle) -> None:
-        """Run a handle once all that is ready has run."""
-        self._ready.append((loop, handle))
-
-    def run(self, is_done: Callable[[], bool], *, most_steps: int = 200_000) -> None:
+    def run(self, is_done: Callable[[], object], *, most_steps: int = 200_000) -> None:
         """Let things happen until something is done.
 
         Raises:
             Stuck: it will never be.
         """
-        ready, heap = self._ready, self._events
+        ready, heap = self.ready, self._events
         before = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=_close_generator)
         try:
             while not is_done():
-                if not ready:
-                    if not heap:
-                        raise Stuck("nothing is left to happen")
-                    when, _, loop, handle = heapq.heappop(heap)
-                    self.now = max(self.now, when)
+                if ready:
+                    loop, turn = ready.popleft()
+                elif heap:
+                    when, _, loop, turn = heappop(heap)
+                    if when > self.now:
+                        self.now = when
                 else:
-                    loop, handle = ready.popleft()
-                if handle._cancelled:
+                    raise Stuck("nothing is left to happen")
+                if turn.is_cancelled:
                     continue
                 if loop is not None:
                     if loop.is_dead:
                         continue
                     if loop.frozen_until > self.now:
-                        loop.backlog.append(handle)
+                        loop.backlog.append(turn)
                         continue
                 self.steps += 1
                 if self.steps > most_steps:
@@ -108,9 +107,12 @@ class World:
                 if loop is not self.loop:
                     self.loop = loop
                     events._set_running_loop(loop)
-                handle._run()
-                if self.mistake is not None:
-                    raise self.mistake
+                try:
+                    turn.context.run(turn.call, *turn.args)
+                except BaseException as error:
+                    if loop is None or isinstance(error, KeyboardInterrupt):
+                        raise  # a mistake of the simulation itself
+                    self.blame("unexpected", f"{loop.name}: {turn.call!r}: {error!r}")
         finally:
             self.loop = None
             events._set_running_loop(None)
@@ -120,7 +122,7 @@ class World:
         """Let nothing happen any more."""
         for loop in self.loops:
             loop.is_dead = True
-        self._ready.clear()
+        self.ready.clear()
         self._events.clear()
 
     def blame(self, kind: str, message: str) -> None:
@@ -134,6 +136,27 @@ def _close_generator(generator: Any) -> None:
         loop.create_task(generator.aclose())
 
 
+class Turn:
+    """One callback that will be run; what asyncio calls a handle, without what is not needed."""
+
+    __slots__ = ("args", "call", "context", "is_cancelled")
+
+    def __init__(
+        self, call: Callable[..., object], args: tuple[Any, ...], context: Context
+    ) -> None:
+        self.call, self.args, self.context = call, args, context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """Do not run it."""
+        self.is_cancelled = True
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        """Return whether it will not be run."""
+        return self.is_cancelled
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """The event loop of one process."""
 
@@ -142,12 +165,13 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.name = name
         self.is_dead = False
         self.frozen_until = 0.0
-        self.backlog: list[asyncio.Handle] = []
+        self.backlog: list[Turn] = []
         self.wall_offset_s = 0.0
         self.monotonic_offset_s = world.chance.uniform(0, 1e6)
         self.threads: dict[int, Any] = {}
         # Kept: what the process was doing when it was killed must not end in any way.
         self.tasks: list[asyncio.Task[Any]] = []
+        self._tidy_at = _TASKS
         world.loops.append(self)
 
     def freeze(self, seconds: float) -> None:
@@ -158,8 +182,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _thaw(self) -> None:
         if self.frozen_until <= self.world.now:
             backlog, self.backlog = self.backlog, []
-            for handle in backlog:
-                self.world.run_soon(self, handle)
+            self.world.ready.extend((self, turn) for turn in backlog)
 
     def kill(self) -> None:
         """Let nothing of this process ever run again."""
@@ -171,10 +194,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.world.now + self.monotonic_offset_s
 
     def call_soon(self, callback, *args, context=None):
-        handle = asyncio.Handle(callback, args, self, context)
+        turn = Turn(callback, args, copy_context() if context is None else context)
         if not self.is_dead:
-            self.world.run_soon(self, handle)
-        return handle
+            self.world.ready.append((self, turn))
+        return turn
 
     call_soon_threadsafe = call_soon
 
@@ -182,13 +205,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(self, when, callback, *args, context=None):
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        turn = Turn(callback, args, copy_context() if context is None else context)
         if not self.is_dead:
-            self.world.push(max(when - self.monotonic_offset_s, self.world.now), self, handle)
-        return handle
-
-    def _timer_handle_cancelled(self, handle):
-        pass
+            now = self.world.now
+            when -= self.monotonic_offset_s
+            self.world.push(when if when > now else now, self, turn)
+        return turn
 
     def create_future(self):
         return asyncio.Future(loop=self)
@@ -196,10 +218,12 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro, *, name=None, context=None):
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         self.tasks.append(task)
+        if len(self.tasks) == self._tidy_at:
+            self.tasks = [one for one in self.tasks if not one.done()]
+            self._tidy_at = len(self.tasks) + _TASKS
         return task
 
-    def get_debug(self):
-        return False
+    get_debug = bool  # False; each future asks, so it must not cost a call of Python code
 
     def is_running(self):
         return True
@@ -208,8 +232,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.is_dead
 
     def call_exception_handler(self, context):
-        if self.name == "nature":
-            self.world.mistake = context["exception"]
-        elif not self.is_dead and self.world.loop is not None:
+        if not self.is_dead and self.world.loop is not None:
             error = context.get("exception")
             self.world.blame("unexpected", f"{self.name}: {context['message']}: {error!r}")
