@@ -10,13 +10,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from cacheproxy.errors import UpstreamFailed
-from cacheproxy.upstreams.client import Upstream
 from cacheproxy.upstreams.fallback import Upstreams
+
+if TYPE_CHECKING:
+    from cacheproxy.upstreams.client import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ _LIST = msgspec.json.Decoder(_List)
 class _Listing:
     """What one upstream has said."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: "Upstream") -> None:
         self.upstream = upstream
         self.models: dict[str, UpstreamModel] = {}
         self.ask_at = float("-inf")
@@ -138,7 +140,7 @@ class Catalogue:
         listing.ask_at = self._monotonic() + _FRESH_S
 
 
-async def _fetch(upstream: Upstream) -> list[_Item]:
+async def _fetch(upstream: "Upstream") -> list[_Item]:
     answer = await upstream.get("models")
     try:
         body = await answer.read()

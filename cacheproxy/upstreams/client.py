@@ -7,8 +7,7 @@ with httpx (measured). What goes wrong becomes an `UpstreamFailed` that says wha
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 
 import aiohttp
@@ -21,16 +20,12 @@ from cacheproxy.settings.secrecy import ClientTls
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.request_trace import current_visit
-
-Headers = Sequence[tuple[bytes, bytes]]
+from cacheproxy.upstreams.head import CREDENTIALS, Head, Headers
 
 _PASSED_ON = "user-agent"
 _PASSED_ON_PREFIXES = ("openai-", "anthropic-", "x-stainless-")
 """Headers of the client that are passed on. This lists what is passed, not what is dropped, because
 credentials have many names. The request's id and trace come from its visit."""
-
-CREDENTIALS = (b"authorization", b"x-api-key")
-"""Headers in which callers send their own keys."""
 
 _ANTHROPIC_PATH = "messages"
 _ANTHROPIC_VERSION = "2023-06-01"
@@ -54,27 +49,6 @@ _ADDRESS_S = 1
 
 _RETRY_S = 1.0
 """When a tenant may come again that has too many requests at an upstream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The beginning of an answer.
-
-    Attributes:
-        status: the HTTP status.
-        content_type: its header as it came.
-        headers: those that may be passed on.
-        upstream: whose answer it is.
-    """
-
-    status: int
-    content_type: bytes
-    headers: Headers
-    upstream: str
-
-    def is_of(self, media_type: bytes) -> bool:
-        """Return whether the body is said to be of a type."""
-        return self.content_type.partition(b";")[0].strip().lower() == media_type
 
 
 class UpstreamResponse:

@@ -12,13 +12,16 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.timed_breaker import TimedBreaker
-from cacheproxy.upstreams.client import Upstream, UpstreamResponse
+
+if TYPE_CHECKING:
+    from cacheproxy.upstreams.client import Upstream, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class GuardedUpstream:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: "Upstream",
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -85,11 +88,12 @@ class Upstreams:
         Raises:
             ConfigError: the files for TLS of one of them cannot be used.
         """
-        changed = {
-            name: Upstream(name, given, self._metrics)
+        new = {
+            name: given
             for name, given in settings.items()
             if name not in self._all or self._all[name].upstream.settings != given
         }
+        changed = _make(new, self._metrics) if new else {}
 
         def commit() -> None:
             before = self._all
@@ -121,7 +125,7 @@ class Upstreams:
         """Whether any of them has chat models."""
         return any(one.upstream.settings.has_chat for one in self._all.values())
 
-    def all(self) -> list[Upstream]:
+    def all(self) -> "list[Upstream]":
         """Return the upstreams, in order."""
         return [one.upstream for one in self._all.values()]
 
@@ -151,7 +155,7 @@ class Upstreams:
         having = self._having(model)
         return having[0].upstream.settings if having else None
 
-    def any_for(self, model: str | None) -> Upstream:
+    def any_for(self, model: str | None) -> "Upstream":
         """Return the upstream that has a model, else the first one."""
         having = self._having(model) if model is not None else []
         return (having or list(self._all.values()))[0].upstream
@@ -174,7 +178,7 @@ class Upstreams:
 
     async def post(
         self, model: str, path: str, body: bytes, client: Mapping[bytes, bytes]
-    ) -> UpstreamResponse:
+    ) -> "UpstreamResponse":
         """Return the answer of the first upstream that has one; it must be closed.
 
         Raises:
@@ -196,7 +200,7 @@ class Upstreams:
         path: str,
         body: bytes,
         client: Mapping[bytes, bytes],
-    ) -> UpstreamResponse:
+    ) -> "UpstreamResponse":
         failure: UpstreamFailed | None = None
         refused: UpstreamResponse | None = None
         for one in having:
@@ -231,6 +235,13 @@ class Upstreams:
 
     def _having(self, model: str, path: str = "") -> list[GuardedUpstream]:
         return [one for one in self._all.values() if one.upstream.has(model, path)]
+
+
+def _make(settings: Mapping[str, UpstreamSettings], metrics: Metrics) -> "dict[str, Upstream]":
+    # Here, as a server without upstreams can do without the 8 MB that aiohttp takes.
+    from cacheproxy.upstreams.client import Upstream
+
+    return {name: Upstream(name, given, metrics) for name, given in settings.items()}
 
 
 def _unavailable(having: Sequence[GuardedUpstream]) -> Unavailable:

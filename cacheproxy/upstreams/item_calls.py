@@ -12,8 +12,8 @@ import msgspec
 
 from cacheproxy.errors import ApiError, Overloaded, UpstreamFailed
 from cacheproxy.inference.engine import Given, Inferred, Tasks
-from cacheproxy.upstreams.client import Head
 from cacheproxy.upstreams.fallback import Upstreams
+from cacheproxy.upstreams.head import Head
 
 MOST_INPUTS = 256
 """The most inputs in one call."""

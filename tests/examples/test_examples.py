@@ -1,7 +1,10 @@
 """The applications under docs/examples: started, used and tested as their pages say."""
 
+import ast
+import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,3 +125,26 @@ def test_every_application_has_a_page_that_says_how_to_start_and_test():
         assert "<!-- start -->" in page
         assert "<!-- test -->" in page
         assert len(page.splitlines()) < 90
+
+
+@pytest.mark.parametrize("name", ["highlights", "library", "rag-chat"])
+def test_what_an_application_imports_is_in_its_requirements(name):
+    # CI installs the requirements of all into one environment, where one may use another's.
+    files = list((EXAMPLES / name).rglob("*.py"))
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    imported = {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+    imported |= {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    own = {path.stem for path in (EXAMPLES / name).rglob("*")}
+    required = re.findall(r"^[\w-]+", (EXAMPLES / name / "requirements.txt").read_text(), re.M)
+
+    foreign = {module.split(".")[0] for module in imported} - set(sys.stdlib_module_names) - own
+    packages = {module.lower().replace("_", "-") for module in foreign}
+    assert packages
+    missing = {
+        one for one in packages if not any(f"{r.lower()}-".startswith(f"{one}-") for r in required)
+    }
+    assert not missing

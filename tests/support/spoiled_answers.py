@@ -16,7 +16,7 @@ from upstream import chunks, completion
 from cacheproxy.errors import UpstreamFailed
 from cacheproxy.routes.dialects.chunks import DONE
 from cacheproxy.routes.dialects.sse import data_event, named_event
-from cacheproxy.upstreams.client import Head
+from cacheproxy.upstreams.head import Head
 
 ENDS = (
     "whole",

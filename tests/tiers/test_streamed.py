@@ -9,7 +9,7 @@ from cacheproxy.errors import UpstreamFailed
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.flights import Flights
 from cacheproxy.tiers.streamed import StreamFlight
-from cacheproxy.upstreams.client import Head
+from cacheproxy.upstreams.head import Head
 
 HEAD = Head(200, b"text/event-stream", [], "u")
 KEY = b"k" * 32

@@ -10,7 +10,7 @@ from cacheproxy.routes.dialects.request import CompletionRequest, UserTurn
 from cacheproxy.routes.exchange import Control, Outcome
 from cacheproxy.tiers.hot import HotEntry
 from cacheproxy.tiers.streamed import Reader
-from cacheproxy.upstreams.client import Head
+from cacheproxy.upstreams.head import Head
 
 
 @dataclass(slots=True)

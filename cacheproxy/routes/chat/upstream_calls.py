@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from cacheproxy.errors import ApiError, BadRequest, UpstreamFailed
 from cacheproxy.fairness.meters import Meters
@@ -22,8 +23,11 @@ from cacheproxy.stores.purges import Purges
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.tiers.flights import Flights
 from cacheproxy.tiers.streamed import StreamFlight
-from cacheproxy.upstreams.client import CREDENTIALS, Head, UpstreamResponse
 from cacheproxy.upstreams.fallback import Upstreams
+from cacheproxy.upstreams.head import CREDENTIALS, Head
+
+if TYPE_CHECKING:
+    from cacheproxy.upstreams.client import UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +203,7 @@ class UpstreamCalls:
 
     async def _pass_stream(
         self,
-        response: UpstreamResponse,
+        response: "UpstreamResponse",
         dialect: Dialect,
         call: Call,
         keep: Callable[[Completion | None], None],
@@ -227,7 +231,7 @@ class UpstreamCalls:
         raise UpstreamFailed("the upstream broke off its answer", code="upstream_truncated")
 
 
-async def _read_out(response: UpstreamResponse) -> None:
+async def _read_out(response: "UpstreamResponse") -> None:
     """Read to the end of a stream whose last event has arrived."""
     try:
         async with asyncio.timeout(_LAST_BYTES_S):

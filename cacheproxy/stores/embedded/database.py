@@ -245,7 +245,9 @@ def _adopt(connection: Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(f"PRAGMA cache_size = -{16 * 2**10}")
+    # Each of three connections fills its own. 4 MiB hold the inner pages of the indexes; others are
+    # in the system's cache: with 60,000 entries, lookups and bulk writes were as fast as with 16.
+    connection.execute(f"PRAGMA cache_size = -{4 * 2**10}")
     if fresh:
         connection.executescript(
             f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"

@@ -17,8 +17,8 @@ from cacheproxy.routes.dialects.text import text_of
 from cacheproxy.routes.judging.judge import _usage
 from cacheproxy.thresholds.judged.asking import read_reply
 from cacheproxy.upstreams.catalogue import _LIST
-from cacheproxy.upstreams.client import Head
 from cacheproxy.upstreams.embedding import UpstreamEngine
+from cacheproxy.upstreams.head import Head
 from cacheproxy.upstreams.item_calls import _refused
 from cacheproxy.upstreams.reranking import UpstreamReranker
 from fuzzing.requests import DIALECTS
