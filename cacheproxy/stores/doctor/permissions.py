@@ -8,10 +8,10 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.stores.doctor.findings import Finding
-from cacheproxy.stores.redis.floors import FLOORS, GENERATION, RUNNING
 from cacheproxy.stores.redis.index import ENTRY_PREFIX
 from cacheproxy.stores.redis.link import Command, as_store_error
-from cacheproxy.stores.redis.notices import CHANNEL
+from cacheproxy.stores.redis.purging.floors import FLOORS, GENERATION, RUNNING
+from cacheproxy.stores.redis.purging.notices import CHANNEL
 
 _ENTRY = ENTRY_PREFIX + b"doctor"
 _INDEX = "cp:i3:doctor"

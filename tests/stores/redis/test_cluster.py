@@ -10,7 +10,7 @@ from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.entries import entry_name
-from cacheproxy.stores.redis.floors import GENERATION
+from cacheproxy.stores.redis.purging.floors import GENERATION
 from cacheproxy.stores.redis.url import ClusterNodes
 
 PARTITION = Partition("0123456789abcdef" * 2, "model")
