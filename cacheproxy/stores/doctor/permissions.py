@@ -32,11 +32,13 @@ _PLAIN: tuple[Command, ...] = (
     ("EXPIRE", FLOORS, 1),
     ("ZADD", FLOORS, 1, "doctor"),
     ("ZMSCORE", FLOORS, "doctor"),
+    ("ZRANGE", FLOORS, 0, -1),
     ("ZREMRANGEBYSCORE", FLOORS, 0, 0),
     ("SADD", RUNNING, "doctor"),
     ("SREM", RUNNING, "doctor"),
     ("SMEMBERS", RUNNING),
     ("PUBLISH", CHANNEL, ""),
+    ("WAIT", 0, 0),
 )
 _SEARCH: tuple[Command, ...] = (
     ("FT._LIST",),
@@ -46,7 +48,6 @@ _SEARCH: tuple[Command, ...] = (
     ("FT.DROPINDEX", _INDEX),
 )
 _CLUSTER: tuple[Command, ...] = (
-    ("ZRANGE", FLOORS, 0, -1),
     ("CLUSTER", "SLOTS"),
     ("EVAL", "return 1", 0),
 )

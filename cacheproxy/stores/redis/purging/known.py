@@ -43,6 +43,8 @@ class KnownPurges:
 
     def begun(self, name: str, generation: int) -> None:
         """Take note of a purge that removes entries."""
+        if name == SINCE:
+            return  # it is of nothing
         self._running[name] = max(generation, self._running.get(name, 0))
         self.remember(name, generation)
 
@@ -57,7 +59,7 @@ class KnownPurges:
     def remember(self, name: str, generation: int) -> None:
         """Take note of a purge that is over or has no entries to look for."""
         if name == SINCE:
-            return  # of nothing
+            return  # it is of nothing
         self._past[name] = max(generation, self._past.get(name, 0))
         self._past_until = self._now() + FLOORS_KEPT_S
         if len(self._past) > self._most_past:
