@@ -170,7 +170,7 @@ def evicted_floors_are_taken_for_none() -> Iterator[None]:
     def allow_without_floors(
         self: floors.Floors, scores: Any, purged_at: Callable[[str], int]
     ) -> list[bool]:
-        return allow(self, [scores[0] or b"0", *scores[1:]])
+        return allow(self, [scores[0] or b"0", *scores[1:]], lambda name: 0)
 
     with (
         patch.object(floors.Floors, "allow", allow_without_floors),
