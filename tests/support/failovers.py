@@ -16,10 +16,14 @@ from typing import Protocol
 
 import httpx
 from chatting import PATH, body_for
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis_server import RedisServer
 from redis_topology import SLOTS, SentinelPair, ThreeNodes
 from upstream import Exchange, completion
+
+_FIRST_SLOTS = {first for first, _ in SLOTS}
+"""By these, which are not moved, masters are known."""
 
 _QUESTIONS = [f"What is number {n}?" for n in range(12)]
 _TAGS = ("even", "odd")
@@ -38,6 +42,12 @@ class Topology(Protocol):
     def replica_of(self, master: RedisServer) -> RedisServer:
         """Return its replica."""
 
+    hows: tuple[str, ...]
+    """What is done, one after the other; methods of `Failovers`."""
+
+    def take_over(self, replica: RedisServer) -> None:
+        """Make a replica a master, though its master is well and does not know it."""
+
     def rejoin(self, old: RedisServer) -> None:
         """Have a master that was replaced, and runs, be a replica."""
 
@@ -48,6 +58,8 @@ class Topology(Protocol):
 class Pair:
     """A master, its replica, and a Sentinel."""
 
+    hows = "kill", "lag", "take_over", "freeze"
+
     def __init__(self, pair: SentinelPair) -> None:
         self._pair = pair
 
@@ -56,6 +68,9 @@ class Pair:
 
     def replica_of(self, master: RedisServer) -> RedisServer:
         return next(one for one in self._pair.servers if one is not master)
+
+    def take_over(self, replica: RedisServer) -> None:
+        self._pair.fail_over()
 
     def rejoin(self, old: RedisServer) -> None:
         with old.client() as client:  # at once: Sentinel takes its time
@@ -69,6 +84,8 @@ class Pair:
 
 class Cluster:
     """Three masters, each with a replica."""
+
+    hows = "lag", "move_slots", "take_over", "freeze", "kill"
 
     def __init__(self, cluster: ThreeNodes) -> None:
         self._cluster = cluster
@@ -91,8 +108,30 @@ class Cluster:
         first, second = next(pair for pair in self._pairs if master in pair)
         return second if master is first else first
 
+    def take_over(self, replica: RedisServer) -> None:
+        self._cluster.ask(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+
     def rejoin(self, old: RedisServer) -> None:
         pass  # the cluster sees to it
+
+    def move_slots(self) -> int:
+        """Move the slots of all entries to the next master, while these are used."""
+        masters, ask, moved = self.masters(), self._cluster.ask, 0
+        ids = {one: ask(one, "CLUSTER", "MYID").decode() for one in masters}
+        for place, source in enumerate(masters):
+            target = masters[(place + 1) % len(masters)]
+            for slot in {key_slot(name) for name in ask(source, "KEYS", "cp:e*")}:
+                if slot in _FIRST_SLOTS or ask(source, "CLUSTER", "COUNTKEYSINSLOT", slot) == 0:
+                    continue
+                ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+                ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+                while names := ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
+                    to = ("127.0.0.1", target.port, "", 0, 5_000, "REPLACE", "KEYS", *names)
+                    ask(source, "MIGRATE", *to)
+                for one in (target, source, *masters):
+                    ask(one, "CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+                moved += 1
+        return moved
 
     def is_whole(self) -> bool:
         masters = self.masters()
@@ -131,7 +170,7 @@ class Report:
         not_200: what was answered in place of an answer.
     """
 
-    failovers: int = 0
+    rounds: int = 0
     acknowledged: int = 0
     refused: int = 0
     answers: int = 0
@@ -141,11 +180,12 @@ class Report:
     took_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
+        longest_s = max(self.took_s, default=0.0)
         return (
-            f"{self.failovers} failovers ({min(self.took_s):.1f} to {max(self.took_s):.1f} s), "
+            f"{self.rounds} rounds, a new master after {longest_s:.1f} s at most; "
             f"{self.acknowledged} purges acknowledged, {self.refused} refused and repeated; "
-            f"{self.answers} answers, {self.hits} hits; "
-            f"not 200: {len(self.not_200)}; purged answers served: {len(self.purged_served)}"
+            f"{self.answers} answers, {self.hits} hits; not 200: {len(self.not_200)}; "
+            f"purged answers served: {len(self.purged_served)}"
         )
 
 
@@ -170,7 +210,6 @@ class Failovers:
 
     async def run(self, rounds: int) -> Report:
         """Fail over so many times; return what happened."""
-        hows = ("kill", "freeze", "lag")
         async with httpx.AsyncClient(timeout=60) as http:
             load = [
                 asyncio.create_task(self._ask_on(http, server, first))
@@ -180,8 +219,9 @@ class Failovers:
             try:
                 for number in range(rounds):
                     await self._until_well()
-                    await self._fail_over(http, hows[number % 3])
-                    self.report.failovers += 1
+                    hows = self._topology.hows
+                    await self._break(http, hows[number % len(hows)])
+                    self.report.rounds += 1
                 await self._until_well()
                 await asyncio.sleep(_HEARD_S)
             finally:
@@ -191,12 +231,18 @@ class Failovers:
         assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
         return self.report
 
-    async def _fail_over(self, http: httpx.AsyncClient, how: str) -> None:
+    async def _break(self, http: httpx.AsyncClient, how: str) -> None:
         topology = self._topology
         old = self._random.choice(await asyncio.to_thread(topology.masters))
         replica = topology.replica_of(old)
         tag = self._random.choice((None, *_TAGS))
         began_at = time.monotonic()
+        if how == "move_slots":
+            moving = asyncio.create_task(asyncio.to_thread(topology.move_slots))
+            await self._purge(http, tag)
+            assert await moving > 0
+            await self._purge(http, tag)
+            return
         if how == "lag":
             replica.pause()  # it misses the purge, which so is not acknowledged, and takes over
             purging = asyncio.create_task(self._purge(http, tag))
@@ -204,6 +250,11 @@ class Failovers:
             old.kill()
             replica.resume()
             await purging
+        elif how == "take_over":
+            taking = asyncio.create_task(asyncio.to_thread(topology.take_over, replica))
+            await asyncio.sleep(self._random.random() * 0.3)
+            await self._purge(http, tag)
+            await taking
         else:
             await self._purge(http, tag)
             await asyncio.sleep(self._random.random() * 0.05)
@@ -215,12 +266,15 @@ class Failovers:
             old.resume()
         else:
             await asyncio.to_thread(old.start)
-        await asyncio.to_thread(topology.rejoin, old)
+        if how != "take_over":
+            await asyncio.to_thread(topology.rejoin, old)
 
     async def _until_well(self) -> None:
         await self._until(self._topology.is_whole, "replicas that are up to date")
         for server in self._servers:
             await self._until(lambda s=server: s.metric("purges_heard") == 1, "a subscription")
+            await self._until(lambda s=server: s.metric("store_up") == 1, "a store that is up")
+            await self._until(lambda s=server: s.metric("store_breaker_state") == 0, "no breaker")
         hits = self.report.hits
         await self._until(lambda: self.report.hits > hits + 20, "hits")
 

@@ -23,7 +23,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 class _Sentinel(RedisServer):
     """One Sentinel that decides alone, and soon."""
 
-    def __init__(self, master_port: int, failover_timeout_ms: int) -> None:
+    def __init__(self, master_port: int) -> None:
         super().__init__(search=False)
         self._config = Path(self._folder.name) / "sentinel.conf"
         config = [
@@ -32,7 +32,8 @@ class _Sentinel(RedisServer):
             f"dir {self._folder.name}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 1",
             f"sentinel down-after-milliseconds {SERVICE} 500",
-            f"sentinel failover-timeout {SERVICE} {failover_timeout_ms}",
+            # Twice this has to pass between two failovers.
+            f"sentinel failover-timeout {SERVICE} 1500",
         ]
         self._config.write_text("\n".join(config) + "\n")
 
@@ -47,13 +48,12 @@ class SentinelPair:
         url: of the store; names a Sentinel that is away, too.
     """
 
-    def __init__(self, failover_timeout_ms: int = 5_000) -> None:
-        # Between two failovers passes twice the timeout.
+    def __init__(self) -> None:
         # A master would otherwise wait 5 s for more replicas.
         at_once = ("--repl-diskless-sync-delay", "0")
         self._first = RedisServer(*at_once)
         self._second = RedisServer(*at_once, "--replicaof", "127.0.0.1", str(self._first.port))
-        self._sentinel = _Sentinel(self._first.port, failover_timeout_ms)
+        self._sentinel = _Sentinel(self._first.port)
         sentinels = f"127.0.0.1:{free_port()},127.0.0.1:{self._sentinel.port}"
         self.url = f"redis+sentinel://{sentinels}/{SERVICE}"
 
