@@ -23,9 +23,8 @@ _DAY_S = 86_400.0
 @click.option("--texts", default=10_000_000, show_default=True, help="different texts asked for")
 @click.option("--rate", default=1_000.0, show_default=True, help="requests per second")
 @click.option("--zipf", "exponent", default=0.9, show_default=True, help="exponent of popularity")
-@click.option(
-    "--recording", type=PATH, help="take texts and popularity from it, not from Zipf's law"
-)
+@click.option("--unseen", default=0.1, show_default=True, help="share for texts asked for once")
+@click.option("--recording", type=PATH, help="take all but the rate from it, not from Zipf's law")
 @click.option("--entries", type=float, help="that the store may hold [as many as there are]")
 @click.option("--ttl-days", default=30.0, show_default=True)
 @click.option("--processes", default=4, show_default=True, help="serving processes")

@@ -54,7 +54,8 @@ class Popularity:
 def zipf(texts: int, exponent: float, requests_per_s: float, unseen: float = 0.0) -> Popularity:
     """Return the popularity of texts of which the one at rank r is asked for r^-exponent as often.
 
-    A share `unseen` of the requests is for other texts, each asked for once. The first thousand ranks are groups of their own; then groups are half a hundredth of a decade.
+    A share `unseen` of the requests is for other texts, each asked for once. The first thousand
+    ranks are groups of their own; then groups are half a hundredth of a decade.
     """
     least = min(texts, 1_000)
     edges = np.arange(1, least + 1, dtype=np.float64)
