@@ -32,6 +32,7 @@ async def check(url: str, texts: int, exponent: float, seconds: float) -> list[s
     async with Redis.from_url(url, protocol=2) as redis:
         if await redis.dbsize():
             raise LoadTestError("--check needs an empty Redis")
+        policy = (await redis.config_get("maxmemory-policy"))["maxmemory-policy"]
         store = RedisStore(url)
         await store.open()
         try:
@@ -42,8 +43,9 @@ async def check(url: str, texts: int, exponent: float, seconds: float) -> list[s
             lines.append(await _by_room(store, redis, texts, exponent, seconds))
         finally:
             await redis.config_set("maxmemory", 0)
-            await redis.flushall()
+            await redis.config_set("maxmemory-policy", policy)
             await store.close()
+            await redis.flushall()
     return lines
 
 
