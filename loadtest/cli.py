@@ -9,6 +9,7 @@ import msgspec
 from cacheproxy.errors import CacheproxyError
 
 from .bench.commands import bench
+from .capacity.command import capacity
 from .client.fleet import Assignment
 from .errors import NotAnswered
 from .export.command import export_command
@@ -113,7 +114,7 @@ def compare(a: Path, b: Path, report_path: Path | None) -> None:
         report_path.write_text(as_comparison(one, other), encoding="utf-8")
 
 
-for _command in (find_limit_command, export_command, peers, bench):
+for _command in (find_limit_command, export_command, peers, bench, capacity):
     main.add_command(_command)
 
 

@@ -164,8 +164,9 @@ PARSERS = (
     *("routes/dialects/chat_stream", "routes/dialects/completion", "routes/dialects/legacy"),
     *("routes/dialects/messages", "routes/dialects/request", "routes/dialects/responses"),
     *("routes/dialects/sse", "routes/dialects/text", "server/http/connection"),
-    *("settings/sources", "stores/redis/notices", "stores/redis/search", "stores/redis/url"),
-    *("telemetry/request_trace", "thresholds/judged/evidence", "thresholds/ledger", "validation"),
+    *("settings/sources", "stores/redis/purging/notices", "stores/redis/search"),
+    *("stores/redis/url", "telemetry/request_trace", "thresholds/judged/evidence"),
+    *("thresholds/ledger", "validation"),
 )
 """Modules whose coverage is told."""
 

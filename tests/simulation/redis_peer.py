@@ -156,6 +156,9 @@ class RedisPeer:
             return None
         return [self.run(session, command) for command in commands]
 
+    def _info_(self, session, section):
+        return b"role:master\r\nmaster_replid:0\r\n"  # it has no replicas
+
     def _time_(self, session):
         now = self.now
         return [b"%d" % int(now), b"%d" % int(now % 1 * 1e6)]
@@ -231,18 +234,25 @@ class RedisPeer:
         return [held.get(_bytes(field)) for field in fields]
 
     def _zadd_(self, session, name, *scored):
-        name = _bytes(name)
-        held = dict(self._get(name) or {})
-        held.update(zip(map(_bytes, scored[1::2]), map(float, scored[::2]), strict=True))
+        name, only_higher = _bytes(name), scored[:2] == ("GT", "CH")
+        scored = scored[2:] if only_higher else scored
+        held, changed = dict(self._get(name) or {}), 0
+        for score, member in zip(map(float, scored[::2]), map(_bytes, scored[1::2]), strict=True):
+            if not only_higher or score > held.get(member, -1):
+                held[member], changed = score, changed + 1
         self._set(name, held)
         if name == _FLOORS and self._has_lost_floors:
             self._has_lost_floors, self.floors_began_again_at = False, self._world.now
-        return len(scored) // 2
+        return changed
 
     def _zmscore_(self, session, name, *members):
         held = self._get(_bytes(name)) or {}
         scores = [held.get(_bytes(member)) for member in members]
         return [None if score is None else b"%r" % score for score in scores]
+
+    def _zrange_(self, session, name, *all_with_scores):
+        held = self._get(_bytes(name)) or {}
+        return [part for member, score in held.items() for part in (member, b"%r" % score)]
 
     def _zremrangebyscore_(self, session, name, low, high):
         name = _bytes(name)

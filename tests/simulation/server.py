@@ -26,7 +26,7 @@ from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.index import Hnsw
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import RedisLink
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.store import RedisStore
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.thresholds.past import WrongHits

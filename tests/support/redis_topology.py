@@ -23,7 +23,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 class _Sentinel(RedisServer):
     """One Sentinel that decides alone, and soon."""
 
-    def __init__(self, master_port: int, *lines: str) -> None:
+    def __init__(self, master_port: int) -> None:
         super().__init__(search=False)
         self._config = Path(self._folder.name) / "sentinel.conf"
         config = [
@@ -32,8 +32,8 @@ class _Sentinel(RedisServer):
             f"dir {self._folder.name}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 1",
             f"sentinel down-after-milliseconds {SERVICE} 500",
-            f"sentinel failover-timeout {SERVICE} 5000",
-            *lines,
+            # Twice this has to pass between two failovers.
+            f"sentinel failover-timeout {SERVICE} 1500",
         ]
         self._config.write_text("\n".join(config) + "\n")
 
@@ -71,6 +71,11 @@ class SentinelPair:
                 return [one["master-link-status"] for one in replicas] == ["ok"]
 
             wait_until(is_known)
+
+    @property
+    def servers(self) -> tuple[RedisServer, RedisServer]:
+        """Both, whichever is the master."""
+        return self._first, self._second
 
     @property
     def master(self) -> RedisServer:

@@ -8,10 +8,10 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.stores.doctor.findings import Finding
-from cacheproxy.stores.redis.floors import FLOORS, GENERATION, RUNNING
 from cacheproxy.stores.redis.index import ENTRY_PREFIX
 from cacheproxy.stores.redis.link import Command, as_store_error
-from cacheproxy.stores.redis.notices import CHANNEL
+from cacheproxy.stores.redis.purging.floors import FLOORS, GENERATION, RUNNING
+from cacheproxy.stores.redis.purging.notices import CHANNEL
 
 _ENTRY = ENTRY_PREFIX + b"doctor"
 _INDEX = "cp:i3:doctor"
@@ -32,11 +32,13 @@ _PLAIN: tuple[Command, ...] = (
     ("EXPIRE", FLOORS, 1),
     ("ZADD", FLOORS, 1, "doctor"),
     ("ZMSCORE", FLOORS, "doctor"),
+    ("ZRANGE", FLOORS, 0, -1),
     ("ZREMRANGEBYSCORE", FLOORS, 0, 0),
     ("SADD", RUNNING, "doctor"),
     ("SREM", RUNNING, "doctor"),
     ("SMEMBERS", RUNNING),
     ("PUBLISH", CHANNEL, ""),
+    ("WAIT", 0, 0),
 )
 _SEARCH: tuple[Command, ...] = (
     ("FT._LIST",),
@@ -46,7 +48,6 @@ _SEARCH: tuple[Command, ...] = (
     ("FT.DROPINDEX", _INDEX),
 )
 _CLUSTER: tuple[Command, ...] = (
-    ("ZRANGE", FLOORS, 0, -1),
     ("CLUSTER", "SLOTS"),
     ("EVAL", "return 1", 0),
 )

@@ -15,8 +15,8 @@ from redis.asyncio.connection import AbstractConnection
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.doctor.findings import Finding
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.floors import GENERATION
 from cacheproxy.stores.redis.link import RedisLink, connect
+from cacheproxy.stores.redis.purging.floors import GENERATION
 from cacheproxy.stores.redis.url import Address, ClusterNodes, make_pool
 
 _SNIFF_S = 1.0

@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Neighbour, Partition, StoreStats
-from cacheproxy.stores.purges import Purges, Scope
+from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, index_of, write_commands
-from cacheproxy.stores.redis.floors import FLOORS, FLOORS_KEPT_S, GENERATION, SINCE, Floors
 from cacheproxy.stores.redis.index import Hnsw
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Command, raise_error_in
 from cacheproxy.stores.redis.nodes.all import ClusterSearch
 from cacheproxy.stores.redis.nodes.near import NEIGHBOURS
-from cacheproxy.stores.redis.notices import Purged
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.floors import FLOORS_KEPT_S, GENERATION, Floors
+from cacheproxy.stores.redis.purging.notices import Purged
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.url import ClusterNodes
 
 _ASK_S = 10.0
@@ -49,22 +49,9 @@ _UNCONFIRMED_S = FLOORS_KEPT_S / 2
 """TTL of an entry until the floors have been read again. A purge that intervened was announced
 after the write began, and writes take seconds: its floor outlives the entry."""
 
-_PAST_PURGES = 4_096
-"""Beyond so many finished purges, those older than an hour are forgotten."""
-
 
 class ClusterPurges(RedisPurges):
-    """Purges on a cluster: entries are checked against those of the last hour, finished or not."""
-
-    def __init__(self, link: ClusterLink, purges: Purges, own_id: str) -> None:
-        super().__init__(link, purges, own_id)
-        self._past: dict[str, int] = {}
-        self._most_past = _PAST_PURGES
-
-    @property
-    def is_any_active(self) -> bool:
-        """Whether lookups have to read namespace and tags, to check entries against purges."""
-        return bool(self._past) or super().is_any_active
+    """Purges on a cluster, whose writes read the floors again instead of watching them."""
 
     async def allow(self, entries: Sequence[Entry]) -> list[bool]:
         """Return for each entry whether no purge forbids it by now.
@@ -75,31 +62,8 @@ class ClusterPurges(RedisPurges):
         floors = Floors(entries)
         return await self._judge(floors, await self._ask(*floors.question))
 
-    async def catch_up(self) -> None:
-        """Read the state of purges, since notices may have been missed.
-
-        Raises:
-            StoreError: Redis did not answer.
-        """
-        floors = await self._ask("ZRANGE", FLOORS, 0, -1, "WITHSCORES")
-        for name, score in zip(floors[::2], floors[1::2], strict=True):
-            if name != SINCE.encode():
-                self._remember(name.decode("latin-1"), int(float(score)))
-        await super().catch_up()
-
-    def _purged_at(self, name: str) -> int:
-        return max(self._past.get(name, 0), super()._purged_at(name))
-
     def _begun(self, notice: Purged) -> None:
-        self._activate(notice.scope_name, notice.generation)
-        self._remember(notice.scope_name, notice.generation)
-
-    def _remember(self, name: str, generation: int) -> None:
-        self._past[name] = max(generation, self._past.get(name, 0))
-        if len(self._past) > self._most_past:
-            oldest = max(self._past.values()) - FLOORS_KEPT_S * 1_000_000
-            self._past = {name: at for name, at in self._past.items() if at >= oldest}
-            self._most_past = 2 * len(self._past) + _PAST_PURGES
+        self._known.begun(notice.scope_name, notice.generation)
 
     def _at_once(self, scope: Scope) -> bytes | None:
         return None  # the entry may be on another node than the announcement

@@ -22,8 +22,16 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.redis.link import Ask, Command, RedisLink, as_store_error, connect
+from cacheproxy.stores.redis.link import (
+    Ask,
+    Command,
+    Part,
+    RedisLink,
+    as_store_error,
+    connect,
+)
 from cacheproxy.stores.redis.nodes.gate import Gate
+from cacheproxy.stores.redis.nodes.naming import choose_tag
 from cacheproxy.stores.redis.url import Address, ClusterNodes
 
 _log = logging.getLogger(__name__)
@@ -114,6 +122,13 @@ class ClusterLink:
     def parts(self) -> list[RedisLink]:
         """The links to all masters, each of which holds a part of the keys."""
         return [self._links[address] for address in self._masters]
+
+    def tagged_parts(self) -> list[Part]:
+        """Return the links to all masters, each with a tag of its keys."""
+        return [
+            Part(link, choose_tag(self.slots_of(address), ()))
+            for address, link in self.masters.items()
+        ]
 
     @property
     def masters(self) -> dict[Address, RedisLink]:

@@ -14,8 +14,8 @@ from cacheproxy.stores.redis.channel import Channel
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import used_memory
 from cacheproxy.stores.redis.link import RedisLink
-from cacheproxy.stores.redis.notices import CHANNEL
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.notices import CHANNEL
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.records import RedisRecords
 from cacheproxy.stores.redis.states import RedisStates
 from cacheproxy.stores.shielded import Shielded
@@ -71,6 +71,7 @@ class KeyedStore(Generic[P]):
             return
         await self._purge_tasks.cut_short()
         await self._channel.stop()
+        await self._purging.close()
         await self._calls.ended()
         await self._disconnect()
 
@@ -114,7 +115,7 @@ class KeyedStore(Generic[P]):
     async def census(self) -> Census:
         """Count every entry, in many round trips; the size is that of all data in Redis."""
         with self._calls.one():
-            namespaces = await self._purging.count_namespaces()
+            namespaces = await self._purging.removal.count_namespaces()
             size_bytes = 0.0
             for part in self._link.parts:
                 (reply,) = await part.ask([("INFO", "memory")], timeout_s=_ASK_S)

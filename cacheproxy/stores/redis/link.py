@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
@@ -55,9 +55,9 @@ _KINDS: tuple[tuple[type[Exception], StoreErrorKind], ...] = (
     (exceptions.ResponseError, "invalid"),
 )
 
-_UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+_UNAVAILABLE = ("BUSY ", "MISCONF ", "NOREPLICAS ", "UNBLOCKED ")
 """Beginnings of error replies without a class in redis-py: a script that does not end, a full disk,
-missing replicas."""
+missing replicas, a master that became a replica while it waited for one."""
 
 
 UNKNOWN_COMMAND = "unknown command"
@@ -117,6 +117,13 @@ class _Conversation:
         return replies
 
 
+class Part(NamedTuple):
+    """A Redis, and a hash tag: it holds the keys that have it."""
+
+    link: "RedisLink"
+    tag: str
+
+
 class RedisLink:
     """Round trips to one Redis, from one event loop."""
 
@@ -156,6 +163,10 @@ class RedisLink:
     def parts(self) -> list["RedisLink"]:
         """The links that each reach a part of the keys; this one reaches all of them."""
         return [self]
+
+    def tagged_parts(self) -> list[Part]:
+        """Return all parts, each with a tag of its keys."""
+        return [Part(self, "shared")]
 
     def make_connection(self) -> AbstractConnection:
         """Return a new, unconnected connection; the caller connects and closes it."""

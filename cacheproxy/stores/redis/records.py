@@ -20,7 +20,7 @@ from cacheproxy.stores.redis.entries import (
 )
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD
 from cacheproxy.stores.redis.link import Command, RedisLink
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 
 _LOOKUP_S = 5.0
 """The longest time for a lookup; callers usually set a shorter one."""
@@ -49,7 +49,7 @@ class RedisRecords:
         if not keys:
             return []
         commands: list[Command]
-        if not self._purging.is_any_active:
+        if not self._purging.is_any_known:
             commands = [("HGET", entry_name(key), RECORD_FIELD) for key in keys]
             replies = await self._ask(commands, timeout_s=_LOOKUP_S)
             return [_record(reply) for reply in replies]
@@ -84,7 +84,7 @@ class RedisRecords:
             StoreError: Redis did not answer.
         """
         ids = {hex_id(one).encode(): one for one in namespace_ids or ()}
-        async for found in self._purging.names():
+        async for found in self._purging.removal.names():
             for start in range(0, len(found), _SCAN_ENTRIES):
                 names = found[start : start + _SCAN_ENTRIES]
                 if namespace_ids is not None:

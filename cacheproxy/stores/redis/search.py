@@ -14,7 +14,7 @@ from cacheproxy.stores.protocol import Neighbour, Partition
 from cacheproxy.stores.redis.entries import RECORD_FIELD, context_tag, entry_key, read_stored
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
 from cacheproxy.stores.redis.link import Command, raise_error_in
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 
 _TAGS = TAGS_FIELD.encode()
 

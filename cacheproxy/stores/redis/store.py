@@ -30,7 +30,7 @@ from cacheproxy.stores.redis.index import (
 from cacheproxy.stores.redis.keyed import KeyedStore
 from cacheproxy.stores.redis.link import Ask, Command, RedisLink, is_useless, raise_error_in
 from cacheproxy.stores.redis.nodes.near import NEIGHBOURS, find_near
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.search import Search
 from cacheproxy.stores.redis.url import make_pool
 from cacheproxy.stores.redis.watch import IndexWatch

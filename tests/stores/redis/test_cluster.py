@@ -10,7 +10,7 @@ from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.protocol import Entry, Partition
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.entries import entry_name
-from cacheproxy.stores.redis.floors import GENERATION
+from cacheproxy.stores.redis.purging.floors import GENERATION
 from cacheproxy.stores.redis.url import ClusterNodes
 
 PARTITION = Partition("0123456789abcdef" * 2, "model")
@@ -96,19 +96,6 @@ async def test_what_a_writer_that_died_leaves_of_a_purge_is_never_served_and_soo
     # Had it been a lost connection only, the next attempt clears up.
     assert await store.put_many(entries(range(20))) == 0
     assert not [name for name in cluster.names() if name.startswith(b"cp:e")]
-
-
-async def test_purges_older_than_an_hour_are_forgotten(cluster, open_store, monkeypatch):
-    store = await open_store(cluster)
-    purging = store._purging
-    newest = 10**16
-    for n in range(5_000):
-        purging._remember(f"old {n}", newest - 3_700_000_000 + n)
-    purging._remember("new", newest)
-    for n in range(8_000):
-        purging._remember(f"newer {n}", newest + n)
-    assert "new" in purging._past
-    assert not any(name.startswith("old") for name in purging._past)
 
 
 async def test_a_slot_that_moves_is_followed(breakable_cluster, open_store):

@@ -112,7 +112,7 @@ async def test_a_wrong_password_is_told_and_a_right_one_works(start_redis):
 async def test_a_user_may_be_confined_to_the_commands_that_are_used(start_redis):
     commands = (
         "hget hmget hset del exists get set pexpireat multi exec watch unwatch scan time expire "
-        "zadd zmscore zremrangebyscore sadd srem smembers publish subscribe ping info "
+        "zadd zmscore zrange zremrangebyscore sadd srem smembers publish subscribe ping info wait "
         "ft.search ft.create ft.dropindex ft.info ft._list client|setinfo"
     )
     rules = [f"+{command}" for command in commands.split()]

@@ -12,8 +12,8 @@ import cacheproxy.stores.redis.channel as redis_channel
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.redis.floors import FLOORS, GENERATION, RUNNING
-from cacheproxy.stores.redis.notices import CHANNEL, scope_name
+from cacheproxy.stores.redis.purging.floors import FLOORS, GENERATION, RUNNING
+from cacheproxy.stores.redis.purging.notices import CHANNEL, scope_name
 from cacheproxy.stores.redis.store import RedisStore
 
 NAMESPACE = PARTITION.namespace_id
@@ -162,7 +162,7 @@ async def test_a_purge_that_was_cut_short_is_over_when_it_is_repeated(
     await store.put_many(entries(range(3)))
     assert await other.get_many([key(0)]) == [None]
     await store.purge(Scope(NAMESPACE))
-    await until(lambda: not other._purging.is_any_active)
+    await until(lambda: not other._purging._known._running)
     assert client.smembers("cp:{shared}:running") == set()
 
 
@@ -297,16 +297,16 @@ async def test_a_purge_that_was_forgotten_while_it_ran_is_heard_of_at_its_end(
     store, other = await open_store(redis_url), await open_store(redis_url)
     await store.put_many(entries(range(500)))
     begun = asyncio.Event()
-    ask = store._purging._remove
+    ask = store._purging.removal.remove
 
     async def remove(*given):
         client.delete(RUNNING)
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: other.purges.is_listening and not other._purging.is_any_active)
+        await until(lambda: other.purges.is_listening and not other._purging._known._running)
         begun.set()
         return await ask(*given)
 
-    store._purging._remove = remove
+    store._purging.removal.remove = remove
     purging = asyncio.create_task(store.purge(Scope(NAMESPACE)))
     await begun.wait()
     since = other.purges.moment  # what it reads now, it might keep

@@ -14,7 +14,7 @@ from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Purges
 from cacheproxy.stores.redis.entries import entry_name, index_of, read_stored, used_memory
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.search import Search
 from cacheproxy.thresholds.judged.evidence import Evidence
 from cacheproxy.thresholds.ledger import Ledger

@@ -20,7 +20,7 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name
 from cacheproxy.stores.redis.index import Hnsw, ProbeIndex
 from cacheproxy.stores.redis.nodes.search import NodeSearch
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.url import Address, ClusterNodes
 
 _ROWS_PER_DEADLINE = 128

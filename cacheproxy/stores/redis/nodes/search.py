@@ -30,7 +30,7 @@ from cacheproxy.stores.redis.link import Command, is_useless, raise_error_in
 from cacheproxy.stores.redis.nodes.gate import Gate
 from cacheproxy.stores.redis.nodes.naming import choose_tag, foreign_tag
 from cacheproxy.stores.redis.nodes.near import find_near
-from cacheproxy.stores.redis.purges import RedisPurges
+from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.search import Search
 from cacheproxy.stores.redis.url import Address
 from cacheproxy.stores.redis.watch import IndexWatch

@@ -4,48 +4,56 @@
 another way to keep a purge and a write apart. `notices` has the announcements.
 
 A write watches the floors, so that no write that began before a purge is executed after it. Lookups
-check what they find against the running purges that this process knows of. Nearly always there are
-none, and then lookups read only the record.
+check what they find against the purges that this process knows of (`known`). Mostly there were none
+within the last hour, and then lookups read only the record.
+
+A purge is acknowledged once the replicas have it (`replicas`). What a new master does not know of
+nevertheless, because it lagged behind, every process that does know tells it on reconnection.
 """
 
+import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cacheproxy.concurrency.background import BackgroundTasks
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry, Progress
 from cacheproxy.stores.purges import PurgeNote, Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name, value_of
-from cacheproxy.stores.redis.floors import (
+from cacheproxy.stores.redis.index import NAMESPACE_FIELD
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
+from cacheproxy.stores.redis.purging.floors import (
     FLOORS,
     GENERATION,
     NOTHING,
+    READ_FLOORS,
     READ_SINCE,
     RUNNING,
     SINCE,
     Floors,
     announce,
+    announce_again,
+    floors_in,
     number_in,
     running_in,
     since_in,
 )
-from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD
-from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
-from cacheproxy.stores.redis.notices import (
+from cacheproxy.stores.redis.purging.known import KnownPurges
+from cacheproxy.stores.redis.purging.notices import (
     Finished,
     Notice,
     Purged,
     Replaced,
-    key_scope,
     note_of,
     parse_notice,
     publish,
     scope_name,
-    tag_scope,
 )
+from cacheproxy.stores.redis.purging.removal import Removal, scopes_in
+from cacheproxy.stores.redis.purging.replicas import Replicas
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +62,6 @@ _ASK_S = 10.0
 _ATTEMPTS = 100
 """Of several purges at the same time one gets its number, and the others try again."""
 
-_SCAN_NAMES = 512
-_REMOVE_NAMES = 4
-"""Names per round trip. Removing an entry from an index takes Redis half a millisecond (measured at
-20,000 entries), and other clients wait meanwhile."""
-
 
 class _Begun(NamedTuple):
     generation: int
@@ -66,54 +69,105 @@ class _Begun(NamedTuple):
 
 
 class RedisPurges:
-    """Makes purges, hears of those of other processes, and checks entries against both."""
+    """Makes purges, hears of those of other processes, and checks entries against both.
+
+    Attributes:
+        removal: carries them out.
+    """
 
     def __init__(self, link: RedisLink | ClusterLink, purges: Purges, own_id: str) -> None:
         self._link = link
         self._purges = purges
         self._own_id = own_id
-        self._active: dict[str, int] = {}
+        self.removal = Removal(link)
+        self._known = KnownPurges()
+        self._replicas = Replicas()
+        self._repeating = BackgroundTasks()
         self._is_said = False
 
+    async def close(self) -> None:
+        """Stop repeating purges."""
+        await self._repeating.stop()
+
     @property
-    def is_any_active(self) -> bool:
+    def is_any_known(self) -> bool:
         """Whether lookups have to read namespace and tags, to check entries against purges."""
-        return bool(self._active)
+        return self._known.is_any
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
-        """Return whether an active purge names the entry with these fields."""
-        space = namespace.decode("latin-1")
-        names = [space, key_scope(space, key)]
-        if tags:
-            names += [tag_scope(space, tag) for tag in tags.decode("latin-1").split(",")]
-        return any(self._purged_at(name) > generation for name in names)
-
-    def _purged_at(self, name: str) -> int:
-        """Return the generation of the active purge of a scope; 0 if there is none."""
-        return self._active.get(name, 0)
+        """Return whether a purge that is known names the entry with these fields."""
+        purged_at = self._known.purged_at
+        return any(purged_at(name) > generation for name in scopes_in(key, namespace, tags))
 
     async def catch_up(self) -> None:
-        """Read the state of purges, since notices may have been missed.
+        """Read the state of purges, since notices may have been missed; tell what is missing in it.
 
         Raises:
             StoreError: Redis did not answer.
         """
-        commands = [READ_SINCE, ("GET", GENERATION), ("SMEMBERS", RUNNING)]
+        commands = [("TIME",), READ_FLOORS, ("GET", GENERATION), ("SMEMBERS", RUNNING)]
         replies = await self._link.ask([("MULTI",), *commands, ("EXEC",)], timeout_s=_ASK_S)
         for reply in replies[:-1]:
             raise_error_in(reply)
-        since, newest, running = replies[-1]
-        raise_error_in([since, running])
-        self._active.clear()
+        now, noted, newest, running = replies[-1]
+        raise_error_in([now, running])
+        raise_error_in(noted)
+        floors = floors_in(noted)
+        self._known.none_runs()
         for generation, name in running_in(running):
-            self._activate(name, generation)
-        number = number_in(newest)
-        self._purges.missed(max(number, since_in(since) or 0))
-        if since_in(since) is None or not number:
-            try:
+            self._known.begun(name, generation)
+        for name, generation in floors.items():
+            self._known.remember(name, generation)
+        number, since = number_in(newest), floors.get(SINCE)
+        self._purges.missed(max(number, since or 0))
+        try:
+            if lost := self._known.missing_in(floors, _us(now)):
+                await self._repeat(lost)
+            if since is None or not number:
                 await self._restore()
-            except StoreError as error:  # a replica refuses it, for one
-                _log.debug("cannot begin the floors of purges: %s", error)
+        except StoreError as error:  # a replica refuses it, for one
+            _log.debug("cannot tell Redis of purges: %s", error)
+        looks = (self._replicas.look(part) for part in self._link.tagged_parts())
+        await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _repeat(self, lost: Mapping[str, int]) -> None:
+        """Put purges into force again; the first process that does so carries them out.
+
+        Raises:
+            StoreError: Redis did not answer, or refused it.
+        """
+        _log.warning("Redis does not know of %d purges, which are repeated", len(lost))
+        for _ in range(_ATTEMPTS):
+            async with self._link.conversation(timeout_s=_ASK_S) as ask:
+                watching, known = await ask([("WATCH", GENERATION), ("GET", GENERATION)])
+                raise_error_in(watching)
+                newest = max(number_in(known), self._purges.generation)
+                commands = announce_again(lost, newest)
+                replies = await ask([("MULTI",), *commands, ("EXEC",)])
+            for reply in replies:
+                raise_error_in(reply)
+            if replies[-1] is not None:
+                break
+        else:
+            raise _too_many()
+        for name, generation in lost.items():
+            self._known.begun(name, generation)
+        if replies[-1][1]:
+            self._repeating.start(self._carry_out(lost))
+
+    async def _carry_out(self, lost: Mapping[str, int]) -> None:
+        notes = [note_of(name, generation) for name, generation in lost.items()]
+        keys = [note.key for note in notes if note is not None and note.key is not None]
+        try:
+            removed = await self.removal.remove(
+                lost.keys(), keys if len(keys) == len(lost) else None, 0, None
+            )
+            await self._finish(lost)
+        except StoreError as error:
+            # They stay in force, noted as running.
+            _log.warning("purges could not be repeated to the end: %s", error)
+        else:
+            _log.info("%d purges are repeated: %d entries were there again", len(lost), removed)
 
     async def _restore(self) -> None:
         """Write the number of the newest purge, and begin the floors if there are none.
@@ -123,10 +177,7 @@ class RedisPurges:
         """
         if self._purges.generation:
             _log.warning("Redis has lost its notes of purges: evicted, flushed, or not saved")
-        await self.purge(NOTHING, None)
-
-    def _activate(self, name: str, generation: int) -> None:
-        self._active[name] = max(generation, self._active.get(name, 0))
+        await self._begin(NOTHING)
 
     def hear(self, message: bytes) -> None:
         """Handle a message on the channel; raises ValueError if it is no notice."""
@@ -138,18 +189,20 @@ class RedisPurges:
             scope = Scope(notice.namespace_id, key=notice.key)
             self._purges.purged(scope, notice.generation)
         elif isinstance(notice, Finished):
-            known = self._active.get(notice.scope, 0)
+            known = self._known.running_at(notice.scope)
             if known < notice.generation:
                 # Never heard of it: the note of it was gone when this process caught up.
                 self._purges.missed(notice.generation)
             if known <= notice.generation:
-                self._active.pop(notice.scope, None)
+                self._known.ended(notice.scope)
         elif notice.writer != self._own_id:
             self._purges.replaced(notice.keys)
 
     def _begun(self, notice: Purged) -> None:
         if notice.key is None:
-            self._activate(notice.scope_name, notice.generation)
+            self._known.begun(notice.scope_name, notice.generation)
+        else:
+            self._known.remember(notice.scope_name, notice.generation)
 
     async def tell_replaced(self, ask: Ask, keys: Sequence[bytes]) -> None:
         """Tell other processes that the entries of these keys were replaced.
@@ -185,7 +238,7 @@ class RedisPurges:
             await self._restore()
         elif since > self._purges.generation:
             self._purges.missed(since)  # the notice is on its way, or was not heard
-        return floors.allow(scores)
+        return floors.allow(scores, self._known.purged_at)
 
     async def purge(self, scope: Scope, progress: Progress | None) -> int:
         """Remove the entries in scope whose work began before now; return how many they were.
@@ -193,21 +246,25 @@ class RedisPurges:
         Entries that other processes compute meanwhile may be removed, too.
 
         Raises:
-            StoreError: Redis did not answer; a purge that was announced stays in force.
+            StoreError: Redis did not answer, or replicas did not confirm it; a purge that was
+                announced stays in force.
         """
-        removed = 0
+        removed, name, keys = 0, scope_name(scope), None if scope.key is None else [scope.key]
         try:
             begun = await self._begin(scope)
         except StoreError as error:
             if error.kind != "oom":
                 raise
             # A full Redis refuses the announcement but does remove entries, which makes room.
-            removed = await self._remove(scope, 0, progress)
+            removed = await self.removal.remove({name}, keys, 0, progress)
             begun = await self._begin(scope)
         removed += begun.removed
-        if self._at_once(scope) is None:
-            removed = await self._remove(scope, removed, progress)
-            await self._finish(scope_name(scope), begun.generation)
+        is_done = self._at_once(scope) is not None
+        if not is_done:
+            removed = await self.removal.remove({name}, keys, removed, progress)
+        await asyncio.gather(*(self._replicas.confirm(part) for part in self._link.tagged_parts()))
+        if not is_done:
+            await self._finish({name: begun.generation})
         return removed
 
     def _at_once(self, scope: Scope) -> bytes | None:
@@ -220,7 +277,7 @@ class RedisPurges:
                 begun = await self._try_to_begin(ask, scope)
             if begun is not None:
                 return begun
-        raise StoreError("too many purges at the same time", "unavailable")
+        raise _too_many()
 
     async def _try_to_begin(self, ask: Ask, scope: Scope) -> _Begun | None:
         """Return None if another purge, or a write of the same key, intervened."""
@@ -235,7 +292,7 @@ class RedisPurges:
         for reply in replies[:3]:
             raise_error_in(reply)
         is_there = name is not None and value_of(replies[4]) == hex_id(scope.namespace_id).encode()
-        now_us = int(replies[1][0]) * 1_000_000 + int(replies[1][1])
+        now_us = _us(replies[1])
         since = since_in(replies[2])
         known = max(number_in(replies[3]), self._purges.generation, since or 0)
         generation = max(now_us, 1 + known)
@@ -243,7 +300,7 @@ class RedisPurges:
             is_new = scope is NOTHING and not known and replies[-1] == [b"0", []]
             since = 0 if is_new else generation
         removal: list[Command] = [("DEL", name)] if name is not None and is_there else []
-        is_running = name is None
+        is_running = name is None and scope is not NOTHING
         commands = [*removal, *announce(scope, since, generation, now_us, is_running=is_running)]
         replies = await ask([("MULTI",), *commands, ("EXEC",)])
         for reply in replies:
@@ -271,75 +328,26 @@ class RedisPurges:
             and (note := note_of(name.decode("latin-1"), int(float(score)))) is not None
         ]
 
-    async def count_namespaces(self) -> Counter[str]:
-        """Count every entry, by the `hex_id` of its namespace.
-
-        Raises:
-            StoreError: Redis did not answer.
-        """
-        counts = Counter[str]()
-        async for names in self.names():
-            commands = [("HGET", name, NAMESPACE_FIELD) for name in names]
-            replies = map(value_of, await self._link.ask(commands, timeout_s=_ASK_S))
-            counts.update(reply.decode("latin-1") for reply in replies if reply is not None)
-        return counts
-
-    async def _remove(self, scope: Scope, removed: int, progress: Progress | None) -> int:
-        async for names in self.names(scope.key):
-            named = await self._named(names, scope)
-            for start in range(0, len(named), _REMOVE_NAMES):
-                commands = [("DEL", name) for name in named[start : start + _REMOVE_NAMES]]
-                for reply in await self._link.ask(commands, timeout_s=_ASK_S):
-                    raise_error_in(reply)
-                    removed += reply
-            if progress is not None:
-                progress(removed)
-        return removed
-
-    async def names(self, key: bytes | None = None) -> AsyncIterator[Sequence[bytes]]:
-        """Yield the names of all entries in parts, or of one key's; some may come twice.
-
-        Raises:
-            StoreError: Redis did not answer.
-        """
-        if key is not None:
-            yield [entry_name(key)]
-            return
-        for part in self._link.parts:
-            cursor = None
-            while cursor != 0:
-                scan = ("SCAN", cursor or 0, "MATCH", ENTRY_PREFIX + b"*", "COUNT", _SCAN_NAMES)
-                (reply,) = await part.ask([scan], timeout_s=_ASK_S)
-                raise_error_in(reply)
-                cursor = int(reply[0])
-                if reply[1]:
-                    yield list(dict.fromkeys(reply[1]))
-
-    async def _named(self, names: Sequence[bytes], scope: Scope) -> list[bytes]:
-        """Return the names of those entries that are in scope."""
-        commands = [("HMGET", name, NAMESPACE_FIELD, TAGS_FIELD) for name in names]
-        replies = await self._link.ask(commands, timeout_s=_ASK_S)
-        namespace = hex_id(scope.namespace_id).encode()
-        tag = None if scope.tag is None else hex_id(scope.tag).encode()
-
-        def is_named(reply: Any) -> bool:
-            fields = value_of(reply)
-            if fields is None or fields[0] != namespace:
-                return False
-            return tag is None or tag in (fields[1] or b"").split(b",")
-
-        return [name for name, reply in zip(names, replies, strict=True) if is_named(reply)]
-
-    async def _finish(self, name: str, generation: int) -> None:
+    async def _finish(self, purges: Mapping[str, int]) -> None:
         members = running_in(await self._ask("SMEMBERS", RUNNING))
-        done = [str(one) for one in members if one.name == name and one.generation <= generation]
+        done = [str(one) for one in members if one.generation <= purges.get(one.name, 0)]
         if done:
             await self._ask("SREM", RUNNING, *done)
-        notice = Finished(generation, name)
-        await self._ask(*publish(notice))
-        self._note(notice)
+        for name, generation in purges.items():
+            notice = Finished(generation, name)
+            await self._ask(*publish(notice))
+            self._note(notice)
 
     async def _ask(self, *command: str | bytes | int) -> Any:
         (reply,) = await self._link.ask([command], timeout_s=_ASK_S)
         raise_error_in(reply)
         return reply
+
+
+def _us(time: Sequence[bytes]) -> int:
+    """Return Redis' time in microseconds, from its reply to TIME."""
+    return int(time[0]) * 1_000_000 + int(time[1])
+
+
+def _too_many() -> StoreError:
+    return StoreError("too many purges at the same time", "unavailable")

@@ -12,7 +12,7 @@ that was purged. Only a Redis without any key, seen by a process that has heard 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -21,7 +21,7 @@ from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.link import Command, raise_error_in
-from cacheproxy.stores.redis.notices import Purged, publish, scope_name, scopes_of
+from cacheproxy.stores.redis.purging.notices import Purged, publish, scope_name, scopes_of
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,13 @@ def number_in(reply: Any) -> int:
 
 
 READ_SINCE: Command = ("ZMSCORE", FLOORS, SINCE)
+READ_FLOORS: Command = ("ZRANGE", FLOORS, 0, -1, "WITHSCORES")
+
+
+def floors_in(reply: Sequence[bytes]) -> dict[str, int]:
+    """Return the numbers of the purges in force, by the names of their scopes, from READ_FLOORS."""
+    names = (name.decode("latin-1") for name in reply[::2])
+    return {name: int(float(at)) for name, at in zip(names, reply[1::2], strict=True)}
 
 
 def since_in(scores: Sequence[bytes | None]) -> int | None:
@@ -105,6 +112,26 @@ def announce(
     return [*commands, publish(Purged.of(scope, generation))]
 
 
+def announce_again(purges: Mapping[str, int], newest: int) -> list[Command]:
+    """Return the commands that put purges into force again, which a new master does not know.
+
+    The second reply says how many of them were not in force.
+
+    Args:
+        purges: their numbers, by the names of their scopes; not empty.
+        newest: the highest number that is known.
+    """
+    scored = [part for name, number in purges.items() for part in (number, name)]
+    running = [str(RunningPurge(number, name)) for name, number in purges.items()]
+    return [
+        ("SET", GENERATION, newest, "EX", _KEPT_S),
+        ("ZADD", FLOORS, "GT", "CH", *scored),
+        ("EXPIRE", FLOORS, _KEPT_S),
+        ("SADD", RUNNING, *running),
+        ("EXPIRE", RUNNING, _KEPT_S),
+    ]
+
+
 class Floors:
     """The question whether purges forbid entries, and what its answer means."""
 
@@ -118,16 +145,18 @@ class Floors:
         """The command; the first score of its answer tells since when the floors are complete."""
         return "ZMSCORE", FLOORS, *self._names
 
-    def allow(self, scores: Sequence[bytes | None]) -> list[bool]:
-        """Return of each entry whether no purge forbids it; False if the floors were lost."""
+    def allow(self, scores: Sequence[bytes | None], purged_at: Callable[[str], int]) -> list[bool]:
+        """Return of each entry whether no purge forbids it; False if the floors were lost.
+
+        `purged_at` gives the number of the newest purge of a scope that this process knows of.
+        """
         if scores[0] is None:
             return [False] * len(self._entries)
         floors = {
-            name: int(float(score))
+            name: max(int(float(score or 0)), purged_at(name))
             for name, score in zip(self._names, scores, strict=True)
-            if score is not None
         }
         return [
-            all(floors.get(name, 0) <= entry.generation for name in each)
+            all(floors[name] <= entry.generation for name in each)
             for entry, each in zip(self._entries, self._scopes, strict=True)
         ]

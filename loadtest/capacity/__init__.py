@@ -1,0 +1,1 @@
+"""How much of everything a cache needs: hit rates, memory, nodes, network and cost, reckoned."""
