@@ -18,6 +18,11 @@ from cacheproxy.modelkit.install import load_installed
 
 Started = TypeVar("Started")
 
+# Images of Python often forbid bytecode. Without it each server that a test starts compiles all
+# modules again: half a second of CPU.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 MODEL = "all-MiniLM-L6-v2"
 SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -31,6 +36,10 @@ _OF_REDIS = {
 }
 """Fixtures that do."""
 
+_LONG = ("simulation", "loadtest", "system", "examples", "deploy", "evaluation", "docs", "faults")
+"""Folders whose files take long. Shared by several processes, they are begun first: at the end only
+short files are left, and no process works alone on a long one."""
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let tests of real processes be run once more when they fail; the summary names them.
@@ -38,15 +47,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Each is a defect to look into (`docs/contributing.md`). Other tests fail at once, the
     simulation's too, in which nothing happens by chance.
     """
-    if not config.pluginmanager.hasplugin("rerunfailures"):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        if here not in item.path.parents:
-            continue
-        folder = item.path.relative_to(here).parts[0]
-        if folder in _OF_PROCESSES or _OF_REDIS.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+    if config.pluginmanager.hasplugin("rerunfailures"):
+        for item in items:
+            is_of_redis = _OF_REDIS.intersection(getattr(item, "fixturenames", ()))
+            if _folder(item) in _OF_PROCESSES or is_of_redis:
+                item.add_marker(pytest.mark.flaky(reruns=1))
+    if hasattr(config, "workerinput"):  # a process of several; all must have the same order
+        items.sort(key=lambda item: _LONG.index(one) if (one := _folder(item)) in _LONG else 99)
+
+
+def _folder(item: pytest.Item) -> str:
+    """Return the folder under `tests/` that a test is in."""
+    parts = item.path.parts
+    return parts[-parts[::-1].index("tests")] if "tests" in parts else ""
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -337,8 +337,10 @@ class EarnedThresholds:
         for band in range(BANDS):
             if band >= threshold.band:
                 rate = (errors[band] + 5 * mean) / (labels[band] + 5) * promised / mean
-            else:
+            elif labels[band] > 0:
                 rate = max(promised, _wilson_limit(errors[band], labels[band]))
+            else:
+                rate = 1.0
             threshold.rates[band] = min(0.95, max(0.1 * promised, rate))
 
     def _plan_checks(self, threshold: _Threshold) -> None:
@@ -352,8 +354,6 @@ class EarnedThresholds:
 
 def _wilson_limit(errors: float, labels: float) -> float:
     """Return Wilson's upper limit of a rate at 95 %, which is accurate enough for an alarm."""
-    if labels <= 0:
-        return 1.0
     z = 1.645
     p = min(1.0, errors / labels)
     spread = z * math.sqrt(p * (1 - p) / labels + (z / (2 * labels)) ** 2)

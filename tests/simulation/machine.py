@@ -20,6 +20,7 @@ from cacheproxy.errors import InferenceFailed, Overloaded, Unavailable
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import InstalledModel, InstalledProbes
 from cacheproxy.modelkit.manifest import Prefixes
+from cacheproxy.probes.static import StaticProbe
 from tests.simulation.world import SimLoop, World
 
 WORDS = ["[CLS]", "[SEP]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
@@ -102,6 +103,26 @@ class _Remembering(Tokenizer):
 
 
 TOKENIZER = _Remembering(INSTALLED)
+
+
+class _RememberingProbe(StaticProbe):
+    """The real probe, of which each text is asked once."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        super().__init__(table)
+        self._rows: dict[tuple[int, ...], np.ndarray] = {}
+
+    async def encode(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
+        texts = [tuple(ids) for ids in texts]
+        if unknown := [ids for ids in texts if ids not in self._rows]:
+            if len(self._rows) > 10_000:
+                self._rows.clear()
+                unknown = texts
+            self._rows.update(zip(unknown, await super().encode(unknown), strict=True))
+        return np.stack([self._rows[ids] for ids in texts])
+
+
+STATIC_PROBE = _RememberingProbe(PROBE)
 
 
 def true_vector(ids: Sequence[int], serial: int) -> np.ndarray:

@@ -54,7 +54,10 @@ class Network:
 
     def of(self, loop: SimLoop) -> Weather:
         """Return a server's weather."""
-        return self.weather.setdefault(loop, Weather())
+        weather = self.weather.get(loop)
+        if weather is None:
+            weather = self.weather[loop] = Weather()
+        return weather
 
     def disturb(self, loop: SimLoop) -> None:
         """Take note that something went wrong for a server."""

@@ -12,7 +12,6 @@ from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.keys import KEY_BYTES
-from cacheproxy.probes.static import StaticProbe
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import LocalModel
@@ -35,7 +34,7 @@ from cacheproxy.tiers.hot import HotTier
 from cacheproxy.tiers.writeback import WriteBack
 from cacheproxy.upstreams.fallback import Upstreams
 from tests.simulation.chat import ChatModel, SimSession, SimUpstream
-from tests.simulation.machine import INSTALLED, PROBE, TOKENIZER, Machine, SimBatcher, asker
+from tests.simulation.machine import INSTALLED, STATIC_PROBE, TOKENIZER, Machine, SimBatcher, asker
 from tests.simulation.network import Network, SimPool
 from tests.simulation.world import SimLoop, World
 
@@ -138,9 +137,7 @@ class SimServer:
             guard=StoreGuard(self.store, deadline_s=cache.deadline_ms / 1000, metrics=METRICS),
             writeback=WriteBack(self.store, max_entries=cache.writeback_entries, metrics=METRICS),
             threads=cast(Any, self.batcher),
-            models=(
-                LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), StaticProbe(PROBE), 0),
-            ),
+            models=(LocalModel(INSTALLED, TOKENIZER, cast(Any, self.batcher), STATIC_PROBE, 0),),
             rerankers=(),
             hot=HotTier(cache.hot_bytes, self.store.purges, terms=tenants.hot_terms),
             tokenizing=JobThread("tokenize"),

@@ -53,11 +53,11 @@ def test_served_vectors_are_near_the_float_models_over_varied_texts(
     texts = []
     for name, column in VARIED.items():
         rows = shared_rows(name)
-        texts += [row[column][:20_000] for row in rows[:: len(rows) // 100]][:100]
+        texts += [row[column][:20_000] for row in rows[:: len(rows) // 40]][:40]
 
     cosines = np.sum(embed_served(server, texts) * embed_float(texts), axis=1)
 
-    assert len(texts) == 500
+    assert len(texts) == 200
     assert cosines.mean() >= 0.99
     assert cosines.min() >= 0.95
 
@@ -67,7 +67,7 @@ def test_the_right_passage_is_found_as_often_as_with_the_float_model(
 ):
     passages, questions = (
         shared_rows("corpus_xquad_dev.jsonl"),
-        shared_rows("queries_xquad_dev.jsonl"),
+        shared_rows("queries_xquad_dev.jsonl")[::2],
     )
     ids = np.array([passage["id"] for passage in passages])
     wanted = np.array([question["doc_id"] for question in questions])
