@@ -4,6 +4,7 @@ prometheus_client's multiprocess mode keeps every series in files that outlive t
 makes each count slower. Here each process counts in memory and sends a snapshot at a scrape.
 """
 
+import asyncio
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ GENERATE: dict[TextFormat, Callable[[Any], bytes]] = {
     "openmetrics": generate_openmetrics,
 }
 """Writes what a collector yields."""
+
+_END = b"# EOF\n"
+"""The last line of OpenMetrics."""
 
 _KINDS: dict[str, Merge] = {"counter": "sum", "histogram": "sum", "info": "max"}
 """Kinds of metrics with a fixed way to merge."""
@@ -74,18 +78,16 @@ def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Fami
     Raises:
         KeyError: `merges` lacks one of the gauges.
     """
-    return [
-        Family(
-            name=metric.name,
-            text=metric.documentation,
-            kind=metric.type,
-            merge=_KINDS.get(metric.type) or merges[metric.name],
-            samples=[
-                Sample(one.name, one.labels, one.value, _exemplar_of(one)) for one in metric.samples
-            ],
-        )
-        for metric in registry.collect()
-    ]
+    return [_family_of(metric, merges) for metric in registry.collect()]
+
+
+async def take_snapshot_in_turns(registry: Collector, merges: Mapping[str, Merge]) -> list[Family]:
+    """Do the same; other tasks have their turn after each metric."""
+    families = []
+    for metric in registry.collect():
+        families.append(_family_of(metric, merges))
+        await asyncio.sleep(0)
+    return families
 
 
 def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
@@ -126,6 +128,31 @@ def render(families: Sequence[Family], text_format: TextFormat = "prometheus") -
     return GENERATE[text_format](_Collected(families))
 
 
+async def expose(registry: Collector, text_format: TextFormat) -> bytes:
+    """Return all metrics in a text format; other tasks have their turn after each metric.
+
+    As a whole it takes 15 to 30 ms, and beside inference on all cores up to 100 ms, once in every
+    scrape: that alone put the p99 of a model's requests at four times what it is without.
+    """
+    parts = []
+    for metric in registry.collect():
+        parts.append(GENERATE[text_format](_Collector([metric])).removesuffix(_END))
+        await asyncio.sleep(0)
+    if text_format == "openmetrics":
+        parts.append(_END)
+    return b"".join(parts)
+
+
+class _Collector:
+    """Metrics that were collected before."""
+
+    def __init__(self, metrics: Sequence[PrometheusMetric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        return self._metrics
+
+
 class _Collected:
     """Adapts families to what prometheus_client collects."""
 
@@ -144,6 +171,18 @@ class _Collected:
                 )
                 metric.add_sample(sample.name, sample.labels, sample.value, exemplar=exemplar)
             yield metric
+
+
+def _family_of(metric: PrometheusMetric, merges: Mapping[str, Merge]) -> Family:
+    return Family(
+        name=metric.name,
+        text=metric.documentation,
+        kind=metric.type,
+        merge=_KINDS.get(metric.type) or merges[metric.name],
+        samples=[
+            Sample(one.name, one.labels, one.value, _exemplar_of(one)) for one in metric.samples
+        ],
+    )
 
 
 def _merge_two(merge: Merge, one: Sample, other: Sample) -> Sample:
