@@ -4,7 +4,6 @@ prometheus_client's multiprocess mode keeps every series in files that outlive t
 makes each count slower. Here each process counts in memory and sends a snapshot at a scrape.
 """
 
-import asyncio
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 from prometheus_client.samples import Sample as PrometheusSample
 
+from cacheproxy.concurrency.parts import in_turns
 from cacheproxy.telemetry.metrics import Merge
 
 _TAKE: dict[Merge, Callable[[float, float], float]] = {"sum": operator.add, "max": max, "min": min}
@@ -82,12 +82,8 @@ def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Fami
 
 
 async def take_snapshot_in_turns(registry: Collector, merges: Mapping[str, Merge]) -> list[Family]:
-    """Do the same; other tasks have their turn after each metric."""
-    families = []
-    for metric in registry.collect():
-        families.append(_family_of(metric, merges))
-        await asyncio.sleep(0)
-    return families
+    """Do the same; other tasks have their turn meanwhile."""
+    return [_family_of(metric, merges) async for metric in in_turns(registry.collect())]
 
 
 def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
@@ -129,18 +125,16 @@ def render(families: Sequence[Family], text_format: TextFormat = "prometheus") -
 
 
 async def expose(registry: Collector, text_format: TextFormat) -> bytes:
-    """Return all metrics in a text format; other tasks have their turn after each metric.
+    """Return all metrics in a text format; other tasks have their turn meanwhile.
 
-    As a whole it takes 15 to 30 ms, and beside inference on all cores up to 100 ms, once in every
-    scrape: that alone put the p99 of a model's requests at four times what it is without.
+    Two models have 1,900 lines. At once these take 26 ms on a CPU without VNNI, and up to 90 ms
+    beside inference on all cores: one scrape a second would decide the p99 of all requests.
     """
-    parts = []
-    for metric in registry.collect():
-        parts.append(GENERATE[text_format](_Collector([metric])).removesuffix(_END))
-        await asyncio.sleep(0)
-    if text_format == "openmetrics":
-        parts.append(_END)
-    return b"".join(parts)
+    parts = [
+        GENERATE[text_format](_Collector([metric])).removesuffix(_END)
+        async for metric in in_turns(registry.collect())
+    ]
+    return b"".join([*parts, _END] if text_format == "openmetrics" else parts)
 
 
 class _Collector:

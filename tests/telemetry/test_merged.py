@@ -4,6 +4,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
+from cacheproxy.concurrency import parts
 from cacheproxy.telemetry.merged import (
     GENERATE,
     expose,
@@ -55,7 +56,8 @@ def test_one_snapshot_is_rendered_as_prometheus_client_renders_its_registry():
 
 
 @pytest.mark.parametrize("text_format", GENERATE)
-async def test_what_is_exposed_in_turns_is_the_same_as_at_once(text_format):
+async def test_what_is_exposed_in_turns_is_the_same_as_at_once(text_format, monkeypatch):
+    monkeypatch.setattr(parts, "_TURN_S", 0.0)
     registry = registry_with(3, 0, (0.5, 1.5))
     turns = 0
 
