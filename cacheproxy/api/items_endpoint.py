@@ -15,6 +15,7 @@ from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.protocol import A, Dialect, Frame, Preparation, R
 from cacheproxy.api.presentation import (
+    Body,
     Headers,
     cache_headers,
     counts_of,
@@ -131,7 +132,7 @@ class ItemsEndpoint(Generic[A, R]):
         rendered, told = answer
         return WholeAnswer(rendered, [JSON, *told])
 
-    async def _answer(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[bytes, Headers]:
+    async def _answer(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[Body, Headers]:
         headers = visit.headers
         caller = self._callers.identify(headers)
         namespace = caller.namespace

@@ -25,6 +25,9 @@ Form = Literal["float", "base64", Quantized]
 
 Headers = list[tuple[bytes, bytes]]
 
+Body = bytes | list[bytes]
+"""A body, or the pieces of a large one, which are never joined: that would hold up all others."""
+
 CACHE_HEADERS = (
     Parameter(
         "Cache-Status",
@@ -69,7 +72,7 @@ CACHE_HEADERS = (
 
 _PLAIN_HITS = ("hot", "exact")
 
-_RENDERED_AT_ONCE = 64
+RENDERED_AT_ONCE = 64
 """Vectors rendered in one turn of the event loop, about a millisecond: 2,048 take 40 to 100 ms."""
 
 
@@ -99,7 +102,7 @@ async def render_vectors(
     vectors: list[bytes] = []
     for served in answer.served:
         vectors.append(render_vector(served, form, dimensions))
-        if len(vectors) % _RENDERED_AT_ONCE == 0:
+        if len(vectors) % RENDERED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return vectors
 

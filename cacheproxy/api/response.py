@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
 from cacheproxy.api.operation import Content, Parameter, Reply, Status
-from cacheproxy.api.presentation import Headers
+from cacheproxy.api.presentation import Body, Headers
 from cacheproxy.errors import (
     ApiError,
     BadRequest,
@@ -170,13 +170,16 @@ def _refusal(status: int, because: str | None) -> Reply:
     return Reply(because or general, (Content(ErrorBody, examples),), tuple(headers))
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole response with a JSON body."""
-    length = (b"content-length", b"%d" % len(body))
+async def send_json(send: Send, status: int, body: Body, headers: Headers) -> None:
+    """Send a whole response with a JSON body; pieces leave as the client takes them."""
+    pieces = (body,) if isinstance(body, bytes) else body
+    length = (b"content-length", b"%d" % sum(map(len, pieces)))
     await send(
         {"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]}
     )
-    await send({"type": "http.response.body", "body": body})
+    for piece in pieces[:-1]:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": pieces[-1]})
 
 
 def status_of(error: Exception) -> str:

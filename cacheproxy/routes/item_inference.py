@@ -6,9 +6,10 @@ that the semantic tier found, which is a free label.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from cacheproxy.concurrency.parts import in_parts
 from cacheproxy.errors import ApiError
 from cacheproxy.inference.engine import Engine, Inferred
 from cacheproxy.records import Record
@@ -31,9 +32,6 @@ from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import Begin
 
 R = TypeVar("R", bound=Record)
-
-_PART = 128
-"""Items of one request between two turns of the event loop: a millisecond or two of work."""
 
 ServeLate = Callable[[Item[R], ItemsState[R]], None]
 """Serves an item from the tiers if another request has finished it meanwhile."""
@@ -88,19 +86,11 @@ class ItemInference(Generic[R]):
         """
         joined: _Joined[R] = _Joined()
         try:
-            for part in _parts(items):
-                self._join_or_begin(part, joined, state, serve_late)
-                if len(part) < len(items):
-                    await asyncio.sleep(0)
+            await in_parts(items, lambda part: self._join_or_begin(part, joined, state, serve_late))
             await wait_for_all(list(joined.flights.values()))
         finally:
             release_all(joined.flights.values())
-        waiting = unserved(items)
-        for part in _parts(waiting):
-            for item in part:
-                self._serve(item, joined, state)
-            if len(part) < len(waiting):
-                await asyncio.sleep(0)
+        await in_parts(unserved(items), lambda part: self._serve(part, joined, state))
 
     def in_flight(self, item: Item[R], state: ItemsState[R]) -> bool:
         """Return whether the item could join a flight."""
@@ -137,7 +127,7 @@ class ItemInference(Generic[R]):
 
     def _join_or_begin(
         self,
-        items: list[Item[R]],
+        items: Sequence[Item[R]],
         joined: _Joined[R],
         state: ItemsState[R],
         serve_late: ServeLate[R],
@@ -163,7 +153,11 @@ class ItemInference(Generic[R]):
                 joined.flights[item.key] = flight = self._begin(item, future, state)
                 flight.hold()
 
-    def _serve(self, item: Item[R], joined: _Joined[R], state: ItemsState[R]) -> None:
+    def _serve(self, items: Sequence[Item[R]], joined: _Joined[R], state: ItemsState[R]) -> None:
+        for item in items:
+            self._serve_one(item, joined, state)
+
+    def _serve_one(self, item: Item[R], joined: _Joined[R], state: ItemsState[R]) -> None:
         flight = joined.flights[item.key]
         result = flight.future.result()
         follows = joined.began.get(item.key) is not item
@@ -224,10 +218,3 @@ class ItemInference(Generic[R]):
         ttl_s = self._lifetimes.choose(state.namespace_id, state.control.ttl_s)
         entry = EntryOf(state.namespace_id, item.key, created_at, created_at + ttl_s)
         return self._form.record(entry, inferred)
-
-
-def _parts(items: list[Item[R]]) -> list[list[Item[R]]]:
-    """Return the items in parts, between which other requests are to have their turn."""
-    if len(items) <= _PART:
-        return [items]
-    return [items[start : start + _PART] for start in range(0, len(items), _PART)]

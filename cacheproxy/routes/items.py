@@ -10,11 +10,12 @@ cache costs time within its deadline, never the answer.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
+from cacheproxy.concurrency.parts import in_parts
 from cacheproxy.errors import NotCached
 from cacheproxy.fairness.meters import Meters
 from cacheproxy.inference.engine import Engine, Given
@@ -112,7 +113,8 @@ class ItemsRoute(Generic[R]):
         """
         items: list[Item[R]] = [Item(given) for given in request.inputs]
         state = ItemsState(request, self._scope_of(request.namespace.id), repeated)
-        waiting = self._from_hot_by_text(items, state)
+        await in_parts(items, partial(self._from_hot_by_text, state))
+        waiting = unserved(items)
         if not waiting:
             self._count("hot", items, waiting, state)
             return ItemsResult([item.served for item in items if item.served], {})
@@ -130,7 +132,8 @@ class ItemsRoute(Generic[R]):
         inputs = [item.input for item in waiting]
         state.reservation = self._early_refusal.reserve(self._engine, inputs, state.control)
         await self._tokenize(waiting, state)
-        waiting = self._from_hot(waiting, state)
+        await in_parts(waiting, partial(self._from_hot, state))
+        waiting = unserved(waiting)
         self._count("hot", items, waiting, state)
         if waiting:
             waiting = await self._from_exact(waiting, state)
@@ -152,13 +155,12 @@ class ItemsRoute(Generic[R]):
     def _scope_of(self, namespace_id: str) -> KeyScope:
         return key_scope(namespace_id, self._form.route, self.model.fingerprint)
 
-    def _from_hot_by_text(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
+    def _from_hot_by_text(self, state: ItemsState[R], items: Sequence[Item[R]]) -> None:
         for item in items:
             if state.control.reads and not isinstance(item.input, list):
                 item.raw_key = state.scope.of_raw(item.input)
                 if (entry := self._hot.get_by_text(item.raw_key)) is not None:
                     self._serve_hot(item, entry, state)
-        return unserved(items)
 
     async def _tokenize(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         given = [item.input for item in items]
@@ -169,17 +171,15 @@ class ItemsRoute(Generic[R]):
                 encoded = await self._tokenizing.run(partial(self._engine.encode, given))
         for item, ids in zip(items, encoded, strict=True):
             item.ids = ids
-            item.given = Given(item.input, ids)
-            item.key = self._engine.key_of(state.scope, item.given)
-            if self._engine.is_cut(ids):
-                self._truncated.inc()
 
-    def _from_hot(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
-        if state.control.reads:
-            for item in items:
-                if (entry := self._hot.get(item.key)) is not None:
-                    self._serve_hot(item, entry, state)
-        return unserved(items)
+    def _from_hot(self, state: ItemsState[R], items: Sequence[Item[R]]) -> None:
+        for item in items:
+            item.given = Given(item.input, item.ids)
+            item.key = self._engine.key_of(state.scope, item.given)
+            if self._engine.is_cut(item.ids):
+                self._truncated.inc()
+            if state.control.reads and (entry := self._hot.get(item.key)) is not None:
+                self._serve_hot(item, entry, state)
 
     async def _from_exact(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
         if not state.control.reads:
@@ -190,8 +190,8 @@ class ItemsRoute(Generic[R]):
         else:
             with self._stages.time("exact", state.stages_s):
                 all_found = await self._tiers.from_exact(state.namespace_id, keys)
-            for item, found in zip(items, all_found, strict=True):
-                self._serve_exact(item, found, state)
+            pairs = list(zip(items, all_found, strict=True))
+            await in_parts(pairs, partial(self._serve_all_exact, state))
         missed = unserved(items)
         self._count("exact", items, missed, state)
         self._early_refusal.note(1 - len(missed) / len(items))
@@ -268,6 +268,12 @@ class ItemsRoute(Generic[R]):
         if self._is_fresh(entry.record, state.control):
             self._inference.link(item)
             item.served = Served(entry.record, "hot", entry)
+
+    def _serve_all_exact(
+        self, state: ItemsState[R], pairs: Sequence[tuple[Item[R], Found[R] | None]]
+    ) -> None:
+        for item, found in pairs:
+            self._serve_exact(item, found, state)
 
     def _serve_exact(self, item: Item[R], found: Found[R] | None, state: ItemsState[R]) -> None:
         if found is not None and self._is_fresh(found.record, state.control):

@@ -22,7 +22,12 @@ from cacheproxy.admin.reloading import Commit, Reloaded, Reloading
 from cacheproxy.errors import ConfigError, ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import Answer
-from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot
+from cacheproxy.telemetry.merged import (
+    Family,
+    TextFormat,
+    take_snapshot,
+    take_snapshot_in_turns,
+)
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.namespaces.traffic import Tally
 
@@ -244,6 +249,7 @@ class WorkerLink:
         self._awaited: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = itertools.count(1)
         self._count: Count | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._commit: Commit | None = None
 
     def receive_job(self) -> Job:
@@ -280,7 +286,9 @@ class WorkerLink:
     async def close(self) -> None:
         """Report the final counts."""
         self._listening.cancel()
-        self._say_counted(Count(0))
+        if self._counting is not None:
+            self._counting.cancel()
+        self._say_counted(Count(0), take_snapshot(self._metrics.registry, self._metrics.merges))
         await self._channel.close()
 
     def say_ready(self) -> None:
@@ -373,16 +381,19 @@ class WorkerLink:
         return Prepared(order.number, None)
 
     def _count_soon(self, count: Count) -> None:
-        """Answer once if several requests arrived while the event loop was blocked."""
-        if self._count is None:
-            asyncio.get_running_loop().call_soon(self._answer_count)
+        """Answer once if several requests arrived since an answer was begun."""
         self._count = count
+        if self._counting is None:
+            self._counting = asyncio.create_task(self._answer_counts())
 
-    def _answer_count(self) -> None:
-        if self._count is not None:
-            self._say_counted(self._count)
-            self._count = None
+    async def _answer_counts(self) -> None:
+        registry, merges = self._metrics.registry, self._metrics.merges
+        try:
+            while self._count is not None:
+                count, self._count = self._count, None
+                self._say_counted(count, await take_snapshot_in_turns(registry, merges))
+        finally:
+            self._counting = None
 
-    def _say_counted(self, count: Count) -> None:
-        families = take_snapshot(self._metrics.registry, self._metrics.merges)
+    def _say_counted(self, count: Count, families: list[Family]) -> None:
         self._channel.send(Counted(count.number, families, self._metrics.tallies.drain()))

@@ -14,7 +14,13 @@ from typing import Protocol
 
 import msgspec
 
-from cacheproxy.telemetry.merged import GENERATE, Family, Sample, TextFormat, take_snapshot
+from cacheproxy.telemetry.merged import (
+    Family,
+    Sample,
+    TextFormat,
+    expose,
+    take_snapshot_in_turns,
+)
 from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
 
 SAMPLE_EVERY_S = 2.0
@@ -161,7 +167,7 @@ class OwnMetrics:
     async def exposition(self, text_format: TextFormat) -> bytes:
         """See `MetricsSource`."""
         self._count_busiest()
-        return GENERATE[text_format](self._metrics.registry)
+        return await expose(self._metrics.registry, text_format)
 
     async def recent(self, since: float) -> bytes:
         """See `MetricsSource`."""
@@ -171,7 +177,7 @@ class OwnMetrics:
         """See `MetricsSource`."""
         self._count_busiest()
         wanted = self._metrics.registry.restricted_registry(names)
-        return take_snapshot(wanted, self._metrics.merges)
+        return await take_snapshot_in_turns(wanted, self._metrics.merges)
 
     async def ask_all(self, question: bytes) -> list[bytes]:
         """See `MetricsSource`."""

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 from prometheus_client.samples import Sample as PrometheusSample
 
+from cacheproxy.concurrency.parts import in_turns
 from cacheproxy.telemetry.metrics import Merge
 
 _TAKE: dict[Merge, Callable[[float, float], float]] = {"sum": operator.add, "max": max, "min": min}
@@ -29,6 +30,9 @@ GENERATE: dict[TextFormat, Callable[[Any], bytes]] = {
     "openmetrics": generate_openmetrics,
 }
 """Writes what a collector yields."""
+
+_END = b"# EOF\n"
+"""The last line of OpenMetrics."""
 
 _KINDS: dict[str, Merge] = {"counter": "sum", "histogram": "sum", "info": "max"}
 """Kinds of metrics with a fixed way to merge."""
@@ -74,18 +78,12 @@ def take_snapshot(registry: Collector, merges: Mapping[str, Merge]) -> list[Fami
     Raises:
         KeyError: `merges` lacks one of the gauges.
     """
-    return [
-        Family(
-            name=metric.name,
-            text=metric.documentation,
-            kind=metric.type,
-            merge=_KINDS.get(metric.type) or merges[metric.name],
-            samples=[
-                Sample(one.name, one.labels, one.value, _exemplar_of(one)) for one in metric.samples
-            ],
-        )
-        for metric in registry.collect()
-    ]
+    return [_family_of(metric, merges) for metric in registry.collect()]
+
+
+async def take_snapshot_in_turns(registry: Collector, merges: Mapping[str, Merge]) -> list[Family]:
+    """Do the same; other tasks have their turn meanwhile."""
+    return [_family_of(metric, merges) async for metric in in_turns(registry.collect())]
 
 
 def merge(snapshots: Iterable[Sequence[Family]]) -> list[Family]:
@@ -126,6 +124,29 @@ def render(families: Sequence[Family], text_format: TextFormat = "prometheus") -
     return GENERATE[text_format](_Collected(families))
 
 
+async def expose(registry: Collector, text_format: TextFormat) -> bytes:
+    """Return all metrics in a text format; other tasks have their turn meanwhile.
+
+    Two models have 1,900 lines. At once these take 26 ms on a CPU without VNNI, and up to 90 ms
+    beside inference on all cores: one scrape a second would decide the p99 of all requests.
+    """
+    parts = [
+        GENERATE[text_format](_Collector([metric])).removesuffix(_END)
+        async for metric in in_turns(registry.collect())
+    ]
+    return b"".join([*parts, _END] if text_format == "openmetrics" else parts)
+
+
+class _Collector:
+    """Metrics that were collected before."""
+
+    def __init__(self, metrics: Sequence[PrometheusMetric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        return self._metrics
+
+
 class _Collected:
     """Adapts families to what prometheus_client collects."""
 
@@ -144,6 +165,18 @@ class _Collected:
                 )
                 metric.add_sample(sample.name, sample.labels, sample.value, exemplar=exemplar)
             yield metric
+
+
+def _family_of(metric: PrometheusMetric, merges: Mapping[str, Merge]) -> Family:
+    return Family(
+        name=metric.name,
+        text=metric.documentation,
+        kind=metric.type,
+        merge=_KINDS.get(metric.type) or merges[metric.name],
+        samples=[
+            Sample(one.name, one.labels, one.value, _exemplar_of(one)) for one in metric.samples
+        ],
+    )
 
 
 def _merge_two(merge: Merge, one: Sample, other: Sample) -> Sample:

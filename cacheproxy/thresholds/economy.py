@@ -2,9 +2,11 @@
 
 Every text that misses the exact tiers pays for a lookup, and every hit saves an inference. If even
 the hits that the evidence could at best allow would not pay for the lookups, the tier steps aside.
-It tries again after a while, because traffic changes. A trial adds a third to the cost of a miss,
-so it waits for spare capacity: with two cores busy at 1,500 requests/s it caused a queue (p99 of
-120 to 250 ms instead of 26 to 67). A pure state machine for one namespace.
+It tries again after a while, because traffic changes, and after twice as long each time that a
+trial was in vain: where the tier spares nothing, trials soon take one text of a hundred. A trial
+adds a third to the cost of a miss, so it waits for spare capacity: with two cores busy at 1,500
+requests/s it caused a queue (p99 of 120 to 250 ms instead of 26 to 67). A pure state machine for
+one namespace.
 """
 
 _TRIAL_TEXTS = 2_000
@@ -12,8 +14,8 @@ _TRIAL_TEXTS = 2_000
 
 _REST = 10
 _LONGEST_REST = 100
-"""Pause before the next trial as a multiple of those texts: the minimum, and the maximum if
-there is never spare capacity."""
+"""Pause before the next trial as a multiple of those texts: after the first trial in vain, and the
+maximum, also if there is never spare capacity."""
 
 _ROOM = 0.8
 """Share of requests that find inference idle, from which on there is capacity for a trial."""
@@ -43,6 +45,8 @@ class Economy:
         self.hits = 0
         self.spared_s = 0.0
         self._texts = 0
+        self._rest = _REST
+        self._has_rested = False
         self._room = 1.0
 
     def looked_up(self, seconds: float, texts: int, hits: int) -> None:
@@ -64,7 +68,7 @@ class Economy:
         self._texts += texts
         self._room = _ROOM_MEMORY * self._room + (1 - _ROOM_MEMORY) * is_idle
         rest = self._texts / _TRIAL_TEXTS
-        if rest >= _LONGEST_REST or (rest >= _REST and self._room >= _ROOM):
+        if rest >= _LONGEST_REST or (rest >= self._rest and self._room >= _ROOM):
             self.is_aside = False
             self._texts = 0
 
@@ -75,7 +79,12 @@ class Economy:
     def settle(self, hit_share: float) -> None:
         """Decide by the share of looked-up texts that would hit at best."""
         self._texts = 0
-        self.is_aside = hit_share * self.inference_s < self.lookup_s
+        is_in_vain = hit_share * self.inference_s < self.lookup_s
+        if is_in_vain and self._has_rested:
+            self._rest = min(2 * self._rest, _LONGEST_REST)
+        elif not is_in_vain:
+            self._rest = _REST
+        self.is_aside = self._has_rested = is_in_vain
 
 
 def _mean(before: float, now: float) -> float:

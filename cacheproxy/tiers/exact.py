@@ -7,6 +7,7 @@ counts as a miss, and the inference that follows overwrites it.
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from cacheproxy.concurrency.parts import in_parts
 from cacheproxy.records import Record
 from cacheproxy.tiers.guard import StoreGuard
 from cacheproxy.tiers.reader import RecordReader
@@ -25,13 +26,21 @@ class ExactTier(Generic[R]):
 
     async def get_many(self, namespace_id: str, keys: Sequence[bytes]) -> list[R | None]:
         """Return each key's record, in the order of the keys; one store call at most."""
-        records = [self.pending(namespace_id, key) for key in keys]
+        records: list[R | None] = []
+
+        def from_queue(part: Sequence[bytes]) -> None:
+            records.extend([self.pending(namespace_id, key) for key in part])
+
+        def read(part: Sequence[tuple[int, bytes | None]]) -> None:
+            for i, data in part:
+                if data is not None:
+                    records[i] = self._reader.read(data, namespace_id=namespace_id, key=keys[i])
+
+        await in_parts(keys, from_queue)
         asked = [i for i, record in enumerate(records) if record is None]
         if asked:
             found = await self._store.get_many([keys[i] for i in asked])
-            for i, data in zip(asked, found, strict=True):
-                if data is not None:
-                    records[i] = self._reader.read(data, namespace_id=namespace_id, key=keys[i])
+            await in_parts(list(zip(asked, found, strict=True)), read)
         return records
 
     def pending(self, namespace_id: str, key: bytes) -> R | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from cacheproxy.concurrency.parts import in_parts
 from cacheproxy.records import Record
 from cacheproxy.stores.purges import Purges
 from cacheproxy.tiers.exact import ExactTier
@@ -34,7 +35,13 @@ class KeyedTiers(Generic[R]):
         """Return the exact tier's record of each key, in order; one store call at most."""
         since = self._purges.moment
         records = await self._exact.get_many(namespace_id, keys)
-        return [None if record is None else self._found(record, since) for record in records]
+        found: list[Found[R] | None] = []
+
+        def keep(part: Sequence[R | None]) -> None:
+            found.extend([None if one is None else self._found(one, since) for one in part])
+
+        await in_parts(records, keep)
+        return found
 
     def from_writeback(self, namespace_id: str, key: bytes) -> Found[R] | None:
         """Return the key's record if it is still in the write-back queue."""

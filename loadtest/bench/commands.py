@@ -6,11 +6,14 @@ from importlib import import_module
 import click
 
 BENCHMARKS = (
-    *("engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
+    *("speed", "engine", "hits", "chat", "semantic", "thresholds", "judged", "metrics", "rerank"),
     *("tenants", "ingest", "scores", "device", "token-ids", "embedded", "eviction"),
 )
 
-_OFFLINE = ("device", "token-ids", "embedded", "eviction")
+_FOLDERS = {
+    **dict.fromkeys(("device", "token-ids", "embedded", "eviction"), ".offline"),
+    **dict.fromkeys(("thresholds", "judged", "scores"), ".replay"),
+}
 
 
 class _Benchmarks(click.Group):
@@ -20,8 +23,7 @@ class _Benchmarks(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in BENCHMARKS:
             return None
-        folder = ".offline" if name in _OFFLINE else ""
-        module = import_module(f"{folder}.{name.replace('-', '_')}", __package__)
+        module = import_module(f"{_FOLDERS.get(name, '')}.{name.replace('-', '_')}", __package__)
         command: click.Command = module.main
         return command
 

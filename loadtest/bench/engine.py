@@ -24,6 +24,7 @@ from cacheproxy.modelkit.building.corpus import read_corpus
 from cacheproxy.modelkit.install import InstalledModel, load_installed
 from cacheproxy.modelkit.isa import isa_class
 from cacheproxy.modelkit.manifest import load_manifest, models_folder
+from cacheproxy.settings.settings import Settings
 
 from ..servers.processes import running_server
 from ..traffic.target import endpoint
@@ -40,6 +41,12 @@ _TURN_TEXTS = 200
 _HTTP_CLIENTS = 64
 _UNSEEN_PER_S = 20_000
 """More unseen texts a second than any machine answers that the benchmark was made for."""
+
+_LONG = " time" * 300
+"""What a text of the model's longest length consists of, after its number."""
+
+_MOST_LONG = 5_000
+_BARE_LONG = 10
 
 _FIELDS = ("text", "query", "a", "prompt")
 
@@ -77,32 +84,20 @@ def main(
     texts of the package are embedded, over and over.
     """
     settings = settings_of(home)
-    installed = load_installed(load_manifest(model).name, settings.home)
-    texts = read_texts(files)
-    threads = settings.batch.threads
-    bench = _Bench(
-        model=installed,
-        home=settings.home,
-        texts=list(islice(cycle(texts), count)),
-        unseen=_unseen(texts, _UNSEEN_PER_S * seconds),
-        contenders=make_contenders(
-            installed,
-            settings.home,
-            threads=threads,
-            max_tokens=settings.batch.max_tokens,
-            peer=peer,
-        ),
-        grid=[(rows, tokens) for rows, tokens in _GRID if tokens <= longest],
-        roofline=Roofline(
-            float_encoder(installed, settings.home), int(np.prod(_ROOFLINE_BATCH)), threads=threads
-        ),
-        encoder=OnnxEncoder(installed.graph),
+    bench = make_bench(
+        settings,
+        model,
+        files,
+        [(rows, tokens) for rows, tokens in _GRID if tokens <= longest],
+        count=count,
         calls=calls,
         http_s=seconds if has_wrk() and not no_http else None,
+        peer=peer,
     )
-    click.echo(f"{installed.name} on {threads} cores ({isa_class()}), {rounds} rounds")
-    for contender in bench.contenders.values():
-        contender.embed(bench.texts[:100])
+    installed = bench.model
+    click.echo(
+        f"{installed.name} on {settings.batch.threads} cores ({isa_class()}), {rounds} rounds"
+    )
     done = [bench.run() for _ in tqdm(range(rounds), unit="round")]
     ids = Tokenizer(installed.tokenizer_json, installed.max_tokens).encode(bench.texts)
     measured = Measured(
@@ -119,8 +114,51 @@ def main(
         plot_rounds(measured, plot)
 
 
+def make_bench(
+    settings: Settings,
+    model: str,
+    files: Sequence[Path],
+    grid: Sequence[tuple[int, int]],
+    *,
+    count: int,
+    calls: int,
+    http_s: int | None,
+    peer: str | None = None,
+) -> "EngineBench":
+    """Return the benchmark of a model; its engines are warm.
+
+    Raises:
+        CacheproxyError: the model is not installed.
+    """
+    installed = load_installed(load_manifest(model).name, settings.home)
+    texts = read_texts(files)
+    threads = settings.batch.threads
+    float_weights = float_encoder(installed, settings.home)
+    bench = EngineBench(
+        model=installed,
+        home=settings.home,
+        texts=list(islice(cycle(texts), count)),
+        unseen=_unseen(texts, _UNSEEN_PER_S * (http_s or 0)),
+        contenders=make_contenders(
+            installed,
+            settings.home,
+            threads=threads,
+            max_tokens=settings.batch.max_tokens,
+            peer=peer,
+        ),
+        grid=grid,
+        roofline=Roofline(float_weights, int(np.prod(_ROOFLINE_BATCH)), threads=threads),
+        encoder=OnnxEncoder(installed.graph),
+        calls=calls,
+        http_s=http_s,
+    )
+    for contender in bench.contenders.values():
+        contender.embed(bench.texts[:100])
+    return bench
+
+
 @dataclass(frozen=True)
-class _Bench:
+class EngineBench:
     """What stays the same over the rounds; `http_s` is None if HTTP is not measured."""
 
     model: InstalledModel
@@ -170,6 +208,12 @@ class _Bench:
             idle = load_once(route, bodies, clients=1, seconds=max(1, 3 * seconds // 8))
             result.idle = idle
             result.bare_s = _time_bare(self.model, self.encoder, self.unseen[: idle.requests])
+            long = [f"{number}{_LONG}" for number in range(_MOST_LONG)]
+            bodies_long = [body_of(text, name) for text in long]
+            result.idle_long = load_once(
+                route, bodies_long, clients=1, seconds=max(1, seconds // 4)
+            )
+            result.bare_long_s = _time_bare(self.model, self.encoder, long[:_BARE_LONG])
         with running_server(self.home, name) as url:
             route = endpoint(url, "embeddings")
             result.http = load_once(route, bodies, clients=_HTTP_CLIENTS, seconds=seconds)

@@ -7,7 +7,8 @@ worker each, wrk with 32 connections, several rounds, ratios within a round.
 
 import json
 import statistics
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -47,40 +48,48 @@ def main(
     Hot hits are compared with a server that returns the same bytes; with --redis, exact hits are
     compared with one that makes a GET for each request.
     """
-    settings = settings_of(home)
-    body = body_of(_TEXT, model)
-    with ExitStack() as stack:
-        urls = {HOT: stack.enter_context(running_server(settings.home, model))}
-        answer = Caller(endpoint(urls[HOT], "embeddings")).post(body).body
-        urls[BARE] = stack.enter_context(running_bare(answer))
-        pairs = [(HOT, BARE)]
-        if redis_url:
-            flags = ("--store", redis_url, "--cache-hot-bytes", "0")
-            urls[EXACT] = stack.enter_context(running_server(settings.home, model, *flags))
-            urls[BARE_GET] = stack.enter_context(running_bare(answer, redis_url))
-            pairs.append((EXACT, BARE_GET))
-        routes = {name: endpoint(url, "embeddings") for name, url in urls.items()}
-        for route in routes.values():
-            Caller(route).post(body)
-        results: dict[str, list[WrkResult]] = {name: [] for name in routes}
-        for _ in tqdm(range(rounds), unit="round"):
-            for name, route in routes.items():
-                results[name].append(load(route, [body], clients=_CLIENTS, seconds=seconds))
+    pairs = [(HOT, BARE), *([(EXACT, BARE_GET)] if redis_url else [])]
+    with running_pairs(settings_of(home).home, model, redis_url) as measure:
+        results = [measure(seconds) for _ in tqdm(range(rounds), unit="round")]
     _show(results, pairs)
     if json_path:
-        rates = {name: [one.requests_per_s for one in found] for name, found in results.items()}
+        rates = {name: [one[name].requests_per_s for one in results] for name in results[0]}
         json_path.write_text(json.dumps(rates, indent=1) + "\n")
 
 
-def _show(results: dict[str, list[WrkResult]], pairs: list[tuple[str, str]]) -> None:
-    for name, found in results.items():
-        rate = statistics.median(one.requests_per_s for one in found)
-        p99 = statistics.median(one.p99_s for one in found)
+@contextmanager
+def running_pairs(
+    home: Path, model: str, redis_url: str | None
+) -> Iterator[Callable[[int], dict[str, WrkResult]]]:
+    """Yield a function that loads each server for so many seconds, and returns what wrk saw.
+
+    Raises:
+        LoadTestError: a server does not become ready.
+    """
+    body = body_of(_TEXT, model)
+    with ExitStack() as stack:
+        urls = {HOT: stack.enter_context(running_server(home, model))}
+        answer = Caller(endpoint(urls[HOT], "embeddings")).post(body).body
+        urls[BARE] = stack.enter_context(running_bare(answer))
+        if redis_url:
+            flags = ("--store", redis_url, "--cache-hot-bytes", "0")
+            urls[EXACT] = stack.enter_context(running_server(home, model, *flags))
+            urls[BARE_GET] = stack.enter_context(running_bare(answer, redis_url))
+        routes = {name: endpoint(url, "embeddings") for name, url in urls.items()}
+        for route in routes.values():
+            Caller(route).post(body)
+        yield lambda seconds: {
+            name: load(route, [body], clients=_CLIENTS, seconds=seconds)
+            for name, route in routes.items()
+        }
+
+
+def _show(results: Sequence[dict[str, WrkResult]], pairs: list[tuple[str, str]]) -> None:
+    for name in results[0]:
+        rate = statistics.median(one[name].requests_per_s for one in results)
+        p99 = statistics.median(one[name].p99_s for one in results)
         click.echo(f"{name:26s}{rate:10.0f} requests/s, p99 {1000 * p99:6.2f} ms")
     for name, bare in pairs:
-        ratios = [
-            one.requests_per_s / other.requests_per_s
-            for one, other in zip(results[name], results[bare], strict=True)
-        ]
+        ratios = [one[name].requests_per_s / one[bare].requests_per_s for one in results]
         spread = f"{min(ratios):.0%} to {max(ratios):.0%}"
         click.echo(f"{name} / {bare}: {statistics.median(ratios):.0%} ({spread})")

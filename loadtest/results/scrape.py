@@ -15,6 +15,11 @@ from cacheproxy.errors import CacheproxyError
 _TIMEOUT_S = 10.0
 _EVERY_S = 1.0
 
+_OWN = "cacheproxy_build_info"
+_MEMORY = "process_resident_memory_bytes"
+_QUEUE = "cacheproxy_queue_depth"
+_ERROR_BOUND = "cacheproxy_semantic_error_upper_bound"
+
 
 class NoMetrics(CacheproxyError):
     """The server has no metrics, or those of another product."""
@@ -61,22 +66,25 @@ class Metrics:
         return max(values, default=None)
 
 
-def scrape(root: str) -> Metrics:
-    """Return the content of `/metrics`.
+def scrape(root: str, only: tuple[str, ...] = ()) -> Metrics:
+    """Return the content of `/metrics`, or of these series alone, which takes far less time.
 
     Raises:
         NoMetrics: it cannot be read, or belongs to another product.
     """
     try:
         with urllib.request.urlopen(f"{root}/metrics", timeout=_TIMEOUT_S) as response:  # noqa: S310
-            families = list(text_string_to_metric_families(response.read().decode()))
+            text = response.read().decode()
+        if only:
+            text = "".join(line for line in text.splitlines(True) if line.startswith((*only, _OWN)))
+        families = list(text_string_to_metric_families(text))
     except (OSError, ValueError) as error:
         raise NoMetrics(f"{root}/metrics: {error}") from None
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
     for family in families:
         for sample in family.samples:
             samples.setdefault(sample.name, []).append((sample.labels, sample.value))
-    if "cacheproxy_requests_total" not in samples and "cacheproxy_build_info" not in samples:
+    if "cacheproxy_requests_total" not in samples and _OWN not in samples:
         raise NoMetrics(f"{root}/metrics does not belong to cacheproxy")
     return Metrics(samples)
 
@@ -102,15 +110,16 @@ class Watch:
     def _read_on(self) -> None:
         while True:
             try:
-                found = scrape(self.root)
+                # All of it would take a core a tenth of a second, which the server then lacks.
+                found = scrape(self.root, (_MEMORY, _QUEUE, _ERROR_BOUND))
             except NoMetrics:
                 return
             self.moments.append(
                 Moment(
                     time.monotonic() - self._started,
-                    found.value("process_resident_memory_bytes"),
-                    found.value("cacheproxy_queue_depth"),
-                    found.greatest("cacheproxy_semantic_error_upper_bound"),
+                    found.value(_MEMORY),
+                    found.value(_QUEUE),
+                    found.greatest(_ERROR_BOUND),
                 )
             )
             if self._over.wait(_EVERY_S):

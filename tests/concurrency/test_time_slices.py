@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cacheproxy.concurrency.time_slices import be_prompt, step_back
+from cacheproxy.concurrency.time_slices import be_prompt, be_swift, step_back
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux")
 
@@ -49,8 +49,9 @@ def test_a_kernel_that_knows_slices_gives_the_one_asked_for():
         pytest.skip("this kernel shows no slices")
     seen = []
     in_a_thread(lambda: (be_prompt(), seen.append(slice_s())))
+    in_a_thread(lambda: (be_swift(), seen.append(slice_s())))
     in_a_thread(lambda: (step_back(), seen.append(slice_s())))
     if seen[0] == usual:
         pytest.skip("this kernel has one slice for all")
-    assert seen == pytest.approx([100e-6, 10e-3])
+    assert seen == pytest.approx([100e-6, 1e-3, 10e-3])
     assert slice_s() == usual

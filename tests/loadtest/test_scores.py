@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtest.bench.scores import hits_in_hindsight
+from loadtest.bench.replay.scores import hits_in_hindsight
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from loadtest.traffic.scenario import scenario_names
 from loadtest.traffic.target import PATHS
 
 SHOWN = {
+    "speed": ("| p99 of small hits beside large hits", "| memory when ready |"),
     "engine": ("cacheproxy", "over HTTP, 64 clients"),
     "hits": ("hot hits / bare uvicorn", "exact hits in Redis / bare uvicorn + one GET"),
     "chat": ("first bytes of streams", "exact hits:"),
@@ -46,7 +47,9 @@ def flags_of(model_home, empty_redis_url, wrk) -> Callable[[str], list[str]]:
     def flags(name: str) -> list[str]:
         home = [] if name in ("thresholds", "eviction") else ["--home", str(model_home)]
         redis = ["--redis", empty_redis_url] if name in ("hits", "semantic") else []
-        return ["bench", name, "--smoke", *home, *redis]
+        # The table is made of other benchmarks: `engine` and `hits` are run by themselves.
+        parts = ["--part=large", "--part=mixed"] if name == "speed" else []
+        return ["bench", name, "--smoke", *home, *redis, *parts]
 
     return flags
 
@@ -71,7 +74,7 @@ def test_a_benchmark_runs(name, flags_of):
 @pytest.mark.parametrize(
     # Those of reranking and of devices do much before they ask a server: once is enough.
     "name",
-    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank", "device")],
+    [name for name in BENCHMARKS if name not in (*IN_PROCESS, "rerank", "device", "speed")],
 )
 def test_a_benchmark_with_a_wrong_path_fails(name, flags_of, monkeypatch):
     for route in PATHS:

@@ -1,9 +1,19 @@
+import asyncio
 import math
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from cacheproxy.telemetry.merged import lasting, merge, render, take_snapshot
+from cacheproxy.concurrency import parts
+from cacheproxy.telemetry.merged import (
+    GENERATE,
+    expose,
+    lasting,
+    merge,
+    render,
+    take_snapshot,
+    take_snapshot_in_turns,
+)
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 
@@ -43,6 +53,29 @@ def test_one_snapshot_is_rendered_as_prometheus_client_renders_its_registry():
         for one in (text, expected)
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize("text_format", GENERATE)
+async def test_what_is_exposed_in_turns_is_the_same_as_at_once(text_format, monkeypatch):
+    monkeypatch.setattr(parts, "_TURN_S", 0.0)
+    registry = registry_with(3, 0, (0.5, 1.5))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    text = await expose(registry, text_format)
+    taken = await take_snapshot_in_turns(registry, {"depth": "sum"})
+    task.cancel()
+
+    # Of a counter the time at which it was made is told, too: the same in both.
+    assert text == GENERATE[text_format](registry)
+    assert taken == take_snapshot(registry, {"depth": "sum"})
+    assert turns >= 2 * len(taken)
 
 
 def test_counters_and_histograms_are_summed():

@@ -30,6 +30,28 @@ def test_lookups_that_cost_more_than_they_save_are_paused_and_retried():
     assert not economy.is_due()
 
 
+def trial(economy, hit_share):
+    """Make a trial, and return how many texts pass until the next."""
+    for _ in range(_TRIAL_TEXTS):
+        economy.looked_up(0.001, 1, 0)
+    economy.settle(hit_share)
+    passed = 0
+    while economy.is_aside:
+        economy.passed(_TRIAL_TEXTS, is_idle=True)
+        passed += 1
+    return passed
+
+
+def test_each_trial_in_vain_doubles_the_rest_until_one_pays():
+    economy = Economy()
+    economy.inferred(0.002, 1)
+
+    in_vain = [trial(economy, hit_share=0.0) for _ in range(6)]
+    assert in_vain == [_REST, 2 * _REST, 4 * _REST, 8 * _REST, _LONGEST_REST, _LONGEST_REST]
+    assert trial(economy, hit_share=0.9) == 0
+    assert trial(economy, hit_share=0.0) == _REST
+
+
 def test_a_trial_waits_for_room_but_not_for_ever():
     economy = after_a_trial(lookup_s=0.001, inference_s=0.002)
     economy.settle(hit_share=0.2)

@@ -1,5 +1,7 @@
 """`POST /v1/embeddings` as the official OpenAI clients speak it."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,7 +11,13 @@ from cacheproxy.api.dialects.embedding import Asked, Text
 from cacheproxy.api.dialects.embedding_options import ONE_SPELLING, EmbeddingOptions
 from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
-from cacheproxy.api.presentation import CACHE_HEADERS, VectorFrame, render_vectors
+from cacheproxy.api.presentation import (
+    CACHE_HEADERS,
+    RENDERED_AT_ONCE,
+    Body,
+    VectorFrame,
+    render_vectors,
+)
 from cacheproxy.api.request.body import decode_json
 from cacheproxy.errors import BadRequest
 from cacheproxy.records import EmbeddingRecord
@@ -162,21 +170,32 @@ class OpenAIDialect:
 
     async def render(
         self, asked: Asked, answer: EmbeddingsResult, model: ModelInfo, total_s: float
-    ) -> bytes:
+    ) -> Body:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         vectors = await render_vectors(answer, asked.form, asked.dimensions)
-        tokens = sum([served.record.tokens for served in answer.served])
-        # Joined once: the vectors of a large batch take 16 MB, and a copy of them 10 ms.
-        parts = [_HEAD]
-        for i, vector in enumerate(vectors):
-            parts += (_ITEM % i if i == 0 else _NEXT_ITEM % i, vector)
-        return b"".join((*parts, _tail(model.name, tokens)))
+        tail = _tail(model.name, sum([served.record.tokens for served in answer.served]))
+        if len(vectors) <= RENDERED_AT_ONCE:
+            return b"".join((*_items(vectors, 0), tail))
+        # 2,048 vectors take up to 16 MB, and a copy of them 10 ms.
+        pieces = []
+        for start in range(0, len(vectors), RENDERED_AT_ONCE):
+            pieces.append(b"".join(_items(vectors[start : start + RENDERED_AT_ONCE], start)))
+            await asyncio.sleep(0)
+        return [*pieces, tail]
 
     def frame(self, asked: Asked, model: ModelInfo, record: EmbeddingRecord) -> VectorFrame | None:
         """Return the frame of the answer to one input, unless its vector is to be cut."""
         if asked.dimensions is not None:
             return None
         return VectorFrame(_HEAD + _ITEM % 0, asked.form, _tail(model.name, record.tokens))
+
+
+def _items(vectors: Sequence[bytes], start: int) -> list[bytes]:
+    """Return the parts of an answer that hold these vectors, the first of which is number start."""
+    parts = [] if start else [_HEAD]
+    for i, vector in enumerate(vectors, start):
+        parts += (_NEXT_ITEM % i if i else _ITEM % i, vector)
+    return parts
 
 
 def _tail(model: str, tokens: int) -> bytes:

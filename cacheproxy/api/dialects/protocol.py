@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from cacheproxy.api.callers import NAMESPACE
 from cacheproxy.api.control import CONTROL_HEADERS
-from cacheproxy.api.presentation import Headers
+from cacheproxy.api.presentation import Body, Headers
 from cacheproxy.api.response import REQUEST_ID, refusals
 from cacheproxy.errors import BadRequest
 from cacheproxy.inference.input import Input
@@ -47,7 +47,7 @@ class Dialect(Protocol[A, R]):
 
     async def render(
         self, asked: A, answer: ItemsResult[R], model: ModelInfo, total_s: float
-    ) -> bytes:
+    ) -> Body:
         """Return the answer's JSON body; other requests have their turn meanwhile."""
 
     def frame(self, asked: A, model: ModelInfo, record: R) -> Frame[R] | None:

@@ -27,7 +27,7 @@ from .plain_bert import plain_graph
 
 Vectors = NDArray[np.float32]
 
-OURS, BASELINE = "cacheproxy", "ort fp32"
+OURS, BASELINE, DYNAMIC = "cacheproxy", "ort fp32", "ort quantize_dynamic"
 
 _BATCH = 32
 """Texts in a padded batch, sorted by length, as in sentence-transformers and most servers."""
@@ -154,7 +154,7 @@ def make_contenders(
         quantize_dynamic(float_file, dynamic_file)
         contenders: dict[str, Contender] = {
             name: PaddedOnnx(file, model.tokenizer_json, max_tokens=model.max_tokens)
-            for name, file in ((BASELINE, float_file), ("ort quantize_dynamic", dynamic_file))
+            for name, file in ((BASELINE, float_file), (DYNAMIC, dynamic_file))
         }
     contenders[OURS] = Ours(model, threads=threads, max_tokens=max_tokens)
     if peer is not None:

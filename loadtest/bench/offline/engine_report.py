@@ -23,6 +23,7 @@ class Round:
         bare_s: median seconds of one text, tokenised and inferred with nothing around it.
         http: load with one unseen text in each request, or None if it was not measured.
         idle: the same with one client.
+        bare_long_s, idle_long: as `bare_s` and `idle`, of texts of the model's longest length.
     """
 
     texts_per_s: dict[str, float] = field(default_factory=dict)
@@ -32,6 +33,8 @@ class Round:
     bare_s: float = 0.0
     http: WrkResult | None = None
     idle: WrkResult | None = None
+    bare_long_s: float = 0.0
+    idle_long: WrkResult | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from cacheproxy.probes.static import StaticProbe
 from cacheproxy.settings.settings import Settings
 from cacheproxy.thresholds.judged.question_pair import rarity_of
 
-from .options import model_flags, smoke_flag
+from ..options import model_flags, smoke_flag
 
 _JUDGES = (
     *("0.95,0.02", "0.9,0.05", "0.85,0.1", "0.95,0.02,turns", "0.95,0.02,obeys"),

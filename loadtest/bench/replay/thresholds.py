@@ -22,7 +22,7 @@ from cacheproxy.evaluation.simulated import best_hits, play, simulate
 from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.promise import Promise
 
-from .options import smoke_flag
+from ..options import smoke_flag
 
 _MIN_SIMILARITY = 0.95
 _SHIFTED = 0.92

@@ -25,8 +25,8 @@ from cacheproxy.thresholds.judged.evidence import FEATURES, LABEL
 from cacheproxy.thresholds.judged.learned import LearnedScore, learn
 from cacheproxy.thresholds.judged.thresholds import CANDIDATES
 
+from ..options import model_flags, smoke_flag
 from .judged import judged_traffic, made_up
-from .options import model_flags, smoke_flag
 
 
 class Lookups(NamedTuple):

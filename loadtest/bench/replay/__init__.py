@@ -1,0 +1,1 @@
+"""Traffic replayed through the thresholds of the semantic tier, in this process."""
