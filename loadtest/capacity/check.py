@@ -32,7 +32,7 @@ async def check(url: str, texts: int, exponent: float, seconds: float) -> list[s
     async with Redis.from_url(url, protocol=2) as redis:
         if await redis.dbsize():
             raise LoadTestError("--check needs an empty Redis")
-        policy = (await redis.config_get("maxmemory-policy"))["maxmemory-policy"]
+        policy = (await redis.config_get("maxmemory-policy"))["maxmemory-policy"] or "noeviction"
         store = RedisStore(url)
         await store.open()
         try:

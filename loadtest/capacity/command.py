@@ -107,7 +107,7 @@ def _as_text(made: Plan, popularity: Popularity) -> str:
         f"{popularity.requests_per_s:,.0f} requests/s",
         f"hit rate       {by_key:.1%} by key ({hot.hit_rate:.1%} in hot tiers), "
         f"{made.by_probe:.1%} by probe",
-        f"entries        {store.entries:,.0f}, each for {store.stay_s / _DAY_S:,.2f} days",
+        f"entries        {store.entries:,.0f}, each for {_duration(store.stay_s)}",
         f"memory         {made.memory_bytes / 1e9:,.1f} GB on all masters",
         f"Redis nodes    {made.nodes}, without replicas "
         f"({made.nodes_for_memory} for memory, {made.nodes_for_work} for work by key)",
@@ -121,3 +121,8 @@ def _as_text(made: Plan, popularity: Popularity) -> str:
             "               More than one core: Redis Stack 7.4 searches on one. Lower --searched."
         )
     return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / 3_600
+    return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"

@@ -105,7 +105,7 @@ def reckon(popularity: Popularity, policy: Policy, room: float, ttl_s: float) ->
     by_ttl = _held(popularity.rates, "fifo", ttl_s)
     held = np.minimum(held, by_ttl)
     hits_per_s = float((popularity.rates * popularity.texts) @ held)
-    entries = float(popularity.texts @ held) + popularity.unseen_per_s * stay_s
+    entries = float(popularity.texts @ held) + _passing(popularity, stay_s)
     return Reckoned(hits_per_s / popularity.requests_per_s, entries, stay_s)
 
 
@@ -117,10 +117,15 @@ def _held(rates: NDArray[np.float64], policy: Policy, stay_s: float) -> NDArray[
     return -np.expm1(-expected) if policy == "lru" else expected / (1 + expected)
 
 
+def _passing(popularity: Popularity, stay_s: float) -> float:
+    """Return how many entries are of texts that are not asked for again."""
+    return popularity.unseen_per_s * stay_s if popularity.unseen_per_s else 0.0
+
+
 def _stay_s(popularity: Popularity, policy: Policy, room: float, ttl_s: float) -> float:
     def entries(stay_s: float) -> float:
         held = _held(popularity.rates, policy, stay_s)
-        return float(popularity.texts @ held) + popularity.unseen_per_s * stay_s
+        return float(popularity.texts @ held) + _passing(popularity, stay_s)
 
     if entries(ttl_s) <= room:
         return ttl_s

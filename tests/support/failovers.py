@@ -154,6 +154,7 @@ class Purge:
     """A purge by tag, or of everything, and when it was sent and acknowledged."""
 
     tag: str | None
+    how: str
     sent_at: float
     acknowledged_at: float
 
@@ -199,6 +200,8 @@ class Failovers:
         self._numbers = itertools.count()
         self._made_at: dict[int, float] = {}
         self._purges: list[Purge] = []
+        self._refused: str | None = "none"
+        self._how = ""
         self.report = Report()
 
     async def answer(self, exchange: Exchange) -> None:
@@ -232,7 +235,7 @@ class Failovers:
         return self.report
 
     async def _break(self, http: httpx.AsyncClient, how: str) -> None:
-        topology = self._topology
+        topology, self._how = self._topology, how
         old = self._random.choice(await asyncio.to_thread(topology.masters))
         replica = topology.replica_of(old)
         tag = self._random.choice((None, *_TAGS))
@@ -289,8 +292,6 @@ class Failovers:
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             await asyncio.sleep(0.05)
 
-    _refused: str | None = "none"
-
     async def _purge(self, http: httpx.AsyncClient, tag: str | None) -> None:
         order = {"tenant": "default", "namespace": "default"}
         order |= {"all": True} if tag is None else {"tag": tag}
@@ -298,7 +299,7 @@ class Failovers:
         url = f"{self._servers[0].admin_url}/admin/purge"
         answer = await http.post(url, json=order)
         if answer.status_code == 200:
-            self._purges.append(Purge(tag, sent_at, time.monotonic()))
+            self._purges.append(Purge(tag, self._how, sent_at, time.monotonic()))
             self.report.acknowledged += 1
             self._refused = "none"
         else:
@@ -326,7 +327,8 @@ class Failovers:
                 continue
             self.report.hits += "hit" in answer.headers["cache-status"]
             number = int(answer.json()["choices"][0]["message"]["content"])
-            self._check(number, tag, sent_at, answer.headers["cache-status"])
+            told = f"server {self._servers.index(server)}: {answer.headers['cache-status']}"
+            self._check(number, tag, sent_at, told)
             await asyncio.sleep(_PAUSE_S)
 
     def _check(self, number: int, tag: str, sent_at: float, status: str) -> None:
@@ -335,5 +337,5 @@ class Failovers:
             if is_named and sent_at > purge.acknowledged_at + _HEARD_S:
                 late_s = sent_at - purge.acknowledged_at
                 self.report.purged_served.append(
-                    f"{late_s:.1f} s after the purge of {purge.tag}: {status}"
+                    f"{late_s:.1f} s after the purge of {purge.tag} ({purge.how}): {status}"
                 )

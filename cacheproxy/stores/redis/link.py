@@ -23,6 +23,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
+from cacheproxy.stores.redis.url import SentinelPool
 
 _log = logging.getLogger(__name__)
 
@@ -143,17 +144,20 @@ class RedisLink:
         self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._failure: StoreError | None = None
         self._recovering: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def open(self) -> bool:
         """Return whether Redis can be reached; if not, keep trying in the background."""
+        if isinstance(self._pool, SentinelPool):
+            self._following = asyncio.create_task(self._pool.follow())
         await self._open()
         return self._failure is None
 
     async def close(self) -> None:
         """Close the connections; no call may be in progress."""
         self._is_closed = True
-        await stop_tasks(self._recovering, *self._opening)
+        await stop_tasks(self._recovering, self._following, *self._opening)
         for connection in self._idle:
             await connection.disconnect(nowait=True)
         self._idle.clear()

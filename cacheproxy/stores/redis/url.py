@@ -1,6 +1,8 @@
 """Reads the URL of a store in Redis: one server, a master behind Sentinel, or a cluster."""
 
+import asyncio
 import weakref
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +25,9 @@ _UNREADABLE = "store: the Redis URL cannot be read; are special characters perce
 
 Address = tuple[str, int]
 """Host and port."""
+
+_ASK_SENTINEL_S = 0.5
+"""How often each process asks for the master; takes a quarter of a percent of a core at most."""
 
 _SENTINEL_S = 0.5
 """The longest wait for a Sentinel: two may be down, and the third is still asked before the attempt
@@ -124,6 +129,16 @@ class SentinelPool(SentinelConnectionPool):
             if connection.is_connected and (connection.host, connection.port) != address:
                 await connection.disconnect(nowait=True)
         return address
+
+    async def follow(self) -> None:
+        """Ask again and again, so that an old master that is well is left as soon as a new one is.
+
+        Otherwise a process would go on hearing notices from it that nobody else sends there.
+        """
+        while True:
+            await asyncio.sleep(_ASK_SENTINEL_S)
+            with suppress(exceptions.RedisError, OSError):
+                await self.get_master_address()
 
     async def aclose(self) -> None:
         """Close the connections, including those to the Sentinels."""

@@ -46,7 +46,7 @@ class Replicas:
         Raises:
             StoreError: it did not answer.
         """
-        await self._expected(part)
+        await self._count(part)
 
     async def confirm(self, part: Part) -> None:
         """Return when all replicas have what has been written so far.
@@ -54,26 +54,25 @@ class Replicas:
         Raises:
             StoreError: not all confirmed it in time, or the master did not answer.
         """
-        if not (expected := await self._expected(part)):
+        connected, expected = await self._count(part)
+        if not (connected or expected):
             return
         # WAIT is for what its own connection wrote, and all that was written before: so it writes
-        # a key, which expires at once.
-        written, confirmed = await part.link.ask(
-            [
-                ("SET", f"cp:{{{part.tag}}}:written", 1, "PX", 1),
-                ("WAIT", expected, int(1000 * CONFIRM_S)),
-            ],
-            timeout_s=CONFIRM_S + _ASK_S,
-        )
+        # a key, which expires at once. One that is about to be up to date is waited for, too.
+        write = ("SET", f"cp:{{{part.tag}}}:written", 1, "PX", 1)
+        wait = ("WAIT", max(connected, expected), int(1000 * CONFIRM_S))
+        written, confirmed = await part.link.ask([write, wait], timeout_s=CONFIRM_S + _ASK_S)
         raise_error_in([written, confirmed])
+        if confirmed < max(connected, expected):
+            _, expected = await self._count(part)
         if confirmed < expected:
             raise StoreError(
                 f"Redis: {confirmed} of {expected} replicas have it after {CONFIRM_S:g} s",
                 "unavailable",
             )
 
-    async def _expected(self, part: Part) -> int:
-        """Return how many replicas have to confirm."""
+    async def _count(self, part: Part) -> tuple[int, int]:
+        """Return how many replicas are connected, and how many have to confirm."""
         (info,) = await part.link.ask([("INFO", "replication")], timeout_s=_ASK_S)
         raise_error_in(info)
         history, count = history_in(info), info.count(b"state=online")
@@ -87,7 +86,7 @@ class Replicas:
         self._seen[history] = seen
         if len(self._seen) > _MOST_MASTERS:
             del self._seen[next(iter(self._seen))]
-        return seen.most
+        return len(re.findall(rb"^slave\d", info, re.MULTILINE)), seen.most
 
 
 def history_in(info: Any) -> bytes:
