@@ -65,7 +65,10 @@ def page() -> str:
 
 
 def _series_of(metrics: Metrics | SupervisorMetrics) -> Iterator[_Series]:
-    for collector in [*vars(metrics).values(), *vars(metrics.reload).values()]:
+    groups = [metrics, metrics.reload]
+    if isinstance(metrics, Metrics):
+        groups.append(metrics.rollout)
+    for collector in (one for group in groups for one in vars(group).values()):
         if not hasattr(collector, "describe"):
             continue
         for family in collector.describe():
