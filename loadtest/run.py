@@ -17,7 +17,9 @@ from .results.result import PhaseResult, Result, make_phase
 from .results.scrape import Metrics, NoMetrics, Watch, scrape
 from .results.truth import check_truth
 from .servers.served import Served
-from .traffic.scenario import Phase
+from .soak.faults import injected
+from .soak.vitals import Monitor, slopes
+from .traffic.scenario import KILLS, Phase
 
 
 def run(name: str, assignment: Assignment, processes: int, served: Served | None) -> Result:
@@ -30,20 +32,26 @@ def run(name: str, assignment: Assignment, processes: int, served: Served | None
     started_at = time.time()
     phases: list[PhaseResult] = []
     capacity_per_s: float | None = None
-    with Fleet(assignment, processes) as fleet:
+    seconds = sum(phase.seconds for phase in scenario.phases)
+    monitor = None if served is None else Monitor(served.pid, served.store, seconds)
+    with Fleet(assignment, processes) as fleet, monitor or nullcontext():
         warm_up(fleet, assignment)
         for number, phase in enumerate(scenario.phases):
             ready_s = _restart(phase, served) if phase.restart else None
-            found = run_phase(fleet, number, phase, capacity_per_s, assignment)
+            found = run_phase(fleet, number, phase, capacity_per_s, assignment, served)
             if ready_s is not None:
                 found.figures["ready_s"] = ready_s
             if phase.finds_capacity:
                 capacity_per_s = found.streams[0].figures["answered_per_s"]
             phases.append(found)
+    vitals = [] if monitor is None else monitor.vitals
+    if not any(phase.restart for phase in scenario.phases):
+        phases[-1].figures.update(slopes(vitals))
     return msgspec.structs.replace(
         describe_run(name, assignment, processes, served, started_at),
         phases=phases,
         promises=check_promises(scenario.promises, phases),
+        vitals=vitals,
     )
 
 
@@ -79,9 +87,16 @@ def _restart(phase: Phase, served: Served | None) -> float:
 
 
 def run_phase(
-    fleet: Fleet, number: int, phase: Phase, capacity_per_s: float | None, assignment: Assignment
+    fleet: Fleet,
+    number: int,
+    phase: Phase,
+    capacity_per_s: float | None,
+    assignment: Assignment,
+    served: Served | None = None,
 ) -> PhaseResult:
     """Run the phase with this number, which `phase` may give another name; return its result.
+
+    `served` is what a fault is injected into.
 
     Raises:
         LoadTestError: a process failed, or the server's metrics are gone.
@@ -90,7 +105,11 @@ def run_phase(
     outlines = fleet.plan(number, capacity_per_s)
     before = _scrape(root)
     watch = Watch(root)
-    with watch if before is not None else nullcontext(), _bar(phase.name, phase.seconds) as bar:
+    with (
+        watch if before is not None else nullcontext(),
+        injected(phase, served),
+        _bar(phase.name, phase.seconds) as bar,
+    ):
         started_at = time.time()
         samples = fleet.run(bar)
     counts = []
@@ -98,7 +117,8 @@ def run_phase(
         after = _scrape(root)
         if after is None:
             raise LoadTestError(f"{phase.name}: the server's metrics cannot be read any more")
-        counts = check_truth(samples, outlines, before, after)
+        was_killed = phase.fault in KILLS
+        counts = check_truth(samples, outlines, before, after, was_killed=was_killed)
     found = make_phase(phase, outlines, samples, watch.moments, counts)
     return msgspec.structs.replace(found, started_at=started_at)
 

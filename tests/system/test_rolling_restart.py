@@ -12,7 +12,7 @@ import httpx
 import pytest
 from balancer import Balancer
 from server_process import Server
-from steady_load import TEXTS, SteadyLoad, ask_without_cache
+from steady_load import KNOWN, MODEL, TEXTS, SteadyLoad, ask_without_cache
 
 OLD = os.environ.get("CACHEPROXY_TEST_OLD")
 """A checkout of the version that is replaced; by default it is this one."""
@@ -37,6 +37,11 @@ async def test_no_request_fails_while_every_server_is_replaced(start):
             balancer.add(server.url)
             await balancer.until(server.url, is_ready=True)
         truth = await ask_without_cache(serving[0].url)
+        body, headers = {"input": TEXTS, "model": MODEL}, {"x-cacheproxy-namespace": KNOWN}
+        asked = await asyncio.to_thread(
+            serving[0].http.post, "/v1/embeddings", json=body, headers=headers
+        )
+        assert asked.status_code == 200
 
         async with SteadyLoad(balancer.url, truth) as load:
             await load.run(0.5)
