@@ -114,9 +114,10 @@ def run_phase(
         samples = fleet.run(bar)
     counts = []
     if before is not None:
-        after = _scrape(root)
-        if after is None:
-            raise LoadTestError(f"{phase.name}: the server's metrics cannot be read any more")
+        try:
+            after = scrape(root)
+        except NoMetrics as reason:
+            raise LoadTestError(f"{phase.name}: the metrics are gone: {reason}") from None
         was_killed = phase.fault in KILLS
         counts = check_truth(samples, outlines, before, after, was_killed=was_killed)
     found = make_phase(phase, outlines, samples, watch.moments, counts)

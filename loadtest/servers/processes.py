@@ -42,10 +42,11 @@ def running(
     path: str,
     environment: Mapping[str, str] | None = None,
     on_start: Callable[[int], None] = lambda _: None,
+    log: Path | None = None,
 ) -> Iterator[str]:
     """Run a server's command, and yield its URL as soon as `path` is answered.
 
-    `on_start` gets the process id.
+    `on_start` gets the process id, and `log` what it writes to standard error.
 
     Raises:
         LoadTestError: the server ends, or is not ready after three minutes.
@@ -53,7 +54,7 @@ def running(
     server = subprocess.Popen(  # noqa: S603
         command,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if log is None else log.open("ab"),
         env={**os.environ, **(environment or {})},
     )
     on_start(server.pid)

@@ -19,6 +19,7 @@ class Served:
         pid: of its process, or of the one that supervises its workers.
         settings: its settings file, which says nothing at first.
         store: the file of its store, unless the flags name another store.
+        log: what it says.
         upstream: URL of the upstream that was started for it, or None.
     """
 
@@ -37,6 +38,7 @@ class Served:
         self.pid = 0
         self.settings = Path(self._folder.name) / "cacheproxy.toml"
         self.store = Path(self._folder.name) / "cache.sqlite"
+        self.log = Path(self._folder.name) / "log"
         self.upstream: str | None = None
 
     @property
@@ -79,7 +81,7 @@ class Served:
             flags += ["--upstream", f"{self.upstream}/v1"]
         command = serve_command(self._home, self._model, self._port, *flags, *self._flags)
         started = time.monotonic()
-        running_it = running(command, self.url, "/readyz", on_start=self._note_pid)
+        running_it = running(command, self.url, "/readyz", on_start=self._note_pid, log=self.log)
         self._running.enter_context(running_it)
         return time.monotonic() - started
 

@@ -126,7 +126,8 @@ def _reloads(served: Served) -> Undo:
 
 def _purges(served: Served) -> Undo:
     """Purge the namespace that all requests use."""
-    _ask(served, "/admin/purge", {"namespace": "default", "all": True}, 200)
+    body = {"tenant": "default", "namespace": "default", "all": True}
+    _ask(served, "/admin/purge", body, 200)
     return lambda: None
 
 
