@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cacheproxy.errors import CacheproxyError
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0
 _EVERY_S = 1.0
 
 
