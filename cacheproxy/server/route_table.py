@@ -135,8 +135,8 @@ def _canaries(
 ) -> Canaries:
     """Return the canaries, which change with the settings; raises `ConfigError`."""
     kinds = [
-        {name: route.model.name for name, route in _by_name(routes).items()}
-        for routes in (embeddings.routes, reranking.routes)
+        {name: route.model.name for name, route in _by_name(embeddings.routes).items()},
+        {name: route.model.name for name, route in _by_name(reranking.routes).items()},
     ]
     canaries = Canaries(parts.metrics.rollout, kinds, has_chat=has_chat)
     canaries.prepare(parts.settings.canary)()

@@ -66,14 +66,16 @@ class Monitor:
             place = Path(f"/proc/{pid}")
             try:
                 memory = int((place / "statm").read_text().split()[1]) * _PAGE_BYTES
-                handles, threads = len(list((place / "fd").iterdir())), place / "task"
-                found[str(pid)] = memory, handles, len(list(threads.iterdir()))
+                handles = len(list((place / "fd").iterdir()))
+                found[str(pid)] = memory, handles, len(list((place / "task").iterdir()))
             except OSError:
                 continue  # it has just ended
         files = [path for path in self.store.parent.glob(f"{self.store.name}*") if path.is_file()]
         return Vital(
             time.monotonic() - self._started,
-            *({pid: one[i] for pid, one in found.items()} for i in range(3)),
+            {pid: memory for pid, (memory, _, _) in found.items()},
+            {pid: handles for pid, (_, handles, _) in found.items()},
+            {pid: threads for pid, (_, _, threads) in found.items()},
             sum(path.stat().st_size for path in files),
         )
 

@@ -23,8 +23,16 @@ Route = Literal["embeddings", "chat"]
 Replayed = Literal["embeddings", "chat", "rerank"]
 
 Fault = Literal[
-    *("reloads", "purges", "slow-clients", "cpu-hog", "store-locked"),
-    *("upstream-fails", "upstream-stalls", "worker-ends", "worker-killed", "worker-hangs"),
+    "reloads",
+    "purges",
+    "slow-clients",
+    "cpu-hog",
+    "store-locked",
+    "upstream-fails",
+    "upstream-stalls",
+    "worker-ends",
+    "worker-killed",
+    "worker-hangs",
 ]
 """What can be done to the server during a phase; `loadtest.soak.faults` says what each is."""
 
