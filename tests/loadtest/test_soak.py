@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from loadtest.results.plots import vital_plots
 from loadtest.results.truth import Count
 from loadtest.soak.vitals import Vital, slopes
 
@@ -30,6 +31,15 @@ def test_the_slope_is_that_of_the_processes_that_lived_throughout_once_settled(s
     assert found["steady_processes"] == 2
     assert (found["handles_grown"], found["threads_grown"]) == (7, 0)
     assert found["store_mb_grown"] == pytest.approx(0.9 * 0.8 * 3.6, abs=0.03)
+
+
+def test_the_report_draws_each_process_as_long_as_it_lived():
+    memory, handles, *_ = vital_plots(vitals(0))
+
+    assert [line.label for line in memory.lines] == [f"process {pid}" for pid in (1, 20, 21, 22)]
+    replaced, new = memory.lines[2:]
+    assert all((a is None) != (b is None) for a, b in zip(replaced.values, new.values, strict=True))
+    assert handles.lines[1].values[-1] == 37
 
 
 def test_a_run_without_a_server_of_its_own_has_no_slopes():
