@@ -22,6 +22,13 @@ from .soak.vitals import Monitor, slopes
 from .traffic.scenario import KILLS, Phase
 
 
+_TOLD = {
+    "evidence_labels": "cacheproxy_semantic_shadow_labels_total",
+    "store_entries": "cacheproxy_store_entries",
+}
+"""Figures of a phase that the server tells at its end."""
+
+
 def run(name: str, assignment: Assignment, processes: int, served: Served | None) -> Result:
     """Run a scenario and return its result.
 
@@ -113,6 +120,7 @@ def run_phase(
         started_at = time.time()
         samples = fleet.run(bar)
     counts = []
+    told: dict[str, float] = {}
     if before is not None:
         try:
             after = scrape(root)
@@ -120,7 +128,9 @@ def run_phase(
             raise LoadTestError(f"{phase.name}: the metrics are gone: {reason}") from None
         was_killed = phase.fault in KILLS
         counts = check_truth(samples, outlines, before, after, was_killed=was_killed)
+        told = {figure: after.value(name) for figure, name in _TOLD.items()}
     found = make_phase(phase, outlines, samples, watch.moments, counts)
+    found.figures.update(told)
     return msgspec.structs.replace(found, started_at=started_at)
 
 

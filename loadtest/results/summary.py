@@ -97,7 +97,8 @@ def _describe_slopes(figures: dict[str, float]) -> str:
         f"throughout: memory {figures['memory_mb_per_h']:+.2f} MB an hour "
         f"(last {figures['steady_memory_mb']:.0f} MB), handles {figures['handles_grown']:+.0f}, "
         f"threads {figures['threads_grown']:+.0f}; store {figures['store_mb']:.1f} MB "
-        f"({figures['store_mb_grown']:+.2f})"
+        f"({figures['store_mb_grown']:+.2f}), {figures.get('store_entries', 0):.0f} entries; "
+        f"evidence {figures.get('evidence_labels', 0):.0f} labels"
     )
 
 
