@@ -1,5 +1,6 @@
 """Runs a scenario: its phases in order, each with the server's metrics and the truth check."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -21,12 +22,11 @@ from .soak.faults import injected
 from .soak.vitals import Monitor, slopes
 from .traffic.scenario import KILLS, Phase
 
-
 _TOLD = {
     "evidence_labels": "cacheproxy_semantic_shadow_labels_total",
     "store_entries": "cacheproxy_store_entries",
 }
-"""Figures of a phase that the server tells at its end."""
+"""Figures of a phase that the server tells at its end, unless it does not know them."""
 
 
 def run(name: str, assignment: Assignment, processes: int, served: Served | None) -> Result:
@@ -128,7 +128,8 @@ def run_phase(
             raise LoadTestError(f"{phase.name}: the metrics are gone: {reason}") from None
         was_killed = phase.fault in KILLS
         counts = check_truth(samples, outlines, before, after, was_killed=was_killed)
-        told = {figure: after.value(name) for figure, name in _TOLD.items()}
+        values = {figure: after.value(name) for figure, name in _TOLD.items()}
+        told = {figure: value for figure, value in values.items() if math.isfinite(value)}
     found = make_phase(phase, outlines, samples, watch.moments, counts)
     found.figures.update(told)
     return msgspec.structs.replace(found, started_at=started_at)
