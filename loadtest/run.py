@@ -15,7 +15,7 @@ from .client.fleet import Assignment, Fleet, Progress
 from .errors import LoadTestError
 from .results.promises import check_promises
 from .results.result import PhaseResult, Result, make_phase
-from .results.scrape import Metrics, NoMetrics, Watch, scrape
+from .results.scrape import Metrics, NoMetrics, Watch, settled_scrape
 from .results.truth import check_truth
 from .servers.served import Served
 from .soak.faults import injected
@@ -123,7 +123,7 @@ def run_phase(
     told: dict[str, float] = {}
     if before is not None:
         try:
-            after = scrape(root)
+            after = settled_scrape(root)
         except NoMetrics as reason:
             raise LoadTestError(f"{phase.name}: the metrics are gone: {reason}") from None
         was_killed = phase.fault in KILLS
@@ -137,7 +137,7 @@ def run_phase(
 
 def _scrape(root: str) -> Metrics | None:
     try:
-        return scrape(root)
+        return settled_scrape(root)
     except NoMetrics:
         return None
 

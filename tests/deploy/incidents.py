@@ -29,7 +29,7 @@ from server_process import Server
 MODEL = "all-MiniLM-L6-v2"
 RULES = [DEPLOY / "prometheus" / name for name in ("recording.yml", "slo.yml", "alerts.yml")]
 
-_SECONDS = {"30m": 15, "1h": 15, "2h": 20, "6h": 30, "1d": 40, "3d": 40, "1w": 25}
+_SECONDS = {"30m": 15, "1h": 15, "2h": 20, "6h": 30, "1d": 40, "3d": 40, "30d": 60, "1w": 25}
 """What windows become that are longer than 15 minutes; of the others a minute becomes a second."""
 
 _BEFORE_S, _DURING_S, _AFTER_S = 50.0, 28.0, 32.0
