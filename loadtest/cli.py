@@ -59,6 +59,7 @@ def main() -> None:
 @click.option("--trace", type=PATH, help="CSV with arrival_ms, instead of the schedules")
 @click.option("--speed", default=1.0, show_default=True, help="of the trace")
 @click.option("--seconds", type=float, help="length of every phase [the scenario's]")
+@click.option("--scale", type=float, help="factor for the rates of open loops")
 @click.option("--seed", type=int, help="of every random choice [the scenario's]")
 @click.option("--smoke", is_flag=True, help="smallest sizes: shows only that everything works")
 def run_command(
@@ -67,6 +68,7 @@ def run_command(
     trace: Path | None,
     speed: float,
     seconds: float | None,
+    scale: float | None,
     seed: int | None,
     smoke: bool,
     sending: Sending,
@@ -79,6 +81,8 @@ def run_command(
         scenario = scenario.as_smoke_test()
     if seconds is not None:
         scenario = scenario.with_seconds(seconds)
+    if scale is not None:
+        scenario = scenario.with_rates(scale)
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)
     paths = tuple(str(path) for path in files)
@@ -119,7 +123,7 @@ for _command in (find_limit_command, export_command, peers, bench, capacity):
 
 
 def _send(name: str, scenario: Scenario, what: dict[str, Any], sending: Sending) -> None:
-    with sending.target(scenario.flags) as (target, served):
+    with sending.target(scenario.flags, has_upstream=scenario.upstream) as (target, served):
         assignment = Assignment(scenario, target, timeout_s=sending.timeout_s, **what)
         result = run(name, assignment, sending.processes, served)
     click.echo(as_text(result))

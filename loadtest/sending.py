@@ -53,7 +53,9 @@ class Sending:
     report_path: Path | None
 
     @contextmanager
-    def target(self, flags: tuple[str, ...]) -> Iterator[tuple[Target, Served | None]]:
+    def target(
+        self, flags: tuple[str, ...], *, has_upstream: bool = False
+    ) -> Iterator[tuple[Target, Served | None]]:
         """Yield where requests go, and the server that was started for them with these flags.
 
         Raises:
@@ -65,7 +67,7 @@ class Sending:
             yield self._target(self.url), None
             return
         settings = load_settings({"home": str(self.home)} if self.home else {}, None)
-        with Served(settings.home, self.model, flags) as served:
+        with Served(settings.home, self.model, flags, has_upstream=has_upstream) as served:
             yield self._target(served.url), served
 
     def _target(self, url: str) -> Target:

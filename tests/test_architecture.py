@@ -16,8 +16,9 @@ MOST_LOOSE_MODULES, MOST_FILES_A_FOLDER, MOST_LINES_A_FILE = 8, 16, 400
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"ingest", "moving"},
+    {"moving"},
     {"server"},
+    {"ingest"},
     {"admin"},
     {"api"},
     {"evaluation"},

@@ -126,11 +126,13 @@ class Reloads:
                 await self._take(found.settings)
             except CacheproxyError as error:
                 self._metrics.reloads.labels("refused").inc()
+                self._metrics.is_well.set(0)
                 for line in str(error).splitlines():
                     logger.error("the settings stay as they are: %s", line)
                 tell_action("reload", actor, "refused")
                 raise
             self._metrics.reloads.labels("done").inc()
+            self._metrics.is_well.set(1)
             self._metrics.succeeded_at.set(time.time())
         done = Reloaded(
             list(found.changed), list(found.needs_restart), settings_hash(found.settings)

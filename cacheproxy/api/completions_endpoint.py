@@ -6,11 +6,13 @@ A hit is rendered here, whole or as a stream. An upstream's answer is forwarded 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.canaries import Canaries, Variant
 from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
@@ -45,10 +47,14 @@ _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class _Repeat(NamedTuple):
-    """What a byte-equal request asks for: an entry's key, and the form of the answer."""
+    """What a byte-equal request asks for: an entry's key, and the form of the answer.
+
+    `variant` counts it, if the model has a canary.
+    """
 
     key: bytes
     form: str
+    variant: Variant | None
 
 
 class CompletionsEndpoint:
@@ -66,6 +72,7 @@ class CompletionsEndpoint:
         savings: Savings,
         *,
         callers: Callers,
+        canaries: Canaries,
         max_temperature: float,
         max_body_bytes: int,
         watch: Watch,
@@ -80,7 +87,9 @@ class CompletionsEndpoint:
         self.max_temperature = max_temperature
         self._max_body_bytes = max_body_bytes
         self._watch = watch
-        self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
+        self._canaries = canaries
+        self._forget()
+        canaries.forget_by(self._forget)
         self._recorder = recorder
         self._requests = metrics.requests
         self._tallies = metrics.tallies
@@ -112,7 +121,9 @@ class CompletionsEndpoint:
                 if self._recorder is not None:
                     self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
-                if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
+                repeats = self._repeats  # canaries may change before the answer comes
+                if control is DEFAULT_CONTROL and (repeat := repeats.get(namespace.id, body)):
+                    visit.variant = repeat.variant
                     if cached := self._from_hot(repeat):
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
@@ -125,11 +136,20 @@ class CompletionsEndpoint:
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
                 exchange.take_parsed(body)
-                await self._answer(visit, namespace, control, body, started, send, repeated)
+                await self._answer(
+                    visit, namespace, control, body, started, send, repeated, repeats
+                )
         except Exception as error:
             if not visit.outcome:  # else it is counted: a stream that has begun has its status
-                self._requests.labels(self._dialect.name, "", status_of(error)).inc()
+                status = status_of(error)
+                self._requests.labels(self._dialect.name, "", status).inc()
+                if visit.variant is not None:
+                    visit.variant.failed(status)
             raise
+
+    def _forget(self) -> None:
+        """Forget which model answered which request."""
+        self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
 
     @property
     def has_hot(self) -> bool:
@@ -145,7 +165,7 @@ class CompletionsEndpoint:
         repeat = repeat_of(visit, body, self._callers, self._repeats)
         if repeat is None or (cached := self._from_hot(repeat)) is None:
             return None
-        visit.route = self._dialect.name
+        visit.route, visit.variant = self._dialect.name, repeat.variant
         if self._recorder is not None:
             self._recorder.put(self._dialect.name, visit.namespace_id, body)
         return self._answer_cached(visit, cached, repeat.form, visit.started)
@@ -168,6 +188,7 @@ class CompletionsEndpoint:
         started: float,
         send: Send,
         repeated: Repeated[CompletionRecord] | None,
+        repeats: Repeats[_Repeat],
     ) -> None:
         request = self._dialect.parse(body, max_temperature=self.max_temperature)
         asked, inside = control, namespace
@@ -175,6 +196,11 @@ class CompletionsEndpoint:
             cache = read_cache_field(request.cache)
             asked, inside = merge_control(control, cache), merge_namespace(namespace, cache)
             visit.namespace_id = inside.id
+        choice = self._canaries.choose(request.model, inside.id, asked.variant)
+        if choice is not None:
+            visit.variant = choice.variant
+            if choice.model != request.model:
+                request = self._ask_instead(choice.model, request)
         answer = await self._route.serve(request, inside, asked, visit.headers, repeated)
         if isinstance(answer, Passed):
             with answer.reader:
@@ -187,8 +213,13 @@ class CompletionsEndpoint:
             and is_always_the_same
             and self._route.is_shared(request)
         ):
-            self._repeats.put(namespace.id, body, _Repeat(answer.record.key, form))
+            repeats.put(namespace.id, body, _Repeat(answer.record.key, form, visit.variant))
         await self._send_cached(visit, answer, form, started, send)
+
+    def _ask_instead(self, model: str, request: CompletionRequest) -> CompletionRequest:
+        body = request.body_for(model)
+        asked = self._dialect.parse(body, max_temperature=self.max_temperature)
+        return replace(asked, cache=request.cache)
 
     async def _send_cached(
         self, visit: Visit, cached: Cached, form: str, started: float, send: Send
@@ -273,6 +304,8 @@ class CompletionsEndpoint:
         self._requests.labels(self._dialect.name, visit.model, str(status)).inc()
         self._tallies.of(visit.model, visit.namespace_id).answers[outcome] += 1
         self._durations[outcome].observe(total_s, visit.sampled_trace)
+        if visit.variant is not None:
+            visit.variant.answered(status, outcome, total_s)
 
 
 def _form_of(request: CompletionRequest) -> str:

@@ -119,6 +119,17 @@ _HEADERS = {
             split=_elements,
             finish=tuple,
         ),
+        _ControlHeader(
+            Parameter(
+                "X-Cacheproxy-Variant",
+                Literal["canary", "stable"],
+                "Where the model has a canary: which of the two models is to answer, whatever "
+                "the caller's share is.",
+                example="canary",
+            ),
+            "variant",
+            split=lambda text: text.strip().lower(),
+        ),
     )
 }
 

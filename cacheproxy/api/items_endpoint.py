@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple
 from starlette.types import Receive, Scope, Send
 
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.canaries import Canaries, Variant
 from cacheproxy.api.connection import Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.dialects.protocol import A, Dialect, Frame, Preparation, R
@@ -28,7 +29,6 @@ from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import JSON, send_json, status_of
 from cacheproxy.errors import BadRequest
-from cacheproxy.keys import Namespace
 from cacheproxy.routes.exchange import (
     DEFAULT_CONTROL,
     ItemsRequest,
@@ -50,11 +50,13 @@ class _Repeat(NamedTuple, Generic[R]):
         model: the model's name in the answer.
         key: the entry's key [32 bytes].
         frame: what surrounds the result in the answer.
+        variant: what counts it, if the model that was asked for has a canary.
     """
 
     model: str
     key: bytes
     frame: Frame[R]
+    variant: Variant | None
 
 
 class ItemsEndpoint(Generic[A, R]):
@@ -73,6 +75,7 @@ class ItemsEndpoint(Generic[A, R]):
         routes: Mapping[str, ItemsRoute[R]],
         default_model: str,
         callers: Callers,
+        canaries: Canaries,
         max_body_bytes: int,
         watch: Watch,
         metrics: Metrics,
@@ -86,7 +89,9 @@ class ItemsEndpoint(Generic[A, R]):
         self._callers = callers
         self._max_body_bytes = max_body_bytes
         self._watch = watch
-        self._repeats = Repeats[_Repeat[R]]()
+        self._canaries = canaries
+        self._forget()
+        canaries.forget_by(self._forget)
         self._recorder = recorder
         self._requests = metrics.requests
         self._tallies = metrics.tallies
@@ -107,9 +112,16 @@ class ItemsEndpoint(Generic[A, R]):
             body, headers = await self._answer(visit, scope, receive)
         except Exception as error:
             # Without a model's name: the request may have named an unknown model.
-            self._requests.labels(self._name, "", status_of(error)).inc()
+            status = status_of(error)
+            self._requests.labels(self._name, "", status).inc()
+            if visit.variant is not None:
+                visit.variant.failed(status)
             raise
         await send_json(send, 200, body, headers)
+
+    def _forget(self) -> None:
+        """Forget which model answered which request."""
+        self._repeats = Repeats[_Repeat[R]]()
 
     @property
     def has_hot(self) -> bool:
@@ -150,7 +162,8 @@ class ItemsEndpoint(Generic[A, R]):
             if self._recorder is not None:
                 self._recorder.put(self._name, namespace.id, body)
             repeated: Repeated[R] | None = None
-            if control is DEFAULT_CONTROL and (repeat := self._repeats.get(namespace.id, body)):
+            repeats = self._repeats  # canaries may change before the answer comes
+            if control is DEFAULT_CONTROL and (repeat := repeats.get(namespace.id, body)):
                 if hot := self._from_hot(visit, repeat, started):
                     return hot
                 route = self._routes[repeat.model]
@@ -161,6 +174,9 @@ class ItemsEndpoint(Generic[A, R]):
             exchange.take_parsed(body)
             asked = self._dialect.parse(body)
             route = self._route_of(asked.model)
+            choice = self._canaries.choose(route.model.name, namespace.id, control.variant)
+            if choice is not None:
+                route, visit.variant = self._routes[choice.model], choice.variant
             inputs, warnings = await self._preparation.prepare(asked, route.model, account)
             answer = await route.serve(ItemsRequest(namespace, inputs, control), repeated)
         total_s = time.perf_counter() - started
@@ -173,7 +189,7 @@ class ItemsEndpoint(Generic[A, R]):
         if len(answer.served) > 1:
             visit.texts = counts_of(answer.served)
         if outcome in {"hot", "exact"} and control is DEFAULT_CONTROL:
-            self._remember(namespace, body, asked, answer, model)
+            self._remember(repeats, visit, body, asked, answer, model)
         return (
             await self._dialect.render(asked, answer, model, total_s),
             cache_headers(answer, outcome, control, total_s) + warnings,
@@ -199,6 +215,7 @@ class ItemsEndpoint(Generic[A, R]):
         timing = timing_of(stages_s) if stages_s else None
         record, outcome = served.record, served.outcome
         body = repeat.frame.fill(served)
+        visit.variant = repeat.variant
         total_s = time.perf_counter() - started
         self._count(visit, repeat.model, outcome, total_s)
         self._tallies.of(repeat.model, visit.namespace_id).answers[outcome] += 1
@@ -207,7 +224,8 @@ class ItemsEndpoint(Generic[A, R]):
 
     def _remember(
         self,
-        namespace: Namespace,
+        repeats: Repeats[_Repeat[R]],
+        visit: Visit,
         body: bytes,
         asked: A,
         answer: ItemsResult[R],
@@ -217,12 +235,15 @@ class ItemsEndpoint(Generic[A, R]):
             return
         record = answer.served[0].record
         if frame := self._dialect.frame(asked, model, record):
-            self._repeats.put(namespace.id, body, _Repeat(model.name, record.key, frame))
+            repeat = _Repeat(model.name, record.key, frame, visit.variant)
+            repeats.put(visit.namespace_id, body, repeat)
 
     def _count(self, visit: Visit, model: str, outcome: str, total_s: float) -> None:
         visit.model, visit.outcome = model, outcome
         self._answered[model].inc()
         self._durations[outcome].observe(total_s, visit.sampled_trace)
+        if visit.variant is not None:
+            visit.variant.answered(200, outcome, total_s)
 
     def _route_of(self, model: str | None) -> ItemsRoute[R]:
         name = self._default_model if model is None else model

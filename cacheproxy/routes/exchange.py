@@ -57,6 +57,7 @@ class Control:
         ttl_s: time to live of the entries that this request makes, seconds.
         tags: names under which those entries can be purged.
         read_only: store nothing, though cached entries may answer; the caller's key says so.
+        variant: which of a model and its canary is to answer; None: as the caller's share says.
         keeps: whether what is computed for the request may be stored, and shared with others.
         reads: whether cached entries may answer.
     """
@@ -71,6 +72,7 @@ class Control:
     ttl_s: float | None = None
     tags: tuple[str, ...] = ()
     read_only: bool = False
+    variant: Literal["canary", "stable"] | None = None
     keeps: bool = field(init=False)
     reads: bool = field(init=False)
 

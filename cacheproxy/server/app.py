@@ -41,6 +41,7 @@ from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.local_models import log_loaded
 from cacheproxy.server.parts import make_parts
 from cacheproxy.server.reranking import Reranking
+from cacheproxy.server.rollout.warm_up import WarmUp
 from cacheproxy.server.route_table import absent_paths, make_watch, pass_through, public_table
 from cacheproxy.server.store_check import tell_of_store
 from cacheproxy.settings.settings import Settings
@@ -75,6 +76,8 @@ class App:
         installed: Sequence[InstalledModel],
         supervisor: Supervisor | None = None,
         read: ReadSettings | None = None,
+        *,
+        warms_up: bool = True,
     ) -> None:
         """Make the parts and load the models, of which the first is the default one.
 
@@ -83,6 +86,7 @@ class App:
             installed: the models.
             supervisor: if there are several workers: has the metrics of all, and reloads all.
             read: reads the settings again, where there is no supervisor; else there is no reload.
+            warms_up: whether to warm up, if the settings say so; not in place of another worker.
 
         Raises:
             ConfigError: ONNX Runtime cannot use the device.
@@ -106,6 +110,7 @@ class App:
         self._reranking = Reranking(self._parts, self._embeddings.spare_work)
         has_chat = self._parts.upstreams.have_chat
         self._completions = Completions(self._parts) if has_chat else None
+        self._warm_up = self._make_warm_up() if warms_up else None
         self._show()
         self._tracer = start_tracing()
         watch = make_watch(self._parts)
@@ -201,7 +206,21 @@ class App:
         self.reloading.take_by(take)
 
     def _not_ready_because(self) -> str | None:
-        return "draining" if self._draining else None
+        if self._draining:
+            return "draining"
+        return None if self._warm_up is None else self._warm_up.not_ready_because
+
+    def _make_warm_up(self) -> WarmUp | None:
+        settings = self._parts.settings
+        if settings.warm.recording is None and settings.warm.texts is None:
+            return None
+        routes = [
+            (route, self._embeddings.readers[route.model.name])
+            for route in self._embeddings.routes
+            if route.model.is_local
+        ]
+        metrics = self.metrics.rollout
+        return WarmUp(settings.warm, routes, metrics, in_any_order=settings.workers > 1)
 
     def _show(self) -> None:
         """Register gauges for the served models, the queues and the hot tiers."""
@@ -271,6 +290,8 @@ class App:
             ):
                 self._own_metrics.start()
                 running.callback(self._own_metrics.stop)
+            if self._warm_up is not None:
+                self._warm_up.start(running)
             self._running = running.pop_all()
         for model in self._parts.models:
             log_loaded(model)

@@ -44,10 +44,14 @@ _RELOAD_S = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """A worker's configuration, with the file descriptors of its listening sockets by name."""
+    """A worker's configuration, with the file descriptors of its listening sockets by name.
+
+    `warms_up` is false for one that takes the place of another.
+    """
 
     settings: Settings
     listeners: dict[str, int]
+    warms_up: bool
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from cacheproxy.api.callers import Callers
+from cacheproxy.api.canaries import Canaries
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import Watch
 from cacheproxy.api.dialects.cohere_embed import (
@@ -115,10 +116,11 @@ def public_table(
     exposition: Exposition,
 ) -> Table:
     """Return the operations and their endpoints, the busiest first."""
+    canaries = _canaries(parts, embeddings, reranking, has_chat=completions is not None)
     return [
-        *_embeddings(parts, embeddings, callers, watch),
-        *(_rerank(parts, reranking, callers, watch) if reranking.routes else ()),
-        *(_completions(parts, completions, callers, watch) if completions else ()),
+        *_embeddings(parts, embeddings, callers, canaries, watch),
+        *(_rerank(parts, reranking, callers, canaries, watch) if reranking.routes else ()),
+        *(_completions(parts, completions, callers, canaries, watch) if completions else ()),
         *_models(parts, embeddings, reranking, callers),
         *_details(parts, embeddings, callers, watch),
         (HEALTH, readyz_endpoint(not_ready_because)),
@@ -126,6 +128,29 @@ def public_table(
         (READYZ, readyz_endpoint(not_ready_because)),
         (METRICS, metrics_endpoint(exposition)),
     ]
+
+
+def _canaries(
+    parts: Parts, embeddings: Embeddings, reranking: Reranking, *, has_chat: bool
+) -> Canaries:
+    """Return the canaries, which change with the settings; raises `ConfigError`."""
+    kinds = [
+        {name: route.model.name for name, route in _by_name(embeddings.routes).items()},
+        {name: route.model.name for name, route in _by_name(reranking.routes).items()},
+    ]
+    canaries = Canaries(parts.metrics.rollout, kinds, has_chat=has_chat)
+    canaries.prepare(parts.settings.canary)()
+    parts.reloading.prepare_by(lambda settings: canaries.prepare(settings.canary))
+    return canaries
+
+
+def _by_name(routes: Sequence[ItemsRoute[R]]) -> dict[str, ItemsRoute[R]]:
+    """Return each model's route by its names; the first one that has a name or an alias gets it."""
+    return {
+        name: route
+        for route in reversed(routes)
+        for name in (route.model.name, *route.model.aliases)
+    }
 
 
 def absent_paths(*, has_upstream: bool, has_reranker: bool) -> dict[str, str]:
@@ -197,7 +222,9 @@ def _details(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watc
     ]
 
 
-def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: Watch) -> Table:
+def _embeddings(
+    parts: Parts, embeddings: Embeddings, callers: Callers, canaries: Canaries, watch: Watch
+) -> Table:
     limits = parts.settings.limits
     untrained = parts.settings.embeddings.untrained_dimensions
     preparation = EmbeddingPreparation(
@@ -205,13 +232,15 @@ def _embeddings(parts: Parts, embeddings: Embeddings, callers: Callers, watch: W
         DimensionsRule(refuses_untrained=untrained == "refuse"),
         embeddings.readers,
     )
-    return _items(parts, _EMBEDDINGS, preparation, embeddings.routes, callers, watch)
+    return _items(parts, _EMBEDDINGS, preparation, embeddings.routes, callers, canaries, watch)
 
 
-def _rerank(parts: Parts, reranking: Reranking, callers: Callers, watch: Watch) -> Table:
+def _rerank(
+    parts: Parts, reranking: Reranking, callers: Callers, canaries: Canaries, watch: Watch
+) -> Table:
     limits = parts.settings.limits
     preparation = RerankPreparation(InputLimits(limits.inputs, limits.characters))
-    return _items(parts, _RERANK, preparation, reranking.routes, callers, watch)
+    return _items(parts, _RERANK, preparation, reranking.routes, callers, canaries, watch)
 
 
 def _items(
@@ -220,15 +249,11 @@ def _items(
     preparation: Preparation[A],
     routes: Sequence[ItemsRoute[R]],
     callers: Callers,
+    canaries: Canaries,
     watch: Watch,
 ) -> Table:
     """Return the operations of one kind of items; the first route is of the default model."""
-    # The first route that has a name or an alias gets it.
-    named = {
-        name: route
-        for route in reversed(routes)
-        for name in (route.model.name, *route.model.aliases)
-    }
+    named = _by_name(routes)
     return [
         (
             operation,
@@ -239,6 +264,7 @@ def _items(
                 routes=named,
                 default_model=routes[0].model.name,
                 callers=callers,
+                canaries=canaries,
                 max_body_bytes=parts.settings.limits.body_bytes,
                 watch=watch,
                 metrics=parts.metrics,
@@ -249,7 +275,9 @@ def _items(
     ]
 
 
-def _completions(parts: Parts, completions: Completions, callers: Callers, watch: Watch) -> Table:
+def _completions(
+    parts: Parts, completions: Completions, callers: Callers, canaries: Canaries, watch: Watch
+) -> Table:
     settings = parts.settings
     limits = settings.limits
     savings = Savings(settings.prices, parts.metrics)
@@ -260,6 +288,7 @@ def _completions(parts: Parts, completions: Completions, callers: Callers, watch
             completions.models,
             savings,
             callers=callers,
+            canaries=canaries,
             max_temperature=settings.chat.max_temperature,
             max_body_bytes=limits.chat_body_bytes,
             watch=watch,

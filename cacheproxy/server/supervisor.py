@@ -147,7 +147,9 @@ class _Supervisor:
 
     async def _run_one(self) -> CacheproxyError:
         """Run a worker until it exits; return the reason."""
-        worker = await WorkerProcess.start(self._settings, self._reserved)
+        worker = await WorkerProcess.start(
+            self._settings, self._reserved, warms_up=not self._was_ready
+        )
         self._workers.add(worker)
         if self._stopping.is_set():
             worker.stop(Stop(0, at_once=False))

@@ -32,7 +32,8 @@ def main() -> None:
             load_installed(manifest.name, settings.home, settings.device)
             for manifest in load_manifests(settings.model)
         ]
-        serve(App(settings, installed, link), listeners, settings, link)
+        app = App(settings, installed, link, warms_up=job.warms_up)
+        serve(app, listeners, settings, link)
     except (ConfigError, StoreError, ModelError) as error:
         link.say_failed(error)
 

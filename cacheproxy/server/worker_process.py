@@ -72,7 +72,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, settings: Settings, reserved: Mapping[str, socket.socket]
+        cls, settings: Settings, reserved: Mapping[str, socket.socket], *, warms_up: bool
     ) -> "WorkerProcess":
         """Start a process that will serve on sockets of its own on the reserved addresses.
 
@@ -94,7 +94,7 @@ class WorkerProcess:
                 process_group=0,  # the supervisor forwards an interrupt from the terminal
             )
         channel = await Channel.open(ours)
-        channel.send_job(Job(settings, descriptors))
+        channel.send_job(Job(settings, descriptors, warms_up))
         return cls(process, channel, settings)
 
     @property

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT
 from cacheproxy.settings.secrecy import ClientTls
 from cacheproxy.settings.section import Live, Section
 
@@ -318,6 +319,52 @@ class MetricsSettings(Section):
         description="namespaces with series of their own, the busiest by model; 0 turns these "
         "series off",
     )
+
+
+class CanarySettings(Section):
+    """Another model in the place of one, for a share of the callers."""
+
+    model: Live[str] = Field(
+        min_length=1, description="model that answers in its place; it has to be served, too"
+    )
+    percent: Live[float] = Field(
+        0,
+        ge=0,
+        le=100,
+        description="share of namespaces that get it, chosen by a hash; a request may choose for "
+        "itself with X-Cacheproxy-Variant",
+    )
+
+
+class WarmSettings(Section):
+    """What a server asks itself before it is ready: nothing unless there is a file."""
+
+    recording: Path | None = Field(
+        None,
+        description="record.path of a server with record.texts; the texts that it was asked for "
+        "most are embedded before this server is ready",
+    )
+    texts: Path | None = Field(
+        None,
+        description="file of texts, as `cacheproxy warm` reads it, in place of a recording",
+    )
+    tenant: str = Field(DEFAULT_TENANT, min_length=1, description="tenant that gets the entries")
+    namespace: str = Field(
+        DEFAULT_NAMESPACE, min_length=1, description="namespace that gets the entries"
+    )
+    role: Literal["query", "document"] | None = Field(
+        None, description="what the texts are, for models with prefixes; not set: no prefix"
+    )
+    most: int = Field(10_000, ge=1, le=1_000_000, description="most texts that are asked for")
+    deadline_s: float = Field(
+        300, gt=0, description="longest warm-up, after which the server is ready anyway, seconds"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "WarmSettings":
+        if self.recording is not None and self.texts is not None:
+            raise ValueError("either recording or texts")
+        return self
 
 
 class RecordSettings(Section):

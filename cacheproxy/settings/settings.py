@@ -30,6 +30,7 @@ from cacheproxy.settings.sections import (
     AdminSettings,
     BatchSettings,
     CacheSettings,
+    CanarySettings,
     ChatSettings,
     EmbeddingSettings,
     LogSettings,
@@ -40,12 +41,13 @@ from cacheproxy.settings.sections import (
     StaleSettings,
     TtlS,
     UpstreamSettings,
+    WarmSettings,
 )
 from cacheproxy.settings.tenants import ApiKeys, Name, TenantSettings
 
 TABLES = (
     *("api_keys", "model_aliases", "namespace_ttl_s", "namespace_stale_s"),
-    *("namespace_cache_tools", "upstreams", "prices", "tenants"),
+    *("namespace_cache_tools", "upstreams", "prices", "canary", "tenants"),
 )
 """Settings whose keys are the user's own words."""
 
@@ -138,6 +140,10 @@ class Settings(BaseModel):
     prices: Live[dict[str, PriceSettings]] = Field(
         default_factory=dict, description="price of a million tokens by chat model"
     )
+    canary: Live[dict[str, CanarySettings]] = Field(
+        default_factory=dict,
+        description="another model for a share of the callers, by the name of the model",
+    )
     namespace_stale_s: Live[dict[Name, dict[Name, StaleSettings]]] = Field(
         default_factory=dict,
         description="stale_while_revalidate and stale_if_error by tenant and namespace",
@@ -148,6 +154,7 @@ class Settings(BaseModel):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     record: RecordSettings = RecordSettings()
+    warm: WarmSettings = WarmSettings()
     api_keys: Live[ApiKeys] = Field(
         default_factory=dict, description="hashes of API keys by tenant"
     )

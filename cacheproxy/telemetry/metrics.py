@@ -23,7 +23,8 @@ from prometheus_client import (
 from cacheproxy.telemetry.loop_counters import LoopCounter, LoopHistogram
 from cacheproxy.telemetry.namespaces.gauges import NamespaceGauge, NamespaceGauges
 from cacheproxy.telemetry.namespaces.traffic import BusiestNamespaces, NamespaceTallies
-from cacheproxy.telemetry.reload_metrics import RELOADED_AT, ReloadMetrics
+from cacheproxy.telemetry.reload_metrics import RELOAD_WELL, RELOADED_AT, ReloadMetrics
+from cacheproxy.telemetry.rollout_metrics import WARM_UP, RolloutMetrics
 
 # A creation time beside every series would double the size of a scrape for no reader.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -78,6 +79,8 @@ PROCESS_MERGES: dict[str, Merge] = {
     "process_max_fds": "sum",
     "python_info": "max",
     RELOADED_AT: "max",
+    RELOAD_WELL: "min",
+    WARM_UP: "min",
 }
 """How the gauges are merged that every process has, prometheus_client's own among them."""
 
@@ -121,6 +124,7 @@ class Metrics:
             "cacheproxy_settings", "Hash of the settings that run", registry=registry
         )
         self.reload = ReloadMetrics(registry)
+        self.rollout = RolloutMetrics(registry, LATENCY_BUCKETS)
         self.tallies = NamespaceTallies()
         self.busiest = BusiestNamespaces(registry)
 
@@ -197,7 +201,9 @@ class Metrics:
             "model",
             merge="max",
         )
-        self.semantic_namespaces = NamespaceGauges(_SEMANTIC_GAUGES, registry)
+        self.semantic_namespaces = NamespaceGauges(
+            _SEMANTIC_GAUGES, registry, self.tallies.busyness
+        )
         self.merges |= {gauge.name: gauge.worst for gauge in _SEMANTIC_GAUGES}
         self.semantic_alarms = counter(
             "semantic_alarms",

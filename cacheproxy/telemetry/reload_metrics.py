@@ -6,8 +6,12 @@ RELOADED_AT = "cacheproxy_reload_success_timestamp_seconds"
 """The name of the gauge; the highest of several processes' counts."""
 
 
+RELOAD_WELL = "cacheproxy_reload_successful"
+"""The name of the gauge; the lowest of several processes' counts."""
+
+
 class ReloadMetrics:
-    """Reloads by outcome, and when the last one was taken."""
+    """Reloads by outcome, how the last one ended, and when the last one was taken."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reloads = Counter(
@@ -18,6 +22,12 @@ class ReloadMetrics:
         )
         for result in ("done", "refused"):
             self.reloads.labels(result)
+        self.is_well = Gauge(
+            RELOAD_WELL,
+            "0 if the last reload was refused, so that older settings run; else 1",
+            registry=registry,
+        )
+        self.is_well.set(1)
         self.succeeded_at = Gauge(
             RELOADED_AT, "Unix time of the last reload that was done; 0 before", registry=registry
         )

@@ -41,6 +41,7 @@ class Visit:
         model: name of the model, once it is known to be served.
         namespace_id: the caller's namespace, a hash.
         outcome: the tier that answered.
+        variant: what counts it as a model's or its canary's; None where there is no canary.
         texts: number of texts that each tier answered, as in Cache-Status; None for one text.
         stages: name, start and end of each stage so far (as `started`).
         span: the tracer's span.
@@ -54,6 +55,7 @@ class Visit:
     status = 200
     route = model = namespace_id = outcome = ""
     texts: str | None = None
+    variant: Any = None
     stages: tuple[tuple[str, float, float], ...] = ()
     span: Any = None
 

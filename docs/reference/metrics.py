@@ -18,9 +18,9 @@ bytes, or a count. [Operations](../operations.md) says which of them to watch, a
 
 With several workers, one scrape of any worker covers all of them: counters and histograms are
 summed, and the column "workers" says how a gauge is merged. A gauge with the labels `model` and
-`namespace` has series of its own for the first 50 namespaces of a model; `other` shows the worst
-value of the rest. A counter with the label `namespace` has them for the busiest ones, as many as
-`metrics.namespaces` says, and `other` has what the rest was answered.
+`namespace` has series of its own for the 50 busiest namespaces of a model in each worker; `other`
+shows the worst value of the rest. A counter with the label `namespace` has them for the busiest
+ones, as many as `metrics.namespaces` says, and `other` has what the rest was answered.
 
 """
 
@@ -65,7 +65,10 @@ def page() -> str:
 
 
 def _series_of(metrics: Metrics | SupervisorMetrics) -> Iterator[_Series]:
-    for collector in [*vars(metrics).values(), *vars(metrics.reload).values()]:
+    groups = [metrics, metrics.reload]
+    if isinstance(metrics, Metrics):
+        groups.append(metrics.rollout)
+    for collector in (one for group in groups for one in vars(group).values()):
         if not hasattr(collector, "describe"):
             continue
         for family in collector.describe():

@@ -8,7 +8,12 @@ from pydantic_core import PydanticUndefined
 from tables import code, table
 
 from cacheproxy.settings.section import is_live
-from cacheproxy.settings.sections import PriceSettings, StaleSettings, UpstreamSettings
+from cacheproxy.settings.sections import (
+    CanarySettings,
+    PriceSettings,
+    StaleSettings,
+    UpstreamSettings,
+)
 from cacheproxy.settings.settings import TABLES, Settings, is_secret, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX
 from cacheproxy.settings.tenants import ApiKey, TenantSettings
@@ -70,6 +75,11 @@ _USER_TABLES: dict[str, tuple[str, type[BaseModel] | None, str]] = {
         "Each key is a namespace, each value a table of these settings.",
     ),
     "upstreams": ("[upstreams.NAME]", UpstreamSettings, "One table for each upstream server."),
+    "canary": (
+        '[canary."MODEL"]',
+        CanarySettings,
+        "One table for each model that has one; [Rollouts](../rollouts.md) explains it.",
+    ),
     "prices": ('[prices."MODEL"]', PriceSettings, "One table for each chat model."),
 }
 

@@ -51,6 +51,7 @@ def search_scenario(
         restart=False,
         finds_capacity=False,
         may_refuse=True,
+        fault=None,
     )
     return msgspec.structs.replace(scenario, phases=(trial,) * trials, promises=())
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hdrh.histogram import HdrHistogram
 
+from ..soak.vitals import Vital
 from .curve import Point
 from .layout import Line, Plot
 from .result import REFUSED, Latencies, PhaseResult, StreamResult, make_histogram
@@ -100,6 +101,38 @@ def server_plots(phase: PhaseResult) -> list[Plot]:
     if any(bound is not None for bound in bounds):
         plots.append(plot("semantic hits: error bound", "bound", bounds))
     return plots
+
+
+def vital_plots(vitals: Sequence[Vital]) -> list[Plot]:
+    """Return what the server's processes held over the whole run, and the size of its store."""
+    if len(vitals) < 2:
+        return []
+    at_s = [one.at_s for one in vitals]
+    pids = list(dict.fromkeys(pid for one in vitals for pid in one.memory_bytes))
+
+    def lines(values: Sequence[dict[str, int]], unit: float = 1) -> list[Line]:
+        return [
+            Line(
+                f"process {pid}",
+                _STREAMS[number % len(_STREAMS)],
+                [one[pid] / unit if pid in one else None for one in values],
+            )
+            for number, pid in enumerate(pids)
+        ]
+
+    store = [one.store_bytes / 1e6 for one in vitals]
+    return [
+        Plot(
+            "memory, MB",
+            "seconds",
+            at_s,
+            lines([one.memory_bytes for one in vitals], 1e6),
+            "run: memory",
+        ),
+        Plot("handles", "seconds", at_s, lines([one.handles for one in vitals]), "run: handles"),
+        Plot("threads", "seconds", at_s, lines([one.threads for one in vitals]), "run: threads"),
+        Plot("store, MB", "seconds", at_s, [Line("files", _ONE, store)], "run: store"),
+    ]
 
 
 def decode(latencies: Latencies) -> list[HdrHistogram]:

@@ -9,7 +9,7 @@ from html import escape
 
 from .curve import Point, answered_per_s, broken_of, find_bends, points_of, sustained
 from .layout import Page
-from .plots import COLOURS, curve_plot, server_plots, stream_plots
+from .plots import COLOURS, curve_plot, server_plots, stream_plots, vital_plots
 from .result import PhaseResult, Result, StreamResult
 from .summary import describe_limit, describe_sender, warnings_of
 
@@ -29,6 +29,11 @@ def as_html(result: Result) -> str:
         [(tier, colour) for tier, colour in COLOURS.items() if tier in tiers],
         "latency: median solid, P99 dashed; plots of a kind have one scale",
     )
+    if plots := vital_plots(result.vitals):
+        page.add("<h2>The server's processes <small>over the whole run</small></h2><div class=row>")
+        for plot in plots:
+            page.plot(plot)
+        page.add("</div>")
     for phase in result.phases:
         _plots(page, phase)
     page.add("<h2>All figures</h2>")

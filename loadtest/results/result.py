@@ -16,6 +16,7 @@ from cacheproxy.errors import ConfigError
 
 from ..client.fleet import Outline
 from ..client.samples import TEXT_TIERS, TIERS, Samples, describe_statuses
+from ..soak.vitals import Vital
 from ..traffic.plan import MIXED
 from ..traffic.scenario import KINDS, Phase
 from .scrape import Moment
@@ -155,6 +156,7 @@ class Result(msgspec.Struct, frozen=True):
         phases: in their order.
         promises: of the scenario, with what was found.
         limit: that `find-limit` found, or None for a run.
+        vitals: of the server's processes over the whole run, if it was started for it.
     """
 
     scenario: str
@@ -167,6 +169,7 @@ class Result(msgspec.Struct, frozen=True):
     phases: list[PhaseResult]
     promises: list[Kept]
     limit: Limit | None = None
+    vitals: list[Vital] = []
 
     @property
     def differences(self) -> list[str]:
@@ -231,6 +234,8 @@ def make_phase(
 
 
 def _describe_failed(samples: Samples, phase: Phase) -> str:
+    if phase.may_fail:
+        return ""
     allowed = (200, *_REFUSALS) if phase.may_refuse else (200,)
     return describe_statuses(samples["status"], allowed=allowed)
 

@@ -12,8 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cacheproxy.errors import CacheproxyError
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0
 _EVERY_S = 1.0
+_REPORTS_EVERY_S = 1.5
+_MOST_READINGS = 10
+_COUNTED = ("cacheproxy_requests_total", "cacheproxy_lookups_total")
 
 _OWN = "cacheproxy_build_info"
 _MEMORY = "process_resident_memory_bytes"
@@ -87,6 +90,26 @@ def scrape(root: str, only: tuple[str, ...] = ()) -> Metrics:
     if "cacheproxy_requests_total" not in samples and _OWN not in samples:
         raise NoMetrics(f"{root}/metrics does not belong to cacheproxy")
     return Metrics(samples)
+
+
+def settled_scrape(root: str) -> Metrics:
+    """Return the metrics of a server that has nothing to do, once they are complete.
+
+    With several workers, one that is slow to report counts with what it knew a second ago. So they
+    are read until nothing is counted any more.
+
+    Raises:
+        NoMetrics: as `scrape` does.
+    """
+    found = scrape(root)
+    for _ in range(_MOST_READINGS):
+        if found.value("cacheproxy_workers") < 2:
+            break
+        time.sleep(_REPORTS_EVERY_S)
+        before, found = found, scrape(root)
+        if all(before.value(name) == found.value(name) for name in _COUNTED):
+            break
+    return found
 
 
 @dataclass

@@ -78,6 +78,8 @@ def _phase(phase: PhaseResult) -> Iterator[str]:
     about = [f"requests left up to {figures['lag_p99_ms']:.2f} ms late (p99)"]
     if "memory_mb" in figures:
         about.append(f"server memory {figures['memory_mb']:.0f} MB")
+    if "memory_mb_per_h" in figures:
+        about.append(_describe_slopes(figures))
     if "ready_s" in figures:
         about.append(f"ready {figures['ready_s']:.1f} s after the restart")
     yield f"  {', '.join(about)}"
@@ -87,6 +89,17 @@ def _phase(phase: PhaseResult) -> Iterator[str]:
     )
     for stream in phase.streams:
         yield from _stream(stream)
+
+
+def _describe_slopes(figures: dict[str, float]) -> str:
+    return (
+        f"over the whole run, in the {figures['steady_processes']:.0f} processes that lived "
+        f"throughout: memory {figures['memory_mb_per_h']:+.2f} MB an hour "
+        f"(last {figures['steady_memory_mb']:.0f} MB), handles {figures['handles_grown']:+.0f}, "
+        f"threads {figures['threads_grown']:+.0f}; store {figures['store_mb']:.1f} MB "
+        f"({figures['store_mb_grown']:+.2f}), {figures.get('store_entries', 0):.0f} entries; "
+        f"evidence {figures.get('evidence_labels', 0):.0f} labels"
+    )
 
 
 def _stream(stream: StreamResult) -> Iterator[str]:

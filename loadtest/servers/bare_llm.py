@@ -1,9 +1,11 @@
 """The fastest chat upstream in Python: `python -m loadtest.servers.bare_llm PORT BYTES`.
 
 It answers every chat request at once with the same completion, whose text has BYTES bytes: whole,
-or as a stream of three chunks.
+or as a stream of three chunks. `POST /fault/fails` has it answer 500 from now on,
+`/fault/stalls` not at all, and `/fault/none` as before.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -57,6 +59,9 @@ class BareLlm:
     def __init__(self, size: int) -> None:
         self._body = completion(size)
         self._chunks = _chunks(size)
+        self._is_well = asyncio.Event()
+        self._is_well.set()
+        self._fails = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -65,6 +70,17 @@ class BareLlm:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        _, is_fault, fault = scope["path"].partition("/fault/")
+        if is_fault:
+            self._fails = fault == "fails"
+            (self._is_well.clear if fault == "stalls" else self._is_well.set)()
+        else:
+            await self._is_well.wait()
+        if self._fails and not is_fault:
+            failed = [(b"content-length", b"2"), (b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 500, "headers": failed})
+            await send({"type": "http.response.body", "body": b"{}"})
+            return
         is_stream = bool(body) and orjson.loads(body).get("stream") is True
         kind = b"text/event-stream" if is_stream else b"application/json"
         headers = [(b"content-type", kind)]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,9 +37,16 @@ def serve_command(home: Path, model: str, port: int, *flags: str) -> list[str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], url: str, path: str, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    url: str,
+    path: str,
+    environment: Mapping[str, str] | None = None,
+    on_start: Callable[[int], None] = lambda _: None,
+    log: Path | None = None,
 ) -> Iterator[str]:
     """Run a server's command, and yield its URL as soon as `path` is answered.
+
+    `on_start` gets the process id, and `log` what it writes to standard error.
 
     Raises:
         LoadTestError: the server ends, or is not ready after three minutes.
@@ -47,9 +54,10 @@ def running(
     server = subprocess.Popen(  # noqa: S603
         command,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if log is None else log.open("ab"),
         env={**os.environ, **(environment or {})},
     )
+    on_start(server.pid)
     try:
         _wait_ready(f"{url}{path}", server)
         yield url

@@ -22,9 +22,27 @@ KINDS: tuple[Kind, ...] = ("repeat", "paraphrase", "typo", "unseen")
 Route = Literal["embeddings", "chat"]
 Replayed = Literal["embeddings", "chat", "rerank"]
 
+Fault = Literal[
+    "reloads",
+    "purges",
+    "slow-clients",
+    "cpu-hog",
+    "store-locked",
+    "upstream-fails",
+    "upstream-stalls",
+    "worker-ends",
+    "worker-killed",
+    "worker-hangs",
+]
+"""What can be done to the server during a phase; `loadtest.soak.faults` says what each is."""
+
+KILLS: tuple[Fault, ...] = ("worker-killed", "worker-hangs")
+"""Faults that take a worker's counts of its last second with it."""
+
 _SESSION = ("chat", 1)
 """Route and batch of a stream of sessions."""
 
+_SMOKE_FAULTS = ("reloads", "upstream-fails", "worker-ends")
 _SMOKE_PHASE_S = 1.0
 _SMOKE_TEXTS = 50
 _SMOKE_BATCH = 32
@@ -106,6 +124,9 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         restart: whether the server that `--serve` started is restarted first.
         finds_capacity: whether the answers a second of the first stream are the capacity.
         may_refuse: whether 429 and 503 are expected. In other phases they fail the run.
+        may_fail: whether anything may happen to a request.
+        fault: what is done to the server that `--serve` started, from a fifth of the phase to its
+            middle; the phase ends when the server has recovered.
     """
 
     name: str
@@ -115,6 +136,8 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart: bool = False
     finds_capacity: bool = False
     may_refuse: bool = False
+    may_fail: bool = False
+    fault: Fault | None = None
 
 
 class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +160,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         known_texts: number of texts that are asked for before the clock starts.
         seed: of every random choice.
         flags: for the server that `--serve` starts.
+        upstream: whether a bare upstream for chat is started for that server.
         promises: limits; if one is broken, the run fails.
     """
 
@@ -145,6 +169,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known_texts: int = 0
     seed: int = 1
     flags: tuple[str, ...] = ()
+    upstream: bool = False
     promises: tuple[Promise, ...] = ()
 
     def with_seconds(self, seconds: float) -> "Scenario":
@@ -158,6 +183,16 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for phase in self.phases
         ]
         return msgspec.structs.replace(self, phases=tuple(phases))
+
+    def with_rates(self, scale: float) -> "Scenario":
+        """Return this scenario with `scale` times as many requests a second in open loops."""
+        return self._with_streams(
+            lambda stream: msgspec.structs.replace(
+                stream,
+                per_s=stream.per_s and stream.per_s * scale,
+                steps=tuple((per_s * scale, seconds) for per_s, seconds in stream.steps),
+            )
+        )
 
     def with_trace(self, path: str, speed: float) -> "Scenario":
         """Return this scenario with its schedules replaced by a trace; closed loops stay."""
@@ -174,8 +209,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def as_smoke_test(self) -> "Scenario":
         """Return the smallest form of this scenario, which only shows that everything works.
 
-        Phases of a second, a tenth of the rates, few known texts, small batches. There are no
-        promises, because the figures mean nothing.
+        Phases of a second, a tenth of the rates, few known texts, small batches, and of the faults
+        those that are soon over. There are no promises, because the figures mean nothing.
         """
 
         def reduce(stream: Stream) -> Stream:
@@ -186,8 +221,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 batch=min(stream.batch, _SMOKE_BATCH),
             )
 
+        phases = [one for one in self.phases if one.fault in (None, *_SMOKE_FAULTS)]
+        short = msgspec.structs.replace(self, phases=tuple(phases))
         return msgspec.structs.replace(
-            self.with_seconds(_SMOKE_PHASE_S)._with_streams(reduce),
+            short.with_seconds(_SMOKE_PHASE_S)._with_streams(reduce),
             known_texts=min(self.known_texts, _SMOKE_TEXTS),
             promises=(),
         )

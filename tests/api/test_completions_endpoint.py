@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cacheproxy.api import completions_endpoint
+from cacheproxy.api.canaries import Canaries
 from cacheproxy.api.completions_endpoint import CompletionsEndpoint
 from cacheproxy.api.connection import ClientGone, Watch
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
@@ -25,6 +26,7 @@ async def test_a_client_that_takes_nothing_of_its_stream_is_left(monkeypatch):
         None,
         None,
         callers=None,
+        canaries=Canaries(metrics.rollout, (), has_chat=True),
         max_temperature=1,
         max_body_bytes=1,
         watch=Watch(body_timeout_s=1),

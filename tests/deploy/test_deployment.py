@@ -16,6 +16,7 @@ from debian_programs import need_program
 from dockerfile_steps import instructions
 from prometheus_server import DEPLOY
 
+from cacheproxy.settings.settings import Settings
 from cacheproxy.settings.sources import unknown_variables
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -23,6 +24,9 @@ ROOT = DEPLOY.parent
 DOCKERFILE = DEPLOY / "Dockerfile"
 COMPOSE = DEPLOY / "compose.yaml"
 KUBERNETES = DEPLOY / "kubernetes"
+MEASURED_BYTES = 220_000_000
+"""A server's memory without its hot tiers, as docs/deployment.md tells it."""
+
 UNIT = DEPLOY / "systemd" / "cacheproxy.service"
 
 
@@ -125,6 +129,58 @@ def test_the_manifests_mean_the_same_pods_ports_and_paths():
     }
     assert paths == {"/readyz", "/healthz"}
     assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "cacheproxy"
+
+
+def test_a_pod_is_confined_and_takes_what_was_measured():
+    spec = manifests()["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    writable = {one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")}
+    assert writable == {"/var/lib/cacheproxy", "/tmp"}  # noqa: S108
+    settings = Settings()
+    hot = settings.cache.hot_bytes + settings.chat.hot_bytes
+    memory = {kind: mebibytes(given["memory"]) for kind, given in container["resources"].items()}
+    assert memory["requests"] * 2**20 > MEASURED_BYTES + hot
+    bodies = settings.limits.all_bodies_bytes
+    assert memory["limits"] * 2**20 > MEASURED_BYTES + hot + bodies
+    assert "cpu" not in container["resources"]["limits"]
+
+
+def mebibytes(given: str) -> int:
+    """Return a quantity of Kubernetes' in MiB."""
+    return int(given[:-2]) * {"Mi": 1, "Gi": 1024}[given[-2:]]
+
+
+def test_compose_confines_the_server():
+    server = read(COMPOSE)["services"]["cacheproxy"]
+    assert server["read_only"] is True
+    assert server["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in server["security_opt"]
+    assert not any("seccomp" in one for one in server["security_opt"])  # Docker's default holds
+
+
+def test_images_can_be_named_by_their_digest():
+    steps = list(instructions(DOCKERFILE))
+    assert [words for name, words in steps if name == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    assert ("ARG", "BASE=python:3.12-slim-bookworm") in steps
+    kustomization = read(KUBERNETES / "kustomization.yaml")
+    (image,) = kustomization["images"]
+    (container,) = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert image["name"] == container["image"]
+    assert set(kustomization["resources"]) == {
+        path.name
+        for path in KUBERNETES.glob("*.yaml")
+        if path.name not in {"kustomization.yaml", "podmonitor.yaml", "prometheus-adapter.yaml"}
+    }
+    (endpoint,) = read(KUBERNETES / "podmonitor.yaml")["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
 
 
 def test_a_pod_has_time_to_drain_and_to_finish():

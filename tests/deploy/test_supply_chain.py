@@ -1,5 +1,6 @@
 """What is installed and shipped is what was meant: locked, of known licences, reproducible."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -118,6 +119,32 @@ def test_a_bill_of_materials_names_all_that_the_image_installs():
     named = {canonicalize_name(one["name"]) for one in bill["components"]}
     assert named == {canonicalize_name(requirement.name) for requirement, _ in locked(lock.name)}
     assert all(one["externalReferences"] or one["purl"] for one in bill["components"])
+
+
+def test_the_bill_names_what_is_vendored_as_it_is(tmp_path):
+    bill = tmp_path / "sbom.cdx.json"
+    bill.write_text('{"bomFormat": "CycloneDX", "components": [{"name": "numpy"}]}')
+    subprocess.run([sys.executable, ROOT / "deploy" / "sbom.py", bill, ROOT], check=True)
+
+    first, *vendored = json.loads(bill.read_text())["components"]
+    assert first == {"name": "numpy"}
+    assert [one["name"] for one in vendored] == [
+        "uPlot",
+        "tiktoken cl100k_base",
+        "tiktoken o200k_base",
+    ]
+    assert vendored[0]["purl"] == "pkg:npm/uplot@1.6.32"
+    assert {one["licenses"][0]["license"]["id"] for one in vendored} <= ALLOWED
+    hashes = {one["hashes"][0]["content"] for one in vendored}
+    # A folder with a licence of its own is somebody else's work, and all of it is named.
+    for licence in [*(ROOT / "cacheproxy").rglob("LICENSE"), *(ROOT / "loadtest").rglob("LICENSE")]:
+        files = [
+            file
+            for file in licence.parent.iterdir()
+            if file.suffix in {".js", ".xz"} and file.stat().st_size
+        ]
+        assert files
+        assert {hashlib.sha256(file.read_bytes()).hexdigest() for file in files} <= hashes
 
 
 def test_a_wheel_is_the_same_bytes_wherever_it_is_built(tmp_path):

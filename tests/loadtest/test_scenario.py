@@ -27,7 +27,7 @@ def test_a_scenario_that_ships_needs_no_data_and_can_be_planned(name):
     planner.warm_up(10, scenario.phases[0].streams[0])
 
     for number, phase in enumerate(scenario.phases):
-        short = type(phase)(phase.name, 1.0, phase.streams)
+        short = type(phase)(phase.name, 5.0, phase.streams)
         for plan in planner.plan(short, number, capacity_per_s=20.0):
             assert plan.requests
             assert len(plan.kinds) == len(plan.requests)

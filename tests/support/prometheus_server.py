@@ -39,15 +39,17 @@ def selectors(query: str) -> Iterator[tuple[str, set[str]]]:
 
 
 class Prometheus:
-    """One Prometheus process that scrapes and evaluates four times a second."""
+    """One Prometheus process, which by default scrapes and evaluates four times a second."""
 
-    def __init__(self, target: str, rules: str) -> None:
+    def __init__(self, target: str, rules: str, *, every_ms: int = 250) -> None:
         """Start; `target` is HOST:PORT of a server, `rules` the text of a rule file."""
+        times = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+        every = ", ".join(f"{name}: {every_ms}ms" for name in times)
         self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-prometheus-")
         folder = Path(self._folder.name)
         (folder / "rules.yml").write_text(rules)
         (folder / "prometheus.yml").write_text(
-            "global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}\n"
+            f"global: {{{every}}}\n"
             "rule_files: [rules.yml]\n"
             "scrape_configs:\n"
             "- job_name: cacheproxy\n"

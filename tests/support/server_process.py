@@ -30,7 +30,15 @@ def sum_of(exposition: str, name: str, **labels: str) -> float:
 class Server:
     """One `cacheproxy serve` process and its log."""
 
-    def __init__(self, home: Path, store: str, *flags: str, env: dict[str, str] | None = None):
+    def __init__(
+        self,
+        home: Path,
+        store: str,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        checkout: str | None = None,
+    ):
+        """Start it and wait until it listens; `checkout` has another version's sources."""
         command = [sys.executable, "-m", "cacheproxy", "serve", "--port", "0"]
         command += ["--home", str(home), *flags]
         if "@" in store:  # a password, which a command line must not have
@@ -41,7 +49,8 @@ class Server:
             command,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **({"PYTHONPATH": checkout} if checkout else {}), **(env or {})},
+            cwd=checkout,
         )
         self.lines: list[str] = []
         self.url = ""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from asking import run, wait_until
+from asking import run
 from server_process import Server
 from topics import FORMS, TOPICS, is_right, rewording, settled, teach
 from upstream import Upstream, completion
@@ -78,24 +78,48 @@ def test_a_judge_that_cannot_be_reached_makes_no_labels(start):
     assert namespace_of(server)["state"] == "learning"
 
 
-def judged_by(upstream):
-    """Return the models that were asked to judge so far."""
-    return {asked.body["model"] for asked in upstream.asked if asked.judged_pair}
+def test_who_judges_and_the_threshold_change_while_the_server_runs(start, tmp_path):
+    config = tmp_path / "cacheproxy.toml"
+    config.write_text('[chat]\njudge = "judge-1"\n')
+    server, upstream = start(is_right, "--config", str(config))
 
+    def reload(settings: str) -> None:
+        settled(server)  # what was to be judged by the one before has been
+        config.write_text(f"[chat]\n{settings}\n")
+        assert server.admin.post("/admin/reload").status_code == 200
+        upstream.asked.clear()
 
-def test_another_model_may_be_the_judge_and_none_may(start):
-    server, upstream = start(is_right, "--chat-judge", "judge-1")
-    for first in range(0, len(TOPICS), 8):  # which pairs are judged is drawn
-        teach(server, TOPICS[first : first + 8])
-        if judged_by(upstream):
-            break
-    wait_until(lambda: server.metric("own_requests_total", model="gpt-test") > 0)
-    assert judged_by(upstream) == {"judge-1"}
+    def judged_by() -> set[str]:
+        return {asked.body["model"] for asked in upstream.asked if asked.judged_pair}
 
-    server, upstream = start(is_right, "--chat-judge", "none")
-    assert teach(server, TOPICS[:10]) == []
-    assert judged_by(upstream) == set()
-    assert "without a judge" in namespace_of(server)["story"]
+    def taught_in(namespace: str, most: int = len(TOPICS)) -> list:
+        hits = []
+        for first in range(0, most, 8):  # which pairs are judged is drawn
+            topics = TOPICS[first : min(first + 8, most)]
+            hits += teach(server, topics, headers={"x-cacheproxy-namespace": namespace})
+            if judged_by():
+                break
+        return hits
+
+    for judge in ("judge-1", "judge-2"):
+        if judge != "judge-1":
+            reload(f'judge = "{judge}"')
+        taught_in(f"of {judge}")
+        assert judged_by() == {judge}
+
+    reload('judge = "none"')
+    assert taught_in("nobody's", 10) == []
+    assert judged_by() == set()
+    told = server.admin.get("/admin/thresholds").json()["chat"]["models"]["gpt-test"]
+    assert any("without a judge" in one["story"] for one in told["namespaces"])
+
+    # An operator's own threshold serves at once, and without evidence.
+    reload("threshold = 0.8")
+    assert len(taught_in("the operator's", 10)) > 5
+    assert judged_by() == set()
+    assert server.metric("semantic_certified") == 0
+    reload('judge = "none"')
+    assert taught_in("nobody's again", 8) == []
 
 
 def test_a_share_of_nothing_buys_no_judgement(start):
@@ -104,16 +128,6 @@ def test_a_share_of_nothing_buys_no_judgement(start):
     teach(server, TOPICS[:10])
 
     assert not any(asked.judged_pair for asked in upstream.asked)
-
-
-def test_an_operators_own_threshold_serves_without_evidence(start):
-    server, upstream = start(is_right, "--chat-threshold", "0.8")
-
-    hits = teach(server, TOPICS[:10])
-
-    assert len(hits) > 5
-    assert not any(asked.judged_pair for asked in upstream.asked)
-    assert server.metric("semantic_certified") == 0
 
 
 def test_a_judge_sees_the_conversation_before_the_question(start):

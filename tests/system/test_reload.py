@@ -121,6 +121,7 @@ def test_no_request_fails_under_reloads_of_which_half_are_refused(reloaded):
     assert set(statuses) == {200}
     assert len(statuses) > 2 * RELOADS
     assert reloaded.server.metric("reloads_total", result="refused") - before == RELOADS // 2
+    assert reloaded.server.metric("reload_successful") == RELOADS % 2
     # What was refused has left no trace: the keys are those of the last reload that was done.
     last = RELOADS - 2 + RELOADS % 2
     assert reloaded.from_each(lambda: reloaded.embed("x", "never").status_code) == {401}

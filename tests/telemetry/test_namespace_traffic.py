@@ -1,7 +1,12 @@
 from prometheus_client import CollectorRegistry
 
 from cacheproxy.keys import Namespace, short_id
-from cacheproxy.telemetry.namespaces.gauges import OTHER
+from cacheproxy.telemetry.namespaces.gauges import (
+    OTHER,
+    SHOWN,
+    NamespaceGauge,
+    NamespaceGauges,
+)
 from cacheproxy.telemetry.namespaces.traffic import BusiestNamespaces, NamespaceTallies
 
 
@@ -76,3 +81,55 @@ def test_with_none_shown_there_are_no_series():
     busiest.add(answered(a=1))
 
     assert shown(busiest) == {}
+
+
+def evidence_of(gauges: NamespaceGauges) -> dict[str, float]:
+    (family,) = gauges.collect()
+    return {sample.labels["namespace"]: sample.value for sample in family.samples}
+
+
+def test_evidence_is_told_of_the_busiest_namespaces_however_late_they_came():
+    clock = Clock()
+    tallies = NamespaceTallies(clock)
+    gauge = NamespaceGauge("evidence", "of a namespace", "min")
+    gauges = NamespaceGauges([gauge], CollectorRegistry(), tallies.busyness)
+
+    def traffic(count: int, *numbers: int) -> None:
+        for number in numbers:
+            namespace_id = Namespace("t", f"n{number}").id
+            tallies.of("model", namespace_id).answers["miss"] += count
+            gauges.set("model", namespace_id, {"evidence": number})
+        tallies.drain()
+
+    traffic(1, *range(SHOWN + 10))
+    assert label(f"n{SHOWN}") not in evidence_of(gauges)
+    traffic(2, SHOWN)  # three answers against one: busier than twice
+    late = evidence_of(gauges)
+    assert late[label(f"n{SHOWN}")] == SHOWN
+    assert len(late) == SHOWN + 1
+
+    # One that is hardly busier does not push another out, back and forth.
+    before = set(late)
+    traffic(1, SHOWN + 1)
+    assert set(evidence_of(gauges)) == before
+    # What was busy long ago counts less and less.
+    for _ in range(4):
+        clock.now += 61
+        tallies.drain()
+    traffic(2, SHOWN + 1)
+    assert label(f"n{SHOWN + 1}") in evidence_of(gauges)
+
+
+def test_a_tenant_with_busy_namespaces_hides_no_other_tenant():
+    tallies = NamespaceTallies()
+    gauge = NamespaceGauge("evidence", "of a namespace", "min")
+    gauges = NamespaceGauges([gauge], CollectorRegistry(), tallies.busyness)
+    for number in range(2 * SHOWN):
+        namespace_id = Namespace("busy", f"n{number}").id
+        tallies.of("model", namespace_id).answers["miss"] += 100
+        gauges.set("model", namespace_id, {"evidence": 1})
+    quiet = Namespace("quiet", "only").id
+    gauges.set("model", quiet, {"evidence": 0})
+    tallies.drain()
+
+    assert short_id(quiet) in evidence_of(gauges)

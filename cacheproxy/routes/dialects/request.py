@@ -104,6 +104,10 @@ class CompletionRequest:
             {k: v for k, v in self.fields.items() if k not in ("stream", "stream_options")}
         )
 
+    def body_for(self, model: str) -> bytes:
+        """Return the body that asks another model for the same."""
+        return msgspec.json.encode({**self.fields, "model": model})
+
     def with_tools_cached(self) -> "CompletionRequest":
         """Return the request as it is where tool calls are cached: at temperature 0, exactly."""
         temperature = self.fields.get("temperature")

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily
 
 from cacheproxy.keys import short_id
-from cacheproxy.telemetry.namespaces.gauges import OTHER
+from cacheproxy.telemetry.namespaces.gauges import OTHER, OVERTAKES
 
 OUTCOMES = ("hot", "exact", "semantic", "miss", "bypass")
 
@@ -30,9 +30,6 @@ _Key = tuple[str, str]
 
 _RANK_S = 60.0
 """How often the busiest are chosen. What came before counts half each time."""
-
-_OVERTAKES = 2.0
-"""How many times as busy another namespace has to be to take a series from one."""
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -55,11 +52,39 @@ class Tally(msgspec.Struct, array_like=True):
     saved_cost: float = 0.0
 
 
-class NamespaceTallies:
-    """The tallies of one process; belongs to the event loop."""
+class Traffic:
+    """How busy each namespace is: its answers, of which what came before counts less and less."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._halve_at = monotonic() + _RANK_S
+        self.answers: dict[_Key, float] = {}
+
+    def add(self, tallies: Sequence[Tally]) -> None:
+        """Add what was counted."""
+        for tally in tallies:
+            key = tally.model, tally.namespace
+            if OTHER not in key and (key in self.answers or len(self.answers) < _TALLIES):
+                self.answers[key] = self.answers.get(key, 0.0) + sum(tally.answers.values())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to choose the busiest again."""
+        return self._monotonic() >= self._halve_at
+
+    def halve(self) -> None:
+        """Have what came before count half, and forget those that are idle."""
+        self._halve_at = self._monotonic() + _RANK_S
+        halved = ((key, answers / 2) for key, answers in self.answers.items())
+        self.answers = {key: answers for key, answers in halved if answers >= 0.5}
+
+
+class NamespaceTallies:
+    """The tallies of one process, and how busy its namespaces are; belongs to the event loop."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._traffic = Traffic(monotonic)
 
     def of(self, model: str, namespace_id: str) -> Tally:
         """Return the tally of a model's label and a namespace, for use before the next await."""
@@ -74,8 +99,15 @@ class NamespaceTallies:
 
     def drain(self) -> list[Tally]:
         """Return what was counted since the last call."""
-        drained, self._tallies = self._tallies, {}
-        return list(drained.values())
+        drained, self._tallies = list(self._tallies.values()), {}
+        self._traffic.add(drained)
+        if self._traffic.is_due:
+            self._traffic.halve()
+        return drained
+
+    def busyness(self, model: str, namespace: str) -> float:
+        """Return how many answers the namespace with a short id had lately."""
+        return self._traffic.answers.get((model, namespace), 0.0)
 
 
 class _Series:
@@ -106,24 +138,19 @@ class BusiestNamespaces:
         self, registry: CollectorRegistry, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.shown = 0
-        self._monotonic = monotonic
         self._others: dict[str, _Series] = defaultdict(_Series)
         self._named: dict[_Key, _Series] = {}
-        self._traffic: dict[_Key, float] = {}
-        self._rank_at = monotonic() + _RANK_S
+        self._traffic = Traffic(monotonic)
         registry.register(self)
 
     def add(self, tallies: Sequence[Tally]) -> None:
         """Add what processes have counted."""
         if not self.shown:
             self._named.clear()
-            self._traffic.clear()
+            self._traffic.answers.clear()
             return
-        for tally in tallies:
-            key = tally.model, tally.namespace
-            if OTHER not in key and (key in self._traffic or len(self._traffic) < _TALLIES):
-                self._traffic[key] = self._traffic.get(key, 0.0) + sum(tally.answers.values())
-        if len(self._named) != self.shown or self._monotonic() >= self._rank_at:
+        self._traffic.add(tallies)
+        if len(self._named) != self.shown or self._traffic.is_due:
             self._rank()
         for tally in tallies:
             named = self._named.get((tally.model, tally.namespace))
@@ -131,21 +158,20 @@ class BusiestNamespaces:
 
     def _rank(self) -> None:
         """Give series to the busiest, and take them from those that others have overtaken."""
-        ranked = sorted(self._traffic, key=self._traffic.__getitem__, reverse=True)
+        traffic = self._traffic.answers
+        ranked = sorted(traffic, key=traffic.__getitem__, reverse=True)
         by_rank = [key for key in ranked if key in self._named]
         for key in by_rank[self.shown :]:
             del self._named[key]
         for key in [key for key in ranked if key not in self._named]:
             if len(self._named) >= self.shown:
-                least = min(self._named, key=lambda one: self._traffic.get(one, 0.0))
-                if self._traffic[key] <= _OVERTAKES * self._traffic.get(least, 0.0):
+                least = min(self._named, key=lambda one: traffic.get(one, 0.0))
+                if traffic[key] <= OVERTAKES * traffic.get(least, 0.0):
                     break
                 del self._named[least]
             self._named[key] = _Series()
-        if self._monotonic() >= self._rank_at:
-            self._rank_at = self._monotonic() + _RANK_S
-            halved = ((key, traffic / 2) for key, traffic in self._traffic.items())
-            self._traffic = {key: traffic for key, traffic in halved if traffic >= 0.5}
+        if self._traffic.is_due:
+            self._traffic.halve()
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without samples, as the registry asks for."""

@@ -1,0 +1,1 @@
+"""What happens while a new model or version comes beside the old one."""
