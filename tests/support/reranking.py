@@ -1,9 +1,12 @@
 """A small reranker of random weights, named as those on the hub are, and a home to serve it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from filelock import FileLock
 from safetensors.numpy import save_file
 
 from cacheproxy.modelkit.building.reranker import make_reranker
@@ -64,23 +67,36 @@ def small_manifest(name: str = NAME) -> Manifest:
 
 
 def home_with_reranker(folder: Path, model_home: Path) -> Path:
-    """Return a home that has the installed models of another one, and a small reranker."""
+    """Return a home that has the installed models of another one, and a small reranker.
+
+    `folder` is of `tmp_path_factory`. The reranker is made once for all processes of a test run.
+    """
     models = folder / "models"
     models.mkdir()
     for model in (model_home / "models").iterdir():
         if model.name != NAME:
             (models / model.name).symlink_to(model)
-    tokenizer = next((model_home / "sources").glob("all-MiniLM-L6-v2/tokenizer.json"))
-    weights = folder / "model.safetensors"
-    save_file(
-        random_tensors("bert", vocabulary=30_522, hidden=32, inner=64, layers=2, positions=512),
-        weights,
-    )
-    manifest = small_manifest()
-    files = {"tokenizer.json": tokenizer, "model.safetensors": weights}
-    # Not gated: random weights rank at random.
-    install(make_reranker(manifest, files, "cpu"), models / manifest.name)
+    run = folder.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else folder.parent
+    made = run / "made" / NAME
+    with FileLock(run / "reranker.lock"):
+        if not made.exists():
+            _make(made, model_home)
+    (models / NAME).symlink_to(made)
     return folder
+
+
+def _make(place: Path, model_home: Path) -> None:
+    tokenizer = next((model_home / "sources").glob("all-MiniLM-L6-v2/tokenizer.json"))
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "model.safetensors")
+        save_file(
+            random_tensors("bert", vocabulary=30_522, hidden=32, inner=64, layers=2, positions=512),
+            weights,
+        )
+        files = {"tokenizer.json": tokenizer, "model.safetensors": weights}
+        place.parent.mkdir(exist_ok=True)
+        # Not gated: random weights rank at random.
+        install(make_reranker(small_manifest(), files, "cpu"), place)
 
 
 def load_reranker(home: Path) -> InstalledModel:
