@@ -72,7 +72,7 @@ CACHE_HEADERS = (
 
 _PLAIN_HITS = ("hot", "exact")
 
-RENDERED_AT_ONCE = 64
+_RENDERED_AT_ONCE = 64
 """Vectors rendered in one turn of the event loop, about a millisecond: 2,048 take 40 to 100 ms."""
 
 
@@ -102,7 +102,7 @@ async def render_vectors(
     vectors: list[bytes] = []
     for served in answer.served:
         vectors.append(render_vector(served, form, dimensions))
-        if len(vectors) % RENDERED_AT_ONCE == 0:
+        if len(vectors) % _RENDERED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return vectors
 

@@ -155,12 +155,9 @@ def _engine(given: _Given, table: Table) -> None:
 def add_engine(found: Round, table: Table) -> None:
     """Add a round of the engine to the rows that compare it."""
     for number, (texts, tokens) in enumerate(_GRID):
-        ours, others = (
-            [1_000 * found.grid_s[name][number] for name in names]
-            for names in ((OURS,), (BASELINE, DYNAMIC))
-        )
+        ours, *others = (1_000 * found.grid_s[name][number] for name in (OURS, BASELINE, DYNAMIC))
         what = f"{texts} x {tokens} tokens" if texts > 1 else f"a lone text of {tokens} tokens"
-        table.row(what, "ms", "best of ONNX Runtime's defaults", 1.0).add(*ours, min(others))
+        table.row(what, "ms", "best of ONNX Runtime's defaults", 1.0).add(ours, min(others))
     rates = found.texts_per_s
     for name, goal in ((BASELINE, 3.3), (DYNAMIC, 1.9)):
         what = f"texts offline, to {name}"

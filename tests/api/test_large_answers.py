@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cacheproxy.api.dialects.embedding import Asked
-from cacheproxy.api.dialects.openai import OpenAIDialect
-from cacheproxy.api.presentation import RENDERED_AT_ONCE
+from cacheproxy.api.dialects.openai import PIECE, OpenAIDialect
 from cacheproxy.api.response import send_json
 from cacheproxy.concurrency.parts import in_parts
 from cacheproxy.records import EmbeddingRecord
@@ -40,7 +39,7 @@ async def body_of(texts: int) -> tuple[dict, list[dict]]:
     return json.loads(b"".join(one["body"] for one in sent[1:])), sent
 
 
-@pytest.mark.parametrize("texts", [1, RENDERED_AT_ONCE, RENDERED_AT_ONCE + 1, 200])
+@pytest.mark.parametrize("texts", [1, PIECE, PIECE + 1, 3 * PIECE])
 async def test_every_vector_is_in_its_place_however_many_there_are(texts):
     body, sent = await body_of(texts)
 
@@ -50,7 +49,7 @@ async def test_every_vector_is_in_its_place_however_many_there_are(texts):
     length = dict(sent[0]["headers"])[b"content-length"]
     assert int(length) == sum(len(one["body"]) for one in sent[1:])
     assert [one.get("more_body", False) for one in sent[1:]] == [True] * (len(sent) - 2) + [False]
-    assert (len(sent) > 2) == (texts > RENDERED_AT_ONCE)
+    assert (len(sent) > 2) == (texts > PIECE)
 
 
 async def test_others_have_their_turn_between_the_parts_of_long_work():

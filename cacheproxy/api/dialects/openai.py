@@ -13,7 +13,6 @@ from cacheproxy.api.dialects.protocol import ITEM_HEADERS, ITEM_REFUSALS
 from cacheproxy.api.operation import Content, Operation, Reply
 from cacheproxy.api.presentation import (
     CACHE_HEADERS,
-    RENDERED_AT_ONCE,
     Body,
     VectorFrame,
     render_vectors,
@@ -149,6 +148,10 @@ CREATE_EMBEDDINGS = Operation(
 
 _DECODER = msgspec.json.Decoder(EmbeddingsRequest)
 
+PIECE = 512
+"""Vectors joined at a time, 1 to 4 MB: a copy of 2,048 takes up to 10 ms, and each piece waits
+until the client has taken most of the one before."""
+
 _HEAD = b'{"object":"list","data":['
 _ITEM = b'{"object":"embedding","index":%d,"embedding":'
 _NEXT_ITEM = b"}," + _ITEM
@@ -174,12 +177,11 @@ class OpenAIDialect:
         """Return OpenAI's list object, with the tokens that the model read as usage."""
         vectors = await render_vectors(answer, asked.form, asked.dimensions)
         tail = _tail(model.name, sum([served.record.tokens for served in answer.served]))
-        if len(vectors) <= RENDERED_AT_ONCE:
+        if len(vectors) <= PIECE:
             return b"".join((*_items(vectors, 0), tail))
-        # 2,048 vectors take up to 16 MB, and a copy of them 10 ms.
         pieces = []
-        for start in range(0, len(vectors), RENDERED_AT_ONCE):
-            pieces.append(b"".join(_items(vectors[start : start + RENDERED_AT_ONCE], start)))
+        for start in range(0, len(vectors), PIECE):
+            pieces.append(b"".join(_items(vectors[start : start + PIECE], start)))
             await asyncio.sleep(0)
         return [*pieces, tail]
 
