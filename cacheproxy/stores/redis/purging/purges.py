@@ -263,6 +263,9 @@ class RedisPurges:
         if not is_done:
             removed = await self.removal.remove({name}, keys, removed, progress)
         await asyncio.gather(*(self._replicas.confirm(part) for part in self._link.tagged_parts()))
+        (noted,) = await self._ask("ZMSCORE", FLOORS, name)
+        if noted is None or int(float(noted)) < begun.generation:
+            raise StoreError("Redis: another master took over meanwhile", "unavailable")
         if not is_done:
             await self._finish({name: begun.generation})
         return removed
