@@ -41,7 +41,7 @@ def injected(phase: Phase, served: Served | None) -> Iterator[None]:
     """Do to the server, during the block, what the phase says; wait until it has recovered.
 
     Raises:
-        ConfigError: there is no server that was started for the run.
+        ConfigError: there is no server that was started for the run, or it has no workers.
         LoadTestError: the fault could not be injected, or the server has not recovered.
     """
     if phase.fault is None:
@@ -50,6 +50,8 @@ def injected(phase: Phase, served: Served | None) -> Iterator[None]:
     if served is None:
         raise ConfigError(f"{phase.name}: faults need --serve")
     before = _workers(served)
+    if phase.fault in _OF_WORKERS and len(before) < 2:
+        raise ConfigError(f"{phase.name}: {phase.fault} needs a server with several --workers")
     injecting = _Injection(phase, served)
     injecting.start()
     try:
