@@ -26,6 +26,9 @@ from .vitals import children_of
 _BEGINS, _ENDS = 0.2, 0.5
 """Shares of the phase."""
 
+_OF_WORKERS: tuple[Fault, ...] = ("worker-ends", "worker-killed", "worker-hangs")
+"""Faults of the youngest worker, which another one replaces."""
+
 _RECOVERY_S = 90.0
 _RELOADS = 10
 _SLOW_CLIENTS = 50
@@ -38,7 +41,7 @@ def injected(phase: Phase, served: Served | None) -> Iterator[None]:
     """Do to the server, during the block, what the phase says; wait until it has recovered.
 
     Raises:
-        ConfigError: there is no server that was started for the run.
+        ConfigError: there is no server that was started for the run, or it has no workers.
         LoadTestError: the fault could not be injected, or the server has not recovered.
     """
     if phase.fault is None:
@@ -46,7 +49,9 @@ def injected(phase: Phase, served: Served | None) -> Iterator[None]:
         return
     if served is None:
         raise ConfigError(f"{phase.name}: faults need --serve")
-    workers = len(_workers(served))
+    before = _workers(served)
+    if phase.fault in _OF_WORKERS and len(before) < 2:
+        raise ConfigError(f"{phase.name}: {phase.fault} needs a server with several --workers")
     injecting = _Injection(phase, served)
     injecting.start()
     try:
@@ -55,7 +60,8 @@ def injected(phase: Phase, served: Served | None) -> Iterator[None]:
         injecting.join()
     if injecting.failure is not None:
         raise LoadTestError(f"{phase.name}: {phase.fault}: {injecting.failure}")
-    _wait_recovered(phase, served, workers)
+    gone = before[-1] if phase.fault in _OF_WORKERS else None
+    _wait_recovered(phase, served, len(before), gone)
 
 
 class _Injection(threading.Thread):
@@ -77,8 +83,8 @@ class _Injection(threading.Thread):
             self.failure = error
 
 
-def _wait_recovered(phase: Phase, served: Served, workers: int) -> None:
-    """Wait until as many workers serve as before, and the counts are complete."""
+def _wait_recovered(phase: Phase, served: Served, workers: int, gone: int | None) -> None:
+    """Wait until as many workers serve as before, and the one that was meant to go has gone."""
     deadline = time.monotonic() + _RECOVERY_S
     while time.monotonic() < deadline:
         try:
@@ -86,7 +92,8 @@ def _wait_recovered(phase: Phase, served: Served, workers: int) -> None:
         except NoMetrics:
             found = 0.0
         # A worker that is gone and not replaced yet is no child any more.
-        if found == workers == len(_workers(served)):
+        children = _workers(served)
+        if found == workers == len(children) and gone not in children:
             return
         time.sleep(0.2)
     raise LoadTestError(
