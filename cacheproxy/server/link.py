@@ -22,12 +22,7 @@ from cacheproxy.admin.reloading import Commit, Reloaded, Reloading
 from cacheproxy.errors import ConfigError, ModelError, Unavailable
 from cacheproxy.settings.settings import Settings
 from cacheproxy.telemetry.history import Answer
-from cacheproxy.telemetry.merged import (
-    Family,
-    TextFormat,
-    take_snapshot,
-    take_snapshot_in_turns,
-)
+from cacheproxy.telemetry.merged import Family, TextFormat, take_snapshot, take_snapshot_in_turns
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.namespaces.traffic import Tally
 
