@@ -6,8 +6,8 @@ from upstream import says
 from cacheproxy.errors import Unavailable, UpstreamFailed
 from cacheproxy.settings.sections import UpstreamSettings
 from cacheproxy.telemetry.metrics import Metrics
+from cacheproxy.upstreams.client import Upstream as Client
 from cacheproxy.upstreams.fallback import GuardedUpstream, Upstreams
-from cacheproxy.upstreams.fallback import Upstream as Client
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
 
