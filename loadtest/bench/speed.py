@@ -99,6 +99,7 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
+        self._shown = 0
 
     def row(
         self,
@@ -115,10 +116,13 @@ class Table:
         return self.rows.setdefault(what, row)
 
     def show(self) -> None:
-        """Print the table as Markdown."""
+        """Print the rows that have not been printed, as Markdown."""
         head = ("what", "ours", "beside", "compared (least to most)", "goal", "met")
-        for cells in (head, ("---",) * len(head), *(row.cells() for row in self.rows.values())):
+        lines = [] if self._shown else [head, ("---",) * len(head)]
+        rows = [row.cells() for row in self.rows.values()]
+        for cells in (*lines, *rows[self._shown :]):
             click.echo(f"| {' | '.join(cells)} |")
+        self._shown = len(rows)
 
 
 @dataclass(frozen=True)
@@ -267,14 +271,14 @@ def main(
     settings = settings_of(home)
     given = _Given(settings, model, files, redis_url, rounds, count, calls, seconds, smoke)
     table = Table()
-    for part in parts or _PARTS:
-        _PARTS[part](given, table)
     click.echo(
         f"{cpu_name()}, {settings.batch.threads} cores ({isa_class()}), "
         f"Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}; "
         f"{model}, medians of {rounds} rounds\n"
     )
-    table.show()
+    for part in parts or _PARTS:
+        _PARTS[part](given, table)
+        table.show()  # a part takes minutes
 
 
 def cpu_name() -> str:
