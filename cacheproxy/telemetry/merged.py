@@ -127,8 +127,8 @@ def render(families: Sequence[Family], text_format: TextFormat = "prometheus") -
 async def expose(registry: Collector, text_format: TextFormat) -> bytes:
     """Return all metrics in a text format; other tasks have their turn meanwhile.
 
-    Two models have 1,900 lines. At once these take 26 ms on a CPU without VNNI, and up to 90 ms
-    beside inference on all cores: one scrape a second would decide the p99 of all requests.
+    Two models have 1,900 lines. At once these take 26 ms on a CPU without VNNI, and longer beside
+    inference on all cores: one scrape a second would decide the p99 of 50 requests a second.
     """
     parts = [
         GENERATE[text_format](_Collector([metric])).removesuffix(_END)
