@@ -13,7 +13,7 @@ from cacheproxy.routes.item_inference import ItemInference
 from cacheproxy.stores.embedded import notices
 from cacheproxy.stores.embedded.database import transaction
 from cacheproxy.stores.embedded.removal import Removal
-from cacheproxy.stores.redis.purging import floors, purges
+from cacheproxy.stores.redis.purging import floors, known, purges
 from cacheproxy.thresholds import sharing
 from cacheproxy.thresholds.earned import EarnedThresholds
 from cacheproxy.thresholds.ledger import Ledger
@@ -164,15 +164,19 @@ def spare_work_dies() -> Iterator[None]:
 
 @contextmanager
 def evicted_floors_are_taken_for_none() -> Iterator[None]:
-    """What was begun before a purge is written after it, as Redis has evicted its floor (11)."""
+    """What was begun before a purge is written after it, as Redis has evicted its floor (11).
+
+    Nor does a process remember purges that are over, as was so then.
+    """
     allow = floors.Floors.allow
 
     def allow_without_floors(
         self: floors.Floors, scores: Any, purged_at: Callable[[str], int]
     ) -> list[bool]:
-        return allow(self, [scores[0] or b"0", *scores[1:]], lambda name: 0)
+        return allow(self, [scores[0] or b"0", *scores[1:]], purged_at)
 
     with (
+        patch.object(known.KnownPurges, "remember", lambda *_: None),
         patch.object(floors.Floors, "allow", allow_without_floors),
         patch.object(purges, "since_in", lambda scores: floors.since_in(scores) or 0),
     ):
