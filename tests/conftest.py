@@ -27,7 +27,7 @@ MODEL = "all-MiniLM-L6-v2"
 SMALL_MODEL = "paraphrase-MiniLM-L3-v2"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-_OF_PROCESSES = {"deploy", "examples", "faults", "system"}
+_OF_PROCESSES = {"deploy", "examples", "faults", "loadtest", "system"}
 """Folders whose tests start real processes."""
 
 _OF_REDIS = {

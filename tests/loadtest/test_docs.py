@@ -50,7 +50,7 @@ def workplace(model_home, tmp_path_factory) -> Iterator[tuple[Server, Path]]:
     texts = "".join(f'{{"text": "question number {i} of the docs"}}\n' for i in range(50))
     (folder / "questions.jsonl").write_text(texts)
     (folder / "corpus.jsonl").write_text(texts)
-    arrivals = "arrival_ms\n" + "".join(f"{100 * i}\n" for i in range(50))
+    arrivals = "arrival_ms\n" + "".join(f"{2_000 * i}\n" for i in range(50))
     (folder / "trace.csv.gz").write_bytes(gzip.compress(arrivals.encode()))
     recording = folder / "requests.jsonl"
     server = Server(model_home, "memory://", "--drain-s", "0", "--record-path", str(recording))
