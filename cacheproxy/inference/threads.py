@@ -18,6 +18,9 @@ from cacheproxy.concurrency.time_slices import be_swift, step_back
 from cacheproxy.inference.queue import Taken
 from cacheproxy.inference.shares import Shares
 
+_Take = Callable[[int | None], tuple[int, Taken] | None]
+"""Waits for the next group, as `InferenceThreads._take`."""
+
 
 class Lane(Protocol):
     """One model's queue; all methods but `run` are called under the threads' lock."""
@@ -69,9 +72,9 @@ class InferenceThreads:
     def start(self) -> None:
         """Start the threads."""
         for number in range(self.count):
-            self._make(f"inference-{number}", self._work)
+            self._make(f"inference-{number}", step_back, self._take)
         for number in range(len(self._lanes) - 1):
-            self._make(f"express-{number}", self._work_express)
+            self._make(f"express-{number}", be_swift, self._take_express)
         for thread in self._threads:
             thread.start()
 
@@ -108,24 +111,18 @@ class InferenceThreads:
         elif not own:
             self._express.notify()
 
-    def _make(self, name: str, work: Callable[[], None]) -> None:
-        self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+    def _make(self, name: str, begin: Callable[[], None], take: _Take) -> None:
+        work = threading.Thread(target=self._work, args=(begin, take), name=name, daemon=True)
+        self._threads.append(work)
 
     def _notify_all(self) -> None:
         self.lock.notify_all()
         self._express.notify_all()
 
-    def _work(self) -> None:
-        step_back()
+    def _work(self, begin: Callable[[], None], take: _Take) -> None:
+        begin()
         last: int | None = None
-        while (found := self._take(last)) is not None:
-            last, taken = found
-            self._lanes[last].run(taken)
-
-    def _work_express(self) -> None:
-        be_swift()
-        last: int | None = None
-        while (found := self._take_express(last)) is not None:
+        while (found := take(last)) is not None:
             last, taken = found
             self._lanes[last].run(taken)
 
