@@ -7,13 +7,17 @@ values to the registry at a scrape. They are not thread-safe: concurrent counts 
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
+
+_SERIES = 4
+"""Of a histogram that are collected at once: a hundred lines of text, 1.4 ms on a CPU without VNNI.
+Requests have their turn between them (`concurrency/parts.py`)."""
 
 
 class LoopCount:
@@ -107,13 +111,20 @@ class LoopHistogram:
         yield HistogramMetricFamily(self._name, self._text, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric."""
+        """Yield the metric, in parts of a few series if it has many."""
+        known = iter([*self._series.items()])
+        part = [*islice(known, _SERIES)]
+        yield self._collected(part)
+        while part := [*islice(known, _SERIES)]:
+            yield self._collected(part)
+
+    def _collected(self, part: Iterable[tuple[tuple[str, ...], LoopObservations]]) -> Metric:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for values, series in self._series.items():
+        for values, series in part:
             counts = zip(self._edges, accumulate(series.counts), strict=True)
             found = series.exemplars
             buckets = [
                 (*bucket, found[i]) if i in found else bucket for i, bucket in enumerate(counts)
             ]
             family.add_metric(values, buckets, series.total)
-        yield family
+        return family

@@ -5,6 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from cacheproxy.concurrency import parts
+from cacheproxy.telemetry.loop_counters import LoopHistogram
 from cacheproxy.telemetry.merged import (
     GENERATE,
     expose,
@@ -53,6 +54,26 @@ def test_one_snapshot_is_rendered_as_prometheus_client_renders_its_registry():
         for one in (text, expected)
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize("text_format", GENERATE)
+async def test_a_histogram_of_many_series_comes_in_parts_and_is_told_as_one(text_format):
+    registry = CollectorRegistry()
+    histogram = LoopHistogram("duration", "of it", ["route"], (0.5, 1.0), registry)
+    for number in range(9):
+        histogram.labels(f"route {number}").observe(number / 8)
+    Gauge("depth", "of another", registry=registry)
+
+    text = (await expose(registry, text_format)).decode()
+    taken = take_snapshot(registry, {"depth": "sum"})
+
+    assert len([*histogram.collect()]) == 3
+    assert text.count("# TYPE duration ") == text.count("# HELP duration ") == 1
+    assert [line for line in text.splitlines() if line.startswith("duration_count")] == [
+        f'duration_count{{route="route {number}"}} 1.0' for number in range(9)
+    ]
+    assert [family.name for family in taken] == ["duration", "depth"]
+    assert text == render(taken, text_format).decode()
 
 
 @pytest.mark.parametrize("text_format", GENERATE)

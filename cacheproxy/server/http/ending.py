@@ -7,7 +7,7 @@ discarded.
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,6 +27,18 @@ class EndingConnection(Protocol):
 
     def end(self, transport: asyncio.Transport) -> None:
         """Close the transport, at once or when it is time."""
+
+
+class _Lost:
+    """Stands for a connection that is lost."""
+
+    is_ending = True
+
+    def end(self, transport: asyncio.Transport) -> None:
+        """Do nothing."""
+
+
+_LOST = _Lost()
 
 
 class EndingTransport(asyncio.Transport):
@@ -50,6 +62,10 @@ class EndingTransport(asyncio.Transport):
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()
+
+    def forget(self) -> None:
+        """Let go of the connection, which is lost: nothing is left to end."""
+        self._connection = _LOST
 
     def get_write_buffer_size(self) -> int:
         """Return the number of bytes that are not sent yet."""
@@ -90,12 +106,18 @@ class EndingProtocol(HttpToolsProtocol):
         super().connection_made(EndingTransport(transport, self))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything."""
+        """Forget everything, and leave no circle for the garbage collector.
+
+        Where each request has a connection of its own, circles cost it a pass, some 60 ms on the
+        event loop, every thousand connections.
+        """
         self.is_ending = self._is_deaf = True
         self._cancel_timer()
         self._unset_keepalive_if_required()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self.cycle = None  # type: ignore[assignment]  # as at the beginning
+        cast(EndingTransport, self.transport).forget()
 
     def shutdown(self) -> None:
         """Close the connection after the request in flight, at once if there is none."""
