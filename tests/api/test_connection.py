@@ -105,6 +105,29 @@ async def test_what_was_read_is_freed_with_the_error_and_not_by_the_garbage_coll
         gc.enable()
 
 
+async def test_an_exchange_that_took_a_while_is_freed_at_its_end():
+    freed = []
+
+    class FreedClient(Client):
+        def __del__(self):
+            freed.append(True)
+
+    watch = Watch(body_timeout_s=60)
+    gc.collect()
+    gc.disable()
+    try:
+        with Watched(watch, FreedClient().receive) as exchange:
+            exchange.body_has_come()
+            exchange.begin()
+            await asyncio.sleep(0)
+        del exchange
+        for _ in range(3):  # the watcher's cancellation
+            await asyncio.sleep(0)
+        assert freed
+    finally:
+        gc.enable()
+
+
 class Refuses:
     def labels(self, _):
         return self

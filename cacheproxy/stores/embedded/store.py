@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.concurrency.gathered import Gathered
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
@@ -101,6 +102,7 @@ class EmbeddedStore:
         self._writer = DatabaseThread(self._database, "store-writer")
         self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
         indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
+        self._get = Gathered(self._read, most=_GET_KEYS)
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now, path if is_indexing else None)
         self._uses = Uses()
@@ -155,8 +157,7 @@ class EmbeddedStore:
         found: list[bytes | None] = []
         with self._calls.one():
             for start in range(0, len(keys), _GET_KEYS):
-                part = keys[start : start + _GET_KEYS]
-                found += await self._reader.run(rows.get_many, part, self._now())
+                found += await self._get(keys[start : start + _GET_KEYS])
         self._uses.found(key for key, one in zip(keys, found, strict=True) if one is not None)
         return found
 
@@ -259,6 +260,9 @@ class EmbeddedStore:
     def stats(self) -> EmbeddedStats:
         """Return figures for metrics, without touching the database."""
         return replace(self._removal.stats, index=self._indexing.stats)
+
+    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self._reader.run(rows.get_many, keys, self._now())
 
     async def _connect(self) -> None:
         await self._writer.run(self._removal.measure)
