@@ -102,7 +102,7 @@ class EmbeddedStore:
         self._writer = DatabaseThread(self._database, "store-writer")
         self._reader = DatabaseThread(self._database, "store-reader") if path else self._writer
         indexer = DatabaseThread(self._database, "store-indexer") if path else self._writer
-        self._get = Gathered(self._read, most=_GET_KEYS)
+        self._get = Gathered[bytes, bytes | None](self._reader.run, self._read, most=_GET_KEYS)
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now, path if is_indexing else None)
         self._uses = Uses()
@@ -261,8 +261,8 @@ class EmbeddedStore:
         """Return figures for metrics, without touching the database."""
         return replace(self._removal.stats, index=self._indexing.stats)
 
-    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return await self._reader.run(rows.get_many, keys, self._now())
+    def _read(self, connection: Connection, keys: Sequence[bytes]) -> list[bytes | None]:
+        return rows.get_many(connection, keys, self._now())
 
     async def _connect(self) -> None:
         await self._writer.run(self._removal.measure)
