@@ -255,6 +255,7 @@ class EmbeddedStore:
         with self._calls.one():
             await self._removal.sweep()
             await self._indexing.measure()
+            self._indexing.check_if_grown()
             await self._indexing.renew_snapshots()
 
     def stats(self) -> EmbeddedStats:

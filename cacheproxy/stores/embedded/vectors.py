@@ -39,7 +39,7 @@ _MARGIN = 0.006
 if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
 
 _CHECK_NODES = 64
-"""Nodes of a loaded snapshot that one job checks for rows: few, as each may read a page."""
+"""Nodes that one job checks for rows: few, as each may read a page."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
@@ -135,10 +135,14 @@ class PartitionIndex:
         self.graph, self.codes, self.last_id = graph, codes, last_id
         self.indexed, self.ready = 0, True
         self._most_nodes = len(graph)
-        self._unchecked = np.asarray(graph.keys[:], np.uint64)
+        self.begin_check()
+
+    def begin_check(self) -> None:
+        """Have `check_some` check every node that there is now."""
+        self._unchecked = keys_of(self.graph)
 
     def check_some(self, connection: Connection) -> bool:
-        """Remove those of a slice of the restored nodes that have no row; return whether all are
+        """Remove those of a slice of the unchecked nodes that have no row; return whether all are
         checked.
         """
         some, self._unchecked = np.split(self._unchecked, [_CHECK_NODES])
@@ -285,6 +289,9 @@ class PartitionIndex:
         if not hashes:
             return
         self.graph.remove(np.array(hashes, np.uint64))
+        if not len(self.graph):
+            # One that has held a node keeps 50 kB (measured): contexts of chats come and go.
+            self.graph, self._most_nodes = new_graph(self.dimensions), 0
         if self._most_nodes > _SHRINK_FROM and len(self.graph) < _SHRINK_BELOW * self._most_nodes:
             self._begin_anew()
 
@@ -342,6 +349,11 @@ class VectorIndexes:
     def size_bytes(self) -> int:
         """The memory that the graphs take."""
         return sum(index.size_bytes for index in self._loaded.values())
+
+    def begin_check(self) -> None:
+        """Have every index check its nodes."""
+        for index in self._loaded.values():
+            index.begin_check()
 
     def discard(self, connection: Connection, removed: Iterable[Removed]) -> None:
         """Take the probes of removed rows out of the indexes that are loaded."""
