@@ -6,6 +6,7 @@ from unit_probes import random_probes, unit
 
 from cacheproxy.stores.embedded import indexing
 from cacheproxy.stores.protocol import Partition
+from cacheproxy.stores.purges import Scope
 
 
 async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
@@ -18,6 +19,23 @@ async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
         for partition in partitions:
             found = await nearest_once_ready(store, probes[0], partition)
             assert found.key == key(partition)
+
+
+async def test_a_partition_whose_entries_are_gone_keeps_no_graph(path):
+    """Contexts of chats come and go, and each graph that has held a node takes 50 kB."""
+    probes = random_probes(20)
+    partitions = [Partition(f"{n:032x}", "model") for n in range(20)]
+    async with opened(path) as store:
+        for partition, probe in zip(partitions, probes, strict=True):
+            await store.put_many(entries([partition], partition=partition, probes=[probe]))
+        await store.sweep()
+        full_bytes = store.stats().index.size_bytes
+        for partition in partitions:
+            await store.purge(Scope(partition.namespace_id))
+        await store.sweep()
+        assert store.stats().index.size_bytes < full_bytes / 10
+        await store.put_many(entries(["new"], partition=partitions[0], probes=probes[:1]))
+        assert (await store.nearest(partitions[0], probes[:1]))[0].key == key("new")
 
 
 async def test_recall_at_1_is_at_least_99_percent_of_20_000_clustered_probes():
