@@ -34,7 +34,8 @@ async def test_a_partition_whose_entries_are_gone_keeps_no_graph(path):
             await store.purge(Scope(partition.namespace_id))
         await store.sweep()
         assert store.stats().index.size_bytes < full_bytes / 10
-        await store.put_many(entries(["new"], partition=partitions[0], probes=probes[:1]))
+        (new,) = entries(["new"], partition=partitions[0], probes=probes[:1])
+        await store.put_many([new._replace(generation=store.purges.generation)])
         assert (await store.nearest(partitions[0], probes[:1]))[0].key == key("new")
 
 
