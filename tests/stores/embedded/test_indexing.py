@@ -5,8 +5,10 @@ from embedded_entries import NOW, PARTITION, entries, key, nearest_once_ready, o
 from unit_probes import random_probes, unit
 
 from cacheproxy.stores.embedded import indexing
+from cacheproxy.stores.embedded.database import Database
+from cacheproxy.stores.embedded.rows import partition_id, probe_hash, put_many
+from cacheproxy.stores.embedded.vectors import PartitionIndex
 from cacheproxy.stores.protocol import Partition
-from cacheproxy.stores.purges import Scope
 
 
 async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
@@ -21,22 +23,22 @@ async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
             assert found.key == key(partition)
 
 
-async def test_a_partition_whose_entries_are_gone_keeps_no_graph(path):
+def test_an_index_whose_entries_are_gone_gives_its_memory_back():
     """Contexts of chats come and go, and each graph that has held a node takes 50 kB."""
-    probes = random_probes(20)
-    partitions = [Partition(f"{n:032x}", "model") for n in range(20)]
-    async with opened(path) as store:
-        for partition, probe in zip(partitions, probes, strict=True):
-            await store.put_many(entries([partition], partition=partition, probes=[probe]))
-        await store.sweep()
-        full_bytes = store.stats().index.size_bytes
-        for partition in partitions:
-            await store.purge(Scope(partition.namespace_id))
-        await store.sweep()
-        assert store.stats().index.size_bytes < full_bytes / 10
-        (new,) = entries(["new"], partition=partitions[0], probes=probes[:1])
-        await store.put_many([new._replace(generation=store.purges.generation)])
-        assert (await store.nearest(partitions[0], probes[:1]))[0].key == key("new")
+    probes = random_probes(2)
+    connection = Database(None).connect()
+    index = PartitionIndex(partition_id(PARTITION, 32), 32)
+    empty = index.graph.memory_usage
+    put_many(connection, entries(["gone"], probes=probes[:1]))
+    assert index.catch_up(connection, NOW)
+    assert index.graph.memory_usage > 10 * empty
+    connection.execute("DELETE FROM entries")
+    index.discard(connection, [probe_hash(probes[0])])
+    assert index.graph.memory_usage == empty
+    put_many(connection, entries(["new"], probes=probes[1:]))
+    index.catch_up(connection, NOW)
+    (found,) = index.nearest(connection, probes[1:], NOW)
+    assert found.key == key("new")
 
 
 async def test_recall_at_1_is_at_least_99_percent_of_20_000_clustered_probes():
