@@ -105,7 +105,7 @@ class EmbeddedStore:
         self._get = Gathered(self._read, most=_GET_KEYS)
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now, path if is_indexing else None)
-        self._uses = Uses()
+        self._uses = Uses(max_bytes)
         self._removal = Removal(
             self._database,
             self._writer,
