@@ -84,7 +84,7 @@ class Indexing:
         self._path = path
         self._snapshotter = None if path is None else Snapshotter(path)
         self._checking: asyncio.Task[None] | None = None
-        self._checked_probes = 0
+        self._checked_probes = 0.0
 
     @property
     def stats(self) -> IndexStats:
