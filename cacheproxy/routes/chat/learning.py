@@ -108,10 +108,9 @@ class Learning:
         if likeness.evidence is not None:
             likeness.evidence.earn(state.namespace_id, likeness.cost_of(completion, record))
         if not self._spare_work.is_full:
+            since = flight.since  # not the flight, whose parts and task would wait with it
             self._spare_work.put(
-                lambda: asyncio.ensure_future(
-                    self._learn(likeness, record, entry, flight.since, state)
-                )
+                lambda: asyncio.ensure_future(self._learn(likeness, record, entry, since, state))
             )
 
     def served(self, state: CompletionState, likeness: ModelLikeness) -> None:

@@ -46,7 +46,12 @@ _SAVED_ROWS = 1024
 again takes as long as to save a middling graph."""
 
 _CHECK_PAUSE_S = 0.02
-"""Pause between checks of restored nodes, for lookups: a million take some six minutes."""
+"""Pause between checks of nodes, for lookups: a million take some six minutes."""
+
+_CHECK_GROWN, _CHECK_FROM = 1.25, 256
+"""All nodes are checked for rows once there are so many times as many as after the last check, and
+so many more. What this process removes leaves its graphs at once; but of what other processes
+evict, or sweep away, it hears nothing, and of two workers each removes half."""
 
 _NEAREST_ROWS = 32
 """Probes looked up in one job, which takes some 5 ms."""
@@ -79,6 +84,7 @@ class Indexing:
         self._path = path
         self._snapshotter = None if path is None else Snapshotter(path)
         self._checking: asyncio.Task[None] | None = None
+        self._checked_probes = 0.0
 
     @property
     def stats(self) -> IndexStats:
@@ -139,6 +145,13 @@ class Indexing:
         """Bring `stats` up to date."""
         await self._thread.run(self._measure)
 
+    def check_if_grown(self) -> None:
+        """Drop in the background, if it is time, the nodes whose rows other processes removed."""
+        is_due = self._stats.documents > _CHECK_GROWN * self._checked_probes + _CHECK_FROM
+        is_running = self._checking is not None and not self._checking.done()
+        if self._path is not None and is_due and not is_running:
+            self._checking = asyncio.create_task(self._check(begins_anew=True))
+
     async def renew_snapshots(self) -> None:
         """Have another process make the snapshots that are due."""
         if self._path is not None and self._snapshotter is not None:
@@ -183,10 +196,14 @@ class Indexing:
         except StoreError as error:
             _log.warning("a vector index could not be rebuilt; the next use tries again: %s", error)
 
-    async def _check(self) -> None:
+    async def _check(self, *, begins_anew: bool = False) -> None:
         try:
+            if begins_anew:
+                await self._thread.run(self._begin_check)
             while not await self._thread.run(self._check_some):
                 await asyncio.sleep(_CHECK_PAUSE_S)
+            await self.measure()
+            self._checked_probes = self._stats.documents
         except StoreError as error:
             _log.warning("a vector index keeps the probes of removed entries: %s", error)
 
@@ -199,8 +216,11 @@ class Indexing:
             self._indexes.restore(connection, owner, index)
         return len(found)
 
+    def _begin_check(self, _: Connection) -> None:
+        self._indexes.begin_check()
+
     def _check_some(self, connection: Connection) -> bool:
-        """Check some nodes of one restored index; return whether all are done."""
+        """Check some nodes of one index; return whether all are done."""
         return all(index.check_some(connection) for index in self._indexes.loaded)
 
     def _due(self, connection: Connection, path: Path) -> list[PartitionIndex]:

@@ -105,7 +105,7 @@ class EmbeddedStore:
         self._get = Gathered[bytes, bytes | None](self._reader.run, self._read, most=_GET_KEYS)
         self._threads = list(dict.fromkeys((self._reader, indexer, self._writer)))
         self._indexing = Indexing(indexer, now, path if is_indexing else None)
-        self._uses = Uses()
+        self._uses = Uses(max_bytes)
         self._removal = Removal(
             self._database,
             self._writer,
@@ -255,6 +255,7 @@ class EmbeddedStore:
         with self._calls.one():
             await self._removal.sweep()
             await self._indexing.measure()
+            self._indexing.check_if_grown()
             await self._indexing.renew_snapshots()
 
     def stats(self) -> EmbeddedStats:

@@ -145,7 +145,7 @@ class _Store(_Fifo):
 
     def __init__(self, most: float) -> None:
         super().__init__(most)
-        self._uses = Uses()
+        self._uses = Uses(2**30)
 
     def _use(self, one: _Request) -> None:
         self._uses.found([_key(one.name)])

@@ -5,6 +5,9 @@ from embedded_entries import NOW, PARTITION, entries, key, nearest_once_ready, o
 from unit_probes import random_probes, unit
 
 from cacheproxy.stores.embedded import indexing
+from cacheproxy.stores.embedded.database import Database
+from cacheproxy.stores.embedded.rows import partition_id, probe_hash, put_many
+from cacheproxy.stores.embedded.vectors import PartitionIndex
 from cacheproxy.stores.protocol import Partition
 
 
@@ -18,6 +21,24 @@ async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
         for partition in partitions:
             found = await nearest_once_ready(store, probes[0], partition)
             assert found.key == key(partition)
+
+
+def test_an_index_whose_entries_are_gone_gives_its_memory_back():
+    """Contexts of chats come and go, and each graph that has held a node takes 50 kB."""
+    probes = random_probes(2)
+    connection = Database(None).connect()
+    index = PartitionIndex(partition_id(PARTITION, 32), 32)
+    empty = index.graph.memory_usage
+    put_many(connection, entries(["gone"], probes=probes[:1]))
+    assert index.catch_up(connection, NOW)
+    assert index.graph.memory_usage > 10 * empty
+    connection.execute("DELETE FROM entries")
+    index.discard(connection, [probe_hash(probes[0])])
+    assert index.graph.memory_usage == empty
+    put_many(connection, entries(["new"], probes=probes[1:]))
+    index.catch_up(connection, NOW)
+    (found,) = index.nearest(connection, probes[1:], NOW)
+    assert found.key == key("new")
 
 
 async def test_recall_at_1_is_at_least_99_percent_of_20_000_clustered_probes():

@@ -154,3 +154,26 @@ async def test_a_graph_that_lags_behind_leads_into_no_other_partition(path):
         assert (await ours.nearest(PARTITION, probe[None]))[0].key == key("a")
         await theirs.put_many(entries(["a"], b"moved", partition=other, probes=[probe]))
         assert await ours.nearest(PARTITION, probe[None]) == [None]
+
+
+async def test_graphs_lose_what_another_process_evicted(path):
+    """Each process removes rows that all have indexed, and tells nobody which."""
+    probes = random_probes(6_000)
+    async with opened(path, max_bytes=2**20) as ours, opened(path, max_bytes=2**20) as other:
+        await ours.put_many(entries(range(100), probes=probes))
+        for start in range(100, 6_000, 100):
+            numbers = range(start, start + 100)
+            await other.put_many(entries(numbers, b"x" * 500, probes=probes[start:]))
+            while not await is_found(ours, probes[start + 99]):
+                await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while ours.stats().index.documents > other.stats().index.documents + 100:
+                await ours.sweep()
+                await other.sweep()
+        assert other.stats().evicted > 3_000
+        assert await is_found(ours, probes[5_999])
+
+
+async def is_found(store, probe) -> bool:
+    (found,) = await store.nearest(PARTITION, probe[None])
+    return found is not None and found.score > 0.999
