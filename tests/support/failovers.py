@@ -176,6 +176,7 @@ class Report:
         acknowledged: purges that were.
         refused: purges that were answered with 503, and repeated.
         answers: to the load, and how many of them came from the cache.
+        slowest_purge_s: the longest that one took, whether it was or not.
         slowest_store_ms: the longest that an answer waited for the store.
         purged_served: answers that a purge should have kept from being served.
         not_200: what was answered in place of an answer.
@@ -186,6 +187,7 @@ class Report:
     refused: int = 0
     answers: int = 0
     hits: int = 0
+    slowest_purge_s: float = 0.0
     slowest_store_ms: float = 0.0
     purged_served: list[str] = field(default_factory=list)
     not_200: list[str] = field(default_factory=list)
@@ -195,7 +197,8 @@ class Report:
         longest_s = max(self.took_s, default=0.0)
         return (
             f"{self.rounds} rounds, a new master after {longest_s:.1f} s at most; "
-            f"{self.acknowledged} purges acknowledged, {self.refused} refused and repeated; "
+            f"{self.acknowledged} purges acknowledged, {self.refused} refused and repeated, "
+            f"told within {self.slowest_purge_s:.1f} s; "
             f"{self.answers} answers, {self.hits} hits, {self.slowest_store_ms:.0f} ms at most for "
             f"the store; not 200: {len(self.not_200)}; "
             f"purged answers served: {len(self.purged_served)}"
@@ -320,6 +323,7 @@ class Failovers:
         url = f"{self._servers[0].admin_url}/admin/purge"
         answer = await http.post(url, json=order)
         now = time.monotonic()
+        self.report.slowest_purge_s = max(self.report.slowest_purge_s, now - sent_at)
         if answer.status_code == 200:
             self._purges.append(
                 Purge(tag, self._how, sent_at, now, None if self._is_broken else now)

@@ -12,6 +12,7 @@ While Redis cannot be reached, calls fail at once, and one task reconnects with 
 import asyncio
 import logging
 import random
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -142,6 +143,7 @@ class RedisLink:
         self._alive = 0  # idle or in use
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: list[AbstractConnection] = []
+        self._made = weakref.WeakSet[AbstractConnection]()
         self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._failure: StoreError | None = None
         self._recovering: asyncio.Task[None] | None = None
@@ -176,7 +178,14 @@ class RedisLink:
     def make_connection(self) -> AbstractConnection:
         """Return a new, unconnected connection; the caller connects and closes it."""
         connection: AbstractConnection = self._pool.make_connection()
+        self._made.add(connection)
         return connection
+
+    async def hang_up(self) -> None:
+        """Close all connections, so that calls in progress fail now; later ones connect anew."""
+        for connection in list(self._made):
+            if connection.is_connected:
+                await connection.disconnect(nowait=True)
 
     def check(self) -> None:
         """Return if a call may be tried.
