@@ -129,7 +129,8 @@ async def _requests(
     `is_warm` is called with the seconds that have passed, and how many entries were written.
     """
     record = np.random.default_rng(1).bytes(_RECORD_BYTES)
-    began_at, warm_at, written, hits, asked = time.monotonic(), None, 0, 0, 0
+    began_at, written, hits, asked = time.monotonic(), 0, 0, 0
+    warm_at: float | None = None
     for names in _drawn(texts, exponent):
         now = time.monotonic()
         if warm_at is None and is_warm(now - began_at, written):
