@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import platformdirs
 import pytest
+from network import Network, NoNetwork
 from redis_server import NoRedis, RedisServer
 from redis_topology import SentinelPair, ThreeNodes
 
@@ -32,7 +33,7 @@ _OF_PROCESSES = {"deploy", "examples", "faults", "loadtest", "system"}
 
 _OF_REDIS = {
     *("breakable_cluster", "breakable_redis", "redis_cluster", "redis_url"),
-    *("sentinel_pair", "start_redis"),
+    *("sentinel_pair", "start_redis", "wired_cluster", "wired_pair"),
 }
 """Fixtures that do."""
 
@@ -111,7 +112,7 @@ def shared_rows():
     return read
 
 
-def start_or_skip(make: Callable[..., Started] = RedisServer, *args: str, **more) -> Started:
+def start_or_skip(make: Callable[..., Started] = RedisServer, *args: object, **more) -> Started:
     """Return a Redis that runs; where there can be none, fail in CI and skip the test elsewhere."""
     try:
         server = make(*args, **more)
@@ -182,3 +183,33 @@ def sentinel_pair() -> Iterator[SentinelPair]:
     pair = start_or_skip(SentinelPair)
     yield pair
     pair.remove()
+
+
+@pytest.fixture
+def network() -> Iterator[Network | None]:
+    """A network whose wires can be cut; None where namespaces cannot be made, as without root."""
+    try:
+        network = Network()
+    except NoNetwork:
+        if os.environ.get("CI") and not subprocess.run(["unshare", "--net", "true"]).returncode:
+            raise
+        yield None
+        return
+    yield network
+    network.remove()
+
+
+@pytest.fixture
+def wired_pair(network) -> Iterator[SentinelPair]:
+    """The same as `sentinel_pair`, on a network if there can be one."""
+    pair = start_or_skip(SentinelPair, network)
+    yield pair
+    pair.remove()
+
+
+@pytest.fixture
+def wired_cluster(network) -> Iterator[ThreeNodes]:
+    """A cluster of this test's own, on a network if there can be one."""
+    cluster = start_or_skip(ThreeNodes, network)
+    yield cluster
+    cluster.remove()

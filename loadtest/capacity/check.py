@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,17 @@ from .hits import reckon, zipf
 
 _RECORD_BYTES, _PROBE = 1_620, 256
 _PART = 250
+_SIZES_TTL_S = 3_600
+_MOST_SIZED = 20_000
+"""Entries that are written with a probe. Each takes a Redis 1 ms and more to index, and its size
+does not depend on how many there are."""
 _TTL_SHARE = 0.2
 _ROOM_SHARE = 0.2
 _PARTITION = Partition(Namespace(DEFAULT_TENANT, DEFAULT_NAMESPACE).id, "capacity")
 
 
-async def check(url: str, texts: int, exponent: float, seconds: float) -> list[str]:
-    """Return lines that compare measured and reckoned figures; the Redis is emptied afterwards.
+async def check(url: str, texts: int, exponent: float, seconds: float) -> AsyncIterator[str]:
+    """Yield lines that compare measured and reckoned figures; the Redis is emptied afterwards.
 
     Raises:
         LoadTestError: the Redis is not empty.
@@ -36,40 +41,41 @@ async def check(url: str, texts: int, exponent: float, seconds: float) -> list[s
         store = RedisStore(url)
         await store.open()
         try:
-            lines = await _sizes(store, redis, texts)
+            async for line in _sizes(store, redis, min(texts, _MOST_SIZED)):
+                yield line
             await redis.flushall()
-            lines.append(await _by_ttl(store, texts, exponent, seconds))
+            yield await _by_ttl(store, texts, exponent, seconds)
             await redis.flushall()
-            lines.append(await _by_room(store, redis, texts, exponent, seconds))
+            yield await _by_room(store, redis, texts, exponent, seconds)
         finally:
             await redis.config_set("maxmemory", 0)
             await redis.config_set("maxmemory-policy", policy)
             await store.close()
             await redis.flushall()
-    return lines
 
 
-async def _sizes(store: RedisStore, redis: Redis, texts: int) -> list[str]:
+async def _sizes(store: RedisStore, redis: Redis, count: int) -> AsyncIterator[str]:
     random = np.random.default_rng(1)
     before = (await redis.info("memory"))["used_memory"]
-    for start in range(0, texts, _PART):
+    began_at = time.monotonic()
+    for start in range(0, count, _PART):
         rows = random.standard_normal((_PART, _PROBE)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         record = random.bytes(_RECORD_BYTES)
-        names = range(start, min(start + _PART, texts))
+        names = range(start, min(start + _PART, count))
         await store.put_many(
-            [_entry(n, record, 3_600, row) for n, row in zip(names, rows, strict=False)]
+            [_entry(n, record, _SIZES_TTL_S, row) for n, row in zip(names, rows, strict=False)]
         )
-    took = ((await redis.info("memory"))["used_memory"] - before) / texts
+    took_s = time.monotonic() - began_at
+    took = ((await redis.info("memory"))["used_memory"] - before) / count
+    yield f"{count:,} entries written with a probe in {took_s:,.0f} s"
+    yield f"bytes an entry in Redis, {_PROBE}-dimensional probe and index included: {took:,.0f}"
     sent = await _wire(redis)
-    asked = min(texts, 10_000)
+    asked = min(count, 10_000)
     for start in range(0, asked, _PART):
         await store.get_many([_key(n) for n in range(start, min(start + _PART, asked))])
     wire = (await _wire(redis) - sent) / asked
-    return [
-        f"bytes an entry in Redis, {_PROBE}-dimensional probe and index included: {took:,.0f}",
-        f"bytes on the wire for a hit by key, both ways: {wire:,.0f}",
-    ]
+    yield f"bytes on the wire for a hit by key, both ways: {wire:,.0f}"
 
 
 async def _wire(redis: Redis) -> int:
@@ -79,47 +85,67 @@ async def _wire(redis: Redis) -> int:
 
 async def _by_ttl(store: RedisStore, texts: int, exponent: float, seconds: float) -> str:
     ttl_s = _TTL_SHARE * seconds
-    measured, rate = await _requests(store, texts, exponent, seconds, ttl_s, warm_s=2 * ttl_s)
-    reckoned = reckon(zipf(texts, exponent, rate), "fifo", float("inf"), ttl_s)
-    return _line(f"a TTL of {ttl_s:g} s at {rate:,.0f} requests/s", measured, reckoned.hit_rate)
+    seen = await _requests(store, texts, exponent, seconds, ttl_s, lambda s, _: s > 2 * ttl_s)
+    reckoned = reckon(zipf(texts, exponent, seen.rate), "fifo", float("inf"), ttl_s)
+    what = f"a TTL of {ttl_s:g} s at {seen.rate:,.0f} requests/s"
+    return _line(what, seen.hit_rate, reckoned.hit_rate)
 
 
 async def _by_room(
     store: RedisStore, redis: Redis, texts: int, exponent: float, seconds: float
 ) -> str:
     before = (await redis.info("memory"))["used_memory"]
-    size = _RECORD_BYTES + 400
+    room = _ROOM_SHARE * texts
     await redis.config_set("maxmemory-policy", "volatile-ttl")
-    await redis.config_set("maxmemory", int(before + _ROOM_SHARE * texts * size))
-    measured, rate = await _requests(store, texts, exponent, seconds, 86_400, warm_s=seconds / 2)
+    await redis.config_set("maxmemory", int(before + room * (_RECORD_BYTES + 400)))
+    # By then it is full, and all that it holds has been evicted once.
+    seen = await _requests(store, texts, exponent, seconds, 86_400, lambda _, n: n > 2 * room)
     held = await redis.dbsize()
-    reckoned = reckon(zipf(texts, exponent, rate), "fifo", held, 86_400)
-    return _line(f"room for {held:,} entries, volatile-ttl", measured, reckoned.hit_rate)
+    reckoned = reckon(zipf(texts, exponent, seen.rate), "fifo", held, 86_400)
+    return _line(f"room for {held:,} entries, volatile-ttl", seen.hit_rate, reckoned.hit_rate)
 
 
 def _line(what: str, measured: float, reckoned: float) -> str:
     return f"hit rate with {what}: measured {measured:.1%}, reckoned {reckoned:.1%}"
 
 
+class _Seen(NamedTuple):
+    """The hit rate, and requests per second, once the store was warm."""
+
+    hit_rate: float
+    rate: float
+
+
 async def _requests(
-    store: RedisStore, texts: int, exponent: float, seconds: float, ttl_s: float, warm_s: float
-) -> tuple[float, float]:
-    """Return the hit rate after the store has warmed up, and requests per second."""
+    store: RedisStore,
+    texts: int,
+    exponent: float,
+    seconds: float,
+    ttl_s: float,
+    is_warm: Callable[[float, int], bool],
+) -> _Seen:
+    """Ask until the store is warm, and for so long afterwards.
+
+    `is_warm` is called with the seconds that have passed, and how many entries were written.
+    """
     record = np.random.default_rng(1).bytes(_RECORD_BYTES)
-    began_at, hits, asked, all_asked = time.monotonic(), 0, 0, 0
+    began_at, written, hits, asked = time.monotonic(), 0, 0, 0
+    warm_at: float | None = None
     for names in _drawn(texts, exponent):
-        now_s = time.monotonic() - began_at
-        if now_s > seconds:
+        now = time.monotonic()
+        if warm_at is None and is_warm(now - began_at, written):
+            warm_at = now
+        if warm_at is not None and now - warm_at > seconds:
             break
         different = list(dict.fromkeys(names.tolist()))
         found = await store.get_many([_key(name) for name in different])
         missing = [name for name, one in zip(different, found, strict=True) if one is None]
         await store.put_many([_entry(name, record, ttl_s, None) for name in missing])
-        all_asked += len(names)
-        if now_s > warm_s:
+        written += len(missing)
+        if warm_at is not None:
             asked += len(names)
             hits += len(names) - len(missing)
-    return hits / max(asked, 1), all_asked / seconds
+    return _Seen(hits / max(asked, 1), asked / seconds)
 
 
 def _drawn(texts: int, exponent: float) -> Iterator[NDArray[np.int64]]:

@@ -37,7 +37,9 @@ _DAY_S = 86_400.0
     help=f"another figure for one of: {', '.join(COST_NAMES)}",
 )  # fmt: skip
 @click.option("--check", "redis_url", help="measure the parts on this empty Redis instead")
-@click.option("--seconds", default=20.0, show_default=True, help="of each part, with --check")
+@click.option(
+    "--seconds", default=20.0, show_default=True, help="of each part of --check, once warm"
+)
 def capacity(
     texts: int,
     rate: float,
@@ -60,8 +62,7 @@ def capacity(
     Nothing is sent, except with --check, which fills an empty Redis and compares.
     """
     if redis_url is not None:
-        for line in asyncio.run(check(redis_url, texts, exponent, seconds)):
-            click.echo(line)
+        asyncio.run(_check(redis_url, texts, exponent, seconds))
         return
     if recording is None:
         popularity = zipf(texts, exponent, rate, unseen)
@@ -97,6 +98,11 @@ def _recorded(path: Path) -> Popularity:
     recorded = read_recording(path)
     counts = Counter((one.namespace, digest) for one in recorded for digest in one.hashes)
     return counted(counts.values(), max(recorded[-1].at - recorded[0].at, 1.0))
+
+
+async def _check(redis_url: str, texts: int, exponent: float, seconds: float) -> None:
+    async for line in check(redis_url, texts, exponent, seconds):
+        click.echo(line)
 
 
 def _as_text(made: Plan, popularity: Popularity) -> str:

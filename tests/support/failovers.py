@@ -10,15 +10,19 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import httpx
 from chatting import PATH, body_for
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from redis_server import RedisServer
 from redis_topology import SLOTS, SentinelPair, ThreeNodes
 from upstream import Exchange, completion
@@ -32,6 +36,7 @@ _HEARD_S = 1.0
 _CLIENTS = 2
 _PAUSE_S = 0.01
 _WAIT_S = 90.0
+_STAGE = re.compile(r"(\w+);dur=([\d.]+)")
 
 
 class Topology(Protocol):
@@ -59,7 +64,7 @@ class Topology(Protocol):
 class Pair:
     """A master, its replica, and a Sentinel."""
 
-    hows = "kill", "lag", "take_over", "freeze"
+    hows = "partition", "kill", "lag", "take_over", "freeze"
 
     def __init__(self, pair: SentinelPair) -> None:
         self._pair = pair
@@ -75,7 +80,7 @@ class Pair:
 
     def rejoin(self, old: RedisServer) -> None:
         with old.client() as client:  # at once: Sentinel takes its time
-            client.replicaof("127.0.0.1", self._pair.master.port)
+            client.replicaof(self._pair.master.host, self._pair.master.port)
 
     def is_whole(self) -> bool:
         with self._pair.master.client() as client:
@@ -86,7 +91,7 @@ class Pair:
 class Cluster:
     """Three masters, each with a replica."""
 
-    hows = "lag", "move_slots", "take_over", "freeze", "kill"
+    hows = "partition", "lag", "move_slots", "take_over", "freeze", "kill"
 
     def __init__(self, cluster: ThreeNodes) -> None:
         self._cluster = cluster
@@ -97,7 +102,8 @@ class Cluster:
         nodes = [node for pair in self._pairs for node in pair]
         seen = []
         for asked in nodes:
-            with suppress(RedisError), asked.client(socket_timeout=0.5) as client:
+            once = {"socket_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
+            with suppress(RedisError), asked.client(**once) as client:
                 client.response_callbacks.clear()
                 slots = client.execute_command("CLUSTER", "SLOTS")
                 ports = {first: master[1] for first, _, master, *_ in slots}
@@ -127,7 +133,7 @@ class Cluster:
                 ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
                 ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
                 while names := ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
-                    to = ("127.0.0.1", target.port, "", 0, 5_000, "REPLACE", "KEYS", *names)
+                    to = (target.host, target.port, "", 0, 5_000, "REPLACE", "KEYS", *names)
                     ask(source, "MIGRATE", *to)
                 for one in (target, source, *masters):
                     ask(one, "CLUSTER", "SETSLOT", slot, "NODE", ids[target])
@@ -170,6 +176,8 @@ class Report:
         acknowledged: purges that were.
         refused: purges that were answered with 503, and repeated.
         answers: to the load, and how many of them came from the cache.
+        slowest_purge_s: the longest that one took, whether it was or not.
+        slowest_store_ms: the longest that an answer waited for the store.
         purged_served: answers that a purge should have kept from being served.
         not_200: what was answered in place of an answer.
     """
@@ -179,6 +187,8 @@ class Report:
     refused: int = 0
     answers: int = 0
     hits: int = 0
+    slowest_purge_s: float = 0.0
+    slowest_store_ms: float = 0.0
     purged_served: list[str] = field(default_factory=list)
     not_200: list[str] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
@@ -187,8 +197,10 @@ class Report:
         longest_s = max(self.took_s, default=0.0)
         return (
             f"{self.rounds} rounds, a new master after {longest_s:.1f} s at most; "
-            f"{self.acknowledged} purges acknowledged, {self.refused} refused and repeated; "
-            f"{self.answers} answers, {self.hits} hits; not 200: {len(self.not_200)}; "
+            f"{self.acknowledged} purges acknowledged, {self.refused} refused and repeated, "
+            f"told within {self.slowest_purge_s:.1f} s; "
+            f"{self.answers} answers, {self.hits} hits, {self.slowest_store_ms:.0f} ms at most for "
+            f"the store; not 200: {len(self.not_200)}; "
             f"purged answers served: {len(self.purged_served)}"
         )
 
@@ -196,8 +208,9 @@ class Report:
 class Failovers:
     """Puts a load on servers in front of a topology, and fails it over."""
 
-    def __init__(self, topology: Topology, servers, seed: int) -> None:
+    def __init__(self, topology: Topology, servers, seed: int, hows: Sequence[str]) -> None:
         self._topology = topology
+        self._hows = hows
         self._servers = servers
         self._random = random.Random(seed)  # noqa: S311
         self._numbers = itertools.count()
@@ -215,7 +228,7 @@ class Failovers:
         await exchange.answer(200, json.dumps(completion(asked, text=str(number))).encode())
 
     async def run(self, rounds: int) -> Report:
-        """Fail over so many times; return what happened."""
+        """Fail over so many times, after earlier calls; return what happened in all."""
         async with httpx.AsyncClient(timeout=60) as http:
             load = [
                 asyncio.create_task(self._ask_on(http, server, first))
@@ -223,10 +236,9 @@ class Failovers:
                 for first in range(_CLIENTS)
             ]
             try:
-                for number in range(rounds):
+                for _ in range(rounds):
                     await self._until_well()
-                    hows = self._topology.hows
-                    await self._break(http, hows[number % len(hows)])
+                    await self._break(http, self._hows[self.report.rounds % len(self._hows)])
                     self.report.rounds += 1
                 await self._until_well()
                 await asyncio.sleep(_HEARD_S)
@@ -256,26 +268,29 @@ class Failovers:
             await asyncio.sleep(0.3)
             old.kill()
             replica.resume()
-            await purging
         elif how == "take_over":
             self._is_broken = True
             taking = asyncio.create_task(asyncio.to_thread(topology.take_over, replica))
             await asyncio.sleep(self._random.random() * 0.3)
-            await self._purge(http, tag)
+            purging = asyncio.create_task(self._purge(http, tag))
             await taking
         else:
             await self._purge(http, tag)
             self._is_broken = True
             await asyncio.sleep(self._random.random() * 0.05)
-            (old.kill if how == "kill" else old.pause)()
+            {"kill": old.kill, "freeze": old.pause, "partition": old.cut_off}[how]()
+            # One more is sent to a master that does not answer.
+            purging = asyncio.create_task(self._purge(http, self._random.choice((None, *_TAGS))))
         await self._until(lambda: old not in topology.masters(), "a new master")
         self.report.took_s.append(time.monotonic() - began_at)
+        await purging
         await self._purge_again_if_refused(http)
+        old.mend_wire()
         if old.is_running:
             old.resume()
         else:
             await asyncio.to_thread(old.start)
-        if how != "take_over":
+        if how not in ("take_over", "partition"):  # they are told that they are replicas
             await asyncio.to_thread(topology.rejoin, old)
 
     async def _until_well(self) -> None:
@@ -308,6 +323,7 @@ class Failovers:
         url = f"{self._servers[0].admin_url}/admin/purge"
         answer = await http.post(url, json=order)
         now = time.monotonic()
+        self.report.slowest_purge_s = max(self.report.slowest_purge_s, now - sent_at)
         if answer.status_code == 200:
             self._purges.append(
                 Purge(tag, self._how, sent_at, now, None if self._is_broken else now)
@@ -341,6 +357,9 @@ class Failovers:
             number = int(answer.json()["choices"][0]["message"]["content"])
             told = f"server {self._servers.index(server)}: {answer.headers['cache-status']}"
             self._check(number, tag, sent_at, told)
+            stages = dict(_STAGE.findall(answer.headers["server-timing"]))
+            store_ms = float(stages.get("exact", 0)) + float(stages.get("semantic", 0))
+            self.report.slowest_store_ms = max(self.report.slowest_store_ms, store_ms)
             await asyncio.sleep(_PAUSE_S)
 
     def _check(self, number: int, tag: str, sent_at: float, status: str) -> None:

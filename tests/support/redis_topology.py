@@ -1,9 +1,10 @@
-"""Several real Redis processes that belong together, on 127.0.0.1 only."""
+"""Several real Redis processes that belong together, on 127.0.0.1 or at the ends of wires."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from network import Network
 from redis.crc import key_slot
 from redis_server import RedisServer, free_port
 
@@ -21,16 +22,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class _Sentinel(RedisServer):
-    """One Sentinel that decides alone, and soon."""
+    """One Sentinel that decides alone, and soon; on this machine, in no namespace."""
 
-    def __init__(self, master_port: int) -> None:
+    def __init__(self, master: RedisServer, host: str) -> None:
         super().__init__(search=False)
+        self.host = host
         self._config = Path(self._folder.name) / "sentinel.conf"
         config = [
             f"port {self.port}",
-            "bind 127.0.0.1",
+            f"bind {host}",
+            "protected-mode no",
             f"dir {self._folder.name}",
-            f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 1",
+            f"sentinel monitor {SERVICE} {master.host} {master.port} 1",
             f"sentinel down-after-milliseconds {SERVICE} 500",
             # Twice this has to pass between two failovers.
             f"sentinel failover-timeout {SERVICE} 1500",
@@ -48,13 +51,16 @@ class SentinelPair:
         url: of the store; names a Sentinel that is away, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network | None = None) -> None:
+        """Prepare them; on a network, master and replica have a wire each."""
+        host = network.host if network else "127.0.0.1"
         # A master would otherwise wait 5 s for more replicas.
         at_once = ("--repl-diskless-sync-delay", "0")
-        self._first = RedisServer(*at_once)
-        self._second = RedisServer(*at_once, "--replicaof", "127.0.0.1", str(self._first.port))
-        self._sentinel = _Sentinel(self._first.port)
-        sentinels = f"127.0.0.1:{free_port()},127.0.0.1:{self._sentinel.port}"
+        self._first = RedisServer(*at_once, wire=network and network.add_wire())
+        of = ("--replicaof", self._first.host, str(self._first.port))
+        self._second = RedisServer(*at_once, *of, wire=network and network.add_wire())
+        self._sentinel = _Sentinel(self._first, host)
+        sentinels = f"{host}:{free_port()},{host}:{self._sentinel.port}"
         self.url = f"redis+sentinel://{sentinels}/{SERVICE}"
 
     def start(self) -> None:
@@ -105,12 +111,14 @@ class ThreeNodes:
         url: of the store; names only two of them.
     """
 
-    def __init__(self, *, search: bool = True) -> None:
+    def __init__(self, network: Network | None = None, *, search: bool = True) -> None:
+        """Prepare them; on a network, each node has a wire."""
+        self._network = network
         self._search = search
         self._buses: list[int] = []
         self._replicas: list[RedisServer] = []
         self.nodes = [self._make_node() for _ in range(3)]
-        first, second, _ = (f"127.0.0.1:{node.port}" for node in self.nodes)
+        first, second, _ = (f"{node.host}:{node.port}" for node in self.nodes)
         self.url = f"redis+cluster://{first},{second}"
 
     def _make_node(self) -> RedisServer:
@@ -118,7 +126,8 @@ class ThreeNodes:
         flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
         flags += ("--cluster-require-full-coverage", "no")
         flags += ("--cluster-port", str(self._buses[-1]), "--repl-diskless-sync-delay", "0")
-        return RedisServer(*flags, search=self._search)
+        wire = self._network and self._network.add_wire()
+        return RedisServer(*flags, search=self._search, wire=wire)
 
     def node_of(self, key: bytes) -> RedisServer:
         """Return the node that holds a key, as the cluster was made."""
@@ -132,9 +141,12 @@ class ThreeNodes:
         for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
             with node.client() as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-                first_node = "127.0.0.1", self.nodes[0].port, self._buses[0]
-                client.execute_command("CLUSTER", "MEET", *first_node)
+                client.execute_command("CLUSTER", "MEET", *self._first_node)
         wait_until(self.is_well)
+
+    @property
+    def _first_node(self) -> tuple[str, int, int]:
+        return self.nodes[0].host, self.nodes[0].port, self._buses[0]
 
     def is_well(self) -> bool:
         """Whether all three can be reached, and know of each other's slots."""
@@ -173,7 +185,7 @@ class ThreeNodes:
         self._replicas.append(replica)
         replica.start()
         name = self.ask(master, "CLUSTER", "MYID")
-        self.ask(replica, "CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._buses[0])
+        self.ask(replica, "CLUSTER", "MEET", *self._first_node)
         wait_until(lambda: name in self.ask(replica, "CLUSTER", "NODES"))
         self.ask(replica, "CLUSTER", "REPLICATE", name)
         with replica.client() as client:

@@ -14,6 +14,9 @@ _BEHIND_BYTES = 2**20
 _BEHIND_S = 5
 _SKEW_S, _WORST_SKEW_S = 1.0, 60.0
 
+_GOOD_REPLICAS = "min_slaves_good_slaves"
+"""The field that INFO has where `min-replicas-to-write` is set."""
+
 _NO_SEARCH = (
     "no Query Engine: there is no semantic tier, and answers are found by key only",
     "use Redis 8 or Redis Stack 7.4, or set semantic.mode to off",
@@ -159,7 +162,13 @@ def _replication(facts: Facts, node: str) -> Finding:
     if behind:
         todo = "look at that replica: a failover to it would lose entries and purges"
         return Finding(check, "warning", f"a replica is behind: {', '.join(behind)}", todo, node)
-    return Finding(check, "ok", f"{len(replicas)} replica(s), up to date", node=node)
+    says = f"{len(replicas)} replica(s), up to date"
+    # In a cluster, a master that is cut off stops by itself. With a single replica, a new master
+    # would have none and refuse writes until the old one is back.
+    if len(replicas) > 1 and not facts.is_cluster_node and _GOOD_REPLICAS not in facts.info:
+        todo = "set min-replicas-to-write 1, so that a master that is cut off takes no purges"
+        return Finding(check, "warning", says, todo, node)
+    return Finding(check, "ok", says, node=node)
 
 
 def judge_clock(skew_s: float, node: str) -> Finding:

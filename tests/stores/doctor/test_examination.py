@@ -125,6 +125,19 @@ async def test_a_replica_that_is_behind_and_a_replica_in_the_place_of_its_master
     replica.resume()
     assert f"behind: 127.0.0.1:{replica.port}" in found
 
+    second = start_redis("--replicaof", "127.0.0.1", str(master.port))
+    with master.client() as client, second.client() as its:
+        wait_until(lambda: its.info("replication")["master_link_status"] == "up")
+        wait_until(lambda: {"online"} == _states_of_replicas(client))
+        assert "min-replicas-to-write 1" in (await examined(master.url))["replication"]
+        client.config_set("min-replicas-to-write", 1)
+    assert "replication" not in await examined(master.url)
+
+
+def _states_of_replicas(master) -> set[str]:
+    told = master.info("replication")
+    return {told[f"slave{n}"]["state"] for n in range(told["connected_slaves"])}
+
 
 async def test_a_clock_that_is_five_seconds_off(start_redis):
     library = need_file("libfaketime", "usr/lib/*/faketime/libfaketimeMT.so.1")

@@ -5,6 +5,7 @@ import hashlib
 import time
 
 import pytest
+from redis_entries import failure_of
 
 from cacheproxy.errors import ConfigError, StoreError
 from cacheproxy.stores.protocol import Entry, Partition
@@ -153,6 +154,11 @@ async def test_a_replica_takes_over_from_a_frozen_node(breakable_cluster, open_s
     old = cluster.names()[GENERATION.encode()]
     replica = await asyncio.to_thread(cluster.add_replica, old)
     old.pause()
+    link = store._link.masters["127.0.0.1", old.port]
+    idle = len(link._idle)
+    waiting = asyncio.create_task(store.purge(EVERYTHING))
+    while len(link._idle) == idle and not waiting.done():  # until it has asked
+        await asyncio.sleep(0)
 
     async def is_followed():
         # Within the deadline of a lookup, by which a frozen node is given up.
@@ -162,6 +168,8 @@ async def test_a_replica_takes_over_from_a_frozen_node(breakable_cluster, open_s
         return is_heard and await store.purge(EVERYTHING) == 0
 
     await until(is_followed)
+    assert waiting.done()  # it does not wait for the old one any longer
+    assert await failure_of(waiting) in ("connection", "unavailable")
     assert GENERATION.encode() in cluster.ask(replica, "KEYS", "*")
     since = other.purges.generation
     await store.purge(EVERYTHING)
