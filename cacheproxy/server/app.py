@@ -34,6 +34,7 @@ from cacheproxy.api.edge import Edge
 from cacheproxy.api.openapi import PUBLIC
 from cacheproxy.api.service import described_routes
 from cacheproxy.concurrency.background import stop_tasks
+from cacheproxy.concurrency.loop_delay import watch_loop
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.modelkit.install import InstalledModel
 from cacheproxy.server.completions import Completions
@@ -49,6 +50,7 @@ from cacheproxy.settings.tenants import Tenants
 from cacheproxy.telemetry.history import MetricsSource, OwnMetrics
 from cacheproxy.telemetry.journal import Journal
 from cacheproxy.telemetry.logs import set_level
+from cacheproxy.telemetry.lookup_counts import lookup_totals
 from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.tail import Tail
 from cacheproxy.telemetry.tracing import start_tracing
@@ -270,6 +272,8 @@ class App:
             ConfigError: requests cannot be recorded.
         """
         async with AsyncExitStack() as running:
+            watching = asyncio.create_task(watch_loop(self.metrics.loop_delay.labels()))
+            running.push_async_callback(stop_tasks, watching)
             if self._tracer is not None:
                 running.callback(self._tracer.stop)
             await self._parts.start(running)
@@ -317,7 +321,7 @@ class App:
         return {
             "version": cacheproxy.__version__,
             "models": models,
-            "lookups": self.metrics.lookup_counts(),
+            "lookups": lookup_totals(self.metrics),
             "hot": {"entries": len(hot), "size_bytes": hot.size_bytes},
             "purges": {"generation": purges.generation, "heard": purges.is_listening},
             "store": await describe_store(store, settings),

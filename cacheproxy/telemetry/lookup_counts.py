@@ -26,3 +26,14 @@ class LookupCounts:
     def joined(self, requests: int = 1) -> None:
         """Count requests that joined a call in flight."""
         self._collapsed.inc(requests)
+
+
+def lookup_totals(metrics: Metrics) -> dict[str, dict[str, int]]:
+    """Return the number of lookups in each tier of this process, by result, of all models."""
+    counts: dict[str, dict[str, int]] = {}
+    for family in metrics.lookups.collect():
+        for sample in family.samples:
+            tier = counts.setdefault(sample.labels["tier"], {})
+            result = sample.labels["result"]
+            tier[result] = tier.get(result, 0) + int(sample.value)
+    return counts

@@ -135,6 +135,10 @@ class Metrics:
             "route",
             "outcome",
         )
+        self.loop_delay = loop_histogram(
+            "event_loop_delay_seconds",
+            "By how much a timer of the event loop is late, ten times a second",
+        )
         self.lookups = loop_counter(
             "lookups",
             "Lookups in a tier (hit, miss): texts, or chat requests",
@@ -388,13 +392,3 @@ class Metrics:
             "Requests that were not recorded, by reason (full, unreadable, error)",
             "reason",
         )
-
-    def lookup_counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of lookups in each tier of this process, by result."""
-        counts: dict[str, dict[str, int]] = {}
-        for family in self.lookups.collect():
-            for sample in family.samples:
-                tier = counts.setdefault(sample.labels["tier"], {})
-                result = sample.labels["result"]
-                tier[result] = tier.get(result, 0) + int(sample.value)
-        return counts

@@ -171,8 +171,9 @@ INCIDENTS = (
         "a CPU hog",
         _hog,
         # No page: a request that waits in its socket until the process gets a core has not begun
-        # for the server's histogram. Only those are slow that the hog meets midway.
-        should=frozenset({"CacheproxySlowBudget"}),
+        # for the histogram of requests. Only those are slow that the hog meets midway; but the
+        # event loop's own delay tells.
+        should=frozenset({"CacheproxyLoopLate", "CacheproxySlowBudget"}),
         may=frozenset(
             {
                 *("CacheproxySlow", "CacheproxyQueueSlow", "CacheproxyShedding"),
