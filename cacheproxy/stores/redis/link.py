@@ -16,9 +16,8 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -64,9 +63,6 @@ missing replicas, a master that became a replica while it waited for one."""
 
 
 UNKNOWN_COMMAND = "unknown command"
-
-# Its own type wants a single argument.
-_pack: Callable[[tuple[str | bytes | int, ...]], bytes] = cast(Any, pack_command)
 
 
 def as_store_error(error: BaseException) -> StoreError:
@@ -370,8 +366,7 @@ async def _is_ready(connection: AbstractConnection) -> bool:
 
 async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
     try:
-        # redis-py itself packs in Python: 51 us for a search in place of 5 (measured).
-        packed = b"".join([_pack(tuple(command)) for command in commands])
+        packed = connection.pack_commands(commands)
         await connection.send_packed_command(packed, check_health=False)
         return [await _reply(connection) for _ in commands]
     except Exception as error:
