@@ -164,7 +164,7 @@ def _set_up(pool: ConnectionPool) -> None:
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
     )
-    pool.connection_class = _packing_in_c(pool.connection_class)
+    pool.connection_class = _packing_in_c(pool.connection_class)  # type: ignore[arg-type]
 
 
 @cache
