@@ -190,7 +190,7 @@ class HttpConnection(EndingProtocol):
         """Go on with the next request; drop what is left of this one."""
         self.server_state.total_requests += 1
         newest = self.cycle
-        if newest is not None and newest.response_complete and newest.body:
+        if newest.response_complete and newest.body:
             newest.body = bytearray()
         if self.transport.is_closing():
             return

@@ -116,7 +116,6 @@ class EndingProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.pipeline.clear()
         super().connection_lost(exc)
-        self.cycle = None  # type: ignore[assignment]  # as at the beginning
         cast(EndingTransport, self.transport).forget()
 
     def shutdown(self) -> None:
