@@ -8,7 +8,7 @@ values to the registry at a scrape. They are not thread-safe: concurrent counts 
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -112,11 +112,9 @@ class LoopHistogram:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric, in parts of a few series if it has many."""
-        known = iter([*self._series.items()])
-        part = [*islice(known, _SERIES)]
-        yield self._collected(part)
-        while part := [*islice(known, _SERIES)]:
-            yield self._collected(part)
+        series = [*self._series.items()]
+        for start in range(0, max(1, len(series)), _SERIES):
+            yield self._collected(series[start : start + _SERIES])
 
     def _collected(self, part: Iterable[tuple[tuple[str, ...], LoopObservations]]) -> Metric:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)

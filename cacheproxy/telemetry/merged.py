@@ -32,8 +32,10 @@ GENERATE: dict[TextFormat, Callable[[Any], bytes]] = {
 """Writes what a collector yields."""
 
 _END = b"# EOF\n"
-_COMMENT = b"# "
 """The last line of OpenMetrics."""
+
+_COMMENT = b"# "
+"""How the lines of a metric's head begin."""
 
 _KINDS: dict[str, Merge] = {"counter": "sum", "histogram": "sum", "info": "max"}
 """Kinds of metrics with a fixed way to merge."""
