@@ -1,5 +1,6 @@
 """One request of an items route on its way, and each of its inputs: plain data."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -31,6 +32,7 @@ class Item(Generic[R]):
         given: the input as an engine takes it, once it is tokenised.
         key: of its entry [32 bytes], once it is tokenised.
         lookup: what the semantic tier found.
+        looking: the task that sets `lookup` beside inference; None: it is set before.
         served: its result, once there is one.
     """
 
@@ -40,6 +42,7 @@ class Item(Generic[R]):
     given: Given = _NOT_TOKENISED
     key: bytes = b""
     lookup: Lookup[R] = _NOT_LOOKED_UP
+    looking: asyncio.Task[None] | None = None
     served: Served[R] | None = None
 
 

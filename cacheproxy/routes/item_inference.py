@@ -195,13 +195,26 @@ class ItemInference(Generic[R]):
         inferred = self._engine.read(future.result(), item.given)
         if not inferred.may_keep:
             return
-        self._keeper.keep(
+        entry = self._keeper.keep(
             self._record_of(item, inferred, state),
             flight,
             partition=self.partition_of(state.namespace_id),
             probe=item.lookup.probe,
             tags=state.control.tags,
         )
+        if item.looking is None or item.looking.done():
+            self._learn(item, inferred, state)
+            return
+
+        def looked_up(_: asyncio.Task[None]) -> None:
+            if item.lookup.probe is not None:
+                self._keeper.index(entry, item.lookup.probe, flight.since)
+            self._learn(item, inferred, state)
+
+        item.looking.add_done_callback(looked_up)
+
+    def _learn(self, item: Item[R], inferred: Inferred, state: ItemsState[R]) -> None:
+        """Compare a fresh result with the neighbour that was found."""
         neighbour, similarity_of = item.lookup.neighbour, self._form.similarity
         if self._semantic is not None and neighbour is not None and similarity_of is not None:
             similarity = similarity_of(neighbour, inferred)

@@ -11,13 +11,15 @@ cache costs time within its deadline, never the answer.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Generic, TypeVar
 
 from cacheproxy.concurrency.job_thread import JobThread
-from cacheproxy.concurrency.parts import in_parts
+from cacheproxy.concurrency.parts import in_parts, in_turns
 from cacheproxy.errors import NotCached
 from cacheproxy.fairness.meters import Meters
+from cacheproxy.fairness.seats import Seats
 from cacheproxy.inference.engine import Engine, Given
 from cacheproxy.inference.input import Input, characters_of
 from cacheproxy.keys import KeyScope, key_scope
@@ -27,6 +29,7 @@ from cacheproxy.routes.exchange import Control, ItemsRequest, ItemsResult, Model
 from cacheproxy.routes.form import ItemForm
 from cacheproxy.routes.item import Item, ItemsState, unserved
 from cacheproxy.routes.item_inference import ItemInference
+from cacheproxy.routes.item_lookup import ItemLookup
 from cacheproxy.routes.repeated import Repeated, RepeatedLookup
 from cacheproxy.stores.protocol import Partition
 from cacheproxy.stores.purges import Purges
@@ -37,7 +40,7 @@ from cacheproxy.tiers.hot import HotEntry
 from cacheproxy.tiers.keeping import Keeper
 from cacheproxy.tiers.keyed import Found, KeyedTiers
 from cacheproxy.tiers.lifetime import Lifetimes
-from cacheproxy.tiers.semantic import Lookup, SemanticTier
+from cacheproxy.tiers.semantic import SemanticTier
 from cacheproxy.tiers.sparework import SpareWork
 
 R = TypeVar("R", bound=Record)
@@ -70,17 +73,17 @@ class ItemsRoute(Generic[R]):
         lifetimes: Lifetimes,
         metrics: Metrics,
         meters: Meters | None = None,
+        seats: Seats | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Prepare; `meters` count the tokens of tenants, `now` returns Unix time, seconds."""
         self._meters = meters or Meters({})
+        self._seats = seats or nullcontext()
         self.model = model
         self._form = form
         self._tiers = tiers
         self._hot = tiers.hot
-        self._semantic = semantic
         self._engine = engine
-        self._spare_work = spare_work
         self._tokenizing = tokenizing
         self._now = now
         self._counts = LookupCounts(metrics, model.name)
@@ -100,6 +103,15 @@ class ItemsRoute(Generic[R]):
             counts=self._counts,
             now=now,
         )
+        self._lookup = ItemLookup(
+            semantic,
+            engine,
+            spare_work=spare_work,
+            check=self._inference.check,
+            is_fresh=self._is_fresh,
+            counts=self._counts,
+            stages=self._stages,
+        )
 
     async def serve(
         self, request: ItemsRequest, repeated: Repeated[R] | None = None
@@ -114,15 +126,15 @@ class ItemsRoute(Generic[R]):
         items: list[Item[R]] = [Item(given) for given in request.inputs]
         state = ItemsState(request, self._scope_of(request.namespace.id), repeated)
         await in_parts(items, partial(self._from_hot_by_text, state))
-        waiting = unserved(items)
-        if not waiting:
+        if waiting := unserved(items):
+            async with self._seats:
+                try:
+                    await self._serve_others(items, waiting, state)
+                finally:
+                    if state.reservation is not None:
+                        self._engine.end(state.reservation)
+        else:
             self._count("hot", items, waiting, state)
-            return ItemsResult([item.served for item in items if item.served], {})
-        try:
-            await self._serve_others(items, waiting, state)
-        finally:
-            if state.reservation is not None:
-                self._engine.end(state.reservation)
         return ItemsResult([item.served for item in items if item.served], state.stages_s)
 
     async def _serve_others(
@@ -139,7 +151,7 @@ class ItemsRoute(Generic[R]):
             waiting = await self._from_exact(waiting, state)
         if waiting:
             self._reserve(waiting, state)
-            waiting = await self._from_semantic(waiting, state)
+            waiting = await self._lookup.serve(waiting, state)
         if waiting:
             await self._from_inference(waiting, state)
 
@@ -190,8 +202,8 @@ class ItemsRoute(Generic[R]):
         else:
             with self._stages.time("exact", state.stages_s):
                 all_found = await self._tiers.from_exact(state.namespace_id, keys)
-            pairs = list(zip(items, all_found, strict=True))
-            await in_parts(pairs, partial(self._serve_all_exact, state))
+            async for item, found in in_turns(zip(items, all_found, strict=True)):
+                self._serve_exact(item, found, state)
         missed = unserved(items)
         self._count("exact", items, missed, state)
         self._early_refusal.note(1 - len(missed) / len(items))
@@ -211,46 +223,12 @@ class ItemsRoute(Generic[R]):
         if state.reservation is None:
             state.reservation = self._engine.begin(tokens)
 
-    async def _from_semantic(self, items: list[Item[R]], state: ItemsState[R]) -> list[Item[R]]:
-        control, namespace_id, stages_s = state.control, state.namespace_id, state.stages_s
-        if self._semantic is None or not control.keeps:
-            return items
-        is_idle = self._spare_work.may_begin
-        if not self._semantic.is_active(namespace_id, len(items), is_idle=is_idle):
-            return items
-        with self._stages.time("probe", stages_s):
-            # A probe that does not see the whole text would find other texts with the same start.
-            ids = [item.ids if self._engine.probe_sees_all(item.ids) else () for item in items]
-            probes = await self._semantic.probe(ids)
-        if not (control.reads and control.semantic):
-            for item, probe in zip(items, probes, strict=True):
-                item.lookup = Lookup(probe)  # so that its entry can be indexed
-            return items
-        with self._stages.time("semantic", stages_s):
-            lookups = await self._semantic.find(
-                self._semantic.partition_of(namespace_id),
-                probes,
-                [item.key for item in items],
-                min_similarity=control.min_similarity,
-                can_check=not self._spare_work.is_full,
-                spent_s=stages_s.get("exact", 0.0),
-            )
-        for item, lookup in zip(items, lookups, strict=True):
-            self._serve_semantic(item, lookup, state)
-        waiting = unserved(items)
-        self._count("semantic", items, waiting, state)
-        seconds = stages_s["probe"] + stages_s["semantic"]
-        hits = len(items) - len(waiting)
-        self._semantic.looked_up(namespace_id, seconds, len(items), hits)
-        return waiting
-
     async def _from_inference(self, items: list[Item[R]], state: ItemsState[R]) -> None:
         if state.control.only_if_cached:
             raise NotCached(f"{len(items)} inputs are not cached, and only cached ones are allowed")
         with self._stages.time("inference", state.stages_s):
             await self._inference.infer(items, state, self._serve_late)
-        if self._semantic is not None:
-            self._semantic.inferred(state.namespace_id, state.stages_s["inference"], len(items))
+        self._lookup.inferred(items, state)
 
     def _serve_late(self, item: Item[R], state: ItemsState[R]) -> None:
         """Serve what another request has finished since this item was looked up."""
@@ -269,24 +247,10 @@ class ItemsRoute(Generic[R]):
             self._inference.link(item)
             item.served = Served(entry.record, "hot", entry)
 
-    def _serve_all_exact(
-        self, state: ItemsState[R], pairs: Sequence[tuple[Item[R], Found[R] | None]]
-    ) -> None:
-        for item, found in pairs:
-            self._serve_exact(item, found, state)
-
     def _serve_exact(self, item: Item[R], found: Found[R] | None, state: ItemsState[R]) -> None:
         if found is not None and self._is_fresh(found.record, state.control):
             self._inference.link(item)
             item.served = Served(found.record, "exact", found.hot_entry)
-
-    def _serve_semantic(self, item: Item[R], lookup: Lookup[R], state: ItemsState[R]) -> None:
-        item.lookup = lookup
-        record = lookup.neighbour
-        if lookup.is_hit and record is not None and self._is_fresh(record, state.control):
-            item.served = Served(record, "semantic", score=lookup.score)
-            if lookup.check:
-                self._spare_work.put(self._inference.check(item, state))
 
     def _is_fresh(self, record: R, control: Control) -> bool:
         return control.max_age_s is None or self._now() - record.created_at <= control.max_age_s

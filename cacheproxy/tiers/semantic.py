@@ -95,6 +95,10 @@ class SemanticTier(Generic[R]):
         """
         return self._controller.is_active(namespace_id, texts, is_idle=is_idle)
 
+    def may_hit(self, namespace_id: str) -> bool:
+        """Return whether a neighbour might be served at the moment."""
+        return self._controller.is_open(namespace_id)
+
     def partition_of(self, namespace_id: str, context: str = "") -> Partition:
         """Return where a namespace's entries are indexed."""
         return Partition(namespace_id, self._fingerprint, context)

@@ -105,6 +105,75 @@ async def until(condition):
             await asyncio.sleep(0.001)
 
 
+class ClosedController(ScriptedController):
+    """Serves nothing, and learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_asked = 0
+
+    def is_active(self, namespace_id, texts, *, is_idle):
+        return True
+
+    def is_open(self, namespace_id):
+        return False
+
+    def judge(self, namespace_id, score, min_similarity):
+        self.is_asked += 1
+        return Verdict(False)
+
+
+async def test_while_nothing_may_be_served_inference_does_not_wait_for_the_lookup(start):
+    controller = ClosedController()
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+    nearest, may_answer = harness.store.nearest, asyncio.Event()
+
+    async def slow(partition, probes):
+        await may_answer.wait()
+        return await nearest(partition, probes)
+
+    harness.store.nearest = slow
+
+    assert await harness.outcomes("a b c e") == ["miss"]
+    assert controller.observed == []
+    may_answer.set()
+    await until(lambda: controller.observed == [0.9])
+    assert controller.is_asked == 1
+
+
+async def test_what_is_looked_up_beside_inference_is_indexed_all_the_same(start):
+    harness = start(controller=ClosedController())
+    probe, may_probe = harness.route._lookup._semantic._probe, asyncio.Event()
+
+    class SlowProbe:
+        name = "slow"
+
+        async def encode(self, texts):
+            await may_probe.wait()
+            return await probe.encode(texts)
+
+    harness.route._lookup._semantic._probe = SlowProbe()
+    assert await harness.outcomes("a b c e") == ["miss"]
+    may_probe.set()
+
+    def is_indexed():
+        return any(entry.probe is not None for entry in harness.store.written.values())
+
+    await until(is_indexed)
+
+
+async def test_what_opens_during_a_lookup_beside_inference_is_not_taken_for_a_hit(start):
+    controller = ClosedController()
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+    controller.judge = lambda *_: Verdict(True, True)
+
+    assert await harness.outcomes("a b c e") == ["miss"]
+    await until(lambda: controller.observed == [0.9])
+    assert harness.inferences == 2
+
+
 async def test_a_hit_that_is_checked_teaches_and_gets_an_entry_of_its_own(start):
     controller = ScriptedController(True)
     harness = start(controller=controller)
@@ -172,7 +241,7 @@ async def test_a_busy_probe_fails_no_request(start):
         async def encode(self, texts):
             raise Overloaded("the queue is full")
 
-    harness.route._semantic._probe = BusyProbe()
+    harness.route._lookup._semantic._probe = BusyProbe()
 
     assert await harness.outcomes("a b c d") == ["miss"]
 
