@@ -2,7 +2,9 @@
 
 The batcher's threads share one session, and each runs a group on one core. This needs no barrier
 between cores, and no spinning thread starves the event loop. A second session, for groups that have
-the machine to themselves, has threads of its own, which do not spin either.
+the machine to themselves, has threads of its own. They spin between two operations of a call, which
+makes a text of 128 to 256 tokens a fifth faster than if they slept (2 cores, AVX512-VNNI), and stop
+when it ends.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +55,8 @@ class OnnxEncoder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = cores
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(cores > 1)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # Group shapes are unbounded, so a memory plan per shape would only cost memory.
         options.enable_mem_pattern = False
         # SkipLayerNormalization is about 9 times slower on CPUs than the Add and
