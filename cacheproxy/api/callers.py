@@ -15,7 +15,7 @@ from cacheproxy.api.access.key_ring import Grant, KeyRing
 from cacheproxy.api.operation import Parameter
 from cacheproxy.errors import ApiError, BadRequest, Forbidden, Unauthorized
 from cacheproxy.fairness.meters import Meter, Meters
-from cacheproxy.fairness.owner import work_for
+from cacheproxy.fairness.owner import NOBODY, work_for
 from cacheproxy.keys import DEFAULT_NAMESPACE, DEFAULT_TENANT, Namespace, owner_of
 from cacheproxy.routes.exchange import Control
 from cacheproxy.validation import convert
@@ -105,11 +105,17 @@ class Callers:
         keys: KeyRing,
         meters: Meters | None = None,
         *,
+        seen: Callable[[str], object] = lambda owner: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `meters` hold the limits of tenants."""
+        """Prepare.
+
+        `meters` hold the limits of tenants. `seen` is told the tenant of each request, where there
+        are several.
+        """
         self.keys = keys
         self._meters = meters or Meters({})
+        self._seen = seen
         self._monotonic = monotonic
         # What everyone may do where no keys are configured.
         self._anybody = Grant(DEFAULT_TENANT, "", _USE | {"purge"})
@@ -144,8 +150,22 @@ class Callers:
 
     def _recognise(self, headers: Mapping[bytes, bytes]) -> Caller:
         raw = headers.get(b"x-cacheproxy-namespace")
-        grant = self._grant(headers) if self.keys.is_needed else self._anybody
-        return grant.remembered.get(raw) or self._make(grant, raw)
+        if not self.keys.is_needed:
+            return self._anybody.remembered.get(raw) or self._make(self._anybody, raw)
+        grant = self._grant(headers)
+        caller: Caller = grant.remembered.get(raw) or self._make(grant, raw)
+        if self.keys.has_several_tenants:
+            self._seen(caller.owner)
+        return caller
+
+    def owner_of(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return for whom a request works; `NOBODY` if tenants do not share or it has no key."""
+        if not (self.keys.is_needed and self.keys.has_several_tenants):
+            return NOBODY
+        try:
+            return self._recognise(headers).owner
+        except ApiError:
+            return NOBODY
 
     def account_of(self, caller: Caller, client: tuple[str, int] | None) -> str:
         """Return whose memory a request takes: its tenant's, or its address's without API keys."""

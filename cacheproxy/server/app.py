@@ -69,6 +69,7 @@ class App:
         reloads: reloads the settings of all processes.
         metrics: the metrics of this process.
         edge: the application for clients.
+        owner_of: returns for whom a request with these headers works.
         admin_edge: the application for operators.
     """
 
@@ -122,7 +123,8 @@ class App:
             if settings.api_keys_file is None
             else KeyFile(settings.api_keys_file, keys, metrics.key_reloads)
         )
-        callers = Callers(keys, self._parts.meters)
+        callers = Callers(keys, self._parts.meters, seen=self._parts.seats.note)
+        self.owner_of = callers.owner_of
         self._reload_keys(keys, callers)
         tail = None if settings.admin.port is None else self._tail
         table = public_table(

@@ -124,6 +124,7 @@ class Embeddings:
             lifetimes=parts.lifetimes(lambda settings: settings.cache.ttl_s),
             metrics=parts.metrics,
             meters=parts.meters,
+            seats=parts.seats if model.is_local else None,
         )
 
     def _earn(self, fingerprint: str, thresholds: CertifiedThresholds) -> None:

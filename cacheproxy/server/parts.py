@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
+from cacheproxy.fairness.seats import Seats
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.keys import Namespace
 from cacheproxy.modelkit.install import InstalledModel
@@ -44,6 +45,9 @@ from cacheproxy.upstreams.fallback import Upstreams
 
 R = TypeVar("R", bound=Record)
 
+_SEATS_A_THREAD = 2
+"""Requests of a tenant at the local models while others are there: as many as keep a core busy."""
+
 _FLUSH_S = 10.0
 """How long shutdown waits for write-backs."""
 
@@ -70,6 +74,7 @@ class Parts:
     recorder: Recorder | None
     tenants: Tenants
     meters: Meters
+    seats: Seats
     wrong_hits: WrongHits
 
     @property
@@ -184,6 +189,7 @@ def make_parts(settings: Settings, installed: Sequence[InstalledModel], metrics:
             lambda whose: metrics.shed.labels(whose).inc(),
             namespaces=tenants.namespace_limits(),
         ),
+        seats=Seats(_SEATS_A_THREAD * threads.count),
         wrong_hits=WrongHits(),
     )
 

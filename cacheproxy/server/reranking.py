@@ -70,4 +70,5 @@ class Reranking:
             lifetimes=parts.lifetimes(lambda settings: settings.cache.ttl_s),
             metrics=parts.metrics,
             meters=parts.meters,
+            seats=parts.seats if model.is_local else None,
         )

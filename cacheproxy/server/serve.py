@@ -25,8 +25,10 @@ from cacheproxy.admin.reloading import Reloads
 from cacheproxy.api.edge import Edge
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.time_slices import be_prompt
+from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.app import App
 from cacheproxy.server.http.connection import HttpConnection
+from cacheproxy.server.http.in_turn import OwnerOf
 from cacheproxy.server.link import Stop, WorkerLink
 from cacheproxy.server.listeners import ADMIN, PUBLIC, log_ready
 from cacheproxy.server.secrecy.tls import ListenerTls, make_listener_tls
@@ -150,7 +152,7 @@ def serve(
         ConfigError: the files for TLS cannot be used.
     """
     tls = make_listener_tls(settings.tls)
-    config = _configure(app.edge, settings.limits, app.metrics, tls)
+    config = _configure(app.edge, app.owner_of, settings.limits, app.metrics, tls)
     handshake_s = settings.limits.head_timeout_s
     server = _Server(config, handshake_s, app, settings.drain_s, is_worker=link is not None)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -158,10 +160,19 @@ def serve(
 
 
 def _configure(
-    edge: Edge, limits: LimitSettings, metrics: Metrics, tls: ListenerTls | None
+    edge: Edge,
+    owner_of: OwnerOf,
+    limits: LimitSettings,
+    metrics: Metrics,
+    tls: ListenerTls | None,
 ) -> uvicorn.Config:
     connection = functools.partial(
-        HttpConnection, limits=limits, shed=metrics.shed, at_once=edge.at_once
+        HttpConnection,
+        limits=limits,
+        shed=metrics.shed,
+        at_once=edge.at_once,
+        turns=LoopTurns(),
+        owner_of=owner_of,
     )
     config = uvicorn.Config(
         edge,
@@ -224,7 +235,11 @@ async def _administering(
         yield
         return
     config = _configure(
-        app.admin_edge, settings.limits, app.metrics, tls if settings.is_admin_tls else None
+        app.admin_edge,
+        app.owner_of,
+        settings.limits,
+        app.metrics,
+        tls if settings.is_admin_tls else None,
     )
     server = _AdminServer(config, settings.limits.head_timeout_s)
     listener.listen()

@@ -15,7 +15,10 @@ class LimitSettings(Section):
         16 * 2**20, ge=1_024, description="most bytes in the body of a chat request"
     )
     json_elements: int = Field(
-        1_000_000, ge=1_024, description="most elements and members in the JSON of a request"
+        1_000_000,
+        ge=1_024,
+        description="most elements and members in the JSON of a request, "
+        "where an array or an object counts as four",
     )
     body_timeout_s: float = Field(
         10, gt=0, description="longest time for a body to arrive, seconds"

@@ -9,6 +9,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from cacheproxy.api.repeated.at_once import AtOnce
+from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.connection import HttpConnection
 from cacheproxy.settings.limits import LimitSettings
 from cacheproxy.telemetry.journal import Journal
@@ -31,7 +32,14 @@ async def test_a_connection_that_is_over_is_freed_at_once(leaves_early):
     lost = asyncio.Event()
 
     def connection() -> HttpConnection:
-        one = HttpConnection(config, ServerState(), {}, limits=limits, shed=shed, at_once=at_once)
+        one = HttpConnection(
+            *(config, ServerState(), {}),
+            limits=limits,
+            shed=shed,
+            at_once=at_once,
+            turns=LoopTurns(),
+            owner_of=lambda headers: "",
+        )
         made.append(weakref.ref(one, lambda _: lost.set()))
         return one
 

@@ -27,6 +27,7 @@ CASES = {
     "nested brackets in an unknown field": (b'{"model":"m","x":' + DEEP, 400, "nested"),
     "nested objects in an unknown field": (b'{"x":' * 10**5, 400, "nested"),
     "more elements than are allowed": (b'{"input":[' + b"0," * 1_000_001, 413, "elements"),
+    "more arrays than are allowed": (b'{"input":[' + b"[]," * 250_001, 413, "elements"),
     "bytes that are not UTF-8": (b'{"model":"m","input":"\xff"}', 400, "JSON"),
     "a lone surrogate": (b'{"model":"m","input":"\\ud800 and more"}', 400, "surrogate"),
     "NaN": (b'{"model":"m","input":NaN}', 400, "not valid JSON"),

@@ -27,8 +27,10 @@ from uvicorn.server import ServerState
 
 from cacheproxy.api.repeated.at_once import AtOnce
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
-from cacheproxy.server.http.ending import DISCARD_S, EndingProtocol
+from cacheproxy.fairness.loop_turns import LoopTurns
+from cacheproxy.server.http.ending import DISCARD_S
 from cacheproxy.server.http.exchange import HttpExchange
+from cacheproxy.server.http.in_turn import InTurnProtocol, OwnerOf
 from cacheproxy.server.http.whole_answer import refusal, whole_answer
 from cacheproxy.settings.limits import LimitSettings
 
@@ -45,10 +47,11 @@ _MOST_REFUSED = 256
 """Connections beyond the limit that are told so; further ones are closed without a word."""
 
 
-class HttpConnection(EndingProtocol):
+class HttpConnection(InTurnProtocol):
     """uvicorn's protocol with limits; `shed` counts refusals by reason.
 
-    `at_once` answers what it can without waiting.
+    `at_once` answers what it can without waiting. `turns` are the event loop's, for owners that
+    `owner_of` tells.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class HttpConnection(EndingProtocol):
         limits: LimitSettings,
         shed: Counter,
         at_once: AtOnce,
+        turns: LoopTurns,
+        owner_of: OwnerOf,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, turns=turns, owner_of=owner_of)
         self._limits = limits
         self._shed = shed
         self._at_once = at_once
@@ -95,7 +100,7 @@ class HttpConnection(EndingProtocol):
             return
         self._set_timer(self._limits.head_timeout_s, self._head_is_late)
 
-    def data_received(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         """Parse what has arrived; refuse it where it breaks a rule or a limit."""
         if self._is_deaf:
             return
@@ -208,6 +213,7 @@ class HttpConnection(EndingProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the request in flight, at once if there is none."""
+        self._receive_held()
         if self._early_body is not None:
             self._serve_early()
         super().shutdown()
@@ -284,7 +290,7 @@ class HttpConnection(EndingProtocol):
             self.pipeline.appendleft((exchange, self.app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self.tasks.add(self.loop.create_task(cycle.run_asgi(app)))
+        self._start_in_turn(lambda: self.tasks.add(self.loop.create_task(cycle.run_asgi(app))))
 
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head
@@ -369,7 +375,8 @@ class HttpConnection(EndingProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for so long; else look again in time."""
         self.timeout_keep_alive_task = None
-        if self.is_ending or self._has_begun or not self._in_head or not self._is_idle():
+        is_between = self._in_head and not self._has_begun and not self._held
+        if self.is_ending or not is_between or not self._is_idle():
             return  # when it is idle again, it waits anew
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:

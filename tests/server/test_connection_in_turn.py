@@ -1,0 +1,97 @@
+"""A flood on many connections leaves the event loop to other tenants after a moment."""
+
+import asyncio
+import socket
+
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from cacheproxy.api.repeated.at_once import AtOnce, WholeAnswer
+from cacheproxy.fairness.loop_turns import LoopTurns
+from cacheproxy.server.http.connection import HttpConnection
+from cacheproxy.settings.limits import LimitSettings
+from cacheproxy.telemetry.journal import Journal
+from cacheproxy.telemetry.metrics import Metrics
+
+PIPELINED, FLOODING = 8, 30
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Hits:
+    """Answers at once; each answer takes 0.1 ms of the clock's time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.answered: list[bytes] = []
+
+    has_hot = True
+
+    def knows(self, body: bytes) -> bool:
+        return True
+
+    def at_once(self, visit, body: bytes) -> WholeAnswer:
+        self.answered.append(visit.headers[b"x-api-key"])
+        self.clock.now += 1e-4
+        return WholeAnswer(b"{}", [(b"content-length", b"2")])
+
+
+def request(owner: str, more: str = "") -> bytes:
+    return f"POST /hits HTTP/1.1\r\nhost: here\r\nx-api-key: {owner}\r\n{more}\r\n".encode()
+
+
+async def serving(turns: LoopTurns, hits: Hits, flood: bytes) -> list[bytes]:
+    """Return whose requests were answered, in their order, if both tenants' arrive together."""
+    config = uvicorn.Config(lambda: None, interface="asgi3", lifespan="off", log_config=None)
+    config.load()
+    at_once = AtOnce(Journal("off"))
+    at_once.add("/hits", hits)
+    limits, shed = LimitSettings(), Metrics().shed
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: HttpConnection(
+            *(config, ServerState(), {}),
+            limits=limits,
+            shed=shed,
+            at_once=at_once,
+            turns=turns,
+            owner_of=lambda headers: headers[b"x-api-key"].decode(),
+        ),
+        "127.0.0.1",
+        0,
+    )
+    owners = ["flooding"] * FLOODING + ["quiet"]
+    clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in owners]
+    for client, owner in zip(clients, owners, strict=True):
+        client.sendall(request(owner, "content-length: 0\r\n"))
+    while len(hits.answered) < len(clients):
+        await asyncio.sleep(0.01)
+    hits.answered.clear()
+    for client in clients[:-1]:
+        client.sendall(flood)
+    clients[-1].sendall(request("quiet", "content-length: 0\r\n"))
+    while len(hits.answered) < FLOODING * PIPELINED + 1:
+        await asyncio.sleep(0.01)
+    for client in clients:
+        client.close()
+    server.close()
+    return hits.answered
+
+
+def test_another_tenant_s_request_does_not_wait_for_a_whole_flood():
+    clock = Clock()
+    hits = Hits(clock)
+    flood = request("flooding", "content-length: 0\r\n") * PIPELINED
+
+    answered = uvloop.run(serving(LoopTurns(clock), hits, flood))
+
+    assert answered.count(b"flooding") == FLOODING * PIPELINED
+    # One round of a millisecond, and one turn of the flooding tenant's in the next.
+    assert answered.index(b"quiet") <= 4 * PIPELINED
