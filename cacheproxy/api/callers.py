@@ -5,7 +5,7 @@ hash over tenant and name together, and only the key determines the tenant.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -158,12 +158,12 @@ class Callers:
             self._seen(caller.owner)
         return caller
 
-    def owner_of(self, headers: Mapping[bytes, bytes]) -> str:
+    def owner_of(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return for whom a request works; `NOBODY` if tenants do not share or it has no key."""
         if not (self.keys.is_needed and self.keys.has_several_tenants):
             return NOBODY
         try:
-            return self._recognise(headers).owner
+            return self._recognise(dict(headers)).owner
         except ApiError:
             return NOBODY
 

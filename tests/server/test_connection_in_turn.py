@@ -62,7 +62,7 @@ async def serving(turns: LoopTurns, hits: Hits, flood: bytes) -> list[bytes]:
             shed=shed,
             at_once=at_once,
             turns=turns,
-            owner_of=lambda headers: headers[b"x-api-key"].decode(),
+            owner_of=lambda headers: dict(headers)[b"x-api-key"].decode(),
         ),
         "127.0.0.1",
         0,
@@ -77,8 +77,10 @@ async def serving(turns: LoopTurns, hits: Hits, flood: bytes) -> list[bytes]:
     for client in clients[:-1]:
         client.sendall(flood)
     clients[-1].sendall(request("quiet", "content-length: 0\r\n"))
-    while len(hits.answered) < FLOODING * PIPELINED + 1:
-        await asyncio.sleep(0.01)
+    clients[-1].shutdown(socket.SHUT_WR)  # what came before the end is answered, too
+    async with asyncio.timeout(20):
+        while len(hits.answered) < FLOODING * PIPELINED + 1:
+            await asyncio.sleep(0.01)
     for client in clients:
         client.close()
     server.close()

@@ -1,10 +1,10 @@
 """What arrives on a connection is worked on in its turn among all that the event loop has to do.
 
-While it waits the connection reads no more, so that a client cannot make it hold much.
+A connection that holds much of it meanwhile reads no more.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -14,8 +14,12 @@ from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.fairness.owner import NOBODY
 from cacheproxy.server.http.ending import EndingProtocol
 
-OwnerOf = Callable[[Mapping[bytes, bytes]], str]
+Headers = Sequence[tuple[bytes, bytes]]
+OwnerOf = Callable[[Headers], str]
 """Returns for whom a request with these headers works."""
+
+_MOST_HELD = 64 * 1024
+"""Bytes from which on no more is read. To stop and to begin again are two system calls."""
 
 
 class InTurnProtocol(EndingProtocol):
@@ -36,15 +40,25 @@ class InTurnProtocol(EndingProtocol):
         self._owner_of = owner_of
         self._held = b""
         """What has arrived and waits for its turn."""
+        self._has_paused = False
 
     def data_received(self, data: bytes) -> None:
         """Work on what has arrived, now or in its turn."""
         if self._held:
             self._held += data
-        elif not self._turns.do(self._receive, data):
+        elif self._turns.do(self._receive, data):
+            return
+        else:
             self._held = data
-            self.transport.pause_reading()
             self._turns.wait(self._owner(), self._receive_held)
+        if len(self._held) > _MOST_HELD:
+            self._has_paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """Work on what came before the end."""
+        self._receive_held()
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything."""
@@ -57,9 +71,11 @@ class InTurnProtocol(EndingProtocol):
 
     def _receive_held(self) -> None:
         held, self._held = self._held, b""
-        if held:
+        if self._has_paused:
+            self._has_paused = False
             if not self.flow.read_paused:
                 self.transport.resume_reading()
+        if held:
             self._receive(held)
 
     def _start_in_turn(self, start: Callable[[], None]) -> None:
@@ -70,4 +86,4 @@ class InTurnProtocol(EndingProtocol):
     def _owner(self) -> str:
         if self.scope is None:
             return NOBODY
-        return self._owner_of(dict(cast(list[tuple[bytes, bytes]], self.scope["headers"])))
+        return self._owner_of(cast(Headers, self.scope["headers"]))
