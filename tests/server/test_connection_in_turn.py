@@ -77,7 +77,8 @@ async def serving(turns: LoopTurns, hits: Hits, flood: bytes) -> list[bytes]:
     for client in clients[:-1]:
         client.sendall(flood)
     clients[-1].sendall(request("quiet", "content-length: 0\r\n"))
-    clients[-1].shutdown(socket.SHUT_WR)  # what came before the end is answered, too
+    for client in clients:
+        client.shutdown(socket.SHUT_WR)  # what came before the end is answered, too
     async with asyncio.timeout(20):
         while len(hits.answered) < FLOODING * PIPELINED + 1:
             await asyncio.sleep(0.01)
