@@ -22,6 +22,8 @@ class Round:
         batch_s: seconds of that batch in our engine.
         bare_s: median seconds of one text, tokenised and inferred with nothing around it.
         http: load with one unseen text in each request, or None if it was not measured.
+        http_later: the same right after it, when the semantic tier, unless the machine is slow, has
+            had its first trial of 2,000 texts and rests.
         idle: the same with one client.
         bare_long_s, idle_long: as `bare_s` and `idle`, of texts of the model's longest length.
     """
@@ -32,6 +34,7 @@ class Round:
     batch_s: float = 0.0
     bare_s: float = 0.0
     http: WrkResult | None = None
+    http_later: WrkResult | None = None
     idle: WrkResult | None = None
     bare_long_s: float = 0.0
     idle_long: WrkResult | None = None
