@@ -11,6 +11,7 @@ from typing import Any, cast
 from cacheproxy.admin.reloading import Reloading
 from cacheproxy.concurrency.job_thread import JobThread
 from cacheproxy.fairness.meters import Meters
+from cacheproxy.fairness.seats import Seats
 from cacheproxy.keys import KEY_BYTES
 from cacheproxy.server.completions import Completions
 from cacheproxy.server.embeddings import Embeddings
@@ -146,6 +147,7 @@ class SimServer:
             tenants=tenants,
             wrong_hits=WrongHits(),
             meters=Meters(tenants.limits(), lambda whose: METRICS.shed.labels(whose).inc()),
+            seats=Seats(1, monotonic=self.loop.time),
         )
         self.embeddings = Embeddings(self.parts)
         if self._upstream is not None and self._chat_judge is not None:

@@ -45,10 +45,12 @@ class AskedChat:
     control: Control
 
 
-def _ask_as(asked: Asked | AskedChat) -> None:
+def _ask_as(server: SimServer, asked: Asked | AskedChat) -> None:
     """Say on whose behalf the current task works, to the product as its HTTP edge does."""
     control = asked.control
-    work_for(owner_of(asked.namespace.id))
+    owner = owner_of(asked.namespace.id)
+    work_for(owner)
+    server.parts.seats.note(owner)
     asker.set(Asker(asked.number, asked.namespace, control.no_store, control.ttl_s, control.tags))
 
 
@@ -113,7 +115,7 @@ class Steps:
 
     async def _ask(self, server: SimServer, asked: Asked, texts: list[str]) -> None:
         control = asked.control
-        _ask_as(asked)
+        _ask_as(server, asked)
         started = self.world.now
         (route, *_) = server.embeddings.routes
         try:
@@ -144,7 +146,7 @@ class Steps:
     async def _ask_chat(self, server: SimServer, asked: AskedChat, stream: bool) -> None:
         assert server.completions is not None
         control, started = asked.control, self.world.now
-        _ask_as(asked)
+        _ask_as(server, asked)
         messages = [{"role": "user", "content": asked.question}]
         body = {"model": "gpt", "messages": messages, "stream": stream, "temperature": 0}
         request = _CHAT.parse(json.dumps(body).encode(), max_temperature=1.0)
