@@ -12,15 +12,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cacheproxy.api.openapi import About, document
-from cacheproxy.api.operation import Content, Operation, Reply
+from cacheproxy.api.operation import Content, Operation, Parameter, Reply
 from cacheproxy.api.response import refusals
-from cacheproxy.telemetry.merged import TextFormat
+from cacheproxy.telemetry.history import MetricsSource
+from cacheproxy.telemetry.merged import TextFormat, render
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-Exposition = Callable[[TextFormat], Awaitable[bytes]]
-"""Returns the metrics in a text format."""
 
 _OPENMETRICS = "application/openmetrics-text"
+_NAME = "name[]"
+"""What Prometheus' client libraries call it, too."""
 
 
 class Alive(msgspec.Struct):
@@ -87,6 +88,14 @@ METRICS = Operation(
     summary="Get the metrics for Prometheus",
     description="Over all workers, in Prometheus' text format; if `Accept` names OpenMetrics, in "
     "that format, which has exemplars.",
+    query=(
+        Parameter(
+            _NAME,
+            list[str],
+            "Name of a series to return, such as `cacheproxy_lookups_total`; may be given several "
+            "times. Without it, all are returned.",
+        ),
+    ),
     replies={
         200: Reply(
             "The metrics.",
@@ -128,14 +137,17 @@ def readyz_endpoint(not_ready_because: Callable[[], str | None]) -> Endpoint:
     return readyz
 
 
-def metrics_endpoint(exposition: Exposition) -> Endpoint:
+def metrics_endpoint(source: MetricsSource) -> Endpoint:
     """Return the endpoint of `METRICS`."""
 
     async def metrics(request: Request) -> Response:
-        if _OPENMETRICS in request.headers.get("accept", "").lower():
-            text, content_type = await exposition("openmetrics"), OPENMETRICS_TYPE
+        is_open = _OPENMETRICS in request.headers.get("accept", "").lower()
+        text_format: TextFormat = "openmetrics" if is_open else "prometheus"
+        content_type = OPENMETRICS_TYPE if is_open else CONTENT_TYPE_LATEST
+        if names := request.query_params.getlist(_NAME):
+            text = render(await source.families(names), text_format)
         else:
-            text, content_type = await exposition("prometheus"), CONTENT_TYPE_LATEST
+            text = await source.exposition(text_format)
         return Response(text, headers={"content-type": content_type, "vary": "accept"})
 
     return metrics

@@ -135,7 +135,7 @@ class App:
             callers,
             watch,
             not_ready_because=self._not_ready_because,
-            exposition=self._all_metrics.exposition,
+            metrics=self._all_metrics,
         )
         journals = (
             Journal(settings.log.requests, self._tracer, tail),

@@ -64,7 +64,6 @@ from cacheproxy.api.service import (
     METRICS,
     READYZ,
     Endpoint,
-    Exposition,
     healthz,
     metrics_endpoint,
     readyz_endpoint,
@@ -80,6 +79,7 @@ from cacheproxy.server.embeddings import Embeddings
 from cacheproxy.server.parts import Parts
 from cacheproxy.server.reranking import Reranking
 from cacheproxy.settings.settings import Settings
+from cacheproxy.telemetry.history import MetricsSource
 from cacheproxy.upstreams.catalogue import Catalogue
 
 Table = list[tuple[Operation, ASGIApp | Endpoint]]
@@ -113,7 +113,7 @@ def public_table(
     watch: Watch,
     *,
     not_ready_because: Callable[[], str | None],
-    exposition: Exposition,
+    metrics: MetricsSource,
 ) -> Table:
     """Return the operations and their endpoints, the busiest first."""
     canaries = _canaries(parts, embeddings, reranking, has_chat=completions is not None)
@@ -126,7 +126,7 @@ def public_table(
         (HEALTH, readyz_endpoint(not_ready_because)),
         (HEALTHZ, healthz),
         (READYZ, readyz_endpoint(not_ready_because)),
-        (METRICS, metrics_endpoint(exposition)),
+        (METRICS, metrics_endpoint(metrics)),
     ]
 
 

@@ -26,4 +26,4 @@ def is_live(field: FieldInfo) -> bool:
 class Section(BaseModel):
     """A section: unknown keys are mistakes, and nothing changes in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

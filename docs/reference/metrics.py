@@ -12,9 +12,10 @@ from cacheproxy.telemetry.supervisor_metrics import SupervisorMetrics
 _INTRO = """\
 # Metrics
 
-`GET /metrics` serves these series in Prometheus' text format. Names carry base units: seconds,
-bytes, or a count. [Operations](../operations.md) says which of them to watch, and the
-[runbook](../runbook.md) what to do about each alert.
+`GET /metrics` serves these series in Prometheus' text format, and `GET /metrics?name[]=NAME` one
+of them; `name[]` may be given several times. Names carry base units: seconds, bytes, or a count.
+[Operations](../operations.md) says which of them to watch, and the [runbook](../runbook.md) what to
+do about each alert.
 
 With several workers, one scrape of any worker covers all of them: counters and histograms are
 summed, and the column "workers" says how a gauge is merged. A gauge with the labels `model` and

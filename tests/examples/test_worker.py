@@ -19,7 +19,6 @@ def test_the_worker_loses_nothing_when_the_proxy_is_killed(small_model_home, tmp
     port = server.url.rpartition(":")[2]
     environment = {
         **go_environment(),
-        "GOCACHE": str(tmp_path / "go"),
         "CACHEPROXY_URL": server.url,
         "MODEL": model,
     }

@@ -97,7 +97,7 @@ def test_peers_are_compared(model_home):
         timeout_s=600,
     )
 
-    if "error: pip failed" in done.stderr:
+    if "error: pip failed" in done.stderr and not os.environ.get("CI"):
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "LiteLLM, cache in memory" in done.stdout

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import httpx
+import aiohttp
 from chatting import PATH, body_for
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -229,7 +229,7 @@ class Failovers:
 
     async def run(self, rounds: int) -> Report:
         """Fail over so many times, after earlier calls; return what happened in all."""
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as http:
             load = [
                 asyncio.create_task(self._ask_on(http, server, first))
                 for server in self._servers
@@ -249,7 +249,7 @@ class Failovers:
         assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
         return self.report
 
-    async def _break(self, http: httpx.AsyncClient, how: str) -> None:
+    async def _break(self, http: aiohttp.ClientSession, how: str) -> None:
         topology, self._how = self._topology, how
         old = self._random.choice(await asyncio.to_thread(topology.masters))
         replica = topology.replica_of(old)
@@ -316,45 +316,47 @@ class Failovers:
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             await asyncio.sleep(0.05)
 
-    async def _purge(self, http: httpx.AsyncClient, tag: str | None) -> None:
+    async def _purge(self, http: aiohttp.ClientSession, tag: str | None) -> None:
         order = {"tenant": "default", "namespace": "default"}
         order |= {"all": True} if tag is None else {"tag": tag}
         sent_at = time.monotonic()
         url = f"{self._servers[0].admin_url}/admin/purge"
-        answer = await http.post(url, json=order)
+        async with http.post(url, json=order) as answer:
+            told = await answer.text()
         now = time.monotonic()
         self.report.slowest_purge_s = max(self.report.slowest_purge_s, now - sent_at)
-        if answer.status_code == 200:
+        if answer.status == 200:
             self._purges.append(
                 Purge(tag, self._how, sent_at, now, None if self._is_broken else now)
             )
             self.report.acknowledged += 1
             self._refused = "none"
         else:
-            assert answer.status_code == 503, answer.text
+            assert answer.status == 503, told
             self.report.refused += 1
             self._refused = tag
 
-    async def _purge_again_if_refused(self, http: httpx.AsyncClient) -> None:
+    async def _purge_again_if_refused(self, http: aiohttp.ClientSession) -> None:
         deadline = time.monotonic() + _WAIT_S
         while self._refused != "none":
             await self._purge(http, self._refused)
             assert time.monotonic() < deadline, "a purge is refused for ever"
             await asyncio.sleep(0.1)
 
-    async def _ask_on(self, http: httpx.AsyncClient, server, first: int) -> None:
+    async def _ask_on(self, http: aiohttp.ClientSession, server, first: int) -> None:
         for n in itertools.count(first):
             place = n % len(_QUESTIONS)
             tag, sent_at = _TAGS[place % 2], time.monotonic()
             body = body_for(_QUESTIONS[place], temperature=0)
             headers = {"x-cacheproxy-tags": tag}
-            answer = await http.post(server.url + PATH, json=body, headers=headers)
+            async with http.post(server.url + PATH, json=body, headers=headers) as answer:
+                content = await answer.text()
             self.report.answers += 1
-            if answer.status_code != 200:
-                self.report.not_200.append(f"{answer.status_code}: {answer.text[:200]}")
+            if answer.status != 200:
+                self.report.not_200.append(f"{answer.status}: {content[:200]}")
                 continue
             self.report.hits += "hit" in answer.headers["cache-status"]
-            number = int(answer.json()["choices"][0]["message"]["content"])
+            number = int(json.loads(content)["choices"][0]["message"]["content"])
             told = f"server {self._servers.index(server)}: {answer.headers['cache-status']}"
             self._check(number, tag, sent_at, told)
             stages = dict(_STAGE.findall(answer.headers["server-timing"]))

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,14 +17,22 @@ from prometheus_client.parser import text_string_to_metric_families
 READY = re.compile(r"ready: (https?://\S+)/v1")
 ADMIN = re.compile(r"for operators: (https?://\S+)/admin")
 
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of servers without TLS: httpx would read all certificates for each, 25 ms of CPU."""
+
 
 def sum_of(exposition: str, name: str, **labels: str) -> float:
-    """Return the sum of a series' samples that carry these labels."""
+    """Return the sum of a series' samples that carry these labels.
+
+    Only that series' lines are parsed: all of them take 20 ms, and tests that wait ask often.
+    """
+    series = tuple(f"cacheproxy_{name}{end}" for end in "{ ")
+    lines = "".join(line for line in exposition.splitlines(True) if line.startswith(series))
     return sum(
         sample.value
-        for family in text_string_to_metric_families(exposition)
+        for family in text_string_to_metric_families(lines)
         for sample in family.samples
-        if sample.name == f"cacheproxy_{name}" and labels.items() <= sample.labels.items()
+        if labels.items() <= sample.labels.items()
     )
 
 
@@ -79,19 +88,23 @@ class Server:
     @cached_property
     def http(self) -> httpx.Client:
         """A plain client of this server, kept: making one costs more than most requests."""
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=60, verify=TRUSTS_NOBODY)
 
     @cached_property
     def admin(self) -> httpx.Client:
         """A client of the server's admin listener."""
-        return httpx.Client(base_url=self.admin_url, timeout=60)
+        return httpx.Client(base_url=self.admin_url, timeout=60, verify=TRUSTS_NOBODY)
 
     def client(self, api_key: str = "unused", **more) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, **more)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a series' samples that carry these labels."""
-        return sum_of(self.http.get("/metrics").text, name, **labels)
+        return sum_of(self.scrape(f"cacheproxy_{name}"), name, **labels)
+
+    def scrape(self, *names: str) -> str:
+        """Return the metrics of these names; one costs the server a thirtieth of all."""
+        return self.http.get("/metrics", params={"name[]": names}).text
 
     def inferred(self) -> float:
         """Return how many texts the model has read."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import json
 import re
 import statistics
 import time
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
 
 MODEL = "all-MiniLM-L6-v2"
 TEXTS = [
@@ -47,7 +48,7 @@ class SteadyLoad:
         self._wrong: list[str] = []
 
     async def __aenter__(self):
-        self._http = httpx.AsyncClient(base_url=self._url, timeout=60)
+        self._http = aiohttp.ClientSession(self._url, timeout=aiohttp.ClientTimeout(60))
         self._tasks = [asyncio.create_task(self._ask_on(n)) for n in range(_CLIENTS)]
         return self
 
@@ -55,7 +56,7 @@ class SteadyLoad:
         for task in self._tasks:
             task.cancel()
         ended = await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._http.aclose()
+        await self._http.close()
         assert all(isinstance(error, asyncio.CancelledError) for error in ended), ended
         assert self._wrong == []
 
@@ -66,14 +67,13 @@ class SteadyLoad:
 
     async def _ask(self, text: str, *, is_known: bool) -> None:
         namespace = KNOWN if is_known else f"new-{next(self._namespaces)}"
-        response = await self._http.post(
-            "/v1/embeddings",
-            json={"input": text, "model": MODEL, "encoding_format": "base64"},
-            headers={"x-cacheproxy-namespace": namespace},
-        )
-        if response.status_code != 200:
-            self._wrong.append(f"{response.status_code}: {response.text}")
-        elif response.json()["data"][0]["embedding"] != self._truth[text]:
+        body = {"input": text, "model": MODEL, "encoding_format": "base64"}
+        headers = {"x-cacheproxy-namespace": namespace}
+        async with self._http.post("/v1/embeddings", json=body, headers=headers) as response:
+            content = await response.text()
+        if response.status != 200:
+            self._wrong.append(f"{response.status}: {content}")
+        elif json.loads(content)["data"][0]["embedding"] != self._truth[text]:
             self._wrong.append(f"another vector than without a cache: {response.headers}")
         else:
             stages = dict(_STAGE.findall(response.headers["server-timing"]))
@@ -113,11 +113,12 @@ def median_store_ms(answers: list[Answer]) -> float:
 
 async def ask_without_cache(url: str) -> dict[str, str]:
     """Return what the server answers for each text if it looks nothing up."""
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        response = await http.post(
-            "/v1/embeddings",
-            json={"input": TEXTS, "model": MODEL, "encoding_format": "base64"},
-            headers={"cache-control": "no-store"},
-        )
-    vectors = [item["embedding"] for item in response.json()["data"]]
+    body = {"input": TEXTS, "model": MODEL, "encoding_format": "base64"}
+    headers = {"cache-control": "no-store"}
+    async with (
+        aiohttp.ClientSession(url) as http,
+        http.post("/v1/embeddings", json=body, headers=headers) as response,
+    ):
+        told = await response.json()
+    vectors = [item["embedding"] for item in told["data"]]
     return dict(zip(TEXTS, vectors, strict=True))

@@ -72,13 +72,16 @@ def rewording(verdict=is_right):
 OPENINGS = ("One: sure!", "Two: gladly!", "Three: well!", "Four: right!", "Five: so!")
 
 
-WAITING = ("semantic_checks_waiting", "chat_waiting", "writeback_queue_entries")
+WAITING = tuple(
+    f"cacheproxy_{name}"
+    for name in ("semantic_checks_waiting", "chat_waiting", "writeback_queue_entries")
+)
 
 
 def settled(server):
     """Wait until all that was answered has been learned from, and can be found."""
-    idle = {f"cacheproxy_{name} 0.0" for name in WAITING}
-    wait_until(lambda: idle <= set(server.http.get("/metrics").text.splitlines()))
+    idle = {f"{name} 0.0" for name in WAITING}
+    wait_until(lambda: idle <= set(server.scrape(*WAITING).splitlines()))
 
 
 def teach(server, topics=TOPICS, **more):

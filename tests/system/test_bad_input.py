@@ -176,11 +176,11 @@ def test_a_body_that_never_comes_is_given_up_and_others_are_served_meanwhile(sta
 
 def test_a_queue_that_is_full_answers_429_with_a_time_to_retry(start_server):
     server = start_server("--batch-max-wait-ms", "0.001", "--batch-threads", "1")
-    url = f"{server.url}/v1/embeddings"
     import concurrent.futures
 
     def ask(i: int) -> httpx.Response:
-        return httpx.post(url, json={"input": f"{i} " + "word " * 200, "model": MODEL}, timeout=60)
+        body = {"input": f"{i} " + "word " * 200, "model": MODEL}
+        return server.http.post("/v1/embeddings", json=body)
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(ask, range(200)))

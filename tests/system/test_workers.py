@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from server_process import Server, sum_of
+from server_process import TRUSTS_NOBODY, Server, sum_of
 
 from cacheproxy.records import unpack
 from cacheproxy.stores.redis.entries import RECORD_FIELD, entry_key, read_stored
@@ -40,8 +40,7 @@ def ask(http_client: httpx.Client, text, headers=None) -> httpx.Response:
 
 
 def ask_on_new_connection(server: Server, text, headers=None) -> httpx.Response:
-    # Without certificates, which take longer to load than anything that is asked here.
-    with httpx.Client(base_url=server.url, timeout=60, verify=False) as client:  # noqa: S501
+    with httpx.Client(base_url=server.url, timeout=60, verify=TRUSTS_NOBODY) as client:
         return ask(client, text, headers)
 
 
@@ -270,7 +269,7 @@ def test_sigterm_under_load_answers_all_that_was_asked_and_stores_it(start_serve
 
     def client(number: int) -> list[int]:
         statuses = []
-        with httpx.Client(base_url=server.url, timeout=60) as http_client:
+        with httpx.Client(base_url=server.url, verify=TRUSTS_NOBODY, timeout=60) as http_client:
             while not enough.is_set():
                 statuses.append(ask(http_client, f"{number} {len(statuses)}").status_code)
         return statuses
@@ -281,7 +280,8 @@ def test_sigterm_under_load_answers_all_that_was_asked_and_stores_it(start_serve
         try:
             wait_until(lambda: server.metric("requests_total", status="200") > 50)
             server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
+            ready = f"{server.url}/readyz"
+            wait_until(lambda: httpx.get(ready, verify=TRUSTS_NOBODY).status_code == 503)
         finally:
             enough.set()
         statuses = [status for one in clients for status in one.result()]

@@ -1,8 +1,13 @@
 """The samples that the built-in page draws."""
 
 import json
+import re
+from urllib.parse import urlencode
 
-from cacheproxy.telemetry.history import History, read_figures
+from starlette.requests import Request
+
+from cacheproxy.api.service import metrics_endpoint
+from cacheproxy.telemetry.history import History, OwnMetrics, read_figures
 from cacheproxy.telemetry.merged import merge, take_snapshot
 from cacheproxy.telemetry.metrics import LATENCY_BUCKETS, Metrics
 
@@ -68,3 +73,23 @@ def test_a_history_returns_only_new_samples_and_drops_the_oldest():
     times = [sample["at"] for sample in json.loads(history.since(0))["samples"]]
     assert times == list(range(700, 1_000))
     assert [sample["at"] for sample in json.loads(history.since(998))["samples"]] == [999]
+
+
+async def test_series_that_are_asked_for_by_name_are_those_among_all():
+    endpoint = metrics_endpoint(OwnMetrics(some_metrics()))
+
+    async def series_of(*names: str) -> list[str]:
+        query = urlencode([("name[]", name) for name in names]).encode()
+        answer = await endpoint(Request({"type": "http", "query_string": query, "headers": []}))
+        lines = answer.body.decode().splitlines()
+        return [line for line in lines if not line.startswith("#")]
+
+    by_name: dict[str, list[str]] = {}
+    for line in await series_of():
+        if not line.startswith("process_"):  # these change from one moment to the next
+            by_name.setdefault(re.match(r"\w+", line)[0], []).append(line)
+    assert len(by_name) > 40
+    assert {name: await series_of(name) for name in by_name} == by_name
+    two = ("cacheproxy_requests_total", "cacheproxy_lookups_total")
+    assert sorted(await series_of(*two)) == sorted(by_name[two[0]] + by_name[two[1]])
+    assert await series_of("cacheproxy_no_such_total") == []
