@@ -207,7 +207,7 @@ MUTATIONS: dict[str, Case] = {
         lambda: _patched(ItemsRoute, "_is_fresh", lambda _: lambda *args: True), "plain", 76
     ),
     "complete": Case(_half_streams, "chat", 58),
-    "label": Case(shutdown_writes_labels, "chat", 8_021),
+    "label": Case(shutdown_writes_labels, "chat", 721),
     "certificate": Case(_open_from_the_start, "evidence"),
     "once": Case(evidence_is_counted_twice, "evidence", 994),
     "refuted": Case(_older_epochs_are_written, "evidence", 40),

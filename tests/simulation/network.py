@@ -7,7 +7,6 @@ silent. What a client sent before it gave up still arrives, and is executed behi
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +125,7 @@ class SimPool:
 
 
 class SimConnection:
-    """One connection, as redis-py's and a `RedisConnection`; commands are sent as they are."""
+    """One connection, as redis-py's `AbstractConnection`; commands are sent as they are."""
 
     def __init__(self, network: Network, loop: SimLoop) -> None:
         self.loop = loop
@@ -136,8 +135,6 @@ class SimConnection:
         self._session = Session(self._send_back)
         self._replies: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
-        self._asked: asyncio.Future[Any] | None = None
-        self._count = 0
         self._is_broken = False
         self._is_silent = False
         self._there_at = self._back_at = 0.0
@@ -155,35 +152,20 @@ class SimConnection:
         self.is_connected = True
 
     async def disconnect(self, nowait: bool = False) -> None:
-        self.drop()
-
-    def drop(self) -> None:
         self.is_connected = False
         self._is_broken = True
         self._network.forget(self)
         self._there(lambda: self._network.peer.leave(self._session))
 
-    @property
-    def is_idle(self) -> bool:
-        return self.is_connected and not self._replies
-
-    def ask(self, commands: Sequence[Any]) -> asyncio.Future[Any]:
-        self._count = len(commands)
-        self._asked = asked = self.loop.create_future()
-        if self._is_broken:
-            asked.set_result(exceptions.ConnectionError("connection closed"))
-        elif commands:
-            self._send([tuple(command) for command in commands])
-        else:
-            asked.set_result([])
-        return asked
+    def pack_commands(self, commands: Any) -> list[Any]:
+        return [tuple(command) for command in commands]
 
     async def send_command(self, *command: Any) -> None:
+        await self.send_packed_command([command])
+
+    async def send_packed_command(self, commands: list[Any], check_health: bool = False) -> None:
         if self._is_broken:
             raise exceptions.ConnectionError("connection closed")
-        self._send([command])
-
-    def _send(self, commands: list[Any]) -> None:
         if self._is_silent:
             return
         chance = self._network.world.chance.random
@@ -222,6 +204,11 @@ class SimConnection:
             raise reply
         return reply
 
+    async def can_read(self, timeout: float = 0) -> bool:
+        if self._is_broken:
+            raise exceptions.ConnectionError("connection closed by server")
+        return bool(self._replies)
+
     def break_off(self) -> None:
         """Let both ends notice that the connection is broken."""
         self._is_broken = True
@@ -231,12 +218,6 @@ class SimConnection:
         self._wake()
 
     def _wake(self) -> None:
-        asked = self._asked
-        if asked is not None and not asked.done() and not self.loop.is_dead:
-            if self._is_broken:
-                asked.set_result(exceptions.ConnectionError("connection closed by server"))
-            elif len(self._replies) >= self._count:
-                asked.set_result([self._replies.popleft() for _ in range(self._count)])
         reader, self._reader = self._reader, None
         if reader is not None and not reader.done() and not self.loop.is_dead:
             reader.set_result(None)

@@ -7,7 +7,7 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.plan import make_plan
 from tests.simulation.run import run
 
-_SEEDS = 10_000
+_SEEDS = 3_000
 
 
 def test_every_rule_has_a_mutation():

@@ -8,9 +8,8 @@ from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.stores.doctor.findings import Finding
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.index import ENTRY_PREFIX
-from cacheproxy.stores.redis.link import as_store_error
+from cacheproxy.stores.redis.link import Command, as_store_error
 from cacheproxy.stores.redis.purging.floors import FLOORS, GENERATION, RUNNING
 from cacheproxy.stores.redis.purging.notices import CHANNEL
 

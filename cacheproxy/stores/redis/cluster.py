@@ -23,11 +23,10 @@ from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Neighbour, Partition, StoreStats
 from cacheproxy.stores.purges import Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.entries import entry_name, index_of, write_commands
 from cacheproxy.stores.redis.index import Hnsw
 from cacheproxy.stores.redis.keyed import KeyedStore
-from cacheproxy.stores.redis.link import raise_error_in
+from cacheproxy.stores.redis.link import Command, raise_error_in
 from cacheproxy.stores.redis.nodes.all import ClusterSearch
 from cacheproxy.stores.redis.nodes.near import NEIGHBOURS
 from cacheproxy.stores.redis.purging.floors import FLOORS_KEPT_S, GENERATION, Floors

@@ -22,8 +22,14 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
-from cacheproxy.stores.redis.connection import Command
-from cacheproxy.stores.redis.link import Ask, Part, RedisLink, as_store_error, connect
+from cacheproxy.stores.redis.link import (
+    Ask,
+    Command,
+    Part,
+    RedisLink,
+    as_store_error,
+    connect,
+)
 from cacheproxy.stores.redis.nodes.gate import Gate
 from cacheproxy.stores.redis.nodes.naming import choose_tag
 from cacheproxy.stores.redis.url import Address, ClusterNodes
@@ -128,11 +134,6 @@ class ClusterLink:
     def masters(self) -> dict[Address, RedisLink]:
         """The links to all masters, by address."""
         return {address: self._links[address] for address in self._masters}
-
-    @property
-    def addresses(self) -> Sequence[Address]:
-        """Those of all masters; another object whenever they have been read again."""
-        return self._masters
 
     def slots_of(self, address: Address) -> Sequence[int]:
         """Return the slots that a master holds, in order; looks at all slots."""

@@ -18,9 +18,8 @@ from redis import exceptions
 from cacheproxy.errors import StoreError
 from cacheproxy.keys import KEY_BYTES, Hashed, hex_id
 from cacheproxy.stores.protocol import MODEL_CHARACTERS, Entry, Partition, unit_probe
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.index import ENTRY_PREFIX, NAMESPACE_FIELD, TAGS_FIELD, ProbeIndex
-from cacheproxy.stores.redis.link import raise_error_in
+from cacheproxy.stores.redis.link import Command, raise_error_in
 
 RECORD_FIELD = "record"
 

@@ -197,11 +197,6 @@ class ProbeIndexes:
             state = self._states.get(index)
         return state is not None and state.is_ready
 
-    def is_known_ready(self, index: ProbeIndex) -> bool:
-        """Return whether the index can be searched, as far as is known."""
-        state = self._states.get(index)
-        return state is not None and state.is_ready
-
     def lost(self, index: ProbeIndex) -> None:
         """Create the index again in the background, after a reply said that it is gone."""
         self._states.pop(index, None)

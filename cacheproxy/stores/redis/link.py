@@ -16,7 +16,6 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -25,11 +24,11 @@ from redis.asyncio.connection import AbstractConnection
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError, StoreErrorKind
-from cacheproxy.stores.redis.connection import Asking, Command, RedisConnection, Replies
 from cacheproxy.stores.redis.url import SentinelPool
 
 _log = logging.getLogger(__name__)
 
+Command = Sequence[str | bytes | int]
 Ask = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _CONNECT_S = 2.0
@@ -100,7 +99,7 @@ class Backoff:
 class _Conversation:
     """Round trips on one connection, possibly between WATCH and EXEC."""
 
-    def __init__(self, connection: RedisConnection) -> None:
+    def __init__(self, connection: AbstractConnection) -> None:
         self.connection = connection
         self._is_answered = True
         self._is_watching = False
@@ -112,7 +111,7 @@ class _Conversation:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         self._is_answered = False
-        replies = replies_in(await self.connection.ask(commands))
+        replies = await _ask(self.connection, commands)
         self._is_answered = True
         for command in commands:
             if command[0] in ("WATCH", "EXEC", "UNWATCH"):
@@ -142,9 +141,9 @@ class RedisLink:
         self._max_connections = max_connections
         self._alive = 0  # idle or in use
         self._opening: set[asyncio.Task[None]] = set()
-        self._idle: list[RedisConnection] = []
+        self._idle: list[AbstractConnection] = []
         self._made = weakref.WeakSet[AbstractConnection]()
-        self._waiting: deque[asyncio.Future[RedisConnection]] = deque()
+        self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._failure: StoreError | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
@@ -175,9 +174,9 @@ class RedisLink:
         """Return all parts, each with a tag of its keys."""
         return [Part(self, "shared")]
 
-    def make_connection(self) -> Asking:
+    def make_connection(self) -> AbstractConnection:
         """Return a new, unconnected connection; the caller connects and closes it."""
-        connection: Asking = self._pool.make_connection()
+        connection: AbstractConnection = self._pool.make_connection()
         self._made.add(connection)
         return connection
 
@@ -209,31 +208,16 @@ class RedisLink:
         self.check()
         try:
             async with asyncio.timeout(timeout_s):
-                replies = self._ask(self._take_idle() or await self._take(), commands)
-                return replies_in(await replies)
+                connection = await self._take()
+                try:
+                    replies = await _ask(connection, commands)
+                except BaseException:
+                    await self._drop(connection)
+                    raise
         except TimeoutError as error:
             raise as_store_error(error) from error
-
-    def begin(self, commands: Sequence[Command]) -> asyncio.Future[Replies] | None:
-        """Send commands now and return what becomes their replies; None if no connection is idle.
-
-        If nobody waits for the replies any longer, they have to be cancelled.
-        """
-        connection = None if self._is_closed else self._take_idle()
-        return self._ask(connection, commands) if connection else None
-
-    def _ask(
-        self, connection: RedisConnection, commands: Sequence[Command]
-    ) -> asyncio.Future[Replies]:
-        replies = connection.ask(commands)
-        replies.add_done_callback(partial(self._answered, connection))
+        self._give(connection)
         return replies
-
-    def _answered(self, connection: RedisConnection, replies: asyncio.Future[Replies]) -> None:
-        if replies.cancelled() or isinstance(replies.result(), Exception):
-            self._drop(connection)
-        else:
-            self._give(connection)
 
     @asynccontextmanager
     async def conversation(self, *, timeout_s: float) -> AsyncIterator[Ask]:
@@ -245,28 +229,25 @@ class RedisLink:
         self.check()
         try:
             async with asyncio.timeout(timeout_s):
-                conversation = _Conversation(self._take_idle() or await self._take())
+                conversation = _Conversation(await self._take())
                 try:
                     yield conversation.ask
                 finally:
                     if conversation.is_over:
                         self._give(conversation.connection)
                     else:
-                        self._drop(conversation.connection)
+                        await self._drop(conversation.connection)
         except TimeoutError as error:
             raise as_store_error(error) from error
 
-    def _take_idle(self) -> RedisConnection | None:
+    async def _take(self) -> AbstractConnection:
         while self._idle:
             # The most recently used one, so that surplus connections stay idle.
             connection = self._idle.pop()
-            if connection.is_idle:
+            if await _is_ready(connection):
                 return connection
-            self._drop(connection)
-        return None
-
-    async def _take(self) -> RedisConnection:
-        turn: asyncio.Future[RedisConnection] = asyncio.get_running_loop().create_future()
+            await self._drop(connection)
+        turn: asyncio.Future[AbstractConnection] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._open_another()
         try:
@@ -276,7 +257,7 @@ class RedisLink:
                 self._give(turn.result())
             raise
 
-    def _give(self, connection: RedisConnection) -> None:
+    def _give(self, connection: AbstractConnection) -> None:
         """Hand an unused connection to the caller that has waited longest, or keep it."""
         while self._waiting:
             turn = self._waiting.popleft()
@@ -285,8 +266,8 @@ class RedisLink:
                 return
         self._idle.append(connection)
 
-    def _drop(self, connection: RedisConnection) -> None:
-        connection.drop()
+    async def _drop(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
         self._alive -= 1
         if self._waiting:
             self._open_another()
@@ -350,17 +331,6 @@ async def connect(connection: AbstractConnection) -> StoreError | None:
     return None
 
 
-def replies_in(answer: Replies) -> list[Any]:
-    """Return the replies to a batch of commands.
-
-    Raises:
-        StoreError: there are none.
-    """
-    if isinstance(answer, Exception):
-        raise as_store_error(answer) from answer
-    return answer
-
-
 def raise_error_in(reply: Any) -> None:
     """Raise the error that a reply is, or the first one in the list that EXEC returns."""
     for part in (reply, *reply) if isinstance(reply, list) else (reply,):
@@ -384,3 +354,28 @@ def says(reply: object, *phrases: str) -> bool:
         return False
     said = str(reply).lower()
     return any(phrase in said for phrase in phrases)
+
+
+async def _is_ready(connection: AbstractConnection) -> bool:
+    """Return whether an idle connection is open and has no unread data."""
+    try:
+        return connection.is_connected and not await connection.can_read()
+    except exceptions.ConnectionError:
+        return False
+
+
+async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    try:
+        packed = connection.pack_commands(commands)
+        await connection.send_packed_command(packed, check_health=False)
+        return [await _reply(connection) for _ in commands]
+    except Exception as error:
+        # Any exception: replies that are not Redis' protocol may raise anything.
+        raise as_store_error(error) from error
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except exceptions.ResponseError as error:
+        return error

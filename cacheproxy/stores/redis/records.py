@@ -10,7 +10,6 @@ from cacheproxy.errors import StoreError
 from cacheproxy.keys import Hashed, hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.redis.cluster_link import ClusterLink, NodeAway
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.entries import (
     RECORD_FIELD,
     entry_key,
@@ -20,7 +19,7 @@ from cacheproxy.stores.redis.entries import (
     value_of,
 )
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD, TAGS_FIELD
-from cacheproxy.stores.redis.link import RedisLink
+from cacheproxy.stores.redis.link import Command, RedisLink
 from cacheproxy.stores.redis.purging.purges import RedisPurges
 
 _LOOKUP_S = 5.0

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Neighbour, Partition, StoreStats
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.entries import entry_name, index_of, write_commands
 from cacheproxy.stores.redis.index import (
     NAMESPACE_FIELD,
@@ -29,7 +28,7 @@ from cacheproxy.stores.redis.index import (
     ProbeIndexes,
 )
 from cacheproxy.stores.redis.keyed import KeyedStore
-from cacheproxy.stores.redis.link import Ask, RedisLink, is_useless, raise_error_in
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, is_useless, raise_error_in
 from cacheproxy.stores.redis.nodes.near import NEIGHBOURS, find_near
 from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.search import Search

@@ -2,10 +2,13 @@
 
 import asyncio
 import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from functools import cache
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -15,7 +18,6 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.stores.redis.connection import asking
 
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _SENTINEL_PORT = 26_379
@@ -23,6 +25,9 @@ _CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _REDIS_PORT = 6_379
 
 _UNREADABLE = "store: the Redis URL cannot be read; are special characters percent-encoded?"
+
+# Its own type wants a single argument.
+_pack: Callable[[tuple[str | bytes | int, ...]], bytes] = cast(Any, pack_command)
 
 Address = tuple[str, int]
 """Host and port."""
@@ -159,7 +164,22 @@ def _set_up(pool: ConnectionPool) -> None:
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
     )
-    pool.connection_class = asking(pool.connection_class)  # type: ignore[arg-type]
+    pool.connection_class = _packing_in_c(pool.connection_class)  # type: ignore[arg-type]
+
+
+@cache
+def _packing_in_c(connection_class: Any) -> Any:
+    """Return a kind of redis-py's connections that packs commands in C.
+
+    redis-py does so for one command at a time in its synchronous connections only. In Python a
+    search takes 51 us in place of 5 (measured).
+    """
+
+    class PacksInC(connection_class):  # type: ignore[misc]
+        def pack_commands(self, commands: Iterable[Iterable[str | bytes | int]]) -> list[bytes]:
+            return [b"".join([_pack(tuple(command)) for command in commands])]
+
+    return PacksInC
 
 
 def _single_pool(url: str) -> ConnectionPool:

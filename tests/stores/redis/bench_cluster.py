@@ -100,10 +100,10 @@ async def freeze(nodes: ThreeNodes, cluster, asked: np.ndarray) -> None:
 
 
 async def main(count: int) -> None:
+    be_prompt()
     single, nodes = RedisServer(), ThreeNodes()
     single.start()
     nodes.start()
-    be_prompt()  # as `serve` does; not before, or Redis would inherit it and be as prompt
     try:
         one, patient = RedisStore(single.url), ClusterStore(nodes.url)
         cluster = ClusterStore(nodes.url, deadline_s=DEADLINE_S)

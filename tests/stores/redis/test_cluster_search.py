@@ -7,7 +7,7 @@ import pytest
 from redis.crc import key_slot
 from redis_entries import PARTITION, entries, key, until
 from redis_topology import ThreeNodes, wait_until
-from unit_probes import random_probes, unit
+from unit_probes import random_probes
 
 from cacheproxy.concurrency.breaker import BreakerPolicy
 from cacheproxy.stores.protocol import Neighbour
@@ -27,8 +27,8 @@ async def filled(store) -> np.ndarray:
     return rows
 
 
-async def written(store, rows, size=100) -> bool:
-    return await store.put_many(entries(range(COUNT), probes=rows, size=size)) == COUNT
+async def written(store, rows) -> bool:
+    return await store.put_many(entries(range(COUNT), probes=rows)) == COUNT
 
 
 async def all_found(store, rows) -> bool:
@@ -116,80 +116,6 @@ async def test_a_frozen_node_costs_its_entries_and_after_a_few_lookups_no_time(
         return None not in await store.get_many([key(n) for n in range(COUNT)])
 
     await until(all_read)
-
-
-async def test_others_are_heard_beside_a_frozen_node_however_long_their_answers(
-    breakable_cluster, open_store
-):
-    cluster = breakable_cluster
-    store, patient = await open_store(cluster, deadline_s=1), await open_store(cluster)
-    rows = random_probes(COUNT)
-    await until(lambda: written(patient, rows, size=100_000))
-    await until(lambda: all_found(patient, rows))
-    await store.nearest(PARTITION, rows[:1])
-    cluster.nodes[0].pause()  # the first one that is asked
-    try:
-        found = await store.nearest(PARTITION, rows)
-    finally:
-        cluster.nodes[0].resume()
-    for n, one in enumerate(found):
-        is_frozen = cluster.node_of(entry_name(key(n))) is cluster.nodes[0]
-        assert (one.key == key(n)) == (not is_frozen)
-    assert store.stats().unanswered == 1
-
-
-async def test_a_lookup_that_is_given_up_takes_its_connections_with_it(
-    breakable_cluster, open_store
-):
-    cluster = breakable_cluster
-    store = await open_store(cluster, max_connections=1)
-    rows = await filled(store)
-    for node in cluster.nodes:
-        node.pause()
-    given_up = asyncio.create_task(store.nearest(PARTITION, rows[:1]))
-    await asyncio.sleep(0.05)
-    given_up.cancel()
-    await asyncio.wait({given_up})
-    assert given_up.cancelled()
-    for node in cluster.nodes:
-        node.resume()
-    for n in range(COUNT):  # with a reply left over, each would get that of the one before
-        (found,) = await store.nearest(PARTITION, rows[n : n + 1])
-        assert found.key == key(n)
-
-
-async def test_a_lookup_sees_past_entries_that_expired_and_were_not_removed(
-    breakable_cluster, open_store
-):
-    cluster = breakable_cluster
-    store = await open_store(cluster)
-    rows = await filled(store)
-    centre = random_probes(1, seed=1)
-    for node in cluster.nodes:
-        cluster.ask(node, "DEBUG", "SET-ACTIVE-EXPIRE", "0")
-    try:
-        crowd = unit(centre + 0.05 * random_probes(100, seed=2))
-        await store.put_many(entries(range(1_000, 1_100), ttl_s=0.5, probes=crowd))
-        await asyncio.sleep(0.6)
-        (found,) = await store.nearest(PARTITION, centre)
-    finally:
-        for node in cluster.nodes:
-            cluster.ask(node, "DEBUG", "SET-ACTIVE-EXPIRE", "1")
-    assert found.key == key(int((rows @ centre[0]).argmax()))
-
-
-async def test_a_lookup_takes_no_task_once_all_is_known(cluster, open_store):
-    store = await open_store(cluster)
-    rows = await filled(store)
-    made = []
-
-    def make(loop, work, **more):
-        made.append(work)
-        return asyncio.Task(work, loop=loop, **more)
-
-    asyncio.get_running_loop().set_task_factory(make)
-    assert await all_found(store, rows)
-    assert not made
 
 
 async def test_a_node_that_was_killed_comes_back_empty_and_is_indexed_again(

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.entries import entry_name
 from cacheproxy.stores.redis.index import Hnsw, ProbeIndex
 from cacheproxy.stores.redis.nodes.search import NodeSearch
-from cacheproxy.stores.redis.nodes.together import find_together
 from cacheproxy.stores.redis.purging.purges import RedisPurges
 from cacheproxy.stores.redis.url import Address, ClusterNodes
 
@@ -50,8 +50,6 @@ class ClusterSearch:
         self._hnsw = hnsw
         self._node_deadline_s = node_deadline_s
         self._searches: dict[Address, NodeSearch] = {}  # also of nodes that left
-        self._masters: Sequence[Address] = ()
-        self._of_masters: dict[Address, NodeSearch] = {}
         self._turn = itertools.count()
         self._finds_all = False
         self.unanswered = 0
@@ -78,14 +76,21 @@ class ClusterSearch:
         else:
             self.unanswered += len(known) - len(asked)
         timeout_s = self._node_deadline_s * math.ceil(len(probes) / _ROWS_PER_DEADLINE)
-        searches = list(asked.values())
-        answers = await find_together(searches, partition, probes, depths, timeout_s)
+        answers = await asyncio.gather(
+            *(
+                one.gate.pass_through(partial(one.find, partition, probes, depths), timeout_s)
+                for one in asked.values()
+            ),
+            return_exceptions=True,
+        )
         found, failure = [], StoreError("Redis: no node of the cluster answers", "unavailable")
         for address, answer in zip(asked, answers, strict=True):
             if isinstance(answer, StoreError):
                 self._link.look_soon()
                 self.unanswered += 1
                 failure = answer
+            elif isinstance(answer, BaseException):
+                raise answer
             else:
                 self._note(address, answer)
                 found.append(answer)
@@ -143,18 +148,14 @@ class ClusterSearch:
 
     def _known(self) -> dict[Address, NodeSearch]:
         """Return the searches of all masters; those of new ones are made."""
-        masters = self._link.addresses
-        if masters is self._masters:
-            return self._of_masters
+        masters = self._link.masters
         for address in masters:
             if address not in self._searches:
                 pool = self._nodes.make_pool(address)
                 search = NodeSearch(address, self._link, pool, self._purging, self._hnsw)
                 self._searches[address] = search
                 search.start()
-        self._masters = masters
-        self._of_masters = {address: self._searches[address] for address in masters}
-        return self._of_masters
+        return {address: self._searches[address] for address in masters}
 
     def _reaches_all(self, known: dict[Address, NodeSearch]) -> bool:
         """Return whether it is enough to ask one node, as far as is known.

@@ -21,11 +21,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def late() -> StoreError:
-    """Return the error of a call that took too long."""
-    return StoreError("Redis: no reply of a node in time", "timeout")
-
-
 class Gate:
     """Calls of one kind of one node; used from one event loop."""
 
@@ -56,22 +51,15 @@ class Gate:
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await call()
-        except TimeoutError as error:
-            failure = late()
-            self.note(failure, began_at)
-            raise failure from error
-        except StoreError as error:
-            self.note(error, began_at)
-            raise
-        self.note(None, began_at)
-        return answer
-
-    def note(self, failure: StoreError | None, began_at: float) -> None:
-        """Take note of how a call ended that began at a time (monotonic, seconds)."""
-        if failure is None:
-            self._breaker.succeeded(time.monotonic())
-        elif failure.kind != "invalid":  # else the call was wrong, and the node answered
+        except (StoreError, TimeoutError) as error:
+            if isinstance(error, StoreError) and error.kind == "invalid":
+                raise  # the call was wrong, and the node answered
             self._failed(began_at)
+            if isinstance(error, TimeoutError):
+                raise StoreError("Redis: no reply of a node in time", "timeout") from error
+            raise
+        self._breaker.succeeded(time.monotonic())
+        return answer
 
     async def close(self) -> None:
         """Stop testing whether the node answers."""

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from cacheproxy.stores.protocol import Neighbour
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.index import ProbeIndex, ProbeIndexes
-from cacheproxy.stores.redis.link import RedisLink, is_useless
+from cacheproxy.stores.redis.link import Command, RedisLink, is_useless
 from cacheproxy.stores.redis.search import Search
 
 _LOOKUP_S = 5.0

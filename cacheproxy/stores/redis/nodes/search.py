@@ -6,9 +6,8 @@ for an index whose name is in another node's slot, the first redirects, and the 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.stores.protocol import Entry, Neighbour, Partition
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.connection import Command, Replies
 from cacheproxy.stores.redis.entries import entry_name, index_of
 from cacheproxy.stores.redis.index import (
     NAMESPACE_FIELD,
@@ -28,12 +26,12 @@ from cacheproxy.stores.redis.index import (
     ProbeIndex,
     ProbeIndexes,
 )
-from cacheproxy.stores.redis.link import is_useless, raise_error_in, replies_in
+from cacheproxy.stores.redis.link import Command, is_useless, raise_error_in
 from cacheproxy.stores.redis.nodes.gate import Gate
 from cacheproxy.stores.redis.nodes.naming import choose_tag, foreign_tag
 from cacheproxy.stores.redis.nodes.near import find_near
 from cacheproxy.stores.redis.purging.purges import RedisPurges
-from cacheproxy.stores.redis.search import Search, as_sent
+from cacheproxy.stores.redis.search import Search
 from cacheproxy.stores.redis.url import Address
 from cacheproxy.stores.redis.watch import IndexWatch
 
@@ -42,31 +40,29 @@ _PREPARED = 1_024
 """Searches that are kept prepared: one for each namespace and model, a few hundred bytes."""
 
 _SCRIPT = """\
-local found = redis.call('FT.SEARCH', ARGV[1], ARGV[2], 'NOCONTENT', 'LIMIT', 0, ARGV[3],
-  'DIALECT', 2, 'PARAMS', 2, 'probe', ARGV[4])
+local count = tonumber(ARGV[1])
+local found = redis.call(unpack(ARGV, count + 2))
+local reply = {found[1]}
 for place = 2, #found do
-  local name = found[place]
-  found[place] = {name, redis.call('HMGET', name, 'record', 'namespace', 'tags', ARGV[5])}
+  local values = redis.call('HMGET', found[place], unpack(ARGV, 2, count + 1))
+  local fields = {}
+  for n = 1, count do
+    if values[n] then
+      fields[#fields + 1] = ARGV[n + 1]
+      fields[#fields + 1] = values[n]
+    end
+  end
+  reply[#reply + 1] = found[place]
+  reply[#reply + 1] = #fields > 0 and fields
 end
-return found
+return reply
 """
-"""Makes a search and reads what it found. Arguments: index, query, number of neighbours, probe, and
-the probes' field. The reply is the number of entries, and each one's name and fields.
+"""Makes a search, and reads what it found: arguments are the number of fields, their names, and the
+search. The reply is that of a search that returns fields.
 
-On a cluster of Redis Stack 7.4 a search itself returns names without fields: Redis then takes all
-keys for those of the slot of the index's name. A script that names no key may read all keys of its
-node, and saves a second round trip.
+On a cluster of Redis Stack 7.4 a search itself returns names without fields (tried). A script that
+names no key may read all keys of its node, and saves a second round trip.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Searches that were sent to a node, and what becomes their replies."""
-
-    index: ProbeIndex
-    search: Search
-    probes: NDArray[np.float32]
-    replies: asyncio.Future[Replies]
 
 
 class NodeSearch:
@@ -123,40 +119,6 @@ class NodeSearch:
         await self.watch.close()
         await self.indexes.close()
 
-    def begin(
-        self, partition: Partition, probes: NDArray[np.float32], neighbours: int
-    ) -> Begun | None:
-        """Send searches for so many neighbours now; None if something has to be waited for first.
-
-        Whoever no longer waits for the replies has to cancel them.
-        """
-        self._last = partition, probes[:1]
-        plain = index_of(partition, probes.shape[1])
-        index = self._known_name(plain) if self._has_tag else None
-        if index is None or not self.indexes.is_known_ready(index):
-            return None
-        search = self._prepared(index, partition)
-        replies = self._link.begin([search.command(probe, neighbours) for probe in probes])
-        return None if replies is None else Begun(index, search, probes, replies)
-
-    def read(self, begun: Begun) -> list[list[Neighbour]] | None:
-        """Return live entries near each probe, best first; None if one has to look deeper.
-
-        Raises:
-            StoreError: the node did not answer.
-        """
-        replies = replies_in(begun.replies.result())
-        if any(is_useless(reply) for reply in replies):
-            self.indexes.lost(begun.index)
-            return [[] for _ in replies]
-        answers = [
-            begun.search.read(reply, probe)
-            for reply, probe in zip(replies, begun.probes, strict=True)
-        ]
-        if any(answer.is_blocked for answer in answers):
-            return None
-        return [answer.neighbours for answer in answers]
-
     async def find(
         self, partition: Partition, probes: NDArray[np.float32], depths: Sequence[int]
     ) -> list[list[Neighbour]]:
@@ -205,9 +167,6 @@ class NodeSearch:
                 self._choosing.add_done_callback(self._chosen)
             # All callers share it, and it outlives their deadlines.
             await asyncio.shield(self._choosing)
-        return self._known_name(plain)
-
-    def _known_name(self, plain: ProbeIndex) -> ProbeIndex:
         if not self.is_own:
             return plain
         named = self._names.get(plain)
@@ -275,12 +234,11 @@ class _ScriptedSearch(Search):
 
     def command(self, probe: NDArray[np.float32], neighbours: int) -> Command:
         """Return the command."""
-        asked = (self._index.name, self._query(neighbours), neighbours, as_sent(probe))
-        return ("EVAL", _SCRIPT, 0, *asked, self._index.field)
-
-    def _entries(self, reply: Any) -> Iterator[tuple[bytes, Sequence[Any] | None]]:
-        for name, fields in reply[1:]:
-            yield name, fields if any(fields) else None
+        search = list(super().command(probe, neighbours))
+        at = search.index("RETURN")
+        end = at + 2 + int(search[at + 1])
+        fields = search[at + 1 : end]
+        return ("EVAL", _SCRIPT, 0, *fields, *search[:at], "NOCONTENT", *search[end:])
 
 
 def _nothing(index: ProbeIndex) -> Command:

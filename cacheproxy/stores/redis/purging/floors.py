@@ -20,8 +20,7 @@ from redis import exceptions
 from cacheproxy.settings.sections import MOST_TTL_S
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import Scope
-from cacheproxy.stores.redis.connection import Command
-from cacheproxy.stores.redis.link import raise_error_in
+from cacheproxy.stores.redis.link import Command, raise_error_in
 from cacheproxy.stores.redis.purging.notices import Purged, publish, scope_name, scopes_of
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from msgspec import Meta
 from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry
 from cacheproxy.stores.purges import PurgeNote, Scope
-from cacheproxy.stores.redis.connection import Command
+from cacheproxy.stores.redis.link import Command
 
 CHANNEL = "cp:notices"
 

@@ -22,10 +22,9 @@ from cacheproxy.keys import hex_id
 from cacheproxy.stores.protocol import Entry, Progress
 from cacheproxy.stores.purges import PurgeNote, Purges, Scope
 from cacheproxy.stores.redis.cluster_link import ClusterLink
-from cacheproxy.stores.redis.connection import Command
 from cacheproxy.stores.redis.entries import entry_name, value_of
 from cacheproxy.stores.redis.index import NAMESPACE_FIELD
-from cacheproxy.stores.redis.link import Ask, RedisLink, raise_error_in
+from cacheproxy.stores.redis.link import Ask, Command, RedisLink, raise_error_in
 from cacheproxy.stores.redis.purging.floors import (
     FLOORS,
     GENERATION,
@@ -97,8 +96,6 @@ class RedisPurges:
 
     def forbid(self, key: bytes, namespace: bytes, tags: bytes | None, generation: int) -> bool:
         """Return whether a purge that is known names the entry with these fields."""
-        if not self._known.is_any:  # nearly always
-            return False
         purged_at = self._known.purged_at
         return any(purged_at(name) > generation for name in scopes_in(key, namespace, tags))
 
