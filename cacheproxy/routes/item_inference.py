@@ -201,6 +201,7 @@ class ItemInference(Generic[R]):
             partition=self.partition_of(state.namespace_id),
             probe=item.lookup.probe,
             tags=state.control.tags,
+            waits_for=item.looking,
         )
         if item.looking is None or item.looking.done():
             self._learn(item, inferred, state)

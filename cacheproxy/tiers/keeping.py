@@ -1,7 +1,8 @@
 """Write-back of a fresh result: into the hot tier at once, into the store in the background."""
 
+import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,13 @@ class Keeper(Generic[R]):
         partition: Partition,
         probe: NDArray[np.float32] | None,
         tags: tuple[str, ...],
+        waits_for: asyncio.Future[Any] | None = None,
     ) -> Entry:
         """Keep the record of a flight's result, and set it on the flight; return the store's entry.
 
-        `probe` is the float32 [d] unit vector to index the entry under, or None. An entry purged
-        since the flight began is not kept.
+        `probe` is the float32 [d] unit vector to index the entry under, or None; if it is still to
+        come, by `index`, the store gets the entry when `waits_for` is done. An entry purged since
+        the flight began is not kept.
         """
         self._hot.put(record, flight.since)
         flight.record = record
@@ -49,7 +52,7 @@ class Keeper(Generic[R]):
             probe=probe,
             generation=flight.generation,
         )
-        flight.is_stored = self._writeback.put(entry, flight.since)
+        flight.is_stored = self._writeback.put(entry, flight.since, waits_for)
         return entry
 
     def index(self, entry: Entry, probe: NDArray[np.float32], since: int) -> None:

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.concurrency.breaker import BreakerPolicy
@@ -47,11 +47,24 @@ _OF_THE_ENTRY: tuple[StoreErrorKind, ...] = ("invalid", "other")
 
 
 class _Pending(NamedTuple):
-    """An entry, the moment (`Purges`) at which the work for it began, and for whom that was."""
+    """An entry that is to be written.
+
+    Attributes:
+        entry: as it is to be stored.
+        since: the moment (`Purges`) at which the work for it began.
+        owner: for whom that was.
+        waits_for: what has to be done before it is written, or None.
+    """
 
     entry: Entry
     since: int
     owner: str
+    waits_for: asyncio.Future[Any] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self.waits_for is None or self.waits_for.done()
 
 
 class WriteBack:
@@ -103,9 +116,10 @@ class WriteBack:
             )
             self._drop(list(self._pending.values()), "shutdown")
 
-    def put(self, entry: Entry, since: int) -> bool:
+    def put(self, entry: Entry, since: int, waits_for: asyncio.Future[Any] | None = None) -> bool:
         """Queue an entry; return whether there was room for it.
 
+        It is written once `waits_for` is done, which may put it again in another form.
         `since` is the moment at which the work that made it began: the entry is not read here once
         it is purged, and the store decides whether it is written.
         """
@@ -118,9 +132,11 @@ class WriteBack:
             # Its work began before a purge: it must not replace an entry from after the purge.
             self._dropped.labels("purged").inc()
             return True
-        self._pending[entry.key] = _Pending(entry, since, owner)
+        self._pending[entry.key] = _Pending(entry, since, owner, waits_for)
         self._idle.clear()
         self._arrived.set()
+        if waits_for is not None:
+            waits_for.add_done_callback(lambda _: self._arrived.set())
         return True
 
     def get(self, key: bytes) -> bytes | None:
@@ -150,11 +166,14 @@ class WriteBack:
                 return
 
     async def _is_needed(self) -> bool:
-        """Wait for an entry to write; return False when the queue is empty and stopping."""
-        while not self._pending:
-            self._idle.set()
-            if self._stopping.is_set():
-                return False
+        """Wait for an entry that is ready; return False when the queue is empty and stopping."""
+        while not (self._stopping.is_set() and self._pending):
+            if any(pending.is_ready for pending in self._pending.values()):
+                return True
+            if not self._pending:
+                self._idle.set()
+                if self._stopping.is_set():
+                    return False
             self._arrived.clear()
             await self._arrived.wait()
         return True
@@ -169,7 +188,10 @@ class WriteBack:
         now = self._now()
         batch: list[_Pending] = []
         expired: list[_Pending] = []
+        is_last = self._stopping.is_set()
         for pending in self._pending.values():
+            if not (pending.is_ready or is_last):
+                continue
             (batch if pending.entry.expires_at > now else expired).append(pending)
             if len(batch) == self._write_entries:
                 break

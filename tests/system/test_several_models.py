@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import openai
 import pytest
+from asking import wait_until
 from server_process import Server
 
 from cacheproxy.inference.session import OnnxEncoder
@@ -85,6 +86,7 @@ def test_a_model_that_is_not_served_is_told_which_are(embed):
 def test_purging_a_text_purges_it_for_all_models(both, embed):
     for name in (LARGE, SMALL):
         embed(name, "purge me")
+    wait_until(lambda: both.metric("writeback_queue_entries") == 0)
 
     order = {"tenant": "default", "namespace": "default", "text": "purge me"}
 

@@ -1,5 +1,6 @@
 import asyncio
 
+import numpy as np
 import pytest
 from faulty import FaultyStore
 
@@ -265,3 +266,41 @@ async def test_what_is_purged_is_not_read_on_its_way_into_the_store(store, metri
 
     writeback.put(entry(b"k", b"new")._replace(generation=1), store.purges.moment)
     assert writeback.get(b"k") == b"new"
+
+
+async def test_an_entry_whose_probe_is_still_to_come_is_read_at_once_and_written_once(
+    store, metrics, make
+):
+    sizes = []
+    write = store.put_many
+
+    async def put_many(entries):
+        sizes.append(len(entries))
+        return await write(entries)
+
+    store.put_many = put_many
+    writeback = make()
+    writeback.start()
+    comes = asyncio.get_running_loop().create_future()
+    probe = np.ones(4, np.float32)
+    comes.add_done_callback(lambda _: writeback.put(entry(b"k")._replace(probe=probe), 0))
+    writeback.put(entry(b"k"), 0, comes)
+    writeback.put(entry(b"other"), 0)
+    await until(lambda: b"other" in store.written)
+    await asyncio.sleep(0.05)
+
+    assert writeback.get(b"k") is not None
+    assert b"k" not in store.written
+    comes.set_result(None)
+    await until(lambda: b"k" in store.written)
+    assert store.written[b"k"].probe is probe
+    await writeback.stop(timeout_s=30)
+    assert sizes == [1, 1]
+
+
+async def test_at_shutdown_nothing_is_waited_for(store, make):
+    writeback = make()
+    writeback.start()
+    writeback.put(entry(b"k"), 0, asyncio.get_running_loop().create_future())
+    await writeback.stop(timeout_s=30)
+    assert list(store.written) == [b"k"]

@@ -12,6 +12,7 @@ from cacheproxy.api.connection import ClientGone
 from cacheproxy.api.repeated.at_once import AtOnce, WholeAnswer
 from cacheproxy.api.request.body import read_body
 from cacheproxy.errors import ApiError
+from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.connection import HttpConnection
 from cacheproxy.settings.limits import LimitSettings
 from cacheproxy.telemetry.journal import Journal
@@ -109,7 +110,12 @@ _AT_ONCE.add("/", _Short())
 _LOOP = asyncio.new_event_loop()
 _CONFIG = uvicorn.Config(_application, interface="asgi3", lifespan="off", log_config=None)
 _CONFIG.http_protocol_class = functools.partial(  # type: ignore[assignment]
-    HttpConnection, limits=_LIMITS, shed=_METRICS.shed, at_once=_AT_ONCE
+    HttpConnection,
+    limits=_LIMITS,
+    shed=_METRICS.shed,
+    at_once=_AT_ONCE,
+    turns=LoopTurns(),
+    owner_of=lambda headers: "",
 )
 _CONFIG.loaded = True
 _CONFIG.loaded_app = _application
