@@ -76,8 +76,8 @@ class AtOnce:
         self, url: bytes, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> WholeAnswer | None:
         """Answer a `POST` request of HTTP/1.1; None if that takes more."""
-        endpoint = self._endpoints[url]
-        if not endpoint.knows(body):
+        endpoint = self._endpoints.get(url)  # None: the server has begun to leave
+        if endpoint is None or not endpoint.knows(body):
             return None
         headers = dict(raw_headers)
         if len(headers) != len(raw_headers) or b"host" not in headers:
