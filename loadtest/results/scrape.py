@@ -3,8 +3,10 @@
 import math
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +18,9 @@ _TIMEOUT_S = 30.0
 _EVERY_S = 1.0
 _REPORTS_EVERY_S = 1.5
 _MOST_READINGS = 10
+_AGAIN_S = 0.5
+_MOST_ATTEMPTS = 20
+_UNAVAILABLE = 503
 _COUNTED = ("cacheproxy_requests_total", "cacheproxy_lookups_total")
 
 _OWN = "cacheproxy_build_info"
@@ -26,6 +31,10 @@ _ERROR_BOUND = "cacheproxy_semantic_error_upper_bound"
 
 class NoMetrics(CacheproxyError):
     """The server has no metrics, or those of another product."""
+
+
+class NoMetricsNow(NoMetrics):
+    """The server has none at the moment, and says so (503)."""
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -81,6 +90,9 @@ def scrape(root: str, only: tuple[str, ...] = ()) -> Metrics:
         if only:
             text = "".join(line for line in text.splitlines(True) if line.startswith((*only, _OWN)))
         families = list(text_string_to_metric_families(text))
+    except urllib.error.HTTPError as error:
+        kind = NoMetricsNow if error.code == _UNAVAILABLE else NoMetrics
+        raise kind(f"{root}/metrics: {error}") from None
     except (OSError, ValueError) as error:
         raise NoMetrics(f"{root}/metrics: {error}") from None
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
@@ -96,20 +108,30 @@ def settled_scrape(root: str) -> Metrics:
     """Return the metrics of a server that has nothing to do, once they are complete.
 
     With several workers, one that is slow to report counts with what it knew a second ago. So they
-    are read until nothing is counted any more.
+    are read until nothing is counted any more. A server that has no metrics at the moment, because
+    its workers do not report in time, say, is asked again for ten seconds: a run may have lasted an
+    hour by then.
 
     Raises:
         NoMetrics: as `scrape` does.
     """
-    found = scrape(root)
+    found = _patient_scrape(root)
     for _ in range(_MOST_READINGS):
         if found.value("cacheproxy_workers") < 2:
             break
         time.sleep(_REPORTS_EVERY_S)
-        before, found = found, scrape(root)
+        before, found = found, _patient_scrape(root)
         if all(before.value(name) == found.value(name) for name in _COUNTED):
             break
     return found
+
+
+def _patient_scrape(root: str) -> Metrics:
+    for _ in range(_MOST_ATTEMPTS - 1):
+        with suppress(NoMetricsNow):
+            return scrape(root)
+        time.sleep(_AGAIN_S)
+    return scrape(root)
 
 
 @dataclass
@@ -135,6 +157,10 @@ class Watch:
             try:
                 # All of it would take a core a tenth of a second, which the server then lacks.
                 found = scrape(self.root, (_MEMORY, _QUEUE, _ERROR_BOUND))
+            except NoMetricsNow:
+                if self._over.wait(_AGAIN_S):
+                    return
+                continue
             except NoMetrics:
                 return
             self.moments.append(
