@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from asking import MODEL
+from asking import MODEL, wait_until
 from load_command import loadtest
 from reranking import NAME, home_with_reranker, load_reranker
 from server_process import Server
@@ -277,6 +277,8 @@ def test_scores_are_purged_by_tag_and_by_their_pair(server):
     texts = documents(3, "purge")
     ask(server, documents=texts, headers={"x-cacheproxy-tags": "docs"})
     ask(server, documents=texts[:1], headers={"cache-control": "no-cache"})
+    # Until it is stored, the entry in its place is the one with the tag.
+    wait_until(lambda: server.metric("writeback_queue_entries") == 0)
     space = {"tenant": "default", "namespace": "default"}
 
     assert server.admin.post("/admin/purge", json={**space, "tag": "docs"}).status_code == 200
