@@ -134,7 +134,7 @@ class Callers:
             Overloaded: its tenant has made too many requests.
         """
         caller = self._recognise(headers)
-        if self.keys.is_needed and self.keys.has_several_tenants:
+        if self._tenants_share:
             work_for(caller.owner)
         if caller.meter is not None:
             caller.meter.request(self._monotonic())
@@ -150,17 +150,19 @@ class Callers:
 
     def _recognise(self, headers: Mapping[bytes, bytes]) -> Caller:
         raw = headers.get(b"x-cacheproxy-namespace")
-        if not self.keys.is_needed:
-            return self._anybody.remembered.get(raw) or self._make(self._anybody, raw)
-        grant = self._grant(headers)
+        grant = self._grant(headers) if self.keys.is_needed else self._anybody
         caller: Caller = grant.remembered.get(raw) or self._make(grant, raw)
-        if self.keys.has_several_tenants:
+        if self._tenants_share:
             self._seen(caller.owner)
         return caller
 
+    @property
+    def _tenants_share(self) -> bool:
+        return self.keys.is_needed and self.keys.has_several_tenants
+
     def owner_of(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return for whom a request works; `NOBODY` if tenants do not share or it has no key."""
-        if not (self.keys.is_needed and self.keys.has_several_tenants):
+        if not self._tenants_share:
             return NOBODY
         try:
             return self._recognise(dict(headers)).owner

@@ -81,12 +81,14 @@ class LoopTurns:
         """Begin a round with what waits."""
         self._is_asked = False
         self._spent_s = 0.0
-        while self._waiting and self._spent_s < _ROUND_S:
-            owner, go_on = self._waiting.pop()
-            before_s, began = self._spent_s, self._clock()
-            go_on()
-            self._ended_at = ended = self._clock()
-            self._spent_s += ended - began
-            self._waiting.charge(owner, self._spent_s - before_s)
-        if self._waiting:
-            self._ask()
+        try:
+            while self._waiting and self._spent_s < _ROUND_S:
+                owner, go_on = self._waiting.pop()
+                before_s, began = self._spent_s, self._clock()
+                go_on()
+                self._ended_at = ended = self._clock()
+                self._spent_s += ended - began
+                self._waiting.charge(owner, self._spent_s - before_s)
+        finally:
+            if self._waiting:  # one that fails keeps nobody else from its turn
+                self._ask()

@@ -15,31 +15,27 @@ class Here:
         self._seats = seats
         self._owner = owner
         self.sitting = 0
-        self.leave = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
 
     async def come(self, requests: int) -> None:
         for _ in range(requests):
             self._seats.note(self._owner)
             self.tasks.append(asyncio.create_task(self._ask()))
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await all_go_on()
 
     async def _ask(self) -> None:
         work_for(self._owner)
         async with self._seats:
             self.sitting += 1
             try:
-                await self.leave.wait()
+                await asyncio.Event().wait()
             finally:
                 self.sitting -= 1
 
-    async def one_leaves(self) -> None:
-        self.leave.set()
+
+async def all_go_on() -> None:
+    for _ in range(5):
         await asyncio.sleep(0)
-        self.leave.clear()
-        for _ in range(5):
-            await asyncio.sleep(0)
 
 
 class Clock:
@@ -89,8 +85,7 @@ async def test_those_who_wait_follow_those_who_leave(seats):
     await quiet.come(1)
     await flooding.come(3)
     flooding.tasks[0].cancel()
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await all_go_on()
     assert flooding.sitting == 2
     assert not flooding.tasks[2].done()
     await end(quiet, flooding)
@@ -102,8 +97,7 @@ async def test_once_the_company_has_gone_all_may_sit(seats, clock):
     await flooding.come(10)
     clock.now += 2
     flooding.tasks[0].cancel()
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await all_go_on()
     assert flooding.sitting == 9
     await end(quiet, flooding)
 
@@ -130,7 +124,6 @@ async def test_who_gives_up_when_its_turn_has_just_come_passes_it_on(seats):
     flooding.tasks[0].cancel()
     await asyncio.sleep(0)
     flooding.tasks[2].cancel()  # it has got the place, and has not gone on yet
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await all_go_on()
     assert flooding.sitting == 2
     await end(quiet, flooding)

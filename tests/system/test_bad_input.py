@@ -22,6 +22,7 @@ CASES = {
     "broken JSON": (b'{"input": ', 400, "not valid JSON"),
     "trailing characters": (body() + b"x", 400, "not valid JSON"),
     "not an object": (b'["x"]', 400, "object"),
+    "half a million nested brackets": (b"[" * 500_000, 413, "elements"),
     "two hundred thousand nested brackets": (DEEP, 400, "object"),
     "nested brackets in the input": (b'{"input":' + DEEP, 400, "input"),
     "nested brackets in an unknown field": (b'{"model":"m","x":' + DEEP, 400, "nested"),
