@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from cacheproxy.fairness.owner import current_owner
 from cacheproxy.inference.admission import Admission
 from cacheproxy.inference.queue import Ids, QueuedText, Reservation, Taken, TextQueue, Vector
 from cacheproxy.inference.spread import Spread
-from cacheproxy.inference.threads import InferenceThreads
+from cacheproxy.inference.threads import HandOver, InferenceThreads
 from cacheproxy.records import is_usable
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -183,8 +184,8 @@ class Batcher:
         self._admission.settle(self._queue.is_waiting)
         return self._queue.take(now)
 
-    def run(self, taken: Taken) -> None:
-        """Infer a group; its vectors are delivered on the event loop that waits for them."""
+    def run(self, taken: Taken) -> HandOver:
+        """Infer a group; its vectors are handed over to the event loop that waits for them."""
         done = _Done()
         for text in taken.expired:
             error = Unavailable("the text waited too long for inference", retry_after_s=1)
@@ -195,8 +196,7 @@ class Batcher:
             now = time.monotonic()
             done.waits_s = [now - text.enqueued_at for text in taken.group]
             done.outcomes += zip(taken.group, self._run_group(taken, done), strict=True)
-        if done.outcomes:
-            self._hand_over(done)
+        return partial(self._hand_over, done)
 
     def _run_group(self, taken: Taken, done: _Done) -> list[Vector | ApiError]:
         """Run a group on one core, or on all if no other group needs them and that is faster."""
@@ -242,6 +242,8 @@ class Batcher:
         return InferenceFailed(message, code="inference_failed")
 
     def _hand_over(self, done: _Done) -> None:
+        if not done.outcomes:
+            return
         try:
             loop = done.outcomes[0][0].future.get_loop()
             loop.call_soon_threadsafe(self._deliver, done)

@@ -18,8 +18,11 @@ from cacheproxy.concurrency.time_slices import be_swift, step_back
 from cacheproxy.inference.queue import Taken
 from cacheproxy.inference.shares import Shares
 
-_Take = Callable[[int | None], tuple[int, Taken] | None]
+_Take = Callable[[], tuple[int, Taken] | None]
 """Waits for the next group, as `InferenceThreads._take`."""
+
+HandOver = Callable[[], None]
+"""Hands the outcomes of a group over to those who wait for them."""
 
 
 class Lane(Protocol):
@@ -40,8 +43,8 @@ class Lane(Protocol):
     def share(self, now: float) -> None:
         """Learn that another model has work, too."""
 
-    def run(self, taken: Taken) -> None:
-        """Infer a group, without the lock, and hand over what became of it."""
+    def run(self, taken: Taken) -> HandOver:
+        """Infer a group, without the lock."""
 
 
 class InferenceThreads:
@@ -72,9 +75,9 @@ class InferenceThreads:
     def start(self) -> None:
         """Start the threads."""
         for number in range(self.count):
-            self._make(f"inference-{number}", step_back, self._take)
+            self._make(f"inference-{number}", step_back, self._take, counts=1)
         for number in range(len(self._lanes) - 1):
-            self._make(f"express-{number}", be_swift, self._take_express)
+            self._make(f"express-{number}", be_swift, self._take_express, counts=0)
         for thread in self._threads:
             thread.start()
 
@@ -111,30 +114,30 @@ class InferenceThreads:
         elif not own:
             self._express.notify()
 
-    def _make(self, name: str, begin: Callable[[], None], take: _Take) -> None:
-        work = threading.Thread(target=self._work, args=(begin, take), name=name, daemon=True)
-        self._threads.append(work)
+    def _make(self, name: str, begin: Callable[[], None], take: _Take, *, counts: int) -> None:
+        args = begin, take, counts
+        self._threads.append(threading.Thread(target=self._work, args=args, name=name, daemon=True))
 
     def _notify_all(self) -> None:
         self.lock.notify_all()
         self._express.notify_all()
 
-    def _work(self, begin: Callable[[], None], take: _Take) -> None:
+    def _work(self, begin: Callable[[], None], take: _Take, counts: int) -> None:
         begin()
-        last: int | None = None
-        while (found := take(last)) is not None:
-            last, taken = found
-            self._lanes[last].run(taken)
+        while (found := take()) is not None:
+            number, taken = found
+            hand_over = self._lanes[number].run(taken)
+            # The thread counts as idle before the outcomes are there: who waited for them may ask
+            # again at once, and the next text is alone then. With the order reversed, 8 % of the
+            # texts of a client that asks one by one were not, and 40 % on a busy machine.
+            with self.lock:
+                self._running[number] -= 1
+                self._busy -= counts
+            hand_over()
 
-    def _take(self, last: int | None) -> tuple[int, Taken] | None:
-        """Wait for the next group; return it and its lane's number, or None at the end.
-
-        `last` is the lane whose group this thread has just run.
-        """
+    def _take(self) -> tuple[int, Taken] | None:
+        """Wait for the next group; return it and its lane's number, or None at the end."""
         with self.lock:
-            if last is not None:
-                self._running[last] -= 1
-                self._busy -= 1
             while not (waiting := self._settle()):
                 if self.is_stopping:
                     self._notify_all()
@@ -146,11 +149,9 @@ class InferenceThreads:
                 self._express.notify()
             return found
 
-    def _take_express(self, last: int | None) -> tuple[int, Taken] | None:
+    def _take_express(self) -> tuple[int, Taken] | None:
         """Do the same for a lane that has its turn while all other threads run other lanes."""
         with self.lock:
-            if last is not None:
-                self._running[last] -= 1
             while (number := self._next_beyond()) is None:
                 if self.is_stopping and not self._waiting():
                     self._notify_all()

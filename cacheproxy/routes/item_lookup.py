@@ -7,6 +7,7 @@ delayed: on an idle server a miss took 4.1 ms, of which the lookup was 1.6.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from cacheproxy.inference.engine import Engine
@@ -75,6 +76,8 @@ class ItemLookup(Generic[R]):
     async def _look_beside(
         self, semantic: SemanticTier[R], items: list[Item[R]], state: ItemsState[R]
     ) -> None:
+        # The client does not wait for these stages, so they are none of its `Server-Timing`.
+        state = replace(state, stages_s=dict(state.stages_s))
         await self._look_up(semantic, items, state)
         for item in items:
             # The tier may have opened meanwhile; the item is inferred nevertheless.

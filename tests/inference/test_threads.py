@@ -9,6 +9,7 @@ import pytest
 from cacheproxy.errors import Overloaded
 from cacheproxy.inference.batcher import Batcher
 from cacheproxy.inference.queue import TextQueue
+from cacheproxy.inference.spread import Spread
 from cacheproxy.inference.threads import InferenceThreads
 from cacheproxy.telemetry.metrics import Metrics
 
@@ -183,8 +184,19 @@ async def test_a_group_is_alone_only_while_no_other_runs_or_waits(models):
     await asyncio.gather(*texts)
     both.alone.clear()
 
-    async with asyncio.timeout(30):
-        while not both.alone:  # a thread that has delivered may not be back yet
-            await asyncio.gather(*small.submit([[1] * 4]))
-
+    for _ in range(2):  # the first groups of one length take turns: this one on one core,
+        await asyncio.gather(*small.submit([[1] * 4]))  # and this on all
     assert both.alone == [4]
+
+
+async def test_each_of_texts_that_are_asked_one_by_one_is_alone(models, monkeypatch):
+    monkeypatch.setattr(Spread, "is_worth_it", lambda spread, tokens: True)
+    one = models(3)
+    model = one.add("model")
+    one.gates["model"].set()
+    one.threads.start()
+
+    for _ in range(500):
+        await asyncio.gather(*model.submit([[1]]))
+
+    assert len(one.alone) == 500

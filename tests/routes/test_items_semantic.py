@@ -163,6 +163,21 @@ async def test_what_is_looked_up_beside_inference_is_indexed_all_the_same(start)
     await until(is_indexed)
 
 
+async def test_what_a_request_does_not_wait_for_is_none_of_its_stages(start):
+    harness = start(controller=ClosedController())
+    await with_a_neighbour(harness)
+    infer = harness.route._inference.infer
+
+    async def late(items, *arguments):
+        await items[0].looking
+        return await infer(items, *arguments)
+
+    harness.route._inference.infer = late
+    answer = await harness.embed("a b c e")
+
+    assert [*answer.stages_s] == ["tokenize", "exact", "inference"]
+
+
 async def test_what_opens_during_a_lookup_beside_inference_is_not_taken_for_a_hit(start):
     controller = ClosedController()
     harness = start(controller=controller)
