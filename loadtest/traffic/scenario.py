@@ -5,7 +5,7 @@ makes the same requests. The command line says where they go.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -118,7 +118,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: shown in the report.
         seconds: how long requests are sent.
-        streams: what is sent.
+        streams: what is sent; without any, what is sent in the phase before.
         settle_s: seconds at the start that the figures leave out (plots, the truth check and the
             list of failures include them).
         restart: whether the server that `--serve` started is restarted first.
@@ -131,7 +131,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     seconds: float
-    streams: tuple[Stream, ...]
+    streams: tuple[Stream, ...] = ()
     settle_s: float = 0.0
     restart: bool = False
     finds_capacity: bool = False
@@ -210,7 +210,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the smallest form of this scenario, which only shows that everything works.
 
         Phases of a second, a tenth of the rates, few known texts, small batches, and of the faults
-        those that are soon over. There are no promises, because the figures mean nothing.
+        those that are soon over, each once. There are no promises, because the figures mean
+        nothing.
         """
 
         def reduce(stream: Stream) -> Stream:
@@ -221,7 +222,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 batch=min(stream.batch, _SMOKE_BATCH),
             )
 
-        phases = [one for one in self.phases if one.fault in (None, *_SMOKE_FAULTS)]
+        last = {one.fault: one for one in self.phases if one.fault in _SMOKE_FAULTS}
+        phases = [one for one in self.phases if one.fault is None or one is last.get(one.fault)]
         short = msgspec.structs.replace(self, phases=tuple(phases))
         return msgspec.structs.replace(
             short.with_seconds(_SMOKE_PHASE_S)._with_streams(reduce),
@@ -260,12 +262,24 @@ def load_scenario(name: str) -> Scenario:
         raise ConfigError(f"there is no scenario {name}; there are {known}") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    scenario = msgspec.structs.replace(scenario, phases=_all_with_streams(scenario.phases))
     _check(scenario, path)
     return scenario
 
 
+def _all_with_streams(phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """Return the phases; those without streams have those of the phase before."""
+    found: list[Phase] = []
+    for phase in phases:
+        streams = phase.streams or (found[-1].streams if found else ())
+        found.append(msgspec.structs.replace(phase, streams=streams))
+    return tuple(found)
+
+
 def _check(scenario: Scenario, path: Path) -> None:
     for phase in scenario.phases:
+        if not phase.streams:
+            raise ConfigError(f"{path}: {phase.name}: the first phase has no streams")
         if not 0 <= phase.settle_s < phase.seconds:
             raise ConfigError(f"{path}: {phase.name}: settle_s must be less than seconds")
         for stream in phase.streams:

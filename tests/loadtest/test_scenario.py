@@ -1,10 +1,20 @@
 """Scenarios: those that ship are sound, and mistakes in others are told."""
 
+from typing import get_args
+
 import pytest
 
 from cacheproxy.errors import ConfigError
 from loadtest.traffic.plan import Planner
-from loadtest.traffic.scenario import KINDS, Mix, Phase, Stream, load_scenario, scenario_names
+from loadtest.traffic.scenario import (
+    KINDS,
+    Fault,
+    Mix,
+    Phase,
+    Stream,
+    load_scenario,
+    scenario_names,
+)
 from loadtest.traffic.target import Target
 from loadtest.traffic.texts import TextSource
 
@@ -58,6 +68,34 @@ def test_a_repeated_session_is_the_same_to_the_byte():
     assert set(repeats) <= set(firsts)
     assert len(sessions) == len(plan.times)
     assert plan.pauses_s.mean() == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_phase_without_streams_has_those_of_the_phase_before(tmp_path):
+    path = tmp_path / "mine.toml"
+    stream = '[[phases.streams]]\nname = "{}"\nper_s = 1\n'
+    phase = '[[phases]]\nname = "{}"\nseconds = 1\n'
+    parts = [phase.format("a"), stream.format("s"), phase.format("b"), phase.format("c")]
+    path.write_text('about = "x"\n' + "".join([*parts, stream.format("t"), phase.format("d")]))
+
+    phases = load_scenario(str(path)).phases
+    assert [[one.name for one in phase.streams] for phase in phases] == [["s"], ["s"], ["t"], ["t"]]
+    path.write_text('about = "x"\n' + phase.format("a"))
+    with pytest.raises(ConfigError, match="a: the first phase has no streams"):
+        load_scenario(str(path))
+
+
+def test_each_fault_of_a_soak_comes_once_before_the_slopes_begin_and_once_after():
+    phases = load_scenario("soak").phases
+    seconds, before, after = 0.0, [], []
+    for phase in phases:
+        early = seconds < 0.2 * sum(one.seconds for one in phases)
+        (before if early else after).append(phase.fault)
+        seconds += phase.seconds
+
+    assert set(before) == set(after) == {None, *get_args(Fault)}
+    assert len(set(before)) == len(before)
+    smoke = [one.fault for one in load_scenario("soak").as_smoke_test().phases if one.fault]
+    assert len(set(smoke)) == len(smoke) > 0
 
 
 @pytest.mark.parametrize(
