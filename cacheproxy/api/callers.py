@@ -160,6 +160,10 @@ class Callers:
     def _tenants_share(self) -> bool:
         return self.keys.is_needed and self.keys.has_several_tenants
 
+    def owner_for(self, caller: Caller) -> str:
+        """Return for whom a caller's requests work; `NOBODY` if tenants do not share."""
+        return caller.owner if self._tenants_share else NOBODY
+
     def owner_of(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """Return for whom a request works; `NOBODY` if tenants do not share or it has no key."""
         if not self._tenants_share:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -17,7 +18,7 @@ from cacheproxy.api.connection import ClientGone, Watch, Watched
 from cacheproxy.api.control import parse_control
 from cacheproxy.api.litellm_control import merge_control, merge_namespace, read_cache_field
 from cacheproxy.api.presentation import Headers, hit_headers, timing_of
-from cacheproxy.api.repeated.at_once import WholeAnswer, repeat_of
+from cacheproxy.api.repeated.at_once import EARLIER, Earlier, Later, WholeAnswer, repeat_of
 from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.report import entry_id
 from cacheproxy.api.request.body import read_body
@@ -117,7 +118,8 @@ class CompletionsEndpoint:
                     headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
                 )
                 exchange.body_has_come()
-                started = time.perf_counter()
+                earlier: Earlier | None = scope.get(EARLIER)
+                started = visit.started if earlier else time.perf_counter()
                 if self._recorder is not None:
                     self._recorder.put(self._dialect.name, namespace.id, body)
                 repeated: Repeated[CompletionRecord] | None = None
@@ -127,12 +129,9 @@ class CompletionsEndpoint:
                     if cached := self._from_hot(repeat):
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
-                    repeated = await self._route.repeated.from_exact(
-                        namespace.id, repeat.key, self._answering(repeat)
-                    )
-                    if repeated.is_hit and repeated.found is not None:
-                        record, entry = repeated.found
-                        cached = Cached(record, "exact", entry, repeated.stages_s)
+                    repeated = earlier.repeated if earlier else None
+                    repeated = repeated or await self._exact(visit, repeat)
+                    if cached := _cached(repeated):
                         await self._send_cached(visit, cached, repeat.form, started, send)
                         return
                 exchange.take_parsed(body)
@@ -151,24 +150,34 @@ class CompletionsEndpoint:
         """Forget which model answered which request."""
         self._repeats = Repeats[_Repeat](most_bytes=_REPEAT_BYTES)
 
-    @property
-    def has_hot(self) -> bool:
-        """Whether there is a hot tier."""
-        return self._route.repeated.has_hot
-
     def knows(self, body: bytes) -> bool:
         """Return whether the body came before, in any namespace."""
         return self._repeats.knows(body)
 
-    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
-        """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
+    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | Later | None:
+        """Answer a byte-equal repeat, or have its entry looked up; None if it is not one."""
         repeat = repeat_of(visit, body, self._callers, self._repeats)
-        if repeat is None or (cached := self._from_hot(repeat)) is None:
+        if repeat is None:
             return None
+        if cached := self._from_hot(repeat):
+            return self._whole(visit, body, repeat, cached)
+        return partial(self._look_up, visit, body, repeat)
+
+    async def _look_up(self, visit: Visit, body: bytes, repeat: _Repeat) -> WholeAnswer | Earlier:
+        repeated = await self._exact(visit, repeat)
+        if cached := _cached(repeated):
+            return self._whole(visit, body, repeat, cached)
+        return Earlier(visit, repeated)
+
+    def _whole(self, visit: Visit, body: bytes, repeat: _Repeat, cached: Cached) -> WholeAnswer:
         visit.route, visit.variant = self._dialect.name, repeat.variant
         if self._recorder is not None:
             self._recorder.put(self._dialect.name, visit.namespace_id, body)
         return self._answer_cached(visit, cached, repeat.form, visit.started)
+
+    async def _exact(self, visit: Visit, repeat: _Repeat) -> Repeated[CompletionRecord]:
+        answering = self._answering(repeat)
+        return await self._route.repeated.from_exact(visit.namespace_id, repeat.key, answering)
 
     def _from_hot(self, repeat: _Repeat) -> Cached | None:
         entry = self._route.repeated.from_hot(repeat.key, self._answering(repeat))
@@ -306,6 +315,13 @@ class CompletionsEndpoint:
         self._durations[outcome].observe(total_s, visit.sampled_trace)
         if visit.variant is not None:
             visit.variant.answered(status, outcome, total_s)
+
+
+def _cached(repeated: Repeated[CompletionRecord]) -> Cached | None:
+    if not repeated.is_hit or repeated.found is None:
+        return None
+    record, entry = repeated.found
+    return Cached(record, "exact", entry, repeated.stages_s)
 
 
 def _form_of(request: CompletionRequest) -> str:

@@ -9,7 +9,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cacheproxy.api.connection import CLIENT_GONE, ClientGone
-from cacheproxy.api.repeated.at_once import AnswersAtOnce, AtOnce
+from cacheproxy.api.repeated.at_once import EARLIER, AnswersAtOnce, AtOnce
 from cacheproxy.api.request.header_fields import combined
 from cacheproxy.api.response import send_error
 from cacheproxy.errors import ApiError, BadRequest, without_frames
@@ -48,7 +48,7 @@ class Edge:
         self._closes = False
         self.at_once = AtOnce(journal)
         for path, app in self._posts.items():
-            if check is None and isinstance(app, AnswersAtOnce) and app.has_hot:
+            if check is None and isinstance(app, AnswersAtOnce):
                 self.at_once.add(path, app)
 
     def close_connections(self) -> None:
@@ -63,6 +63,9 @@ class Edge:
         app = self._posts.get(scope["path"]) if scope["method"] == "POST" else None
         headers = dict(scope["headers"])
         visit = scope[VISIT] = self._journal.open(headers, is_traced=app is not None)
+        if EARLIER in scope:
+            opened: Visit = scope[EARLIER].visit
+            visit.started, visit.stages = opened.started, opened.stages
         answer = _Answer(send, visit, self._closes)
         # Most answers need no extra headers, and endpoints record their status. Passing
         # `send` unwrapped saves 1 % of a hot hit.

@@ -6,6 +6,7 @@ names the tier that it came from.
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Generic, NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -24,7 +25,7 @@ from cacheproxy.api.presentation import (
     outcome_of,
     timing_of,
 )
-from cacheproxy.api.repeated.at_once import WholeAnswer, repeat_of
+from cacheproxy.api.repeated.at_once import EARLIER, Earlier, Later, WholeAnswer, repeat_of
 from cacheproxy.api.repeated.repeats import Repeats
 from cacheproxy.api.request.body import read_body
 from cacheproxy.api.response import JSON, send_json, status_of
@@ -123,21 +124,28 @@ class ItemsEndpoint(Generic[A, R]):
         """Forget which model answered which request."""
         self._repeats = Repeats[_Repeat[R]]()
 
-    @property
-    def has_hot(self) -> bool:
-        """Whether any of the models has a hot tier."""
-        return any(route.repeated.has_hot for route in self._routes.values())
-
     def knows(self, body: bytes) -> bool:
         """Return whether the body came before, in any namespace."""
         return self._repeats.knows(body)
 
-    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | None:
-        """Answer a byte-equal repeat from the hot tier; None if it takes more than that."""
+    def at_once(self, visit: Visit, body: bytes) -> WholeAnswer | Later | None:
+        """Answer a byte-equal repeat, or have its entry looked up; None if it is not one."""
         repeat = repeat_of(visit, body, self._callers, self._repeats)
-        answer = repeat and self._from_hot(visit, repeat, visit.started)
-        if answer is None:
+        if repeat is None:
             return None
+        if answer := self._from_hot(visit, repeat, visit.started):
+            return self._whole(visit, body, answer)
+        return partial(self._look_up, visit, body, repeat)
+
+    async def _look_up(
+        self, visit: Visit, body: bytes, repeat: _Repeat[R]
+    ) -> WholeAnswer | Earlier:
+        repeated = await self._exact(visit, repeat)
+        if answer := self._from_exact(visit, repeat, repeated, visit.started):
+            return self._whole(visit, body, answer)
+        return Earlier(visit, repeated)
+
+    def _whole(self, visit: Visit, body: bytes, answer: tuple[bytes, Headers]) -> WholeAnswer:
         visit.route = self._name
         if self._recorder is not None:
             self._recorder.put(self._name, visit.namespace_id, body)
@@ -158,7 +166,8 @@ class ItemsEndpoint(Generic[A, R]):
                 headers, receive, max_bytes=self._max_body_bytes, reserve=exchange.take
             )
             exchange.body_has_come()
-            started = time.perf_counter()
+            earlier: Earlier | None = scope.get(EARLIER)
+            started = visit.started if earlier else time.perf_counter()
             if self._recorder is not None:
                 self._recorder.put(self._name, namespace.id, body)
             repeated: Repeated[R] | None = None
@@ -166,11 +175,10 @@ class ItemsEndpoint(Generic[A, R]):
             if control is DEFAULT_CONTROL and (repeat := repeats.get(namespace.id, body)):
                 if hot := self._from_hot(visit, repeat, started):
                     return hot
-                route = self._routes[repeat.model]
-                repeated = await route.repeated.from_exact(namespace.id, repeat.key)
-                if repeated.is_hit and repeated.found is not None:
-                    served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
-                    return self._answer_again(visit, repeat, served, repeated.stages_s, started)
+                repeated = earlier.repeated if earlier else None
+                repeated = repeated or await self._exact(visit, repeat)
+                if hit := self._from_exact(visit, repeat, repeated, started):
+                    return hit
             exchange.take_parsed(body)
             asked = self._dialect.parse(body)
             route = self._route_of(asked.model)
@@ -202,6 +210,18 @@ class ItemsEndpoint(Generic[A, R]):
         if entry is None:
             return None
         return self._answer_again(visit, repeat, Served(entry.record, "hot", entry), {}, started)
+
+    async def _exact(self, visit: Visit, repeat: _Repeat[R]) -> Repeated[R]:
+        lookup = self._routes[repeat.model].repeated
+        return await lookup.from_exact(visit.namespace_id, repeat.key)
+
+    def _from_exact(
+        self, visit: Visit, repeat: _Repeat[R], repeated: Repeated[R], started: float
+    ) -> tuple[bytes, Headers] | None:
+        if not repeated.is_hit or repeated.found is None:
+            return None
+        served = Served(repeated.found.record, "exact", repeated.found.hot_entry)
+        return self._answer_again(visit, repeat, served, repeated.stages_s, started)
 
     def _answer_again(
         self,

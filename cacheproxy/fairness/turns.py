@@ -39,20 +39,23 @@ class Turns(Generic[T]):
 
     def peek(self) -> Turn[T]:
         """Return what is next; something must be waiting."""
-        owner = next(iter(self._waiting))
-        if len(self._waiting) > 1:
-            owner = min(self._waiting, key=self._had.__getitem__)
+        owner = self._owner()
         return Turn(owner, self._waiting[owner][0])
 
     def pop(self) -> Turn[T]:
         """Remove and return what is next; something must be waiting."""
-        owner, _ = self.peek()
+        owner = self._owner()
         self._now = self._had[owner]
         waiting = self._waiting[owner]
         thing = waiting.popleft()
         if not waiting:
             del self._waiting[owner]
         return Turn(owner, thing)
+
+    def _owner(self) -> str:
+        if len(self._waiting) > 1:
+            return min(self._waiting, key=self._had.__getitem__)
+        return next(iter(self._waiting))
 
     def charge(self, owner: str, cost: float) -> None:
         """Account for what an owner has had."""

@@ -54,11 +54,6 @@ class RepeatedLookup(Generic[R]):
         self._stages = stages
         self._counts_of = counts_of
 
-    @property
-    def has_hot(self) -> bool:
-        """Whether there is a hot tier."""
-        return self._hot.is_on
-
     def from_hot(
         self, key: bytes, answers: Callable[[R], bool] | None = None
     ) -> HotEntry[R] | None:
@@ -75,7 +70,7 @@ class RepeatedLookup(Generic[R]):
         """Return what the exact tier has, and whether it `answers` the request."""
         stages_s: dict[str, float] = {}
         with self._stages.time("exact", stages_s):
-            (found,) = await self._tiers.from_exact(namespace_id, [key])
+            found = await self._tiers.one_from_exact(namespace_id, key)
         if found is None or (answers is not None and not answers(found.record)):
             return Repeated(key, found, False, stages_s)
         counts = self._counts_of(found.record)

@@ -40,6 +40,7 @@ class Visit:
         route: its label in the metrics, or the path of a service route; empty if none matched.
         model: name of the model, once it is known to be served.
         namespace_id: the caller's namespace, a hash.
+        owner: whom the task of a repeated request works for.
         outcome: the tier that answered.
         variant: what counts it as a model's or its canary's; None where there is no canary.
         texts: number of texts that each tier answered, as in Cache-Status; None for one text.
@@ -53,7 +54,7 @@ class Visit:
     traceparent: str | None = None
     tracestate: str | None = None
     status = 200
-    route = model = namespace_id = outcome = ""
+    route = model = namespace_id = owner = outcome = ""
     texts: str | None = None
     variant: Any = None
     stages: tuple[tuple[str, float, float], ...] = ()

@@ -43,6 +43,14 @@ class ExactTier(Generic[R]):
             await in_parts(list(zip(asked, found, strict=True)), read)
         return records
 
+    async def get(self, namespace_id: str, key: bytes) -> R | None:
+        """Return one key's record, as `get_many`."""
+        record = self.pending(namespace_id, key)
+        if record is not None:
+            return record
+        data = await self._store.get(key)
+        return None if data is None else self._reader.read(data, namespace_id=namespace_id, key=key)
+
     def pending(self, namespace_id: str, key: bytes) -> R | None:
         """Return the key's record if it is still in the write-back queue."""
         data = self._writeback.get(key)

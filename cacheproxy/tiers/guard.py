@@ -69,6 +69,11 @@ class StoreGuard:
         found = await self._lookups.find(keys)
         return [None] * len(keys) if found is None else found
 
+    async def get(self, key: bytes) -> bytes | None:
+        """Return one key's record, as `get_many`."""
+        found = await self._lookups.find((key,))
+        return None if found is None else found[0]
+
     async def _get(self, keys: Sequence[bytes], asked_at: float) -> list[bytes | None] | None:
         return await self._gets.make(
             lambda: self._store.get_many(keys),

@@ -93,11 +93,6 @@ class HotTier(Generic[R]):
         return len(self._entries)
 
     @property
-    def is_on(self) -> bool:
-        """Whether it may hold anything."""
-        return self._max_bytes > 0
-
-    @property
     def size_bytes(self) -> int:
         """The memory that the entries occupy, bytes."""
         return self._shelves.size

@@ -43,6 +43,12 @@ class KeyedTiers(Generic[R]):
         await in_parts(records, keep)
         return found
 
+    async def one_from_exact(self, namespace_id: str, key: bytes) -> Found[R] | None:
+        """Return the exact tier's record of a key."""
+        since = self._purges.moment
+        record = await self._exact.get(namespace_id, key)
+        return None if record is None else self._found(record, since)
+
     def from_writeback(self, namespace_id: str, key: bytes) -> Found[R] | None:
         """Return the key's record if it is still in the write-back queue."""
         record = self._exact.pending(namespace_id, key)

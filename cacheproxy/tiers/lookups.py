@@ -2,8 +2,9 @@
 
 Each call costs CPU and several acquisitions of the interpreter lock, for which it competes with
 inference. Lookups that arrive while the maximum number of calls is in flight therefore wait for the
-next call and share it. Long lookups run one at a time, separately from all others, so that a lookup
-of one text never waits for one of 2,048. Tenants take turns.
+next call and share it, and so do those that arrive in one turn of the event loop. Long lookups run
+one at a time, separately from all others, so that a lookup of one text never waits for one of
+2,048. Tenants take turns.
 """
 
 import asyncio
@@ -43,10 +44,10 @@ class KeyLookups:
         self._short = _Lane(ask, calls_at_once, most_keys)
         self._long = _Lane(ask, 1, 0)
 
-    async def find(self, keys: Sequence[bytes]) -> Found | None:
+    def find(self, keys: Sequence[bytes]) -> Awaitable[Found | None]:
         """Return each key's record, in the order of the keys; None if the store did not answer."""
         lane = self._short if len(keys) <= self._most_keys else self._long
-        return await lane.find(keys)
+        return lane.find(keys)
 
 
 class _Lane:
@@ -56,11 +57,14 @@ class _Lane:
         self._most_keys = most_keys
         self._waiting = Turns[_Asked]()
         self._calls = 0
+        self._is_starting = False  # whether a call was begun that has not taken its lookups yet
+        self._were_together = False  # whether several lookups shared the last call
         self._tasks: set[asyncio.Task[None]] = set()  # kept from the garbage collector
 
     async def find(self, keys: Sequence[bytes]) -> Found | None:
         at = time.monotonic()
-        if not self._calls:
+        # Where lookups come together, the first waits for the others of its turn of the loop.
+        if not (self._calls or self._waiting or self._were_together):
             return await self._find_alone(keys, at)
         found: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.put(current_owner(), _Asked(keys, at, found))
@@ -78,13 +82,15 @@ class _Lane:
 
     def _start(self) -> None:
         """Start another call for the waiting lookups, if the limit allows."""
-        if self._waiting and self._calls < self._calls_at_once:
+        if self._waiting and self._calls < self._calls_at_once and not self._is_starting:
+            self._is_starting = True
             self._calls += 1
             task = asyncio.ensure_future(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
+        self._is_starting = False
         try:
             while self._waiting:
                 await self._ask_once()
@@ -103,6 +109,7 @@ class _Lane:
         while self._waiting and len(keys) + len(self._waiting.peek().thing.keys) <= self._most_keys:
             together.append(self._next())
             keys += together[-1].keys
+        self._were_together = len(together) > 1
         answer = await self._ask(keys, together[0].at)
         start = 0
         for asked in together:

@@ -32,8 +32,6 @@ class Hits:
         self.clock = clock
         self.answered: list[bytes] = []
 
-    has_hot = True
-
     def knows(self, body: bytes) -> bool:
         return True
 

@@ -14,8 +14,6 @@ from cacheproxy.telemetry.metrics import Metrics
 
 
 class KnowsNothing:
-    has_hot = True
-
     def knows(self, body: bytes) -> bool:
         return False
 

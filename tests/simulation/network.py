@@ -204,6 +204,15 @@ class SimConnection:
             raise reply
         return reply
 
+    async def read_replies(self, count: int) -> list[Any]:
+        replies = []
+        for _ in range(count):
+            try:
+                replies.append(await self.read_response())
+            except exceptions.ResponseError as error:
+                replies.append(error)
+        return replies
+
     async def can_read(self, timeout: float = 0) -> bool:
         if self._is_broken:
             raise exceptions.ConnectionError("connection closed by server")

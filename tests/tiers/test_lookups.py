@@ -97,3 +97,20 @@ async def test_a_lookup_that_comes_as_the_last_call_ends_is_not_forgotten():
     ours = lookups(asked, 1)
     for n in range(20):
         assert await asyncio.wait_for(ours.find([b"%d" % n]), 10) == [b"record %d" % n]
+
+
+async def test_where_lookups_come_together_those_of_one_turn_share_one_call():
+    calls = []
+
+    async def ask(keys, asked_at):
+        calls.append(list(keys))
+        await asyncio.sleep(0)
+        return list(keys)
+
+    ours = lookups(ask, 2)
+    for _ in range(2):
+        await asyncio.gather(*(ours.find([key]) for key in (b"a", b"b", b"c")))
+    assert calls == [[b"a"], [b"b", b"c"], [b"a", b"b", b"c"]]
+    for _ in range(2):
+        await ours.find([b"a"])
+    assert calls[3:] == [[b"a"], [b"a"]]

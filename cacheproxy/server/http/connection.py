@@ -7,7 +7,8 @@ connections of a process. Requests that break HTTP's rules are refused by llhttp
 
 A request that the application can answer at once (`api/repeated/at_once.py`) is answered where it
 was parsed: a task, an ASGI scope and two messages would cost more than the hit in the hot tier that
-they are for. As many clients send a head and its body apart, it has a moment to become whole.
+they are for. If its entry has to be looked up, a task does that, and writes the answer. As many
+clients send a head and its body apart, it has a moment to become whole.
 
 A refusal never overtakes an answer: requests that came before it on the connection are answered
 first (`ending` has what follows the last answer).
@@ -15,22 +16,19 @@ first (`ending` has what follows the last answer).
 
 import asyncio
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 from prometheus_client import Counter
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cacheproxy.api.repeated.at_once import AtOnce
+from cacheproxy.api.repeated.at_once import AtOnce, WholeAnswer
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
 from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.ending import DISCARD_S
-from cacheproxy.server.http.exchange import HttpExchange
-from cacheproxy.server.http.in_turn import InTurnProtocol, OwnerOf
+from cacheproxy.server.http.in_turn import OwnerOf
+from cacheproxy.server.http.serving import ServingProtocol
 from cacheproxy.server.http.whole_answer import refusal, whole_answer
 from cacheproxy.settings.limits import LimitSettings
 
@@ -47,7 +45,7 @@ _MOST_REFUSED = 256
 """Connections beyond the limit that are told so; further ones are closed without a word."""
 
 
-class HttpConnection(InTurnProtocol):
+class HttpConnection(ServingProtocol):
     """uvicorn's protocol with limits; `shed` counts refusals by reason.
 
     `at_once` answers what it can without waiting. `turns` are the event loop's, for owners that
@@ -67,10 +65,14 @@ class HttpConnection(InTurnProtocol):
         turns: LoopTurns,
         owner_of: OwnerOf,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop, turns=turns, owner_of=owner_of)
+        super().__init__(
+            *(config, server_state, app_state, _loop),
+            at_once=at_once,
+            turns=turns,
+            owner_of=owner_of,
+        )
         self._limits = limits
         self._shed = shed
-        self._at_once = at_once
         self._early_body: bytes | None = None
         """What has come of a body before its request is served; None: it is, or there is none."""
         # Looked at for every request: spares the longer way through the settings.
@@ -239,12 +241,15 @@ class HttpConnection(InTurnProtocol):
         if answer is None:
             return False
         self._early_body = None
-        told = (*self.server_state.default_headers, *answer.headers)
-        self.transport.write(whole_answer(200, told, answer.body))
-        self.server_state.total_requests += 1
         if self._timer is not None:
             self._cancel_timer()
-        self._wait_for_next()
+        if isinstance(answer, WholeAnswer):
+            told = (*self.server_state.default_headers, *answer.headers)
+            self.transport.write(whole_answer(200, told, answer.body))
+            self.server_state.total_requests += 1
+            self._wait_for_next()
+        else:
+            self._await(answer, body)
         return True
 
     def _serve_early(self) -> None:
@@ -254,43 +259,6 @@ class HttpConnection(InTurnProtocol):
         self._serve()
         if body:
             self.on_body(body)
-
-    def _serve(self) -> None:
-        """Serve the request whose head is complete, or queue it (as uvicorn's protocol does)."""
-        parser, scope, newest = self.parser, self.scope, self.cycle
-        version = parser.get_http_version()
-        scope["http_version"] = version
-        scope["method"] = parser.get_method().decode("ascii")
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
-        self.cycle = exchange = HttpExchange(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            # No other protocol is spoken here than HTTP.
-            keep_alive=version != "1.0"
-            and parser.should_keep_alive()
-            and not parser.should_upgrade(),
-            on_response=self.on_response_complete,
-        )
-        exchange.tasks = self.tasks
-        if newest is None or newest.response_complete:
-            self._start_asgi_task(exchange, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._start_in_turn(lambda: self.tasks.add(self.loop.create_task(cycle.run_asgi(app))))
 
     def _feed(self, part: bytes | memoryview) -> None:
         messages, was_in_head = self._messages, self._in_head

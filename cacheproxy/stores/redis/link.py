@@ -368,14 +368,9 @@ async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> l
     try:
         packed = connection.pack_commands(commands)
         await connection.send_packed_command(packed, check_health=False)
-        return [await _reply(connection) for _ in commands]
+        # The pool makes only connections that have it (`url`).
+        replies: list[Any] = await connection.read_replies(len(commands))  # type: ignore[attr-defined]
+        return replies
     except Exception as error:
         # Any exception: replies that are not Redis' protocol may raise anything.
         raise as_store_error(error) from error
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except exceptions.ResponseError as error:
-        return error
