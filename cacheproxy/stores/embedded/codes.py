@@ -1,4 +1,4 @@
-"""The graphs, and probes as they hold them: int8, and in large graphs less their mean.
+"""The graphs, and probes as they hold them: int8, in larger graphs less their mean, and turned.
 
 Static probes of questions have a mean of length 0.67, and texts near to it are near to all others,
 so that a search is led astray. Of 60,000 probes of real questions, a graph of probes less their
@@ -6,9 +6,14 @@ mean found the nearest for 90 % of the queries, where one of whole probes found 
 expansion; of neighbours with a score above 0.9, 98 % instead of 85 % (measured). What is nearest
 without the mean is not always what is nearest with it. So the scores that decide which candidates
 are read are computed from the codes with the mean.
+
+Once there are enough probes to know how they are spread, they are also turned to their principal
+axes, and the axes along which they differ most are shrunk. A few of those hold most of what two
+texts differ in, and lead a search to many texts of about the same subject instead of to the same
+text; shrunk a little, they lead to it. The scores undo both.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,68 +31,161 @@ Graph: TypeAlias = Index
 
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 128
-_EXPANSION_SEARCH = 64
 
 _MOST = 127
 
-_ROOM = 1.5
+_ROOM = 1.2
 """How much larger numbers may be than those that the scale was made for, before they are cut."""
+
+_CUT = 1e-5
+"""The share of numbers, the largest, that the scale is not made for: a few are far larger than all
+others, and to leave room for them would round the others twice as coarsely."""
+
+_UNSCALED = np.ones(1, np.float32)
+
+_CENTRED_FROM = 512
+"""Nodes from which on a graph is built of probes less their mean."""
+
+_TURNED_FROM = 32
+"""Nodes for each dimension from which on a graph's probes are turned as well. The axes of fewer are
+known too badly; and the matrix takes an eighth of the memory of so many codes, or less."""
+
+_SHRINKING = 0.2
+"""Probes are divided by their variance along an axis to this power."""
+
+_VARIANCE_ADDED = 0.1
+"""So much of the mean variance is added to each, for the axes of which little is known."""
+
+
+FEW, MORE = 16, 32
+"""How many nodes a search proposes; some may be gone."""
+
+_EXPANSION, _QUICK_EXPANSION = 192, 48
+_SURE = 0.95
+"""A quick search comes first, which takes a third as long. If it finds a node of this score, that
+nearly always is the nearest one; only what it misses is searched for more widely."""
+
+_MARGIN = 0.006
+"""Candidates are read and scored exactly if their codes' scores are so little behind the best, and
+if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
+
+
+class Proposed(NamedTuple):
+    """Nodes that a search found; keys: uint64 [n], scores: float32 [n], by their codes."""
+
+    keys: NDArray[np.uint64]
+    scores: NDArray[np.float32]
+
+    @property
+    def best(self) -> float:
+        """The best score."""
+        return float(self.scores.max(initial=-1.0))
+
+    def near_best(self) -> "Proposed":
+        """Return those that may be the best."""
+        order = np.argsort(-self.scores)[:FEW]
+        near = order[self.scores[order] >= self.best - _MARGIN]
+        return Proposed(self.keys[near], self.scores[near])
 
 
 class Codes:
     """How the probes of one graph are rounded, and what scores their codes give."""
 
-    def __init__(self, centre: NDArray[np.float32] | None = None, scale: float = 1.0) -> None:
-        """Subtract `centre`, float32 [d], and multiply by `scale`.
+    def __init__(
+        self,
+        centre: NDArray[np.float32] | None = None,
+        scale: NDArray[np.float32] = _UNSCALED,
+        axes: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Subtract `centre`, float32 [d], turn, and multiply by `scale`, float32 [1] or [d].
 
-        Without a centre, each probe is scaled so that its largest number is 127; the graph's
-        metric, the cosine, does not see it. (usearch itself would scale a unit vector's length to
-        127, which leaves 256 numbers of about 8.)
+        Turned is by the columns of `axes`, float32 [d, d], orthonormal. Without a centre, each
+        probe is scaled so that its largest number is 127; the graph's metric, the cosine, does not
+        see it. (usearch itself would scale a unit vector's length to 127, which leaves 256 numbers
+        of about 8.)
         """
         self.centre = centre
         self._scale = scale
+        self._axes = axes
 
-    @classmethod
-    def learnt(cls, codes: NDArray[np.int8]) -> "Codes":
-        """Return those with the mean of probes, given as codes without a centre, int8 [n, d]."""
-        rows = codes.astype(np.float32)
-        probes = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    @property
+    def size_bytes(self) -> int:
+        """Their memory, for the most part."""
+        return 0 if self._axes is None else self._axes.nbytes
+
+    def is_outgrown(self, nodes: int, dimensions: int) -> bool:
+        """Return whether a graph with so many nodes is better built with `learnt` codes."""
+        if self.centre is None:
+            return nodes >= _CENTRED_FROM
+        return self._axes is None and nodes >= _TURNED_FROM * dimensions
+
+    def learnt(self, graph: Graph) -> "Codes":
+        """Return better ones for the probes of a graph that has these."""
+        keys = keys_of(graph)
+        step = -(-len(keys) // (_TURNED_FROM * graph.ndim))  # 20 ms of CPU for each 1,000
+        probes = self._probes(codes_of(graph, keys[::step]))
         centre = probes.mean(axis=0)
-        return cls(centre, _MOST / (_ROOM * max(float(np.abs(probes - centre).max()), 1e-6)))
+        apart = probes - centre
+        if len(keys) < _TURNED_FROM * graph.ndim:
+            return Codes(centre, _scale_for(apart))
+        variances, axes = np.linalg.eigh(apart.T @ apart / len(apart))
+        spread = np.maximum(variances, 0.0) + _VARIANCE_ADDED * variances.mean() + 1e-12
+        shrunk = (spread / spread.max()) ** -_SHRINKING
+        return Codes(centre, shrunk * _scale_for((apart @ axes) * shrunk), axes)
 
     @classmethod
-    def read(cls, saved: bytes | None) -> "Codes":
+    def read(cls, saved: bytes | None, dimensions: int) -> "Codes":
         """Return what `saved` was made of."""
         if saved is None:
             return cls()
-        *centre, scale = np.frombuffer(saved, "<f4")
-        return cls(np.array(centre, np.float32), float(scale))
+        centre, rest = np.split(np.frombuffer(saved, "<f4"), [dimensions])
+        if len(rest) == 1:
+            return cls(centre, rest)
+        return cls(centre, rest[:dimensions], rest[dimensions:].reshape(dimensions, dimensions))
 
     @property
     def saved(self) -> bytes | None:
         """All of it in bytes; None without a centre."""
         if self.centre is None:
             return None
-        return np.append(self.centre, self._scale).astype("<f4").tobytes()
+        parts = [self.centre, self._scale, *([] if self._axes is None else [self._axes.ravel()])]
+        return np.concatenate(parts).astype("<f4").tobytes()
 
     def of(self, probes: NDArray[np.float32]) -> NDArray[np.int8]:
         """Return the codes, int8 [n, d], of float32 [n, d] unit rows."""
         if self.centre is None:
             rows = probes * (_MOST / np.abs(probes).max(axis=1, keepdims=True))
         else:
-            rows = np.clip((probes - self.centre) * self._scale, -_MOST, _MOST)
+            rows = np.clip(self._turned(probes - self.centre) * self._scale, -_MOST, _MOST)
         rounded: NDArray[np.int8] = np.rint(rows).astype(np.int8)
         return rounded
 
     def scores(self, probe: NDArray[np.float32], codes: NDArray[np.int8]) -> NDArray[np.float32]:
-        """Return the scores, float32 [n], of codes int8 [n, d] with a probe, as near as they tell.
-
-        With a centre, all are off by the same number.
-        """
+        """Return about the scores, float32 [n], that the probes of codes int8 [n, d] have."""
         rows = codes.astype(np.float32)
-        scale = np.linalg.norm(rows, axis=1) if self.centre is None else self._scale
-        scores: NDArray[np.float32] = rows @ probe / scale
+        scores: NDArray[np.float32]
+        if self.centre is None:
+            scores = rows @ probe / np.linalg.norm(rows, axis=1)
+        else:
+            scores = self.centre @ probe + rows @ (self._turned(probe) / self._scale)
         return scores
+
+    def _turned(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return rows if self._axes is None else rows @ self._axes
+
+    def _probes(self, codes: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Return about the probes, float32 [n, d], that have these codes."""
+        rows = codes.astype(np.float32)
+        if self.centre is None:
+            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= self._scale
+        return self.centre + (rows if self._axes is None else rows @ self._axes.T)
+
+
+def _scale_for(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return by what these, and somewhat larger ones, are multiplied: float32 [1]."""
+    largest = max(float(np.quantile(np.abs(rows), 1.0 - _CUT)), 1e-6)
+    return np.array([_MOST / (_ROOM * largest)], np.float32)
 
 
 def new_graph(dimensions: int) -> Graph:
@@ -101,7 +199,6 @@ def new_graph(dimensions: int) -> Graph:
         dtype="i8",
         connectivity=_CONNECTIVITY,
         expansion_add=_EXPANSION_ADD,
-        expansion_search=_EXPANSION_SEARCH,
     )
 
 
@@ -111,7 +208,40 @@ def keys_of(graph: Graph) -> NDArray[np.uint64]:
 
 
 def codes_of(graph: Graph, keys: NDArray[np.uint64]) -> NDArray[np.int8]:
-    """Return the codes of nodes, int8 [n, d]; there is at least one."""
+    """Return the codes of nodes, int8 [n, d]."""
+    if not len(keys):
+        return np.empty((0, graph.ndim), np.int8)
     codes: Any = graph.get(keys, "i8")
     joined: NDArray[np.int8] = np.concatenate(codes).reshape(len(keys), -1)
     return joined
+
+
+def propose_few(graph: Graph, codes: Codes, probes: NDArray[np.float32]) -> list[Proposed]:
+    """Return, for each probe (float32 [n, d]), the nodes that may be the nearest to it."""
+    found = _search(graph, codes, probes, FEW, _QUICK_EXPANSION)
+    unsure = [row for row, one in enumerate(found) if one.best < _SURE]
+    if unsure:
+        again = propose_more(graph, codes, probes[unsure])
+        for row, one in zip(unsure, again, strict=True):
+            found[row] = one
+    return [one.near_best() for one in found]
+
+
+def propose_more(
+    graph: Graph, codes: Codes, probes: NDArray[np.float32], count: int = MORE
+) -> list[Proposed]:
+    """Return, for each probe (float32 [n, d]), up to `count` nodes near to it."""
+    return _search(graph, codes, probes, count, max(count, _EXPANSION))
+
+
+def _search(
+    graph: Graph, codes: Codes, probes: NDArray[np.float32], count: int, expansion: int
+) -> list[Proposed]:
+    graph.expansion_search = expansion
+    matches: Any = graph.search(codes.of(probes), count, threads=1)
+    counts = [len(matches.keys)] if len(probes) == 1 else matches.counts
+    found = []
+    for probe, row, size in zip(probes, np.atleast_2d(matches.keys), counts, strict=True):
+        keys = row[:size]
+        found.append(Proposed(keys, codes.scores(probe, codes_of(graph, keys))))
+    return found

@@ -53,8 +53,8 @@ _CHECK_GROWN, _CHECK_FROM = 1.25, 256
 so many more. What this process removes leaves its graphs at once; but of what other processes
 evict, or sweep away, it hears nothing, and of two workers each removes half."""
 
-_NEAREST_ROWS = 32
-"""Probes looked up in one job, which takes some 5 ms."""
+_NEAREST_ROWS = 8
+"""Probes looked up in one job, which takes some 5 ms if a million are stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,11 @@ _LOG_SHARE = 16
 written to disk some 16 times with its graph, 8 kB in all; and after a kill -9 a 16th is indexed
 again, in the background."""
 
-_KIND = f"1 {GRAPH_KIND}"
-"""Snapshots of another kind are ignored. Raise the first number if what nodes mean changes."""
+_KIND = f"2 {GRAPH_KIND}"
+"""What snapshots are made. Raise the first number if what nodes mean changes."""
+
+_KINDS = {_KIND, f"1 {GRAPH_KIND}"}
+"""Those that are read; others are ignored. In the first, no probes were turned."""
 
 _LEFT_S = 3600.0
 """An unnamed file that is older was left by a process that was killed."""
@@ -141,7 +144,7 @@ def load(connection: Connection, folder: Path, snapshot: Snapshot) -> PartitionI
         connection.execute("DELETE FROM snapshots WHERE file = ?", (snapshot.file,))
         return None
     index = PartitionIndex(snapshot.partition, snapshot.dimensions)
-    index.restore(graph, Codes.read(snapshot.codes), snapshot.last_id)
+    index.restore(graph, Codes.read(snapshot.codes, snapshot.dimensions), snapshot.last_id)
     return index
 
 
@@ -203,7 +206,7 @@ def _named(connection: Connection) -> list[Snapshot]:
 
 
 def _read(path: Path, snapshot: Snapshot) -> Graph:
-    if snapshot.kind != _KIND:
+    if snapshot.kind not in _KINDS:
         raise _UnusableError(f"is of the kind {snapshot.kind!r}, and this is {_KIND!r}")
     # usearch trusts the lengths that it reads, so that nothing is read before the sum is right.
     if _digest(path) != snapshot.sha256:

@@ -10,33 +10,30 @@ recall for all others to 0.96 (measured), and an entry that is rewritten leaves 
 """
 
 import json
-import math
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
-from cacheproxy.stores.embedded.codes import Codes, Graph, codes_of, keys_of, new_graph
+from cacheproxy.stores.embedded.codes import (
+    FEW,
+    MORE,
+    Codes,
+    Graph,
+    keys_of,
+    new_graph,
+    propose_few,
+    propose_more,
+)
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
 
-_CENTRED_FROM = 512
-"""Nodes from which on a graph is built of probes less their mean (`codes`)."""
-
 CATCH_UP_ROWS = 4
 """Rows per job of indexing: some 2 ms, for which a lookup may have to wait."""
-
-_CANDIDATES = 32
-"""How many nodes a search proposes; some may be gone."""
-
-_READ = 16
-_MARGIN = 0.006
-"""Candidates are read and scored exactly if their codes' scores are so little behind the best, and
-if all of these are gone, all. Rounding moves a score by some 0.001 (standard deviation)."""
 
 _CHECK_NODES = 64
 """Nodes that one job checks for rows: few, as each may read a page."""
@@ -130,7 +127,10 @@ class PartitionIndex:
 
         usearch counts address space, of which 16.8 MB are reserved for the first node.
         """
-        return _GRAPH_BYTES + self.probes * (self.dimensions + _NODE_BYTES) if self.probes else 0
+        if not self.probes:
+            return 0
+        nodes_bytes = self.probes * (self.dimensions + _NODE_BYTES)
+        return _GRAPH_BYTES + self.codes.size_bytes + nodes_bytes
 
     def restore(self, graph: Graph, codes: Codes, last_id: int) -> None:
         """Take over the graph of a snapshot that had seen the rows up to `last_id`.
@@ -177,8 +177,8 @@ class PartitionIndex:
         if last_id is not None:
             self.last_id = last_id
         self.indexed += rows
-        if self.codes.centre is None and self._next is None and len(self.graph) >= _CENTRED_FROM:
-            self._use_codes(Codes.learnt(codes_of(self.graph, keys_of(self.graph))))
+        if self._next is None and self.codes.is_outgrown(len(self.graph), self.dimensions):
+            self._use_codes(self.codes.learnt(self.graph))
             return False
         if rows < most:
             self.ready = True
@@ -223,10 +223,12 @@ class PartitionIndex:
         """
         answers: list[Neighbour | None] = [None] * len(probes)
         pending = list(range(len(probes)))
-        for most, margin in ((_READ, _MARGIN), (_CANDIDATES, math.inf)):
+        for propose in (propose_few, propose_more):
             if not pending or not len(self.graph):
                 break
-            proposed = self._search(probes[pending], _CANDIDATES, most, margin)
+            proposed = [
+                one.keys.tolist() for one in propose(self.graph, self.codes, probes[pending])
+            ]
             live = self._read(connection, {value for row in proposed for value in row}, now)
             lost = []
             for query, hashes in zip(pending, proposed, strict=True):
@@ -243,32 +245,16 @@ class PartitionIndex:
     ) -> list[Neighbour]:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
         alive: list[_Live] = []
-        for more in (_READ, _CANDIDATES):
+        for more in (FEW, MORE):
             if not len(self.graph):
                 break
-            (proposed,) = self._search(probe[None], count + more, count + more)
-            live = self._read(connection, proposed, now)
+            (proposed,) = propose_more(self.graph, self.codes, probe[None], count + more)
+            live = self._read(connection, proposed.keys.tolist(), now)
             alive = list(live.values())
-            if len(alive) >= count or len(proposed) < count + more:
+            if len(alive) >= count or len(proposed.keys) < count + more:
                 break
         scored = [_best(probe, [one]) for one in alive]
         return sorted(scored, key=lambda neighbour: -neighbour.score)[:count]
-
-    def _search(
-        self, probes: NDArray[np.float32], count: int, most: int, margin: float = math.inf
-    ) -> list[list[int]]:
-        """Return for each probe the best of `count` nodes: `most`, at most `margin` behind one."""
-        matches: Any = self.graph.search(self.codes.of(probes), count, threads=1)
-        counts = [len(matches.keys)] if len(probes) == 1 else matches.counts
-        proposed: list[list[int]] = []
-        for probe, keys, found in zip(probes, np.atleast_2d(matches.keys), counts, strict=True):
-            if not found:
-                proposed.append([])
-                continue
-            scores = self.codes.scores(probe, codes_of(self.graph, keys[:found]))
-            best = np.argsort(-scores)[:most]
-            proposed.append(keys[best[scores[best] >= scores[best[0]] - margin]].tolist())
-        return proposed
 
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float

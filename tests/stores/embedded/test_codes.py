@@ -1,30 +1,62 @@
-"""Probes as the graphs hold them: what rounding leaves of a score, with a mean or without."""
+"""Probes as the graphs hold them: what rounding leaves of scores, and what is found."""
 
 import numpy as np
+import pytest
 from unit_probes import random_probes, unit
 
-from cacheproxy.stores.embedded.codes import Codes
+from cacheproxy.stores.embedded.codes import Codes, new_graph, propose_few
 
-PROBES = unit(random_probes(1000, 256) + 0.06)  # their mean has a length of 0.7
-
-
-def scores(codes: Codes) -> np.ndarray:
-    return np.stack([codes.scores(probe, codes.of(PROBES)) for probe in PROBES[:50]])
+DIMENSIONS = 32
+SPREAD = np.linspace(2.0, 0.5, DIMENSIONS, dtype=np.float32)
+PROBES = unit((random_probes(2000, DIMENSIONS) * SPREAD) + 0.15)  # with a mean that is far from 0
 
 
-def test_scores_of_codes_differ_little_from_those_of_the_probes():
-    true = PROBES[:50] @ PROBES.T
-    assert np.abs(scores(Codes()) - true).max() < 0.006
-
-    centred = Codes.learnt(Codes().of(PROBES[:512]))
-    assert np.linalg.norm(PROBES.mean(axis=0)) > 0.6
-    assert np.linalg.norm(centred.of(PROBES).astype(float).mean(axis=0)) < 20
-    difference = scores(centred) - true
-    assert np.ptp(difference, axis=1).max() < 0.012  # all of a probe's are off by the same number
+def graph_of(codes: Codes, count: int):
+    graph = new_graph(DIMENSIONS)
+    graph.add(np.arange(count, dtype=np.uint64), codes.of(PROBES[:count]))
+    return graph
 
 
-def test_codes_that_were_saved_are_the_same():
-    centred = Codes.learnt(Codes().of(PROBES))
-    assert (Codes.read(centred.saved).of(PROBES) == centred.of(PROBES)).all()
-    assert Codes().saved is None
-    assert (Codes.read(None).of(PROBES) == Codes().of(PROBES)).all()
+def learnt_from(count: int, codes: Codes | None = None) -> Codes:
+    before = codes or Codes()
+    return before.learnt(graph_of(before, count))
+
+
+PLAIN, CENTRED, TURNED = Codes(), learnt_from(600), learnt_from(2000, learnt_from(600))
+ALL = pytest.mark.parametrize("codes", [PLAIN, CENTRED, TURNED], ids=["plain", "centred", "turned"])
+
+
+@ALL
+def test_scores_of_codes_differ_little_from_those_of_the_probes(codes):
+    scores = np.stack([codes.scores(probe, codes.of(PROBES)) for probe in PROBES[:50]])
+    assert np.abs(scores - PROBES[:50] @ PROBES.T).max() < 0.03
+
+
+@ALL
+def test_codes_that_were_saved_are_the_same(codes):
+    read = Codes.read(codes.saved, DIMENSIONS)
+    assert (read.of(PROBES) == codes.of(PROBES)).all()
+    rows = codes.of(PROBES)
+    assert (read.scores(PROBES[0], rows) == codes.scores(PROBES[0], rows)).all()
+
+
+def test_with_enough_probes_the_axes_they_differ_most_along_are_shrunk():
+    def inequality(codes: Codes) -> float:
+        variances = np.linalg.eigvalsh(np.cov(codes.of(PROBES).astype(float).T))
+        return variances[-1] / variances[0]
+
+    assert inequality(CENTRED) > 12
+    assert inequality(TURNED) < 8
+    assert not CENTRED.is_outgrown(1023, DIMENSIONS)
+    assert CENTRED.is_outgrown(1024, DIMENSIONS)
+    assert not TURNED.is_outgrown(10**6, DIMENSIONS)
+
+
+def test_what_a_quick_search_does_not_surely_find_is_searched_for_more_widely():
+    probes = random_probes(3200, 64)
+    stored, asked = probes[:3000], probes[3000:]  # of which none is near another
+    graph, codes = new_graph(64), Codes()
+    graph.add(np.arange(3000, dtype=np.uint64), codes.of(stored))
+    found = propose_few(graph, codes, asked)
+    nearest = (asked @ stored.T).argmax(axis=1)
+    assert np.mean([one in names for one, (names, _) in zip(nearest, found, strict=True)]) >= 0.99

@@ -15,7 +15,7 @@ from unit_probes import random_probes
 from cacheproxy.stores.embedded import indexing, snapshots
 from cacheproxy.stores.purges import Scope
 
-PROBES = random_probes(600)
+PROBES = random_probes(1100)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ async def documents(store) -> int:
     return store.stats().index.documents
 
 
-@pytest.mark.parametrize("count", [500, 600])  # with the probes' mean in the graph, and without
+@pytest.mark.parametrize("count", [500, 600, 1100])  # of plain, of centred and of turned probes
 async def test_the_first_lookup_after_a_restart_finds_what_was_there_before(path, count):
     await fill(path, count)
     async with opened(path) as store:
@@ -65,7 +65,7 @@ async def test_entries_written_after_the_snapshot_are_found_in_the_end(path):
     async with opened(path) as store:
         assert await keys_found(store, PROBES[:550]) == [key(n) for n in range(550)]
         async with asyncio.timeout(30):
-            while await keys_found(store, PROBES) != [key(n) for n in range(600)]:
+            while await keys_found(store, PROBES[:600]) != [key(n) for n in range(600)]:
                 pass
 
 
@@ -153,6 +153,15 @@ async def test_an_unusable_snapshot_is_logged_and_the_index_rebuilt(path, caplog
         assert await keys_found(store, PROBES[:500]) == [key(n) for n in range(500)]
 
 
+async def test_a_snapshot_of_before_probes_were_turned_is_of_use(path):
+    await fill(path, 600)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE snapshots SET kind = '1' || substr(kind, 2)")
+    connection.close()
+    async with opened(path) as store:
+        assert await keys_found(store, PROBES[:600]) == [key(n) for n in range(600)]
+
+
 async def test_a_database_from_a_backup_does_not_take_a_later_snapshot(path, tmp_path):
     await fill(path, 200)
     shutil.copy(path, tmp_path / "backup")
@@ -187,7 +196,7 @@ async def test_two_workers_on_one_file_leave_one_snapshot_that_both_can_use(path
     assert len(files(path)) == 1
     async with opened(path) as one, opened(path) as other:
         for store in (one, other):
-            assert None not in await keys_found(store, PROBES)
+            assert None not in await keys_found(store, PROBES[:600])
 
 
 async def test_a_worker_saves_nothing_while_another_one_does(path):
