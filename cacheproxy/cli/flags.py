@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
-from urllib.parse import urlsplit
 
 import click
 
@@ -14,6 +13,7 @@ from cacheproxy.errors import ConfigError
 from cacheproxy.settings.device import Device
 from cacheproxy.settings.settings import Settings, is_secret, setting_fields
 from cacheproxy.settings.sources import ENV_PREFIX, load_settings, unknown_variables
+from cacheproxy.stores.url_parts import split_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,8 +85,8 @@ def reader(config: Path | None, flags: dict[str, Any]) -> Callable[[], Settings]
 
 def has_password(url: str) -> bool:
     """Return whether a URL of a store holds a password."""
-    parts = urlsplit(url)
-    credentials = parts.netloc.rpartition("@")[0]
+    parts = split_url(url)
+    credentials = parts.authority.rpartition("@")[0]
     return ":" in credentials or "password=" in parts.query
 
 

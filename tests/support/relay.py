@@ -64,7 +64,12 @@ class Relay:
     async def _accept(self, reader, writer):
         self.accepted += 1
         await asyncio.sleep(self.greeting_s)
-        to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        try:
+            to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except OSError:
+            # Newer versions of Python close a connection whose callback fails, and older do not.
+            writer.transport.abort()
+            return
         self._writers += [writer, to_server[1]]
         is_lost = asyncio.Event()
         requests = self._requests(reader, to_server[1], is_lost)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -18,6 +17,7 @@ from cacheproxy.stores.redis.cluster_link import ClusterLink
 from cacheproxy.stores.redis.link import RedisLink, connect
 from cacheproxy.stores.redis.purging.floors import GENERATION
 from cacheproxy.stores.redis.url import Address, ClusterNodes, make_pool
+from cacheproxy.stores.url_parts import split_url
 
 _SNIFF_S = 1.0
 
@@ -119,7 +119,7 @@ async def _why_not(error: StoreError, url: str, address: Address | None) -> Find
         todo = "correct the user and the password in the URL"
         return Finding(check, "error", f"the login was refused ({error})", todo, node)
     spoken = await _spoken(address) if address is not None else None
-    has_tls = urlsplit(url).scheme.startswith("rediss")
+    has_tls = split_url(url).scheme.startswith("rediss")
     if spoken == "plain" and has_tls:
         todo = "write redis:// in place of rediss://, or name the server's TLS port"
         return Finding(check, "error", "the server speaks no TLS on this port", todo, node)

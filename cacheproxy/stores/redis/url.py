@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.stores.url_parts import split_url
 
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _SENTINEL_PORT = 26_379
@@ -54,7 +55,7 @@ def make_pool(url: str) -> ConnectionPool:
     # redis-py's errors are not passed on: they may quote a part of a password that was not
     # percent-encoded.
     try:
-        scheme = urlsplit(url).scheme
+        scheme = split_url(url).scheme
         pool = _sentinel_pool(url) if scheme in _SENTINEL_SCHEMES else _single_pool(url)
         _set_up(pool)
         pool.make_connection()
@@ -77,10 +78,10 @@ class ClusterNodes:
             ConfigError: the URL cannot be read.
         """
         try:
-            parts = urlsplit(url)
+            parts = split_url(url)
             if parts.path.strip("/") not in ("", "0"):
                 raise ConfigError("store: a cluster has database 0 only")
-            credentials, at, hosts = parts.netloc.rpartition("@")
+            credentials, at, hosts = parts.authority.rpartition("@")
             self.seeds = [_address(host, _REDIS_PORT) for host in hosts.split(",")]
             scheme = _CLUSTER_SCHEMES[parts.scheme]
             self._options: dict[str, Any] = dict(
@@ -203,8 +204,8 @@ def _single_pool(url: str) -> ConnectionPool:
 
 
 def _sentinel_pool(url: str) -> SentinelPool:
-    parts = urlsplit(url)
-    credentials, at, hosts = parts.netloc.rpartition("@")
+    parts = split_url(url)
+    credentials, at, hosts = parts.authority.rpartition("@")
     service, _, database = parts.path.removeprefix("/").partition("/")
     if not service:
         raise ConfigError(

@@ -1,7 +1,7 @@
 import pytest
 
 from cacheproxy.errors import ConfigError
-from cacheproxy.stores.redis.url import SentinelPool, make_pool
+from cacheproxy.stores.redis.url import ClusterNodes, SentinelPool, make_pool
 
 
 def test_a_sentinel_url_says_where_the_sentinels_are_and_who_we_are():
@@ -21,6 +21,12 @@ def test_a_sentinel_url_says_where_the_sentinels_are_and_who_we_are():
         ("::1", 3),
     ]
     assert {(one["username"], one["password"]) for one in sentinels} == {("watch", "w@rd")}
+
+
+def test_the_seeds_of_a_cluster_may_be_of_ipv6():
+    nodes = ClusterNodes("redis+cluster://:secret@one,[::1]:3,[fe80::2]?client_name=us")
+
+    assert nodes.seeds == [("one", 6_379), ("::1", 3), ("fe80::2", 6_379)]
 
 
 def test_tls_is_for_the_master_and_for_the_sentinels():
