@@ -86,7 +86,16 @@ def children_of(pid: int) -> list[int]:
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return sorted(map(int, found))
+    return sorted(map(int, found), key=_started)
+
+
+def _started(pid: int) -> int:
+    """Return when a process was started, in clock ticks: ids begin anew after the highest."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0  # it has just ended
+    return int(stat.rpartition(")")[2].split()[19])  # field 22, proc(5)
 
 
 def slopes(vitals: Sequence[Vital]) -> dict[str, float]:

@@ -243,7 +243,9 @@ def _adopt(connection: Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # With WAL, a power failure may lose the last commits but never damages the file.
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+    # As much as SQLite writes before it starts the file from the front, by its default: what one
+    # long reader or one import made of it goes again then.
+    connection.execute(f"PRAGMA journal_size_limit = {16 * 2**20}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # Each of three connections fills its own. 4 MiB hold the inner pages of the indexes; others are
     # in the system's cache: with 60,000 entries, lookups and bulk writes were as fast as with 16.
