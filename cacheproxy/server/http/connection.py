@@ -19,15 +19,11 @@ from typing import Any, cast
 
 import httptools
 from prometheus_client import Counter
-from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.server import ServerState
 
-from cacheproxy.api.repeated.at_once import AtOnce, WholeAnswer
+from cacheproxy.api.repeated.at_once import WholeAnswer
 from cacheproxy.errors import ApiError, BadRequest, Unavailable
-from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.ending import DISCARD_S
-from cacheproxy.server.http.in_turn import OwnerOf
 from cacheproxy.server.http.serving import ServingProtocol
 from cacheproxy.server.http.whole_answer import refusal, whole_answer
 from cacheproxy.settings.limits import LimitSettings
@@ -48,29 +44,12 @@ _MOST_REFUSED = 256
 class HttpConnection(ServingProtocol):
     """uvicorn's protocol with limits; `shed` counts refusals by reason.
 
-    `at_once` answers what it can without waiting. `turns` are the event loop's, for owners that
-    `owner_of` tells.
+    Of what is given by name, each class below this one takes its own: `at_once` answers what it can
+    without waiting, `turns` are the event loop's, for owners that `owner_of` tells.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        limits: LimitSettings,
-        shed: Counter,
-        at_once: AtOnce,
-        turns: LoopTurns,
-        owner_of: OwnerOf,
-    ) -> None:
-        super().__init__(
-            *(config, server_state, app_state, _loop),
-            at_once=at_once,
-            turns=turns,
-            owner_of=owner_of,
-        )
+    def __init__(self, *args: Any, limits: LimitSettings, shed: Counter, **others: Any) -> None:
+        super().__init__(*args, **others)
         self._limits = limits
         self._shed = shed
         self._early_body: bytes | None = None

@@ -9,9 +9,7 @@ discarded.
 import asyncio
 from typing import Any, Protocol, cast
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 DISCARD_S = 5.0
 """Time in which the rest of a body is discarded after its answer."""
@@ -87,14 +85,8 @@ class EndingTransport(asyncio.Transport):
 class EndingProtocol(HttpToolsProtocol):
     """uvicorn's protocol with an end of its own, and one timer."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *args: Any, **of_uvicorn: Any) -> None:
+        super().__init__(*args, **of_uvicorn)
         self._in_head = True  # between requests, too
         self._has_begun = False
         self._is_deaf = False

@@ -3,12 +3,8 @@
 A connection that holds much of it meanwhile reads no more.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.fairness.owner import NOBODY
@@ -25,17 +21,8 @@ _MOST_HELD = 64 * 1024
 class InTurnProtocol(EndingProtocol):
     """A protocol that receives in turn; who has to wait is told by its latest request."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        turns: LoopTurns,
-        owner_of: OwnerOf,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *args: Any, turns: LoopTurns, owner_of: OwnerOf, **of_uvicorn: Any) -> None:
+        super().__init__(*args, **of_uvicorn)
         self._turns = turns
         self._owner_of = owner_of
         self._held = b""

@@ -11,14 +11,11 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import ASGI3Application, HTTPScope
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.server import ServerState
 
 from cacheproxy.api.repeated.at_once import EARLIER, AtOnce, Later, WholeAnswer
-from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.exchange import HttpExchange
-from cacheproxy.server.http.in_turn import InTurnProtocol, OwnerOf
+from cacheproxy.server.http.in_turn import InTurnProtocol
 from cacheproxy.server.http.whole_answer import whole_answer
 
 _ANSWER_S = 3e-5
@@ -42,18 +39,8 @@ class _Awaited:
 class ServingProtocol(InTurnProtocol):
     """A protocol that serves requests whose head or body has come whole."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        at_once: AtOnce,
-        turns: LoopTurns,
-        owner_of: OwnerOf,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop, turns=turns, owner_of=owner_of)
+    def __init__(self, *args: Any, at_once: AtOnce, **others: Any) -> None:
+        super().__init__(*args, **others)
         self._at_once = at_once
 
     def on_response_complete(self) -> None:
