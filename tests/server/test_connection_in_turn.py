@@ -3,16 +3,11 @@
 import asyncio
 import socket
 
-import uvicorn
 import uvloop
-from uvicorn.server import ServerState
+from http_connections import answering_nothing_at_once, maker_of_connections
 
-from cacheproxy.api.repeated.at_once import AtOnce, WholeAnswer
+from cacheproxy.api.repeated.at_once import WholeAnswer
 from cacheproxy.fairness.loop_turns import LoopTurns
-from cacheproxy.server.http.connection import HttpConnection
-from cacheproxy.settings.limits import LimitSettings
-from cacheproxy.telemetry.journal import Journal
-from cacheproxy.telemetry.metrics import Metrics
 
 PIPELINED, FLOODING = 8, 30
 
@@ -47,24 +42,15 @@ def request(owner: str, more: str = "") -> bytes:
 
 async def serving(turns: LoopTurns, hits: Hits, flood: bytes) -> list[bytes]:
     """Return whose requests were answered, in their order, if both tenants' arrive together."""
-    config = uvicorn.Config(lambda: None, interface="asgi3", lifespan="off", log_config=None)
-    config.load()
-    at_once = AtOnce(Journal("off"))
+    at_once = answering_nothing_at_once()
     at_once.add("/hits", hits)
-    limits, shed = LimitSettings(), Metrics().shed
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: HttpConnection(
-            *(config, ServerState(), {}),
-            limits=limits,
-            shed=shed,
-            at_once=at_once,
-            turns=turns,
-            owner_of=lambda headers: dict(headers)[b"x-api-key"].decode(),
-        ),
-        "127.0.0.1",
-        0,
+    make = maker_of_connections(
+        lambda: None,
+        at_once,
+        turns=turns,
+        owner_of=lambda headers: dict(headers)[b"x-api-key"].decode(),
     )
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     owners = ["flooding"] * FLOODING + ["quiet"]
     clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in owners]
     for client, owner in zip(clients, owners, strict=True):

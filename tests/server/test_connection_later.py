@@ -3,15 +3,10 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-import uvicorn
-from uvicorn.server import ServerState
+from http_connections import answering_nothing_at_once, maker_of_connections
 
-from cacheproxy.api.repeated.at_once import EARLIER, AtOnce, Earlier, WholeAnswer
-from cacheproxy.fairness.loop_turns import LoopTurns
+from cacheproxy.api.repeated.at_once import EARLIER, Earlier, WholeAnswer
 from cacheproxy.server.http.connection import HttpConnection
-from cacheproxy.settings.limits import LimitSettings
-from cacheproxy.telemetry.journal import Journal
-from cacheproxy.telemetry.metrics import Metrics
 from cacheproxy.telemetry.request_trace import Visit
 
 EARLIER_WORK = Earlier(Visit({}), None)
@@ -76,26 +71,16 @@ class Client:
 
 @asynccontextmanager
 async def connected(looks_up: LooksUp, app: Served):
-    config = uvicorn.Config(app, interface="asgi3", lifespan="off", log_config=None)
-    config.load()
-    at_once = AtOnce(Journal("off"))
+    at_once = answering_nothing_at_once()
     at_once.add("/asked", looks_up)
+    make = maker_of_connections(app, at_once)
     made: list[HttpConnection] = []
 
-    def make() -> HttpConnection:
-        made.append(
-            HttpConnection(
-                *(config, ServerState(), {}),
-                limits=LimitSettings(),
-                shed=Metrics().shed,
-                at_once=at_once,
-                turns=LoopTurns(),
-                owner_of=lambda headers: "",
-            )
-        )
+    def keep() -> HttpConnection:
+        made.append(make())
         return made[-1]
 
-    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(keep, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     async with asyncio.timeout(10):
         while not made:

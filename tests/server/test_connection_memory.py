@@ -5,15 +5,9 @@ import gc
 import weakref
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
+from http_connections import answering_nothing_at_once, maker_of_connections
 
-from cacheproxy.api.repeated.at_once import AtOnce
-from cacheproxy.fairness.loop_turns import LoopTurns
 from cacheproxy.server.http.connection import HttpConnection
-from cacheproxy.settings.limits import LimitSettings
-from cacheproxy.telemetry.journal import Journal
-from cacheproxy.telemetry.metrics import Metrics
 
 
 async def answer(scope, receive, send) -> None:
@@ -25,21 +19,12 @@ async def answer(scope, receive, send) -> None:
 
 @pytest.mark.parametrize("leaves_early", [False, True])
 async def test_a_connection_that_is_over_is_freed_at_once(leaves_early):
-    config = uvicorn.Config(answer, interface="asgi3", lifespan="off", log_config=None)
-    config.load()
-    limits, shed, at_once = LimitSettings(), Metrics().shed, AtOnce(Journal("off"))
+    make = maker_of_connections(answer, answering_nothing_at_once())
     made = []
     lost = asyncio.Event()
 
     def connection() -> HttpConnection:
-        one = HttpConnection(
-            *(config, ServerState(), {}),
-            limits=limits,
-            shed=shed,
-            at_once=at_once,
-            turns=LoopTurns(),
-            owner_of=lambda headers: "",
-        )
+        one = make()
         made.append(weakref.ref(one, lambda _: lost.set()))
         return one
 

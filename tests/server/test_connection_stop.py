@@ -2,15 +2,7 @@
 
 import asyncio
 
-import uvicorn
-from uvicorn.server import ServerState
-
-from cacheproxy.api.repeated.at_once import AtOnce
-from cacheproxy.fairness.loop_turns import LoopTurns
-from cacheproxy.server.http.connection import HttpConnection
-from cacheproxy.settings.limits import LimitSettings
-from cacheproxy.telemetry.journal import Journal
-from cacheproxy.telemetry.metrics import Metrics
+from http_connections import answering_nothing_at_once, maker_of_connections
 
 
 class KnowsNothing:
@@ -34,22 +26,10 @@ async def answer(scope, receive, send) -> None:
 
 
 async def test_a_body_that_ends_after_the_last_answer_at_once_is_read_whole():
-    config = uvicorn.Config(answer, interface="asgi3", lifespan="off", log_config=None)
-    config.load()
-    at_once = AtOnce(Journal("off"))
+    at_once = answering_nothing_at_once()
     at_once.add("/asked", KnowsNothing())
-    limits, shed = LimitSettings(), Metrics().shed
-    server = await asyncio.get_running_loop().create_server(
-        lambda: HttpConnection(
-            *(config, ServerState(), {}),
-            limits=limits,
-            shed=shed,
-            at_once=at_once,
-            turns=LoopTurns(),
-            owner_of=lambda headers: "",
-        ),
-        *("127.0.0.1", 0),
-    )
+    make = maker_of_connections(answer, at_once)
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     writer.write(b"POST /asked HTTP/1.1\r\nhost: here\r\ncontent-length: 8\r\n\r\n{it ")
     await asyncio.sleep(0.005)
