@@ -12,7 +12,7 @@ from msgspec import Meta
 from cacheproxy.admin.facts import EntryFacts, read_facts
 from cacheproxy.admin.report import HexKey
 from cacheproxy.admin.workers import AllWorkers, HeldEntry, Inquiry
-from cacheproxy.errors import BadRequest
+from cacheproxy.errors import BadRequest, Unavailable
 from cacheproxy.inference.input import Input, Pair
 from cacheproxy.keys import Namespace, hex_id
 from cacheproxy.routes.items import ItemsRoute
@@ -122,11 +122,9 @@ class EntryFinder:
         """
         namespace_id = Namespace(order.tenant, order.namespace).id
         sought = self._sought(order, namespace_id)
-        inquiry = Inquiry("held", namespace_id, [one.key for one in sought])
         held: dict[bytes, list[tuple[int, HeldEntry]]] = {}
-        for said in await self._workers.ask(inquiry):
-            for each in said.held:
-                held.setdefault(each.key, []).append((said.pid, each))
+        for pid, each in await self._held(namespace_id, [one.key for one in sought]):
+            held.setdefault(each.key, []).append((pid, each))
         entries = []
         for one in sought:
             entry = await self._store.entry(one.key)
@@ -135,6 +133,18 @@ class EntryFinder:
             if entry is not None or one.key in held:
                 entries.append(self._describe(one, namespace_id, entry, held.get(one.key, [])))
         return FoundEntries(entries, [SoughtEntry(one.key.hex(), one.model) for one in sought])
+
+    async def waiting(self, namespace_id: str, keys: Sequence[bytes]) -> set[bytes]:
+        """Return which keys' entries workers have yet to store; none if they cannot be asked."""
+        try:
+            held = await self._held(namespace_id, keys)
+        except Unavailable:
+            return set()
+        return {each.key for _, each in held if each.is_waiting}
+
+    async def _held(self, namespace_id: str, keys: Sequence[bytes]) -> list[tuple[int, HeldEntry]]:
+        said = await self._workers.ask(Inquiry("held", namespace_id, list(keys)))
+        return [(one.pid, each) for one in said for each in one.held]
 
     def _sought(self, order: FindRequest, namespace_id: str) -> list[_Sought]:
         order.kind  # noqa: B018 - checks that exactly one is given

@@ -9,6 +9,7 @@ beside the server, not installed. Both are pinned by SHA-256.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -185,11 +187,16 @@ def find_valkey() -> Path:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nobody listens on.
+
+    It is below those that systems give to connections, one of which could have it before the server
+    starts, or while it is down.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:

@@ -156,7 +156,8 @@ class Learning:
         likeness, pick = self._models.answered(record.model), self._picks.get(key)
         if likeness is not None and likeness.evidence is not None and pick and score is not None:
             likeness.evidence.reported(namespace.id, pick)
-        return removed
+        # The store may not have had it yet, and does not get it any more.
+        return max(removed, 1)
 
     async def remove(self, record: CompletionRecord) -> int:
         """Remove an entry everywhere and quarantine its key; return how many entries that were.

@@ -158,13 +158,15 @@ async def test_a_graph_that_lags_behind_leads_into_no_other_partition(path):
 
 async def test_graphs_lose_what_another_process_evicted(path):
     """Each process removes rows that all have indexed, and tells nobody which."""
-    probes = random_probes(20_000)
+    probes = random_probes(70_000)
     async with opened(path, max_bytes=2**20) as ours, opened(path, max_bytes=2**20) as other:
         await ours.put_many(entries(range(100), probes=probes))
         last = await fill(ours, other, probes, 100, 6_000)
         async with asyncio.timeout(60):
             # They are looked for once the index has grown by a quarter, and not among the newest.
             while not last > 6_000 or ours.stats().index.documents > 2_500:
+                # No faster than they are looked for: 64 in 20 ms.
+                await asyncio.sleep(0.1)
                 last = await fill(ours, other, probes, last, last + 100)
                 await ours.sweep()
                 await other.sweep()
