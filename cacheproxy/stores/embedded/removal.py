@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cacheproxy.stores.embedded import notices, rows, snapshots
+from cacheproxy.stores.embedded import notices, rows
 from cacheproxy.stores.embedded.database import Connection, Database
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
-from cacheproxy.stores.embedded.indexing import Indexing
+from cacheproxy.stores.embedded.index import snapshots
+from cacheproxy.stores.embedded.index.indexing import Indexing
 from cacheproxy.stores.embedded.notices import Purge
 from cacheproxy.stores.embedded.rows import Removed
 from cacheproxy.stores.embedded.shares import StoreShares

@@ -28,7 +28,7 @@ from cacheproxy.stores.calls import Calls
 from cacheproxy.stores.embedded import notices, rows, states
 from cacheproxy.stores.embedded.database import Connection, Database, transaction
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
-from cacheproxy.stores.embedded.indexing import Indexing
+from cacheproxy.stores.embedded.index.indexing import Indexing
 from cacheproxy.stores.embedded.listener import Listener
 from cacheproxy.stores.embedded.removal import EmbeddedStats, Removal
 from cacheproxy.stores.embedded.rows import Removed

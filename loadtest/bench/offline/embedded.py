@@ -26,9 +26,9 @@ from tqdm import tqdm
 from cacheproxy.inference.tokenizer import Tokenizer
 from cacheproxy.modelkit.install import load_installed
 from cacheproxy.probes.static import StaticProbe
+from cacheproxy.stores.embedded.index.snapshots import SMALLEST, folder_of
+from cacheproxy.stores.embedded.index.snapshotter import make_all
 from cacheproxy.stores.embedded.rows import partition_id
-from cacheproxy.stores.embedded.snapshots import SMALLEST, folder_of
-from cacheproxy.stores.embedded.snapshotter import make_all
 from cacheproxy.stores.embedded.store import EmbeddedStore
 from cacheproxy.stores.protocol import Entry, Partition
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from unit_probes import random_probes, unit
 
-from cacheproxy.stores.embedded.codes import Codes, new_graph, propose_few
+from cacheproxy.stores.embedded.index.codes import Codes, new_graph, propose_few
 
 DIMENSIONS = 32
 SPREAD = np.linspace(2.0, 0.5, DIMENSIONS, dtype=np.float32)

@@ -4,10 +4,10 @@ import numpy as np
 from embedded_entries import NOW, PARTITION, entries, key, nearest_once_ready, opened
 from unit_probes import random_probes, unit
 
-from cacheproxy.stores.embedded import indexing
 from cacheproxy.stores.embedded.database import Database
+from cacheproxy.stores.embedded.index import indexing
+from cacheproxy.stores.embedded.index.vectors import PartitionIndex
 from cacheproxy.stores.embedded.rows import partition_id, probe_hash, put_many
-from cacheproxy.stores.embedded.vectors import PartitionIndex
 from cacheproxy.stores.protocol import Partition
 
 

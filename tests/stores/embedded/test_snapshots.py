@@ -12,7 +12,7 @@ import pytest
 from embedded_entries import NOW, PARTITION, entries, key, nearest_once_ready, opened
 from unit_probes import random_probes
 
-from cacheproxy.stores.embedded import indexing, snapshots
+from cacheproxy.stores.embedded.index import indexing, snapshots
 from cacheproxy.stores.purges import Scope
 
 PROBES = random_probes(1100)

@@ -10,7 +10,7 @@ from pathlib import Path
 from embedded_entries import PARTITION, entries, key, opened
 from unit_probes import random_probes
 
-from cacheproxy.stores.embedded import snapshots
+from cacheproxy.stores.embedded.index import snapshots
 from cacheproxy.stores.embedded.rows import partition_id
 
 REPOSITORY = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def in_folder(path: Path) -> list[str]:
 
 def snapshotter(path: Path) -> subprocess.Popen:
     partition = partition_id(PARTITION, PROBES.shape[1]).hex()
-    module = "cacheproxy.stores.embedded.snapshotter"
+    module = "cacheproxy.stores.embedded.index.snapshotter"
     return subprocess.Popen(
         [sys.executable, "-m", module, str(path), partition, str(PROBES.shape[1])], cwd=REPOSITORY
     )

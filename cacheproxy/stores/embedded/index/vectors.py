@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cacheproxy.fairness.shelves import FairMap
 from cacheproxy.keys import KEY_BYTES, owner_of
-from cacheproxy.stores.embedded.codes import (
+from cacheproxy.stores.embedded.database import Connection
+from cacheproxy.stores.embedded.index.codes import (
     FEW,
     MORE,
     Codes,
@@ -28,7 +29,6 @@ from cacheproxy.stores.embedded.codes import (
     propose_few,
     propose_more,
 )
-from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cacheproxy.stores.embedded.codes import GRAPH_KIND, Codes, Graph, new_graph
 from cacheproxy.stores.embedded.database import Connection, transaction
-from cacheproxy.stores.embedded.vectors import PartitionIndex
+from cacheproxy.stores.embedded.index.codes import GRAPH_KIND, Codes, Graph, new_graph
+from cacheproxy.stores.embedded.index.vectors import PartitionIndex
 
 _log = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from cacheproxy.concurrency.background import stop_tasks
 from cacheproxy.errors import StoreError
 from cacheproxy.fairness.owner import current_owner
 from cacheproxy.fairness.pool import FairPool
-from cacheproxy.stores.embedded import snapshots
 from cacheproxy.stores.embedded.database import Connection
 from cacheproxy.stores.embedded.database_thread import DatabaseThread
+from cacheproxy.stores.embedded.index import snapshots
+from cacheproxy.stores.embedded.index.snapshotter import Snapshotter
+from cacheproxy.stores.embedded.index.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.embedded.rows import Removed
-from cacheproxy.stores.embedded.snapshotter import Snapshotter
-from cacheproxy.stores.embedded.vectors import CATCH_UP_ROWS, PartitionIndex, VectorIndexes
 from cacheproxy.stores.protocol import Entry, IndexStats, Neighbour, Partition
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ priority, and takes the memory of the graph a second time while it does. Of seve
 file, one at a time has such a process. A fork of the server would need neither, but its threads are
 those of libraries that do not expect one.
 
-    python -m cacheproxy.stores.embedded.snapshotter PATH PARTITION DIMENSIONS ...
+    python -m cacheproxy.stores.embedded.index.snapshotter PATH PARTITION DIMENSIONS ...
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cacheproxy.concurrency.background import stop_tasks
-from cacheproxy.stores.embedded import snapshots
 from cacheproxy.stores.embedded.database import Connection, Database
-from cacheproxy.stores.embedded.vectors import PartitionIndex
+from cacheproxy.stores.embedded.index import snapshots
+from cacheproxy.stores.embedded.index.vectors import PartitionIndex
 
 _log = logging.getLogger(__name__)
 
