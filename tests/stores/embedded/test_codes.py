@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from unit_probes import random_probes, unit
 
-from cacheproxy.stores.embedded.index.codes import Codes, new_graph, propose_few
+from cacheproxy.stores.embedded.index.codes import Codes, propose_few
+from cacheproxy.stores.embedded.index.nodes import Graph
 
 DIMENSIONS = 32
 SPREAD = np.linspace(2.0, 0.5, DIMENSIONS, dtype=np.float32)
@@ -12,7 +13,7 @@ PROBES = unit((random_probes(2000, DIMENSIONS) * SPREAD) + 0.15)  # with a mean 
 
 
 def graph_of(codes: Codes, count: int):
-    graph = new_graph(DIMENSIONS)
+    graph = Graph(DIMENSIONS)
     graph.add(np.arange(count, dtype=np.uint64), codes.of(PROBES[:count]))
     return graph
 
@@ -55,7 +56,7 @@ def test_with_enough_probes_the_axes_they_differ_most_along_are_shrunk():
 def test_what_a_quick_search_does_not_surely_find_is_searched_for_more_widely():
     probes = random_probes(3200, 64)
     stored, asked = probes[:3000], probes[3000:]  # of which none is near another
-    graph, codes = new_graph(64), Codes()
+    graph, codes = Graph(64), Codes()
     graph.add(np.arange(3000, dtype=np.uint64), codes.of(stored))
     found = propose_few(graph, codes, asked)
     nearest = (asked @ stored.T).argmax(axis=1)

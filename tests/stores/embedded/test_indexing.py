@@ -2,10 +2,14 @@
 
 import numpy as np
 from embedded_entries import NOW, PARTITION, entries, key, nearest_once_ready, opened
+from hypothesis import given
+from hypothesis import strategies as st
 from unit_probes import random_probes, unit
 
 from cacheproxy.stores.embedded.database import Database
 from cacheproxy.stores.embedded.index import indexing
+from cacheproxy.stores.embedded.index.codes import Codes
+from cacheproxy.stores.embedded.index.nodes import Few, Graph
 from cacheproxy.stores.embedded.index.vectors import PartitionIndex
 from cacheproxy.stores.embedded.rows import partition_id, probe_hash, put_many
 from cacheproxy.stores.protocol import Partition
@@ -23,22 +27,53 @@ async def test_more_partitions_than_stay_loaded_all_answer(path, monkeypatch):
             assert found.key == key(partition)
 
 
-def test_an_index_whose_entries_are_gone_gives_its_memory_back():
-    """Contexts of chats come and go, and each graph that has held a node takes 50 kB."""
-    probes = random_probes(2)
+def test_a_partition_takes_memory_for_what_it_has_and_gives_it_back():
+    """Contexts of chats come and go, most with one entry; a graph takes 50 kB for its first."""
+    probes = random_probes(601)
     connection = Database(None).connect()
     index = PartitionIndex(partition_id(PARTITION, 32), 32)
-    empty = index.graph.memory_usage
-    put_many(connection, entries(["gone"], probes=probes[:1]))
-    assert index.catch_up(connection, NOW)
-    assert index.graph.memory_usage > 10 * empty
+
+    def write(numbers: range) -> None:
+        put_many(connection, entries(numbers, probes=probes[numbers.start :]))
+        while not index.catch_up(connection, NOW):
+            pass
+        found = index.nearest(connection, probes[numbers.start : numbers.stop], NOW)
+        assert [one.key for one in found] == [key(n) for n in numbers]
+
+    write(range(1))
+    assert 0 < index.size_bytes < 100
+    write(range(1, 600))
+    assert index.size_bytes > 50_000
     connection.execute("DELETE FROM entries")
-    index.discard(connection, [probe_hash(probes[0])])
-    assert index.graph.memory_usage == empty
-    put_many(connection, entries(["new"], probes=probes[1:]))
-    index.catch_up(connection, NOW)
-    (found,) = index.nearest(connection, probes[1:], NOW)
-    assert found.key == key("new")
+    index.discard(connection, [probe_hash(probe) for probe in probes])
+    assert index.size_bytes == 0
+    write(range(600, 601))
+    assert index.size_bytes < 100
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "remove"]), st.sets(st.integers(0, 40), max_size=12))
+    )
+)
+def test_few_nodes_and_a_graph_of_them_are_the_same(steps):
+    rows = Codes().of(random_probes(41, 8))
+    both, there = (Few(8), Graph(8)), set()
+    for step, names in steps:
+        changed = names - there if step == "add" else names
+        keys = np.array(sorted(changed), np.uint64)
+        for nodes in both:
+            nodes.add(keys, rows[sorted(changed)]) if step == "add" else nodes.remove(keys)
+        there = there | changed if step == "add" else there - changed
+        every = np.arange(41, dtype=np.uint64)
+        held = np.array(sorted(there), np.uint64)
+        for nodes in both:
+            assert len(nodes) == len(there)
+            assert sorted(nodes.keys.tolist()) == sorted(there)
+            assert nodes.contains(every).tolist() == [n in there for n in range(41)]
+            assert (nodes.codes_of(held) == rows[sorted(there)]).all()
+        for few, graph in zip(*(nodes.search(rows, 3, 64) for nodes in both), strict=True):
+            assert few.tolist() == graph.tolist()
 
 
 async def test_recall_at_1_is_at_least_99_percent_of_20_000_clustered_probes():

@@ -1,4 +1,4 @@
-"""The graphs, and probes as they hold them: int8, in larger graphs less their mean, and turned.
+"""Probes as nodes hold them: int8, in graphs less their mean, and in larger ones also turned.
 
 Static probes of questions have a mean of length 0.67, and texts near to it are near to all others,
 so that a search is led astray. Of 60,000 probes of real questions, a graph of probes less their
@@ -15,24 +15,12 @@ whose nearest has a score above 0.9, and one of probes less their mean for 99.0 
 64 (measured). The scores undo the turn.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-
-# First, though unused here: usearch 2.26 loads its kernels with RTLD_GLOBAL, and onnxruntime
-# 1.31, loaded after them, crashes in its initialisation; loaded before them, both work.
-import onnxruntime  # noqa: F401
 from numpy.typing import NDArray
-from usearch import __version__ as _usearch_version
-from usearch.index import Index
 
-GRAPH_KIND = f"usearch-{_usearch_version.split('.', maxsplit=1)[0]} cos i8"
-"""What has to be equal for a saved graph to be of use."""
-
-Graph: TypeAlias = Index
-
-_CONNECTIVITY = 16
-_EXPANSION_ADD = 128
+from cacheproxy.stores.embedded.index.nodes import Nodes
 
 _MOST = 127
 
@@ -46,7 +34,8 @@ others, and to leave room for them would round the others twice as coarsely."""
 _UNSCALED = np.ones(1, np.float32)
 
 _CENTRED_FROM = 512
-"""Nodes from which on a graph is built of probes less their mean."""
+"""Nodes from which on there is a graph, of probes less their mean. To compare so many takes
+0.2 ms, as long as to search a graph of them (measured, 256 dimensions)."""
 
 _TURNED_FROM = 32
 """Nodes for each dimension from which on a graph's probes are turned as well. The axes of fewer are
@@ -105,9 +94,8 @@ class Codes:
         """Subtract `centre`, float32 [d], turn, and multiply by `scale`, float32 [1] or [d].
 
         Turned is by the columns of `axes`, float32 [d, d], orthonormal. Without a centre, each
-        probe is scaled so that its largest number is 127; the graph's metric, the cosine, does not
-        see it. (usearch itself would scale a unit vector's length to 127, which leaves 256 numbers
-        of about 8.)
+        probe is scaled so that its largest number is 127, which the cosine does not see. (usearch
+        itself would scale a unit vector's length to 127, which leaves 256 numbers of about 8.)
         """
         self.centre = centre
         self._scale = scale
@@ -119,21 +107,21 @@ class Codes:
         return 0 if self._axes is None else self._axes.nbytes
 
     def is_outgrown(self, nodes: int, dimensions: int) -> bool:
-        """Return whether a graph with so many nodes is better built with `learnt` codes."""
+        """Return whether so many nodes are better searched with `learnt` codes."""
         if self.centre is None:
             return nodes >= _CENTRED_FROM
         return self._axes is None and nodes >= _TURNED_FROM * dimensions
 
-    def learnt(self, graph: Graph) -> "Codes":
-        """Return better ones for the probes of a graph that has these."""
-        keys = keys_of(graph)
-        some = keys[:: -(-len(keys) // (_TURNED_FROM * graph.ndim))]
+    def learnt(self, nodes: Nodes) -> "Codes":
+        """Return better ones for the probes of nodes that have these."""
+        keys = nodes.keys
+        some = keys[:: -(-len(keys) // (_TURNED_FROM * nodes.dimensions))]
         # In parts, as usearch holds the GIL while it copies codes.
         parts = (some[start : start + _COPIED] for start in range(0, len(some), _COPIED))
-        probes = self._probes(np.concatenate([codes_of(graph, part) for part in parts]))
+        probes = self._probes(np.concatenate([nodes.codes_of(part) for part in parts]))
         centre = probes.mean(axis=0)
         apart = probes - centre
-        if len(keys) < _TURNED_FROM * graph.ndim:
+        if len(keys) < _TURNED_FROM * nodes.dimensions:
             return Codes(centre, _scale_for(apart))
         variances, axes = np.linalg.eigh(apart.T @ apart / len(apart))
         spread = np.maximum(variances, 0.0) + _VARIANCE_ADDED * variances.mean() + 1e-12
@@ -196,60 +184,29 @@ def _scale_for(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.array([_MOST / (_ROOM * largest)], np.float32)
 
 
-def new_graph(dimensions: int) -> Graph:
-    """Return an empty graph for probes in int8."""
-    # Not the inner product: rounding also changes lengths, and then the longest of many near-equal
-    # vectors is the nearest to all of them. Of 500 within 1e-3 of one another in float16, one found
-    # itself by the inner product, and all did by cosine (measured).
-    return Graph(
-        ndim=dimensions,
-        metric="cos",
-        dtype="i8",
-        connectivity=_CONNECTIVITY,
-        expansion_add=_EXPANSION_ADD,
-    )
-
-
-def keys_of(graph: Graph) -> NDArray[np.uint64]:
-    """Return the names of a graph's nodes, uint64 [n]."""
-    return np.asarray(graph.keys[:], np.uint64)
-
-
-def codes_of(graph: Graph, keys: NDArray[np.uint64]) -> NDArray[np.int8]:
-    """Return the codes of nodes, int8 [n, d]."""
-    if not len(keys):
-        return np.empty((0, graph.ndim), np.int8)
-    codes: Any = graph.get(keys, "i8")
-    joined: NDArray[np.int8] = np.concatenate(codes).reshape(len(keys), -1)
-    return joined
-
-
-def propose_few(graph: Graph, codes: Codes, probes: NDArray[np.float32]) -> list[Proposed]:
+def propose_few(nodes: Nodes, codes: Codes, probes: NDArray[np.float32]) -> list[Proposed]:
     """Return, for each probe (float32 [n, d]), the nodes that may be the nearest to it."""
-    found = _search(graph, codes, probes, FEW, _QUICK_EXPANSION)
+    found = _search(nodes, codes, probes, FEW, _QUICK_EXPANSION)
     unsure = [row for row, one in enumerate(found) if one.best < _SURE]
-    if unsure:
-        again = propose_more(graph, codes, probes[unsure])
+    if unsure and not nodes.is_exact:
+        again = propose_more(nodes, codes, probes[unsure])
         for row, one in zip(unsure, again, strict=True):
             found[row] = one
     return [one.near_best() for one in found]
 
 
 def propose_more(
-    graph: Graph, codes: Codes, probes: NDArray[np.float32], count: int = MORE
+    nodes: Nodes, codes: Codes, probes: NDArray[np.float32], count: int = MORE
 ) -> list[Proposed]:
     """Return, for each probe (float32 [n, d]), up to `count` nodes near to it."""
-    return _search(graph, codes, probes, count, max(count, _EXPANSION))
+    return _search(nodes, codes, probes, count, max(count, _EXPANSION))
 
 
 def _search(
-    graph: Graph, codes: Codes, probes: NDArray[np.float32], count: int, expansion: int
+    nodes: Nodes, codes: Codes, probes: NDArray[np.float32], count: int, expansion: int
 ) -> list[Proposed]:
-    graph.expansion_search = expansion  # type: ignore[misc]  # its setter is not seen
-    matches: Any = graph.search(codes.of(probes), count, threads=1)
-    counts = [len(matches.keys)] if len(probes) == 1 else matches.counts
-    found = []
-    for probe, row, size in zip(probes, np.atleast_2d(matches.keys), counts, strict=True):
-        keys = row[:size]
-        found.append(Proposed(keys, codes.scores(probe, codes_of(graph, keys))))
-    return found
+    found = nodes.search(codes.of(probes), count, expansion)
+    return [
+        Proposed(keys, codes.scores(probe, nodes.codes_of(keys)))
+        for probe, keys in zip(probes, found, strict=True)
+    ]

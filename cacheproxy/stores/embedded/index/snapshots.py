@@ -23,7 +23,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cacheproxy.stores.embedded.database import Connection, transaction
-from cacheproxy.stores.embedded.index.codes import GRAPH_KIND, Codes, Graph, new_graph
+from cacheproxy.stores.embedded.index.codes import Codes
+from cacheproxy.stores.embedded.index.nodes import GRAPH_KIND, Graph
 from cacheproxy.stores.embedded.index.vectors import PartitionIndex
 
 _log = logging.getLogger(__name__)
@@ -157,14 +158,14 @@ def save(connection: Connection, folder: Path, index: PartitionIndex) -> None:
     found = connection.execute(
         "SELECT owner FROM entries WHERE partition = ? LIMIT 1", (index.partition,)
     ).fetchone()
-    if found is None:
+    graph = index.nodes
+    if found is None or not isinstance(graph, Graph):
         return
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{index.partition.hex()}-{os.urandom(8).hex()}"
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        index.graph.save(path)
-        if path.stat().st_size != index.graph.serialized_length:
+        if graph.save(path) != path.stat().st_size:
             raise OSError(f"{path} was not written whole")
         digest = _digest(path)
         _sync(path)
@@ -175,7 +176,7 @@ def save(connection: Connection, folder: Path, index: PartitionIndex) -> None:
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(index.partition, found[0], index.dimensions, index.last_id),
-                    *(len(index.graph), _KIND, path.name, digest),
+                    *(len(graph), _KIND, path.name, digest),
                     index.codes.saved,
                 ),
             )
@@ -211,7 +212,7 @@ def _read(path: Path, snapshot: Snapshot) -> Graph:
     # usearch trusts the lengths that it reads, so that nothing is read before the sum is right.
     if _digest(path) != snapshot.sha256:
         raise _UnusableError("is damaged")
-    graph = new_graph(snapshot.dimensions)
+    graph = Graph(snapshot.dimensions)
     try:
         graph.load(path)
     except RuntimeError as error:

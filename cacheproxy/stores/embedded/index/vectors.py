@@ -1,7 +1,4 @@
-"""Vector indexes of the embedded store: one HNSW graph per partition, rebuilt from SQLite on need.
-
-usearch rather than hnswlib (float32 only) or faiss (its HNSW cannot remove): it has int8 nodes at a
-quarter of the memory, reuses the slots of removed nodes, and releases the GIL while it searches.
+"""Vector indexes of the embedded store: the nodes of a partition, rebuilt from SQLite on need.
 
 An index only proposes candidates, which are then read from SQLite and scored. So it may lag behind
 the rows, or name rows that are gone: that costs a miss, never a wrong answer. Its nodes are
@@ -23,12 +20,10 @@ from cacheproxy.stores.embedded.index.codes import (
     FEW,
     MORE,
     Codes,
-    Graph,
-    keys_of,
-    new_graph,
     propose_few,
     propose_more,
 )
+from cacheproxy.stores.embedded.index.nodes import Few, Graph, Nodes
 from cacheproxy.stores.embedded.rows import Removed, parse_pairs, partition_id, probe_hash, split
 from cacheproxy.stores.protocol import Neighbour, Partition
 
@@ -37,9 +32,6 @@ CATCH_UP_ROWS = 4
 
 _CHECK_NODES = 64
 """Nodes that one job checks for rows: few, as each may read a page."""
-
-_GRAPH_BYTES, _NODE_BYTES = 50_000, 200
-"""Resident memory of a graph, and of a node without its code (measured at up to 8,000 nodes)."""
 
 _SHRINK_BELOW = 0.25
 _SHRINK_FROM = 4096
@@ -100,37 +92,31 @@ class PartitionIndex:
         indexed: rows that it has seen since it was made, loaded or saved.
         partition: its id (`rows.partition_id`).
         dimensions: of the probes.
-        graph: its nodes are named by `probe_hash`.
-        codes: what probes are in the graph.
+        nodes: named by `probe_hash`.
+        codes: what probes are in the nodes.
     """
 
-    def __init__(self, partition: bytes, dimensions: int) -> None:
+    def __init__(self, partition: bytes, dimensions: int, codes: Codes | None = None) -> None:
         self.ready = False
         self.last_id = 0
         self.indexed = 0
         self.partition = partition
         self.dimensions = dimensions
-        self.graph = new_graph(dimensions)
-        self.codes = Codes()
+        self.codes = codes or Codes()
+        self.nodes = self._no_nodes()
         self._next: PartitionIndex | None = None  # is to take the place of this one
         self._most_nodes = 0
         self._unchecked: NDArray[np.uint64] = np.empty(0, np.uint64)
 
     @property
     def probes(self) -> int:
-        """How many distinct probes the graph has."""
-        return len(self.graph)
+        """How many distinct probes it has."""
+        return len(self.nodes)
 
     @property
     def size_bytes(self) -> int:
-        """The memory that the graph takes, about.
-
-        usearch counts address space, of which 16.8 MB are reserved for the first node.
-        """
-        if not self.probes:
-            return 0
-        nodes_bytes = self.probes * (self.dimensions + _NODE_BYTES)
-        return _GRAPH_BYTES + self.codes.size_bytes + nodes_bytes
+        """The memory that it takes, about."""
+        return self.nodes.size_bytes + self.codes.size_bytes
 
     def restore(self, graph: Graph, codes: Codes, last_id: int) -> None:
         """Take over the graph of a snapshot that had seen the rows up to `last_id`.
@@ -138,14 +124,14 @@ class PartitionIndex:
         What was removed since is still in it: it is never found, as lookups read the rows, and
         leaves the graph when it is next proposed, or by `check_some`.
         """
-        self.graph, self.codes, self.last_id = graph, codes, last_id
+        self.nodes, self.codes, self.last_id = graph, codes, last_id
         self.indexed, self.ready = 0, True
         self._most_nodes = len(graph)
         self.begin_check()
 
     def begin_check(self) -> None:
         """Have `check_some` check every node that there is now."""
-        self._unchecked = keys_of(self.graph)
+        self._unchecked = self.nodes.keys
 
     def check_some(self, connection: Connection) -> bool:
         """Remove those of a slice of the unchecked nodes that have no row; return whether all are
@@ -153,7 +139,7 @@ class PartitionIndex:
         """
         some, self._unchecked = np.split(self._unchecked, [_CHECK_NODES])
         if len(some):
-            self.discard(connection, some[self.graph.contains(some)].tolist())
+            self.discard(connection, some[self.nodes.contains(some)].tolist())
         return not len(self._unchecked)
 
     def catch_up(self, connection: Connection, now: float, most: int = CATCH_UP_ROWS) -> bool:
@@ -168,17 +154,17 @@ class PartitionIndex:
         if joined is not None:
             probes = np.frombuffer(joined, "<f4").reshape(-1, self.dimensions)
             new = {probe_hash(probe): probe for probe in probes}
-            missing = [value for value in new if not self.graph.contains(value)]
-            if missing:
-                nodes = np.array(missing, np.uint64)
-                added = np.stack([new[value] for value in missing])
-                self.graph.add(nodes, self.codes.of(added), threads=1)
-                self._most_nodes = max(self._most_nodes, len(self.graph))
+            keys = np.fromiter(new, np.uint64, len(new))
+            missing = ~self.nodes.contains(keys)
+            if missing.any():
+                added = np.stack([*new.values()])[missing]
+                self.nodes.add(keys[missing], self.codes.of(added))
+                self._most_nodes = max(self._most_nodes, len(self.nodes))
         if last_id is not None:
             self.last_id = last_id
         self.indexed += rows
-        if self._next is None and self.codes.is_outgrown(len(self.graph), self.dimensions):
-            self._use_codes(self.codes.learnt(self.graph))
+        if self._next is None and self.codes.is_outgrown(len(self.nodes), self.dimensions):
+            self._use_codes(self.codes.learnt(self.nodes))
             return False
         if rows < most:
             self.ready = True
@@ -186,10 +172,9 @@ class PartitionIndex:
         return False
 
     def _use_codes(self, codes: Codes) -> None:
-        """Begin another graph with other codes; the one that is searched stays until then."""
+        """Begin a graph with other codes; the nodes that are searched stay until then."""
         if self.ready:
-            self._next = PartitionIndex(self.partition, self.dimensions)
-            self._next.codes = codes
+            self._next = PartitionIndex(self.partition, self.dimensions, codes)
         else:
             self.codes = codes
             self._begin_anew()
@@ -199,8 +184,8 @@ class PartitionIndex:
     ) -> bool:
         if not to.catch_up(connection, now, most):
             return False
-        self.graph, self.codes, self.last_id = to.graph, to.codes, to.last_id
-        self._most_nodes, self._next = len(to.graph), None
+        self.nodes, self.codes, self.last_id = to.nodes, to.codes, to.last_id
+        self._most_nodes, self._next = len(to.nodes), None
         return True
 
     def is_behind(self, connection: Connection) -> bool:
@@ -224,10 +209,10 @@ class PartitionIndex:
         answers: list[Neighbour | None] = [None] * len(probes)
         pending = list(range(len(probes)))
         for propose in (propose_few, propose_more):
-            if not pending or not len(self.graph):
+            if not pending or not len(self.nodes):
                 break
             proposed = [
-                one.keys.tolist() for one in propose(self.graph, self.codes, probes[pending])
+                one.keys.tolist() for one in propose(self.nodes, self.codes, probes[pending])
             ]
             live = self._read(connection, {value for row in proposed for value in row}, now)
             lost = []
@@ -246,9 +231,9 @@ class PartitionIndex:
         """Return up to `count` live entries nearest to a probe (float32 [d], unit), best first."""
         alive: list[_Live] = []
         for more in (FEW, MORE):
-            if not len(self.graph):
+            if not len(self.nodes):
                 break
-            (proposed,) = propose_more(self.graph, self.codes, probe[None], count + more)
+            (proposed,) = propose_more(self.nodes, self.codes, probe[None], count + more)
             live = self._read(connection, proposed.keys.tolist(), now)
             alive = list(live.values())
             if len(alive) >= count or len(proposed.keys) < count + more:
@@ -259,7 +244,7 @@ class PartitionIndex:
     def _read(
         self, connection: Connection, hashes: Collection[int], now: float
     ) -> dict[int, _Live]:
-        """Return the live row of each probe; remove probes without one from the graph."""
+        """Return the live row of each probe; remove probes without one from the nodes."""
         order = list(hashes)
         found, keys, probes, records = connection.execute(
             _LIVE, (json.dumps(order), self.partition, now)
@@ -280,19 +265,22 @@ class PartitionIndex:
     def _remove(self, hashes: Collection[int]) -> None:
         if not hashes:
             return
-        self.graph.remove(np.array(hashes, np.uint64))
-        if not len(self.graph):
-            # One that has held a node keeps 50 kB (measured): contexts of chats come and go.
-            self.graph, self._most_nodes = new_graph(self.dimensions), 0
-        if self._most_nodes > _SHRINK_FROM and len(self.graph) < _SHRINK_BELOW * self._most_nodes:
+        self.nodes.remove(np.array(hashes, np.uint64))
+        if not len(self.nodes):
+            self.codes = Codes()
+            self.nodes, self._most_nodes = self._no_nodes(), 0
+        if self._most_nodes > _SHRINK_FROM and len(self.nodes) < _SHRINK_BELOW * self._most_nodes:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Build the graph from all rows again; until then, nothing is found."""
-        self.graph = new_graph(self.dimensions)
+        """Index all rows again; until then, nothing is found."""
+        self.nodes = self._no_nodes()
         self._next = None
         self._most_nodes = self.last_id = self.indexed = 0
         self.ready = False
+
+    def _no_nodes(self) -> Nodes:
+        return Graph(self.dimensions) if self.codes.centre is not None else Few(self.dimensions)
 
 
 class VectorIndexes:
