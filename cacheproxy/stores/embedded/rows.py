@@ -46,7 +46,7 @@ WITH RECURSIVE position (n) AS (
     SELECT 0 UNION ALL SELECT n + 1 FROM position WHERE n + 1 < ?1
 )
 DELETE FROM entries WHERE key IN (SELECT substr(?2, n * 32 + 1, 32) FROM position)
-RETURNING key, partition, probe_hash
+RETURNING key, expires_at, record, partition, probe_hash
 """
 
 
@@ -58,9 +58,10 @@ class Removed(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """A row that was replaced by another one."""
+    """A row that was replaced by another one; whether that has another record, or other times."""
 
     key: bytes
+    is_changed: bool
     row: Removed
 
 
@@ -153,7 +154,11 @@ def put_many(connection: Connection, entries: Sequence[Entry]) -> list[Replaced]
         rows,
     )
     connection.executemany("INSERT INTO tags (tag, key) VALUES (?, ?)", tags)
-    return [Replaced(key, Removed(*row)) for key, *row in replaced]
+    new = {entry.key: (entry.expires_at, entry.record) for entry in entries}
+    return [
+        Replaced(key, (expires_at, record) != new[key], Removed(*row))
+        for key, expires_at, record, *row in replaced
+    ]
 
 
 def remove_expired(connection: Connection, now: float) -> list[Removed]:

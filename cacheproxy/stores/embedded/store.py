@@ -291,7 +291,8 @@ class EmbeddedStore:
         with transaction(connection):
             allowed = notices.allowed(connection, entries)
             replaced = rows.put_many(connection, allowed)
-            keys = [replacement.key for replacement in replaced]
+            # An answer is written again when its probe is known: no process has an older one.
+            keys = [replacement.key for replacement in replaced if replacement.is_changed]
             notices.announce_replaced(connection, keys, self._id, self._now())
         self._removal.measure(connection)
         return _Written(allowed, [replacement.row for replacement in replaced])

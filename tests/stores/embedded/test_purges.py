@@ -5,6 +5,7 @@ import itertools
 import sqlite3
 import time
 
+import numpy as np
 import pytest
 from opened_stores import PARTITION, key
 
@@ -45,8 +46,8 @@ async def open_store(path):
         await store.close()
 
 
-def entries(names):
-    return [Entry(key(name), PARTITION, b"r" * 100, 4e9) for name in names]
+def entries(names, record=b"r" * 100):
+    return [Entry(key(name), PARTITION, record, 4e9) for name in names]
 
 
 async def until(condition):
@@ -124,9 +125,12 @@ async def test_announcements_are_forgotten_in_time_and_generations_rise_on(path,
     clock = Clock()
     store = await open_store(now=clock.now)
     await store.put_many(entries(["a"]))
-    await store.put_many(entries(["a"]))
+    await store.put_many(entries(["a"], b"another"))
     await store.purge(Scope(NAMESPACE))
     before = store.purges.generation
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM replacements").fetchone() == (1,)
+    connection.close()
     clock.skew_s = 3700.0
     await store.sweep()
     with sqlite3.connect(path) as connection:
@@ -149,6 +153,18 @@ async def test_a_file_that_is_replaced_counts_as_everything_missed(path, open_st
     assert not store.purges.is_untouched(NAMESPACE, key("a"), since)
     await store.purge(Scope(NAMESPACE))
     assert store.purges.generation > before
+
+
+async def test_an_entry_that_is_written_again_with_its_probe_alone_is_nothing_new(open_store):
+    store, other = await open_store(), await open_store()
+    (first, second) = entries(["a", "b"])
+    await other.put_many([first, second])
+    since = store.purges.moment
+    await other.put_many([first._replace(probe=np.eye(1, 32, dtype=np.float32)[0])])
+    await other.put_many([second._replace(record=b"another")])
+    await until(lambda: store.purges.moment > since)
+    assert store.purges.is_untouched(NAMESPACE, first.key, since)
+    assert not store.purges.is_untouched(NAMESPACE, second.key, since)
 
 
 async def test_one_who_has_not_listened_for_long_counts_everything_as_missed(
