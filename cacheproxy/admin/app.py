@@ -147,10 +147,9 @@ def make_admin_app(
         try:
             operator.check(purges=order.tenant)
             scopes = order.scopes(namespace.id, finder.keys_of)
-            # A purge keeps them from being stored: nothing is left of them, and nothing to remove.
-            keys = [scope.key for scope in scopes if scope.key is not None]
-            waiting = await finder.waiting(namespace.id, keys) if keys else set()
-            removed = sum([await store.purge(scope) or scope.key in waiting for scope in scopes])
+            # What is not stored yet would be kept from it, and not be counted.
+            await finder.written(namespace.id, [scope.key for scope in scopes if scope.key])
+            removed = sum([await store.purge(scope) for scope in scopes])
         except StoreError as error:
             tell_action("purge", operator.id, "incomplete", **facts)
             raise Unavailable(f"the purge is incomplete; repeat it: {error}") from error

@@ -3,7 +3,9 @@
 What is told are facts about the entry; neither the text that it was made for nor its content is.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -18,6 +20,10 @@ from cacheproxy.keys import Namespace, hex_id
 from cacheproxy.routes.items import ItemsRoute
 from cacheproxy.stores.protocol import Entry, Store
 from cacheproxy.validation import convert
+
+_WRITTEN_S, _LOOK_S = 0.1, 0.005
+"""The longest time that entries are waited for, and the pause until workers are asked again. An
+entry is usually written within 20 ms."""
 
 Api = Literal["chat", "responses", "messages", "completions"]
 
@@ -134,13 +140,16 @@ class EntryFinder:
                 entries.append(self._describe(one, namespace_id, entry, held.get(one.key, [])))
         return FoundEntries(entries, [SoughtEntry(one.key.hex(), one.model) for one in sought])
 
-    async def waiting(self, namespace_id: str, keys: Sequence[bytes]) -> set[bytes]:
-        """Return which keys' entries workers have yet to store; none if they cannot be asked."""
-        try:
-            held = await self._held(namespace_id, keys)
-        except Unavailable:
-            return set()
-        return {each.key for _, each in held if each.is_waiting}
+    async def written(self, namespace_id: str, keys: Sequence[bytes]) -> None:
+        """Wait until workers have stored the entries of keys, or all of a namespace without keys.
+
+        Not for long: new entries may come all the time, or the store may take none.
+        """
+        inquiry = Inquiry("waiting", namespace_id, list(keys))
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(_WRITTEN_S):
+                while any(said.waiting for said in await self._workers.ask(inquiry)):
+                    await asyncio.sleep(_LOOK_S)
 
     async def _held(self, namespace_id: str, keys: Sequence[bytes]) -> list[tuple[int, HeldEntry]]:
         said = await self._workers.ask(Inquiry("held", namespace_id, list(keys)))

@@ -61,16 +61,10 @@ FindsOne = Annotated[
 ]
 
 
-_REMOVED = (
-    "How many entries were removed. Entries that a worker has yet to write, milliseconds after the "
-    "answer, are removed as well, and counted if the purge names them by key or text."
-)
-
-
 class PurgeResponse(msgspec.Struct):
     """The result of a purge."""
 
-    removed: Annotated[int, Meta(description=_REMOVED)]
+    removed: Annotated[int, Meta(description="How many entries were removed.")]
 
 
 ADMIN = About(

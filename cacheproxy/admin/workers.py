@@ -64,9 +64,9 @@ class HeldEntry(msgspec.Struct):
 
 
 class Inquiry(msgspec.Struct):
-    """A question to a worker; keys and namespace name the entries that may be held."""
+    """A question to a worker; keys and namespace name the entries that it is about."""
 
-    what: Literal["figures", "requests", "wrong_hits", "held", "thresholds"]
+    what: Literal["figures", "requests", "wrong_hits", "held", "waiting", "thresholds"]
     namespace_id: str = ""
     keys: list[bytes] = []
 
@@ -79,6 +79,7 @@ class Said(msgspec.Struct, omit_defaults=True):
     requests: list[TailedRequest] = []
     wrong_hits: list[WrongHit] = []
     held: list[HeldEntry] = []
+    waiting: int = 0
     thresholds: dict[str, Any] | None = None
 
 
@@ -131,6 +132,8 @@ class Respondent:
                 said.thresholds = cast(dict[str, Any], self._thresholds())
             case "held":
                 said.held = list(self._held(inquiry))
+            case "waiting":
+                said.waiting = self._writeback.waiting(inquiry.namespace_id, inquiry.keys)
         return msgspec.msgpack.encode(said)
 
     def _figures(self) -> WorkerFigures:

@@ -32,7 +32,7 @@ class Item(Generic[R]):
         given: the input as an engine takes it, once it is tokenised.
         key: of its entry [32 bytes], once it is tokenised.
         lookup: what the semantic tier found.
-        looking: the task that sets `lookup` beside inference; None: it is set before.
+        looking: the task that sets `lookup`, for which no request waits; None: it is set before.
         served: its result, once there is one.
     """
 
@@ -58,6 +58,7 @@ class ItemsState(Generic[R]):
         repeated: a lookup by key that was made before the request was parsed.
         reservation: the request's place in the queue for inference, if it has one.
         stages_s: the seconds that each stage took.
+        over: set once all inputs are served, or the request has failed or left.
     """
 
     request: ItemsRequest
@@ -65,6 +66,7 @@ class ItemsState(Generic[R]):
     repeated: Repeated[R] | None = None
     reservation: Reservation | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     control: Control = field(init=False)
     namespace_id: str = field(init=False)
 

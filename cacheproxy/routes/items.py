@@ -131,6 +131,7 @@ class ItemsRoute(Generic[R]):
                 try:
                     await self._serve_others(items, waiting, state)
                 finally:
+                    state.over.set()
                     if state.reservation is not None:
                         self._engine.end(state.reservation)
         else:

@@ -13,7 +13,7 @@ that others do not wait behind it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -148,6 +148,13 @@ class WriteBack:
         if not self._store.purges.is_untouched(namespace_id, key, pending.since):
             return None
         return pending.entry.record
+
+    def waiting(self, namespace_id: str, keys: Collection[bytes]) -> int:
+        """Return how many entries of keys, or of a namespace without keys, are yet to be stored."""
+        if keys:
+            return sum(key in self._pending for key in keys)
+        namespaces = (one.entry.partition.namespace_id for one in self._pending.values())
+        return sum(one == namespace_id for one in namespaces)
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time

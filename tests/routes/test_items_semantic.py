@@ -173,9 +173,40 @@ async def test_what_a_request_does_not_wait_for_is_none_of_its_stages(start):
         return await infer(items, *arguments)
 
     harness.route._inference.infer = late
-    answer = await harness.embed("a b c e")
+    answer = await harness.embed(*(f"a b c {letter}" for letter in "efghijklm"))
 
     assert [*answer.stages_s] == ["tokenize", "exact", "inference"]
+
+
+async def test_while_the_tier_is_closed_a_lone_text_is_looked_up_behind_its_answer(start):
+    controller = ClosedController()
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+    infer = harness.route._inference.infer
+
+    async def late(items, *arguments):
+        await asyncio.sleep(0.05)
+        assert not items[0].looking.done()
+        return await infer(items, *arguments)
+
+    harness.route._inference.infer = late
+    assert await harness.outcomes("a b c e") == ["miss"]
+    await until(lambda: controller.observed == [0.9])
+
+
+async def test_a_text_whose_client_left_is_looked_up_for_whoever_stays(start):
+    controller = ClosedController()
+    harness = start(controller=controller)
+    await with_a_neighbour(harness)
+    harness.hold = threading.Event()
+    leaving, staying = (asyncio.create_task(harness.embed("a b c e")) for _ in range(2))
+    await until(lambda: harness.inferences == 2)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    harness.hold.set()
+
+    assert (await staying).served[0].outcome == "miss"
+    await until(lambda: controller.observed == [0.9])
 
 
 async def test_what_opens_during_a_lookup_beside_inference_is_not_taken_for_a_hit(start):

@@ -79,6 +79,19 @@ async def test_an_entry_can_be_read_until_the_store_has_it(store, metrics, make)
     assert store.written[b"k"].record == b"record"
 
 
+async def test_what_waits_is_counted_by_keys_or_of_a_namespace_until_it_is_written(store, make):
+    writeback = make()
+    writeback.put(entry(b"k"), 0)
+    writeback.put(entry(b"l"), 0)
+    assert writeback.waiting("0" * 32, []) == 2
+    assert writeback.waiting("1" * 32, []) == 0
+    assert writeback.waiting("0" * 32, [b"k", b"other"]) == 1
+    writeback.start()
+    await until(lambda: not writeback.waiting("0" * 32, []))
+    assert store.written.keys() == {b"k", b"l"}
+    await writeback.stop(timeout_s=30)
+
+
 async def test_a_newer_entry_of_a_key_that_is_being_written_is_written_too(store, metrics, make):
     store.stall()
     writeback = make(max_entries=10)
