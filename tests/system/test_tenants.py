@@ -314,9 +314,17 @@ def way_of(server, key: str, text: str) -> tuple:
         )
         return {series: float(value) for series, value in told}
 
-    before = counted()
+    def settled() -> dict[str, float]:
+        # Some of what a request teaches is counted behind its answer.
+        before, now = {}, counted()
+        while before != now:
+            time.sleep(0.05)
+            before, now = now, counted()
+        return now
+
+    before = settled()
     answer = ask(server, key, text, **{"X-Cacheproxy-Semantic": "off"})
-    grown = {series: value - before.get(series, 0.0) for series, value in counted().items()}
+    grown = {series: value - before.get(series, 0.0) for series, value in settled().items()}
     stages = [one.partition(";")[0].strip() for one in answer.headers["server-timing"].split(",")]
     told = answer.headers["cache-status"].partition("; ttl")[0]
     # Whether a probe is made for what is kept depends on how busy the machine is.
