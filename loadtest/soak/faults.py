@@ -26,6 +26,10 @@ from .vitals import children_of
 _BEGINS, _ENDS = 0.2, 0.5
 """Shares of the phase."""
 
+_LONGEST_S = 18.0
+"""What a server needs at most grows with a fault's length: more requests and writes wait. So in a
+long phase a fault lasts no longer than in one of a minute, and what a second one adds is a leak."""
+
 _OF_WORKERS: tuple[Fault, ...] = ("worker-ends", "worker-killed", "worker-hangs")
 """Faults of the youngest worker, which another one replaces."""
 
@@ -76,7 +80,7 @@ class _Injection(threading.Thread):
             time.sleep(_BEGINS * self._phase.seconds)
             undo = _FAULTS[self._phase.fault or "reloads"](self._served)
             try:
-                time.sleep((_ENDS - _BEGINS) * self._phase.seconds)
+                time.sleep(min((_ENDS - _BEGINS) * self._phase.seconds, _LONGEST_S))
             finally:
                 undo()
         except Exception as error:

@@ -70,7 +70,7 @@ def may_mount() -> bool:
 
 @pytest.mark.skipif(
     not os.environ.get("CACHEPROXY_TEST_DOCKERFILE"),
-    reason="takes minutes: CACHEPROXY_TEST_DOCKERFILE=1, as .ci/run has it",
+    reason="takes minutes: CACHEPROXY_TEST_DOCKERFILE=1",
 )
 @pytest.mark.skipif(not may_mount(), reason="needs root and Linux, to mount folders")
 def test_the_dockerfiles_steps_give_a_container_that_serves():
