@@ -128,9 +128,11 @@ class EntryFinder:
         """
         namespace_id = Namespace(order.tenant, order.namespace).id
         sought = self._sought(order, namespace_id)
+        inquiry = Inquiry("held", namespace_id, [one.key for one in sought])
         held: dict[bytes, list[tuple[int, HeldEntry]]] = {}
-        for pid, each in await self._held(namespace_id, [one.key for one in sought]):
-            held.setdefault(each.key, []).append((pid, each))
+        for said in await self._workers.ask(inquiry):
+            for each in said.held:
+                held.setdefault(each.key, []).append((said.pid, each))
         entries = []
         for one in sought:
             entry = await self._store.entry(one.key)
@@ -150,10 +152,6 @@ class EntryFinder:
             async with asyncio.timeout(_WRITTEN_S):
                 while any(said.waiting for said in await self._workers.ask(inquiry)):
                     await asyncio.sleep(_LOOK_S)
-
-    async def _held(self, namespace_id: str, keys: Sequence[bytes]) -> list[tuple[int, HeldEntry]]:
-        said = await self._workers.ask(Inquiry("held", namespace_id, list(keys)))
-        return [(one.pid, each) for one in said for each in one.held]
 
     def _sought(self, order: FindRequest, namespace_id: str) -> list[_Sought]:
         order.kind  # noqa: B018 - checks that exactly one is given

@@ -7,12 +7,17 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
+
+T = TypeVar("T")
 
 READY = re.compile(r"ready: (https?://\S+)/v1")
 ADMIN = re.compile(r"for operators: (https?://\S+)/admin")
@@ -34,6 +39,16 @@ def sum_of(exposition: str, name: str, **labels: str) -> float:
         for sample in family.samples
         if labels.items() <= sample.labels.items()
     )
+
+
+def settled(read: Callable[[], T]) -> T:
+    """Return what is read once it stays for 50 ms: some things are counted behind an answer."""
+    now = read()
+    while True:
+        time.sleep(0.05)
+        before, now = now, read()
+        if now == before:
+            return now
 
 
 class Server:

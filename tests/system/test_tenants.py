@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from raw_http import Connection
-from server_process import Server
+from server_process import Server, settled
 
 from cacheproxy.api.access.key_ring import hash_key
 from cacheproxy.keys import Namespace, short_id
@@ -314,17 +314,9 @@ def way_of(server, key: str, text: str) -> tuple:
         )
         return {series: float(value) for series, value in told}
 
-    def settled() -> dict[str, float]:
-        # Some of what a request teaches is counted behind its answer.
-        before, now = {}, counted()
-        while before != now:
-            time.sleep(0.05)
-            before, now = now, counted()
-        return now
-
-    before = settled()
+    before = settled(counted)
     answer = ask(server, key, text, **{"X-Cacheproxy-Semantic": "off"})
-    grown = {series: value - before.get(series, 0.0) for series, value in settled().items()}
+    grown = {series: value - before.get(series, 0.0) for series, value in settled(counted).items()}
     stages = [one.partition(";")[0].strip() for one in answer.headers["server-timing"].split(",")]
     told = answer.headers["cache-status"].partition("; ttl")[0]
     # Whether a probe is made for what is kept depends on how busy the machine is.
